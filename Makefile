@@ -1,0 +1,48 @@
+# Each target installs what it needs into .venv first; an environment that is there and up to date is kept.
+
+PYTHON ?= python3
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# DeepSpeed compiles with ninja, which pip puts into .venv/bin.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export OMP_NUM_THREADS ?= 1
+
+INSTALLED := .venv/installed
+
+.PHONY: help demo test lint check format bench clean
+
+help: ## this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: $(INSTALLED) ## the whole chain on a laptop's CPU: world, tokenizers, pretraining, samples -> runs/demo/index.html
+	@train/demo.sh
+
+test: $(INSTALLED) ## every test that runs without a GPU
+	@pytest -m "not gpu"
+
+lint: $(INSTALLED) ## ruff, mypy, and the floors of the house
+	@ruff format --check .
+	@ruff check .
+	@mypy
+	@lint-imports
+
+check: lint test ## lint and test: what CI runs
+
+format: $(INSTALLED) ## let ruff format and mend what it can
+	@ruff format .
+	@ruff check --fix .
+
+bench: $(INSTALLED) ## speed of the parts, one JSON line each
+	@python tests/bench
+
+clean: ## the environment and caches; runs/ stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vpoet needs Python 3.11 or newer: make PYTHON=python3.12")'
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@echo "installing vpoet and its dependencies into .venv"
+	@.venv/bin/python -m pip install --quiet --editable ".[worlds,dev]" --constraint constraints.txt
+	@touch $@

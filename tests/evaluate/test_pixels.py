@@ -1,0 +1,75 @@
+"""PSNR and SSIM against values worked out by hand and against the formula written out window by window."""
+
+import math
+
+import numpy as np
+import pytest
+
+from vpoet.errors import ShapeError
+from vpoet.evaluate.pixels import EQUAL, psnr, ssim
+
+
+def noise(seed: int, shape: tuple[int, ...] = (2, 14, 13, 3)) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def test_psnr_by_hand() -> None:
+    a = np.full((1, 4, 4, 3), 100, np.uint8)
+    b = a.copy()
+    b[...] = 110  # every error is 10
+    assert psnr(a, b) == pytest.approx(20 * math.log10(255 / 10))
+    b[...] = 90  # below: uint8 must not wrap around
+    assert psnr(a, b) == pytest.approx(20 * math.log10(255 / 10))
+
+
+def test_psnr_is_the_mean_over_frames_and_capped_where_equal() -> None:
+    a = np.zeros((2, 4, 4, 3), np.uint8)
+    b = a.copy()
+    b[1] = 255
+    assert psnr(a, a) == EQUAL
+    assert psnr(a, b) == pytest.approx((EQUAL + 0) / 2)
+
+
+def test_ssim_equals_the_formula_window_by_window() -> None:
+    a, b = noise(0), noise(1)
+    b[..., 1] = a[..., 1] // 2 + 60
+    gauss = np.exp(-((np.arange(11) - 5.0) ** 2) / (2 * 1.5**2))
+    window = np.outer(gauss, gauss) / gauss.sum() ** 2
+    values = []
+    for t in range(2):
+        for top in range(14 - 10):
+            for left in range(13 - 10):
+                for channel in range(3):
+                    x = a[t, top : top + 11, left : left + 11, channel].astype(float)
+                    y = b[t, top : top + 11, left : left + 11, channel].astype(float)
+                    mx, my = (window * x).sum(), (window * y).sum()
+                    vx, vy = (window * (x - mx) ** 2).sum(), (window * (y - my) ** 2).sum()
+                    cov = (window * (x - mx) * (y - my)).sum()
+                    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+                    values.append((2 * mx * my + c1) * (2 * cov + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2)))
+    assert ssim(a, b) == pytest.approx(np.mean(values), abs=1e-9)
+
+
+def test_ssim_of_equals_is_one_and_falls_with_noise() -> None:
+    a = noise(0)
+    little = np.clip(a + np.random.default_rng(2).normal(0, 10, a.shape), 0, 255).astype(np.uint8)
+    assert ssim(a, a) == pytest.approx(1)
+    assert 0.9 < ssim(a, little) < 1
+    assert ssim(a, noise(1)) < 0.1
+
+
+@pytest.mark.parametrize("score", [psnr, ssim])
+def test_what_has_no_score_is_refused(score: object) -> None:
+    assert callable(score)
+    a = noise(0)
+    with pytest.raises(ShapeError, match="different sizes"):
+        score(a, a[:1])
+    with pytest.raises(ShapeError, match="uint8"):
+        score(a.astype(float), a)
+    with pytest.raises(ShapeError, match="not empty"):
+        score(a[:0], a[:0])
+
+
+def test_ssim_needs_a_window() -> None:
+    with pytest.raises(ShapeError, match="11x11"):
+        ssim(noise(0, (1, 10, 20, 3)), noise(1, (1, 10, 20, 3)))

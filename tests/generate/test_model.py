@@ -1,0 +1,231 @@
+"""`Model`: from a request to a document, a video of the declared shape, and errors that say what is possible."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import vpoet
+from vpoet.data.video import Video
+from vpoet.errors import DataError, PromptError, ShapeError
+from vpoet.generate import bundle
+from vpoet.generate.bundle import BundleConfig
+from vpoet.generate.decode import Sampling
+from vpoet.generate.model import Model, Request
+from vpoet.generate.prompts import output_files, read_prompts, record
+from vpoet.nn.transformer import Transformer, TransformerConfig
+from vpoet.sequence.document import build
+from vpoet.sequence.tasks import TABLE
+from vpoet.sequence.vocabulary import Modality, Vocabulary, grouped
+from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
+from vpoet.tokenizer.text import TextTokenizer
+from vpoet.tokenizer.video import VideoTokenizer
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    small = AutoencoderConfig(widths=[8, 8, 8], encoder_blocks=[0, 0, 1], decoder_blocks=[0, 0, 1], levels=[4, 3, 3])
+    network = Autoencoder(small)
+    for name, parameter in network.named_parameters():  # so that different frames have different codes
+        if "norm" not in name:
+            torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 0.1)
+    video = VideoTokenizer(network)
+    text = TextTokenizer.train(["a robot walks right on grass", "a hero jumps on sand"], folder / "text.model", 300)
+    sizes = TransformerConfig(width=32, depth=2, heads=2, kv_heads=1, hidden=48)
+    vocabulary = Vocabulary(text.size, grouped(video.levels, 2), text.hash, video.hash)
+    config = BundleConfig(model=sizes, length=100, tasks=list(TABLE), frames=9, height=24, width=32, fps=8)
+    bundle.save(folder / "bundle", Transformer(sizes, vocabulary), config, text, video, "")
+    return folder / "bundle"
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Model:
+    return vpoet.load(folder, device="cpu")
+
+
+def clip(frames: int, height: int = 24, width: int = 32, fps: float = 8.0) -> Video:
+    return Video(np.random.default_rng(0).integers(0, 256, (frames, height, width, 3), np.uint8), fps)
+
+
+@pytest.mark.parametrize(
+    ("asked", "shape", "fps"),
+    [
+        ({}, (9, 24, 32, 3), 8),
+        ({"frames": 5, "height": 16, "width": 8, "fps": 12}, (5, 16, 8, 3), 12),
+        ({"frames": 1}, (1, 24, 32, 3), 0),
+    ],
+)
+def test_a_video_has_the_size_and_rate_that_were_asked_for(
+    model: Model, asked: dict[str, int], shape: tuple[int, ...], fps: int
+) -> None:
+    video = model.sample("a robot", **asked)  # type: ignore[arg-type]
+    assert video.frames.shape == shape
+    assert video.fps == fps
+
+
+def test_the_task_follows_from_what_is_given(model: Model) -> None:
+    for request, task in (
+        (Request(prompt="a robot"), "t2v"),
+        (Request(prompt="a robot", frames=1), "t2i"),
+        (Request(), "unconditional"),
+        (Request(frames=1), "unconditional"),
+        (Request(prompt="a robot", image=clip(1, fps=0)), "i2v"),
+        (Request(image=clip(1, fps=0)), "i2v"),
+        (Request(prompt="a robot", video=clip(9)), "continuation"),
+    ):
+        assert model.document(request).task == task
+
+
+def test_an_empty_prompt_is_an_empty_text_where_no_task_does_without_text(model: Model) -> None:
+    config = replace(model.bundle.config, tasks=["t2v"])
+    document = Model(replace(model.bundle, config=config)).document(Request())
+    assert document.task == "t2v"
+    assert document.spans[0].values.size == 0
+
+
+def test_an_image_is_the_first_cell_bit_for_bit(model: Model) -> None:
+    image = clip(1, fps=0)
+    request = Request(prompt="a robot", image=image, seed=3)
+    (decoded,) = model.decode([model.document(request)], [3], Sampling(guidance=2.0))
+    wanted = model.bundle.video.encode(image)
+    assert np.array_equal(decoded.document.codes()[:1], wanted)
+    video = model.render(decoded.document)
+    assert video.frames.shape == (9, 24, 32, 3)
+    assert np.array_equal(video.frames[0], model.bundle.video.decode(wanted)[0])
+
+
+@pytest.mark.parametrize(("given", "cells"), [(None, 1), (1, 1), (5, 2)])
+def test_a_continuation_keeps_the_last_frames_of_the_video_bit_for_bit(
+    model: Model, given: int | None, cells: int
+) -> None:
+    video = clip(11)
+    document = model.document(Request(prompt="a robot", video=video, given_frames=given))
+    (decoded,) = model.decode([document], [0])
+    frames = 1 + 4 * (cells - 1)
+    assert np.array_equal(decoded.document.codes()[:cells], model.bundle.video.encode(video.frames[-frames:]))
+    assert model.render(decoded.document).frames.shape == (9, 24, 32, 3)
+
+
+def test_what_is_given_is_brought_to_size_and_rate(model: Model, tmp_path: Path) -> None:
+    big = clip(20, height=50, width=60, fps=16.0)
+    big.write(tmp_path / "big.mp4", lossless=True)
+    document = model.document(Request(video=tmp_path / "big.mp4", given_frames=5))
+    wanted = big.resample(8).frames[-5:]
+    assert np.array_equal(document.spans[1].values, model.bundle.video.encode(Video(wanted, 8).resize(24, 32)))
+    assert [span.fps for span in document.spans] == [0, 8, 8]
+
+
+def test_a_batch_gives_what_each_request_gives_alone(model: Model) -> None:
+    requests = [
+        Request(prompt="a robot walks", seed=1),
+        Request(prompt="a hero", frames=1, seed=2),
+        Request(prompt="a robot", image=clip(1, fps=0), frames=5, seed=3),
+    ]
+    together = model.sample_batch(requests, Sampling(guidance=1.5, top_p=0.9))
+    for request, video in zip(requests, together, strict=True):
+        (alone,) = model.sample_batch([request], Sampling(guidance=1.5, top_p=0.9))
+        assert np.array_equal(alone.frames, video.frames)
+    same = model.sample("a robot walks", seed=1, cfg=1.5, top_p=0.9)
+    assert np.array_equal(same.frames, together[0].frames)
+    assert not np.array_equal(model.sample("a robot walks", seed=2, cfg=1.5, top_p=0.9).frames, same.frames)
+
+
+def test_a_prompt_that_is_too_long_is_refused_with_what_is_allowed(model: Model) -> None:
+    document = model.document(Request(prompt="robot"))
+    free = 100 - len(build(document, model.bundle.transformer.vocabulary)) + document.spans[0].values.size
+    longest = "x" * (2 * free - len(model.bundle.text.encode("x" * free)))  # one token a letter, and some for the start
+    assert len(model.bundle.text.encode(longest)) == free
+    assert len(build(model.document(Request(prompt=longest)), model.bundle.transformer.vocabulary)) == 100
+    with pytest.raises(PromptError, match=rf"the prompt takes {free + 1} tokens, .* {free} are allowed"):
+        model.document(Request(prompt=longest + "x"))
+
+
+def test_sizes_that_cannot_be_are_refused_with_what_can(model: Model) -> None:
+    with pytest.raises(DataError, match="the nearest is 9 frames of 24x32"):
+        model.sample("a robot", frames=10, height=25, width=30)
+    with pytest.raises(ShapeError, match=r"9x3x4 cells take \d+ tokens, .* on at most 100: ask for fewer frames"):
+        model.sample("a robot", frames=33)
+    with pytest.raises(ShapeError, match="fps = 300 does not fit the header"):
+        model.sample("a robot", fps=300)
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (Request(image=clip(1), video=clip(9)), "an image and a video are given"),
+        (Request(prompt="a", given_frames=1), "no video is given"),
+        (Request(image=clip(1), frames=1), "1 frames are all given: ask for 5 or more"),
+        (Request(video=clip(9), given_frames=9), r"given_frames = 9: for a clip of 9 frames it is 1, 5$"),
+        (Request(video=clip(9), given_frames=4), r"given_frames = 4: .* it is 1, 5$"),
+        (Request(video=clip(3), given_frames=5), "given_frames = 5, but the video has 3 frames at 8 fps"),
+        (Request(prompt="a", seed=-1), "seed = -1"),
+        (Request(prompt="a", fps=0), "fps = 0"),
+    ],
+)
+def test_requests_that_make_no_sense_are_refused(model: Model, request_: Request, message: str) -> None:
+    with pytest.raises(PromptError, match=message):
+        model.document(request_)
+
+
+def test_a_task_that_was_not_trained_is_refused(model: Model) -> None:
+    config = replace(model.bundle.config, tasks=["t2v", "t2i"])
+    other = Model(replace(model.bundle, config=config))
+    with pytest.raises(
+        PromptError, match=r"not trained for i2v \(a video that starts from an image\); it was for t2v, t2i"
+    ):
+        other.sample("a robot", image=clip(1))
+
+
+def test_only_visual_spans_are_targets(model: Model) -> None:
+    for request in (Request(prompt="a"), Request(image=clip(1)), Request(video=clip(9)), Request()):
+        spans = model.document(request).spans
+        assert [s.modality for s in spans if s.target] == [Modality.VIDEO]
+
+
+def test_a_prompt_file_gives_requests_and_names_its_bad_lines(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    good = '{"prompt": "a hero", "seed": 4, "image": "a.png"}'
+    path.write_text("\n".join(["# a comment", "", "a robot walks", good, '{"prmpt": "x"}', '{"seed": "1"}', "{"]))
+    requests, problems = read_prompts(path, {"frames": 5, "seed": 9})
+    (where, first), (_, second) = requests
+    assert where == f"{path}:3"
+    assert (first.prompt, first.frames, first.seed) == ("a robot walks", 5, 9)
+    assert (second.prompt, second.frames, second.seed, second.image) == ("a hero", 5, 4, tmp_path / "a.png")
+    assert [problem.partition(": ")[0] for problem in problems] == [f"{path}:{n}" for n in (5, 6, 7)]
+    assert "unknown field 'prmpt'; did you mean 'prompt'?" in problems[0]
+    assert "seed = '1': it must be of type int" in problems[1]
+    assert "not valid JSON" in problems[2]
+    with pytest.raises(DataError, match=r"nowhere\.txt: not readable"):
+        read_prompts(tmp_path / "nowhere.txt", {})
+
+
+def test_files_are_named_after_out_or_after_the_prompts(tmp_path: Path) -> None:
+    one, two, three = (Request(prompt=p, seed=2) for p in ("A robot, walking!", "a robot walking", ""))
+    assert output_files(Path("x.gif"), [one]) == [Path("x.gif")]
+    assert output_files(Path("a/x.mp4"), [one, two]) == [Path("a/x-0.mp4"), Path("a/x-1.mp4")]
+    names = [file.name for file in output_files(tmp_path, [one, two, three, Request(prompt="b", frames=1)])]
+    assert names == ["a-robot-walking-2.mp4", "a-robot-walking-2.2.mp4", "sample-2.mp4", "b-0.png"]
+    with pytest.raises(DataError, match=r"x\.avi: cannot write \.avi; use \.mp4, \.gif, \.webp, \.png, or a folder"):
+        output_files(Path("x.avi"), [one])
+
+
+def test_a_record_changes_with_all_that_changes_the_sample(tmp_path: Path) -> None:
+    image = tmp_path / "a.png"
+    image.write_bytes(b"one")
+    request = Request(prompt="a", image=image)
+    records = [
+        record(request, Sampling(), "model"),
+        record(replace(request, seed=1), Sampling(), "model"),
+        record(request, Sampling(top_k=3), "model"),
+        record(request, Sampling(), "other"),
+    ]
+    image.write_bytes(b"two")
+    records.append(record(request, Sampling(), "model"))
+    assert len({str(r) for r in records}) == 5
+    assert record(request, Sampling(), "model") == records[-1]
+    with pytest.raises(DataError, match="image not readable"):
+        record(Request(image=tmp_path / "none.png"), Sampling(), "model")

@@ -1,0 +1,120 @@
+"""Attention backends against their definition, a dense mask; isolation and causality by gradient."""
+
+import shutil
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vpoet.errors import BackendError
+from vpoet.nn.attention import Backend, Visibility, backend, flash_backend
+
+CPU = torch.device("cpu")
+CAUSAL = Visibility((5, 1, 9), (0, 0, 0))
+PREFIXED = Visibility((5, 1, 9, 4), (2, 0, 6, 4))
+
+
+def twin(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    causal: bool,
+) -> Tensor:
+    """``flash_attn_varlen_func`` in pure torch, with its contract: int32 offsets, and true maxima."""
+    assert cu_seqlens_q.dtype == cu_seqlens_k.dtype == torch.int32
+    assert int(cu_seqlens_q[-1]) == len(q)
+    assert int(cu_seqlens_q.diff().max()) == max_seqlen_q
+    assert int(cu_seqlens_k.diff().max()) == max_seqlen_k
+    repeat = q.shape[1] // k.shape[1]
+    out = []
+    for start, stop in zip(cu_seqlens_q[:-1].tolist(), cu_seqlens_q[1:].tolist(), strict=True):
+        keys, values = (x[start:stop].repeat_interleave(repeat, dim=1) for x in (k, v))
+        scores = torch.einsum("qnh,knh->nqk", q[start:stop], keys) / q.shape[-1] ** 0.5
+        if causal:
+            scores = scores.masked_fill(~torch.ones(stop - start, stop - start).tril().bool(), -torch.inf)
+        out.append(torch.einsum("nqk,knh->qnh", scores.softmax(-1), values))
+    return torch.cat(out)
+
+
+def inputs(visibility: Visibility, heads: int = 4, kv_heads: int = 2, head: int = 8) -> tuple[Tensor, Tensor, Tensor]:
+    torch.manual_seed(0)
+    total = visibility.bounds[-1]
+    q, k, v = (torch.randn(total, n, head, requires_grad=True) for n in (heads, kv_heads, kv_heads))
+    return q, k, v
+
+
+def dense(visibility: Visibility, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The definition: every query sees what `Visibility.mask` shows it."""
+    q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=visibility.mask(), enable_gqa=True)[0].transpose(0, 1)
+
+
+def test_the_mask_is_the_one_in_the_drawing() -> None:
+    drawn = ["##......", "##......", "###.....", "####....", "#####...", ".....#..", ".....##.", ".....###"]
+    mask = Visibility((5, 3), (2, 0)).mask()
+    assert ["".join(".#"[int(cell)] for cell in row) for row in mask] == drawn
+
+
+@pytest.mark.parametrize("visibility", [CAUSAL, PREFIXED], ids=["causal", "prefixed"])
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+@pytest.mark.parametrize("attention", [backend("sdpa", CPU, torch.float32), flash_backend(twin)], ids=["sdpa", "flash"])
+def test_a_backend_gives_the_definition_and_its_gradients(
+    visibility: Visibility, kv_heads: int, attention: Backend
+) -> None:
+    q, k, v = inputs(visibility, kv_heads=kv_heads)
+    seed = torch.randn_like(q)
+    found = attention(visibility, CPU)(0, q, k, v)
+    wanted = dense(visibility, q, k, v)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
+    for mine, theirs in zip(
+        torch.autograd.grad(found, (q, k, v), seed), torch.autograd.grad(wanted, (q, k, v), seed), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("attention", [backend("sdpa", CPU, torch.float32), flash_backend(twin)], ids=["sdpa", "flash"])
+def test_what_a_token_sees_by_gradient_is_the_mask_exactly(attention: Backend) -> None:
+    q, k, v = inputs(PREFIXED)
+    out = attention(PREFIXED, CPU)(0, q, k, v)
+    seen = torch.stack([torch.autograd.grad(row.sum(), v, retain_graph=True)[0].abs().sum((1, 2)) for row in out])
+    assert torch.equal(seen > 0, PREFIXED.mask())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="FlexAttention needs a C++ compiler")
+def test_flex_gives_what_sdpa_gives() -> None:
+    attention = backend("flex", CPU, torch.float32)
+    with torch.no_grad():
+        for visibility in (CAUSAL, PREFIXED):  # one compilation serves both: lengths are data
+            q, k, v = inputs(visibility, head=16)
+            found = attention(visibility, CPU)(0, q, k, v)
+            torch.testing.assert_close(found, dense(visibility, q, k, v), rtol=0, atol=1e-5)
+
+
+def test_flex_says_that_it_cannot_train_on_a_cpu() -> None:
+    with pytest.raises(BackendError, match="flex has no backward pass on a CPU; use sdpa"):
+        backend("flex", CPU, torch.float32)(CAUSAL, CPU)(0, *inputs(CAUSAL))
+
+
+def test_a_backend_says_when_it_is_chosen_what_it_cannot_do() -> None:
+    with pytest.raises(BackendError, match="flash runs on CUDA, not on cpu"):
+        backend("flash", CPU, torch.bfloat16)
+    with pytest.raises(BackendError, match=r"fp16 or bf16, not in torch\.float32"):
+        backend("flash", torch.device("cuda"), torch.float32)
+    with pytest.raises(BackendError, match="'xformers': there are auto, sdpa, flex and flash"):
+        backend("xformers", CPU, torch.float32)
+    assert backend("auto", CPU, torch.float32) is backend("sdpa", CPU, torch.float32)
+
+
+def test_bf16_is_near_fp32() -> None:
+    """Eight bits of mantissa: outputs of order one, averaged over several values, agree to 2e-2."""
+    q, k, v = (x.detach() for x in inputs(PREFIXED))
+    found = backend("sdpa", CPU, torch.bfloat16)(PREFIXED, CPU)(0, q.bfloat16(), k.bfloat16(), v.bfloat16())
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), dense(PREFIXED, q, k, v), rtol=0, atol=2e-2)

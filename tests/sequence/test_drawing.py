@@ -1,0 +1,62 @@
+"""Drawings: one exact example, and the picture of a pack against the definition of who sees whom."""
+
+import numpy as np
+import pytest
+
+from vpoet.nn.attention import Visibility
+from vpoet.sequence.document import build
+from vpoet.sequence.drawing import draw_pack, draw_sequence
+from vpoet.sequence.packing import Pack, pack
+from vpoet.sequence.tasks import TABLE, Sample
+from vpoet.sequence.vocabulary import Vocabulary
+
+VOCABULARY = Vocabulary(text=20, visual=(3, 4), text_hash="text", visual_hash="visual")
+
+
+def rows(task: str, t: int, words: int, given: int, length: int, bidirectional: bool) -> Pack:
+    codes = (np.arange(t * 4, dtype=np.int32) % 12).reshape(t, 2, 2)
+    document = TABLE[task].document(Sample(np.arange(words, dtype=np.int32), codes, 8), given)
+    sequence = build(document, VOCABULARY)
+    return pack([sequence, sequence], length, bidirectional=bidirectional)
+
+
+def test_drawing_of_a_sequence_says_what_stands_where() -> None:
+    codes = (np.arange(12, dtype=np.int32) % 12).reshape(3, 2, 2)
+    document = TABLE["i2v"].document(Sample(np.arange(7, dtype=np.int32), codes, 8), 1)
+    drawn = draw_sequence(build(document, VOCABULARY), VOCABULARY)
+    assert [line.split() for line in drawn.splitlines()] == [
+        line.split()
+        for line in """
+        0..2    structure         <bos> <task:i2v> <context:text>                   (0,0,0)..(2,2,2)
+        3..9    text              text:0 text:1 text:2 .. text:6                    (3,3,3)..(9,9,9)
+        10..13  structure         <close:text> <context:image> 2 2                  (10,10,10)..(13,13,13)
+        14..17  image             code:0 code:1 code:2 code:3                       (14,14,14)..(14,15,15)
+        18..24  structure         <close:image> <target:video> 8 1 2 2 2            (16,16,16)..(22,22,22)
+        25..32  video     target  code:4 code:5 code:6 .. code:11                   (15,14,14)..(16,15,15)
+        33..34  structure         <close:video> <eos>                               (23,23,23)..(24,24,24)
+        """.strip().splitlines()
+    ]
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("length", [44, 50])
+def test_drawing_of_a_pack_is_the_mask(bidirectional: bool, length: int) -> None:
+    row = rows("t2v", 2, 2, 0, length, bidirectional)
+    head, *lines = draw_pack(row, columns=length).splitlines()
+    seen = Visibility(row.lengths, row.prefixes).mask().numpy()
+    seen[length - row.padding :] = False  # a drawing leaves padding blank
+    drawn = np.array([list(line) for line in lines])
+    assert np.array_equal(drawn != ".", seen)
+    prefix = np.zeros(length, dtype=bool)
+    starts = np.cumsum([0, *row.lengths])
+    for start, p in zip(starts, row.prefixes, strict=False):
+        prefix[start : start + p] = True
+    assert np.array_equal(drawn == "+", seen & prefix[:, None] & prefix[None, :])
+    assert head.startswith(f"{length} tokens, 2 documents of {row.lengths[0]}, {row.lengths[1]}; 16 predicted, ")
+
+
+def test_drawing_is_scaled_to_its_columns() -> None:
+    row = rows("t2v", 2, 2, 0, 50, bidirectional=False)
+    _, *lines = draw_pack(row, columns=10).splitlines()
+    full = draw_pack(row, columns=50).splitlines()[1:]
+    assert lines == ["".join(full[5 * i][5 * j] for j in range(10)) for i in range(10)]

@@ -1,0 +1,123 @@
+"""How programs start, fail and finish, and the command that dispatches to them."""
+
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vpoet
+from vpoet import cli
+from vpoet.errors import DataError, VpoetWarning
+
+
+def program(count: int, name: str = "fox", json: bool = False) -> None:
+    """Count foxes.
+
+    Words that are longer than the line is wide are filled, as a paragraph of text
+    is everywhere.
+
+    Example:
+
+        count.py 3
+        count.py 4
+    """
+    if name == "wolf":
+        raise DataError("wolf.mp4: not a fox; use another")
+    if name == "ctrl-c":
+        raise KeyboardInterrupt
+    if name == "bug":
+        raise ZeroDivisionError
+    if name == "warning":
+        warnings.warn("fox is tired", VpoetWarning, stacklevel=2)
+    cli.finish({"count": count}, json)
+
+
+def start(capsys, *arguments):
+    """(exit status, standard output, standard error) of the program."""
+    with pytest.raises(SystemExit) as stop:
+        cli.run(program, name="vpoet count", arguments=arguments)
+    out, err = capsys.readouterr()
+    return stop.value.code, out, err
+
+
+def test_result_is_the_last_line(capsys):
+    assert start(capsys, "3", "--json") == (0, '{"count": 3}\n', "")
+    assert start(capsys, "3") == (0, "", "")
+
+
+def test_user_errors_are_one_line_and_status_2(capsys):
+    assert start(capsys, "3", "--name", "wolf") == (2, "", "error: wolf.mp4: not a fox; use another\n")
+    status, _, err = start(capsys, "many")
+    assert status == 2
+    assert "Invalid value for 'count'" in err
+
+
+def test_interruption_is_status_130_and_our_faults_show(capsys):
+    assert start(capsys, "3", "--name", "ctrl-c")[0] == 130
+    with pytest.raises(ZeroDivisionError):
+        cli.run(program, arguments=["3", "--name", "bug"])
+
+
+@pytest.mark.filterwarnings("default::vpoet.errors.VpoetWarning")
+def test_warnings_are_one_line(capsys):
+    assert start(capsys, "3", "--name", "warning") == (0, "", "warning: fox is tired\n")
+
+
+def test_help_keeps_the_lines_of_examples(capsys):
+    status, out, _ = start(capsys, "--help")
+    assert status == 0
+    assert "Usage: vpoet count" in out
+    assert "      count.py 3\n      count.py 4\n" in out
+
+
+def test_finish_writes_strict_json(capsys):
+    values = {
+        "path": Path("a/b"), "nan": float("nan"), "inf": np.float32("inf"), "three": np.int64(3), "yes": True,
+        "array": np.arange(2), "nested": {1: [None, "ü"]},
+    }  # fmt: skip
+    cli.finish(values, as_json=True)
+    assert json.loads(capsys.readouterr().out) == {
+        "path": "a/b", "nan": None, "inf": None, "three": 3, "yes": True, "array": [0, 1], "nested": {"1": [None, "ü"]},
+    }  # fmt: skip
+
+
+def test_overview_lists_every_command_with_a_line_each(capsys):
+    cli.main(["--help"])
+    out = capsys.readouterr().out
+    for name in cli.PROGRAMS:
+        (line,) = [line for line in out.splitlines() if line.split()[:1] == [name]]
+        assert len(line.split()) > 3
+        assert len(line) <= 120
+    cli.main([])
+    assert capsys.readouterr().out == out
+
+
+def test_version(capsys):
+    cli.main(["--version"])
+    assert capsys.readouterr().out == f"vpoet {vpoet.__version__}\n"
+
+
+def test_unknown_command_names_the_nearest(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["smaple"])
+    assert "did you mean 'sample'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", cli.PROGRAMS)
+def test_every_command_has_a_help_page_with_an_example(name, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main([name, "--help"])
+    out = capsys.readouterr().out
+    assert out.startswith(f"Usage: vpoet {name}")
+    examples = [line for line in out.splitlines() if line.startswith("    ") and f"{name} " in line]
+    assert examples, f"the help of {name} shows no example of it"
+    assert "--json" in out
+
+
+def test_programs_run_by_path_from_anywhere(python, root, tmp_path):
+    shown = python(root / "tokenizers" / "train_text.py", "--help", cwd=tmp_path)
+    assert shown.returncode == 0
+    assert shown.stdout.startswith("Usage: train_text.py")
+    assert "vpoet train-text runs/" in shown.stdout

@@ -1,0 +1,151 @@
+"""Reading configurations: values by the field's type, and errors that say where, what and how to mend it."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vpoet import config
+from vpoet.errors import ConfigError
+
+
+@dataclass(kw_only=True)
+class Optimizer:
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.95)
+    warmup: int | None = None
+
+
+@dataclass(kw_only=True)
+class Source:
+    folder: Path = Path("raw")
+    weight: float = 1.0
+
+
+@dataclass(kw_only=True)
+class Recipe:
+    steps: int = config.REQUIRED
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    teacher: Optimizer | None = None
+    sources: list[Source] = field(default_factory=list)
+    named: dict[str, Source] = field(default_factory=dict)
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.steps != config.REQUIRED and self.steps < 1:
+            raise ConfigError(f"steps = {self.steps}: must be at least 1")
+
+
+@pytest.fixture
+def load(tmp_path):
+    def load(text, *overrides):
+        path = tmp_path / "recipe.yaml"
+        path.write_text(text)
+        return config.load(path, Recipe, overrides)
+
+    return load
+
+
+def test_values_take_their_fields_type(load):
+    recipe = load("steps: 3\noptimizer: {lr: 3e-4, betas: [0, 1]}\nsources: [{folder: a/b, weight: 1e2}]\n")
+    assert recipe == Recipe(
+        steps=3, optimizer=Optimizer(lr=3e-4, betas=(0.0, 1.0)), sources=[Source(folder=Path("a/b"), weight=100.0)]
+    )
+    assert isinstance(recipe.optimizer.lr, float)
+
+
+def test_overrides_win_and_the_last_one_most(load):
+    recipe = load("steps: 3", "optimizer.lr=1e-5", "compile=true", "sources=[{weight: 2}]", "steps=4", "steps=5")
+    assert (recipe.steps, recipe.optimizer.lr, recipe.compile) == (5, 1e-5, True)
+    assert recipe.sources == [Source(weight=2.0)]
+    assert load("steps: 3", "teacher.lr=1").teacher == Optimizer(lr=1.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "near"),
+    [
+        ("steps: 3\ncompiel: true", "compiel", "compile"),
+        ("steps: 3\noptimizer: {beta: 3}", "optimizer.beta", "optimizer.betas"),
+        ("steps: 3\nteacher: {larning: 3}", "teacher.larning", "teacher.lr"),
+        ("steps: 3\nsources: [{}, {wieght: 3}]", "sources.1.wieght", "sources.1.weight"),
+        ("steps: 3\nnamed: {droid: {wieght: 3}}", "named.droid.wieght", "named.droid.weight"),
+        ("steps: 3\n1: 3", "1", "steps"),
+    ],
+)
+def test_unknown_key_names_file_key_and_nearest(load, text, key, near):
+    with pytest.raises(ConfigError, match=rf"recipe\.yaml: unknown key '{key}'; did you mean") as error:
+        load(text)
+    if key != "1":
+        assert str(error.value).endswith(f"did you mean {near}?")
+
+
+def test_unknown_key_of_an_override_names_the_override(load):
+    with pytest.raises(ConfigError, match=r"override 'optimizer.lrr=1': unknown key 'optimizer.lrr'.*optimizer\.lr\?"):
+        load("steps: 3", "optimizer.lrr=1")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("steps: many", "recipe.yaml: steps: .*'many'"),
+        ("steps: 3.5", "recipe.yaml: steps: .*'3.5'"),
+        ("compile: maybe", "recipe.yaml: compile: .*'maybe'"),
+        ("optimizer: 4", "recipe.yaml: optimizer: takes keys .lr, betas, warmup., not 4"),
+        ("optimizer: null", "recipe.yaml: optimizer: .*not Optional"),
+        ("sources: {weight: 3}", "recipe.yaml: sources is a list"),
+        ("", "recipe.yaml: required and not given: steps"),
+        ("- 3", "recipe.yaml: a config is a mapping"),
+        ("steps: [", "recipe.yaml: not readable as YAML"),
+        ("steps: 3\nsteps: 4", "recipe.yaml: not readable as YAML.*duplicate key"),
+        ("steps: ${oc.env:VPOET_UNSET}", "recipe.yaml: .*VPOET_UNSET"),
+    ],
+)
+def test_wrong_values_name_file_and_key(load, text, message):
+    with pytest.raises(ConfigError, match=f"(?s){message}"):
+        load(text)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer.lr", "write it as key=value"),
+        ("=3", "write it as key=value"),
+        ("steps=[", r"override 'steps=\['"),
+        ("sources.0.weight=3", r"sources is a list, and is given whole: sources=\[\.\.\.\]"),
+        ("optimizer.betas=[1,2,3]", "override 'optimizer.betas"),
+    ],
+)
+def test_wrong_overrides(load, override, message):
+    with pytest.raises(ConfigError, match=message):
+        load("steps: 3\nsources: [{weight: 1}]", override)
+
+
+def test_a_schemas_own_check_names_the_file_and_the_overrides(load):
+    with pytest.raises(ConfigError, match=r"recipe\.yaml, override 'steps=0': steps = 0: must be at least 1"):
+        load("steps: 3", "steps=0")
+
+
+def test_files_that_are_none(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: no such config file"):
+        config.load(tmp_path / "nowhere.yaml", Recipe)
+    with pytest.raises(ConfigError, match="not readable"):
+        config.load(tmp_path, Recipe)
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(ConfigError, match=r"binary\.yaml: not readable"):
+        config.load(tmp_path / "binary.yaml", Recipe)
+
+
+def test_saving_is_plain_yaml_that_loads_equal(tmp_path):
+    recipe = Recipe(steps=2, optimizer=Optimizer(lr=3e-5), sources=[Source(folder=Path("träume"))], teacher=Optimizer())
+    path = tmp_path / "resolved.yaml"
+    config.save(recipe, path)
+    assert config.load(path, Recipe) == recipe
+    assert yaml.safe_load(path.read_text(encoding="utf-8")) == config.to_dict(recipe)
+    assert config.from_dict(json.loads(json.dumps(config.to_dict(recipe))), Recipe) == recipe
+
+
+def test_from_dict_names_its_origin():
+    with pytest.raises(ConfigError, match=r"step-8/config: unknown key 'step'; did you mean steps\?"):
+        config.from_dict({"step": 3}, Recipe, where="step-8/config")

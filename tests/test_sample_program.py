@@ -1,0 +1,167 @@
+"""`sample/generate.py` as a user runs it, on a bundle of random weights."""
+
+import json
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vpoet import cli
+from vpoet.data.video import Video
+from vpoet.generate import bundle
+from vpoet.generate.bundle import BundleConfig
+from vpoet.generate.prompts import read_prompts
+from vpoet.nn.transformer import Transformer, TransformerConfig
+from vpoet.sequence.tasks import TABLE
+from vpoet.sequence.vocabulary import Vocabulary, grouped
+from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
+from vpoet.tokenizer.text import TextTokenizer
+from vpoet.tokenizer.video import VideoTokenizer
+
+Done = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sample")
+    torch.manual_seed(0)
+    small = AutoencoderConfig(widths=[8, 8, 8], encoder_blocks=[0, 0, 1], decoder_blocks=[0, 0, 1], levels=[4, 3, 3])
+    video = VideoTokenizer(Autoencoder(small))
+    text = TextTokenizer.train(["a robot walks right on grass", "a hero jumps on sand"], folder / "text.model", 300)
+    sizes = TransformerConfig(width=32, depth=1, heads=2, kv_heads=1, hidden=48)
+    vocabulary = Vocabulary(text.size, grouped(video.levels, 2), text.hash, video.hash)
+    config = BundleConfig(model=sizes, length=120, tasks=list(TABLE), frames=5, height=16, width=16, fps=8)
+    bundle.save(folder / "bundle", Transformer(sizes, vocabulary), config, text, video, "")
+    return folder / "bundle"
+
+
+@pytest.fixture
+def sample(
+    model: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Done]:
+    """Run the program in an empty folder, in this process: a new one spends its seconds on importing torch."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str | Path) -> Done:
+        program = runpy.run_path(str(root / "sample" / "generate.py"), run_name="vpoet.programs.sample")
+        with pytest.raises(SystemExit) as exit_:
+            cli.run(program["main"], arguments=["--model", str(model), *map(str, arguments)])
+        out, err = capsys.readouterr()
+        return subprocess.CompletedProcess(sys.argv, int(exit_.value.code or 0), out, err)
+
+    return run
+
+
+def result(done: Done) -> dict[str, object]:
+    loaded: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return loaded
+
+
+def test_one_prompt_makes_one_clip_and_says_where_the_time_went(sample: Callable[..., Done], tmp_path: Path) -> None:
+    done = sample("--prompt", "a robot walks", "--out", "x.mp4", "--json")
+    assert done.returncode == 0, done.stderr
+    assert Video.read(tmp_path / "x.mp4").frames.shape == (5, 16, 16, 3)
+    summary = result(done)
+    assert summary["written"] == ["x.mp4"]
+    assert summary["tokens"] == 8
+    assert summary["tokens_per_second"] > 0
+    assert list(summary["seconds"]) == ["load", "prepare", "prefill", "decode", "detokenise", "write"]
+    assert "x.mp4" in done.stderr
+    made = json.loads((tmp_path / "x.mp4.json").read_text())
+    assert (made["prompt"], made["seed"], made["guidance"], made["tokens"]) == ("a robot walks", 0, 1.0, 8)
+
+    stamp = (tmp_path / "x.mp4").stat().st_mtime_ns
+    again = sample("--prompt", "a robot walks", "--out", "x.mp4", "--json")
+    assert (again.returncode, result(again)["skipped"], result(again)["written"]) == (0, 1, [])
+    assert (tmp_path / "x.mp4").stat().st_mtime_ns == stamp
+    other = sample("--prompt", "a hero jumps", "--out", "x.mp4", "--json")
+    assert result(other)["written"] == ["x.mp4"]
+
+
+def test_a_batch_reports_its_bad_lines_and_does_the_rest(sample: Callable[..., Done], tmp_path: Path) -> None:
+    Video(np.zeros((1, 16, 16, 3), np.uint8), 0).write(tmp_path / "start.png")
+    lines = [
+        "a robot walks",
+        '{"prompt": "a hero", "image": "start.png", "frames": 9}',
+        '{"prompt": "a hero", "frames": 6}',
+        '{"promt": "a hero"}',
+        '{"prompt": "a hero", "frames": 1}',
+    ]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(lines))
+    arguments = ("--batch", "prompts.jsonl", "--out", "clips", "--cfg", "2", "--sheet", "all.png", "--json")
+    done = sample(*arguments)
+    assert done.returncode == 2
+    assert "prompts.jsonl:3: 6 frames of 16x16 do not fit" in done.stderr
+    assert "prompts.jsonl:4: unknown field 'promt'; did you mean 'prompt'?" in done.stderr
+    assert "error: 2 requests failed" in done.stderr
+    summary = result(done)
+    assert sorted(summary["written"]) == [
+        "clips/a-hero-0.2.mp4",
+        "clips/a-hero-0.png",
+        "clips/a-robot-walks-0.mp4",
+    ] or (len(summary["written"]) == 3)
+    assert len(summary["failed"]) == 2
+    assert all((tmp_path / file).is_file() for file in summary["written"])
+    assert (tmp_path / "all.png").is_file()
+    again = sample(*arguments)
+    assert (again.returncode, result(again)["skipped"], result(again)["written"]) == (2, 3, [])
+
+
+def test_kinds_of_files_counts_and_seeds(sample: Callable[..., Done], tmp_path: Path) -> None:
+    done = sample("--prompt", "a hero", "--count", "2", "--seed", "5", "--out", "x.gif")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    seeds = [json.loads((tmp_path / f"x-{i}.gif.json").read_text())["seed"] for i in range(2)]
+    assert seeds == [5, 6]
+    alone = sample("--prompt", "a hero", "--seed", "6", "--out", "y.gif")
+    assert alone.returncode == 0, alone.stderr
+    assert (tmp_path / "y.gif").read_bytes() == (tmp_path / "x-1.gif").read_bytes()
+    picture = sample("--prompt", "a hero", "--out", "z.png")
+    assert picture.returncode == 0, picture.stderr
+    assert Video.read(tmp_path / "z.png").width > 5 * 16  # a contact sheet of five frames
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--prompt", "a", "--frames", "6"), "error: --prompt 'a': 6 frames of 16x16 do not fit"),
+        (("--prompt", "a", "--out", "x.avi"), "error: x.avi: cannot write .avi"),
+        (("--prompt", "a", "--top-p", "0"), "error: top_p = 0.0: it must be above 0"),
+        (("--prompt", "a", "--image", "none.png"), "error: --prompt 'a': none.png: image not readable"),
+    ],
+)
+def test_what_cannot_be_served_is_an_error_of_one_line(
+    sample: Callable[..., Done], tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    done = sample(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith(message)
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_runs_by_its_path_and_helps_newcomers(
+    python: Callable[..., Done], root: Path, model: Path, tmp_path: Path
+) -> None:
+    program = root / "sample" / "generate.py"
+    done = python(program, "--model", model, "--prompt", "a robot", "--out", "x.mp4", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "x.mp4").is_file()
+    page = python(program, "--help", cwd=tmp_path)
+    assert page.returncode == 0
+    for words in ("vpoet sample --model", "--cfg", "--given-frames", "--sheet", "closer to the prompt"):
+        assert words in page.stdout
+
+
+def test_the_shipped_prompts_are_readable(root: Path) -> None:
+    files = sorted((root / "sample" / "prompts").iterdir())
+    assert files
+    for file in files:
+        requests, problems = read_prompts(file, {})
+        assert len(requests) >= 4
+        assert problems == []

@@ -1,0 +1,169 @@
+"""The causal autoencoder: who sees whom (by gradient), image = first frame, chunks = whole, every stride.
+
+B clips, T frames, t cells. Blocks start as the identity, so every test first gives all weights random values.
+"""
+
+import pytest
+import torch
+
+from vpoet.errors import ConfigError
+from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig, halvings
+from vpoet.tokenizer.layers import CausalConv, Past, fold, unfold
+
+STRIDES = [(1, 4, 4), (2, 4, 4), (4, 8, 4), (8, 4, 4), (4, 16, 4), (1, 16, 2), (8, 8, 8)]
+"""time_stride, space_stride, patch"""
+
+TOLERANCE = 2e-5
+"""For values of order 1 that are summed in another order."""
+
+
+def build(time_stride: int = 4, space_stride: int = 8, patch: int = 4) -> Autoencoder:
+    torch.manual_seed(0)
+    config = AutoencoderConfig(time_stride=time_stride, space_stride=space_stride, patch=patch, levels=[8, 5, 5])
+    steps = max(time_stride.bit_length(), (space_stride // patch).bit_length())
+    config.widths = [8 + 4 * level for level in range(steps)]
+    config.encoder_blocks = config.decoder_blocks = [1] * steps
+    model = Autoencoder(config)
+    for name, parameter in model.named_parameters():
+        if "norm" not in name:
+            torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.1)
+    return model.eval()
+
+
+def clip(frames: int, size: int = 16) -> torch.Tensor:
+    return torch.rand(1, 3, frames, size, size, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+@pytest.mark.parametrize("strides", STRIDES)
+def test_sizes(strides: tuple[int, int, int]) -> None:
+    r, s, _ = strides
+    model = build(*strides)
+    video = torch.rand(2, 3, 1 + 2 * r, 32, 16) * 2 - 1
+    drawn, codes = model(video)
+    assert codes.shape == (2, 3, 32 // s, 16 // s)
+    assert drawn.shape == video.shape
+    assert model.decode(codes).shape == video.shape
+
+
+@pytest.mark.parametrize("strides", STRIDES)
+def test_encoder_is_causal_by_gradient(strides: tuple[int, int, int]) -> None:
+    """Cell j depends on frames 0 to r*j, on frame r*j itself, and on no later one."""
+    r = strides[0]
+    encoder = build(*strides).encoder
+    video = clip(1 + 2 * r).requires_grad_()
+    vectors = encoder(video.permute(0, 2, 3, 4, 1))
+    for cell in range(3):
+        (gradient,) = torch.autograd.grad(vectors[:, cell].square().sum(), video, retain_graph=True)
+        reach = gradient.abs().amax((0, 1, 3, 4))
+        assert torch.count_nonzero(reach[r * cell + 1 :]) == 0
+        newest = range(max(0, r * (cell - 1) + 1), r * cell + 1)
+        assert all(reach[frame] > 0 for frame in newest)
+
+
+@pytest.mark.parametrize("strides", STRIDES)
+def test_decoder_is_causal_by_gradient(strides: tuple[int, int, int]) -> None:
+    """Frame i depends on cells 0 to ceil(i/r), on that cell itself, and on no later one."""
+    r = strides[0]
+    model = build(*strides)
+    points = torch.randn(1, 3, 2, 2, 3, requires_grad=True)
+    video = model.draw(points)
+    for frame in range(1 + 2 * r):
+        (gradient,) = torch.autograd.grad(video[:, :, frame].square().sum(), points, retain_graph=True)
+        reach = gradient.abs().amax((0, 2, 3, 4))
+        newest = -(-frame // r)
+        assert torch.count_nonzero(reach[newest + 1 :]) == 0
+        assert reach[newest] > 0
+
+
+@pytest.mark.parametrize("strides", STRIDES)
+def test_an_image_is_the_first_frame_of_a_video(strides: tuple[int, int, int]) -> None:
+    model = build(*strides)
+    video = clip(1 + 2 * strides[0])
+    whole = model.encoder(video.permute(0, 2, 3, 4, 1))
+    alone = model.encoder(video[:, :, :1].permute(0, 2, 3, 4, 1))
+    torch.testing.assert_close(alone, whole[:, :1], rtol=0, atol=TOLERANCE)
+    codes = model.encode(video)
+    torch.testing.assert_close(model.decode(codes[:, :1]), model.decode(codes)[:, :, :1], rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("strides", STRIDES)
+@pytest.mark.parametrize("first", [1, 2])
+def test_chunks_equal_the_whole_clip(strides: tuple[int, int, int], first: int) -> None:
+    """Six cells in chunks of ``first``, 1, 2 and the rest, through encoder and decoder."""
+    r = strides[0]
+    model = build(*strides)
+    video = clip(1 + 5 * r).permute(0, 2, 3, 4, 1)
+    ends = [first, first + 1, first + 3, 6]
+    past: Past = {}
+    chunks = [
+        model.encoder(video[:, 0 if start == 0 else 1 + r * (start - 1) : 1 + r * (stop - 1)], past)
+        for start, stop in zip([0, *ends], ends, strict=False)
+    ]
+    whole = model.encoder(video)
+    torch.testing.assert_close(torch.cat(chunks, 1), whole, rtol=0, atol=TOLERANCE)
+
+    points = model.quantiser(whole).points
+    past = {}
+    drawn = [model.draw(points[:, start:stop], past) for start, stop in zip([0, *ends], ends, strict=False)]
+    torch.testing.assert_close(torch.cat(drawn, 2), model.draw(points), rtol=0, atol=TOLERANCE)
+
+
+def test_what_is_remembered_does_not_grow() -> None:
+    model = build()
+    past: Past = {}
+    sizes = []
+    model.encode(clip(1), past)
+    for _ in range(3):
+        model.encode(clip(8), past)
+        sizes.append(sum(tensor.untyped_storage().nbytes() for tensor in past.values()))
+    assert sizes[0] == sizes[1] == sizes[2] > 0
+
+
+def test_causal_convolution_equals_conv3d() -> None:
+    """Against torch's dense convolution with the weights laid out its way, the first frame repeated before the clip."""
+    torch.manual_seed(0)
+    for stride in (1, 2):
+        layer = CausalConv(5, 7, stride)
+        x = torch.randn(2, 9, 4, 3, 5)
+        weight = layer.linear.weight.view(7, 3, 5).permute(0, 2, 1)[..., None, None]
+        padded = torch.cat([x[:, :1], x[:, :1], x], 1).permute(0, 4, 1, 2, 3)
+        expected = torch.nn.functional.conv3d(padded, weight, layer.linear.bias, stride=(stride, 1, 1))
+        torch.testing.assert_close(layer(x), expected.permute(0, 2, 3, 4, 1), rtol=0, atol=TOLERANCE)
+
+
+def test_fold_keeps_squares_together_and_unfold_undoes_it() -> None:
+    x = torch.arange(2 * 3 * 4 * 6 * 5).view(2, 3, 4, 6, 5)
+    folded = fold(x, 2)
+    assert folded.shape == (2, 3, 2, 3, 20)
+    assert torch.equal(folded[0, 1, 1, 2], x[0, 1, 2:4, 4:6].flatten())
+    assert torch.equal(unfold(folded, 2), x)
+
+
+def test_a_fresh_quantiser_input_spreads_over_the_codebook() -> None:
+    torch.manual_seed(0)
+    model = Autoencoder(AutoencoderConfig(widths=[16, 32, 48], levels=[8, 5, 5, 5]))
+    digits = model.quantiser.codes_to_digits(model.encode(torch.rand(4, 3, 17, 64, 64) * 2 - 1))
+    assert all(len(digits[..., digit].unique()) >= 3 for digit in range(4))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"time_stride": 3}, "time_stride is 3; choose one of 1, 2, 4, 8"),
+        ({"space_stride": 12}, "space_stride is 12"),
+        ({"patch": 5}, "patch is 5"),
+        ({"patch": 8, "space_stride": 4}, "patch 8 is larger"),
+        ({"widths": [8, 8]}, "widths has 2 entries.* need 3"),
+        ({"decoder_blocks": [1, 1, -1]}, "0 or more"),
+        ({"levels": [2, 5]}, "levels"),
+    ],
+)
+def test_impossible_shapes_are_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Autoencoder(AutoencoderConfig(**change))  # type: ignore[arg-type]
+
+
+def test_halvings_of_the_default_and_of_an_image_tokenizer() -> None:
+    assert halvings(AutoencoderConfig()) == [(True, True), (True, False)]
+    image = AutoencoderConfig(time_stride=1, widths=[8, 8], encoder_blocks=[0, 0], decoder_blocks=[0, 0])
+    assert halvings(image) == [(False, True)]

@@ -1,0 +1,196 @@
+"""`VideoTokenizer`: grids, chunks, determinism, the folder on disk and what is refused."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from vpoet.errors import CheckpointError, DataError, ShapeError
+from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
+from vpoet.tokenizer.video import VideoTokenizer, to_float, to_uint8
+
+
+def build(seed: int = 0) -> VideoTokenizer:
+    torch.manual_seed(seed)
+    config = AutoencoderConfig(widths=[8, 12, 16], encoder_blocks=[1, 1, 1], decoder_blocks=[1, 1, 1], levels=[8, 5, 5])
+    model = Autoencoder(config)
+    for name, parameter in model.named_parameters():
+        if "norm" not in name:
+            torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.1)
+    return VideoTokenizer(model)
+
+
+def clip(frames: int, height: int = 24, width: int = 32) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
+
+
+def test_what_it_says_of_itself() -> None:
+    tokenizer = build()
+    assert tokenizer.stride == (4, 8, 8)
+    assert tokenizer.levels == (8, 5, 5)
+    assert tokenizer.codebook_size == 200
+    assert tokenizer.frames(5) == 17
+    assert tokenizer.grid(17, 64, 128) == (5, 8, 16)
+    assert len(tokenizer.hash) == 16
+    assert int(tokenizer.hash, 16) >= 0
+    assert tokenizer.to("cpu").device.type == "cpu"
+
+
+def test_codes_and_frames_have_the_promised_shapes_and_types() -> None:
+    tokenizer = build()
+    frames = clip(9)
+    codes = tokenizer.encode(frames)
+    assert codes.dtype == np.int32
+    assert codes.shape == tokenizer.grid(9, 24, 32)
+    assert len(np.unique(codes)) > 10
+    drawn = tokenizer.decode(codes)
+    assert drawn.dtype == np.uint8
+    assert drawn.shape == frames.shape
+    assert tokenizer.encode(frames[:1]).shape == (1, 3, 4)
+
+
+def test_encoding_is_deterministic_and_leaves_the_input_alone() -> None:
+    tokenizer, frames = build(), clip(9)
+    before = frames.copy()
+    assert np.array_equal(tokenizer.encode(frames), tokenizer.encode(frames))
+    assert np.array_equal(frames, before)
+
+
+@pytest.mark.parametrize("chunk_cells", [1, 2, 3, 100])
+def test_chunks_give_what_the_whole_gives(chunk_cells: int) -> None:
+    """Codes may differ where a value lies within 1e-5 of a rounding border: none does for this seed."""
+    tokenizer, frames = build(), clip(25)
+    codes = tokenizer.encode(frames, chunk_cells=chunk_cells)
+    assert np.array_equal(codes, tokenizer.encode_batch(frames[None])[0])
+    drawn = tokenizer.decode(codes, chunk_cells=chunk_cells).astype(int)
+    assert np.abs(drawn - tokenizer.decode_batch(codes[None])[0]).max() <= 1  # a pixel level, by rounding
+
+
+def test_an_image_has_the_codes_of_the_first_frame() -> None:
+    tokenizer, frames = build(), clip(17)
+    assert np.array_equal(tokenizer.encode(frames[:1]), tokenizer.encode(frames)[:1])
+
+
+def test_a_batch_is_its_clips() -> None:
+    tokenizer = build()
+    frames = np.stack([clip(5), clip(5)[::-1].copy()])
+    codes = tokenizer.encode_batch(frames)
+    assert np.array_equal(codes[1], tokenizer.encode(frames[1]))
+    assert not np.array_equal(codes[0], codes[1])
+
+
+@pytest.mark.parametrize(
+    ("size", "nearest"),
+    [
+        ((16, 24, 32), "17 frames of 24x32"),
+        ((14, 24, 32), "13 frames of 24x32"),
+        ((0, 24, 32), "1 frames of 24x32"),
+        ((17, 180, 320), "17 frames of 176x320"),
+        ((17, 3, 32), "17 frames of 8x32"),
+    ],
+)
+def test_a_size_without_a_grid_is_refused_with_the_nearest(size: tuple[int, int, int], nearest: str) -> None:
+    with pytest.raises(DataError, match=f"the nearest is {nearest}"):
+        build().grid(*size)
+
+
+def test_frames_and_codes_of_the_wrong_kind_are_refused() -> None:
+    tokenizer = build()
+    with pytest.raises(DataError, match="uint8"):
+        tokenizer.encode(clip(5).astype(np.float32))
+    with pytest.raises(DataError, match=r"\[B, T, H, W, 3\]"):
+        tokenizer.encode_batch(clip(5))
+    with pytest.raises(DataError, match="another tokenizer"):
+        tokenizer.decode(np.full((1, 2, 2), 200))
+    with pytest.raises(ShapeError, match="3 axes"):
+        tokenizer.decode(np.zeros((2, 2), int))
+    with pytest.raises(ShapeError, match="integers"):
+        tokenizer.decode(np.zeros((1, 2, 2)))
+    with pytest.raises(ShapeError, match="chunk_cells"):
+        tokenizer.encode(clip(5), chunk_cells=0)
+    with pytest.raises(ShapeError, match="at least one cell"):
+        tokenizer.frames(0)
+
+
+def test_every_pixel_value_survives_the_networks_edge() -> None:
+    frames = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 1, 16, 16, 3)
+    video = to_float(frames)
+    assert video.shape == (1, 3, 1, 16, 16)
+    assert (video.min(), video.max()) == (-1, 1)
+    assert np.array_equal(to_uint8(video), frames)
+    assert to_uint8(torch.full((1, 3, 1, 1, 1), 7.0)).max() == 255
+
+
+def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
+    tokenizer, frames = build(), clip(9)
+    tokenizer.save(tmp_path / "t")
+    loaded = VideoTokenizer.load(tmp_path / "t")
+    assert loaded.hash == tokenizer.hash
+    assert np.array_equal(loaded.encode(frames), tokenizer.encode(frames))
+    assert sorted(path.name for path in (tmp_path / "t").iterdir()) == ["config.yaml", "model.safetensors"]
+
+
+def test_the_hash_knows_weights_and_config() -> None:
+    tokenizer = build()
+    assert build().hash == tokenizer.hash
+    assert build(seed=1).hash != tokenizer.hash
+    nudged = copy.deepcopy(tokenizer.model)
+    nudged.decoder.stem.bias.data[0] += 1e-6
+    assert VideoTokenizer(nudged).hash != tokenizer.hash
+    changed = copy.deepcopy(tokenizer.model)
+    changed.config.levels = [5, 5, 8]  # the same count: weights fit, codes mean something else
+    assert VideoTokenizer(changed).hash != tokenizer.hash
+
+
+@pytest.mark.parametrize("part", ["config.yaml", "model.safetensors"])
+@pytest.mark.parametrize("damage", ["missing", "cut", "junk"])
+def test_a_damaged_folder_is_refused(tmp_path: Path, part: str, damage: str) -> None:
+    build().save(tmp_path)
+    path = tmp_path / part
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "junk":
+        path.write_bytes(b"\x00\xffjunk: [")
+    with pytest.raises(CheckpointError, match=str(tmp_path)):
+        VideoTokenizer.load(tmp_path)
+
+
+def test_a_changed_bit_or_an_edited_config_is_refused(tmp_path: Path) -> None:
+    build().save(tmp_path)
+    weights, config = tmp_path / "model.safetensors", tmp_path / "config.yaml"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
+    with pytest.raises(CheckpointError, match="changed or damaged"):
+        VideoTokenizer.load(tmp_path)
+    weights.write_bytes(content)
+    VideoTokenizer.load(tmp_path)
+    config.write_text(config.read_text().replace("time_stride: 4", "time_stride: 2"))
+    with pytest.raises(CheckpointError, match=r"need 2|does not fit"):
+        VideoTokenizer.load(tmp_path)
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    build().save(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights.pop("encoder.out.bias")
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"(?s)does not fit.*encoder\.out\.bias"):
+        VideoTokenizer.load(tmp_path)
+
+
+def test_nan_weights_are_refused_on_both_sides(tmp_path: Path) -> None:
+    tokenizer = build()
+    tokenizer.save(tmp_path)
+    tokenizer.model.decoder.stem.weight.data[0, 0] = float("nan")
+    with pytest.raises(CheckpointError, match="NaN"):
+        tokenizer.save(tmp_path / "other")
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["decoder.stem.weight"][0, 0] = float("inf")
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"decoder\.stem\.weight"):
+        VideoTokenizer.load(tmp_path)

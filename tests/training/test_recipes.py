@@ -1,0 +1,42 @@
+"""Every recipe that ships loads, builds and takes a step (on small tokens, as it names data that only its user has)."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from vpoet import config
+from vpoet.data.token_stream import PackStream, Source
+from vpoet.nn.attention import backend
+from vpoet.nn.transformer import Transformer
+from vpoet.sequence.vocabulary import Vocabulary, grouped
+from vpoet.training.engine import TorchEngine
+from vpoet.training.loss import PackLoss, PackTensors
+from vpoet.training.recipe import PretrainConfig
+
+RECIPES = sorted(Path(__file__).parents[2].glob("train/configs/*.yaml"))
+
+
+def test_there_are_recipes() -> None:
+    assert RECIPES
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipe_takes_a_step(path: Path, tokens: Any) -> None:
+    recipe = config.load(path, PretrainConfig)
+    recipe.data.sources = [Source(path=str(tokens.folder / "train"))]
+    groups = min(recipe.model.visual_groups, len(tokens.video.levels))
+    vocabulary = Vocabulary(tokens.text.size, grouped(tokens.video.levels, groups), tokens.text.hash, tokens.video.hash)
+    cpu = torch.device("cpu")
+    module = PackLoss(Transformer(recipe.model, vocabulary), backend(recipe.attention, cpu, torch.float32))
+    engine = TorchEngine(module, recipe.engine, recipe.optimizer)
+    with PackStream(
+        recipe.data, vocabulary=vocabulary, text=tokens.text.encode, seed=0, lanes=recipe.batch, prefetch=0
+    ) as stream:
+        batch = PackTensors.of(next(stream)[0], cpu)
+    before = [p.clone() for p in module.parameters()]
+    sums, norm = engine.step([batch], lambda nats: nats.sum() / len(batch.after_M), lr=1e-3)
+    assert torch.isfinite(sums).all()
+    assert norm > 0
+    assert any(not torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))

@@ -1,0 +1,111 @@
+"""Turn raw shards into token shards with a video tokenizer; resumes, and shares the work among processes."""
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import track
+
+from vpoet import cli
+from vpoet.data.shards import Manifest, Problems, ShardFile, ShardInfo, read_shard, write_atomic
+from vpoet.data.video import Video
+from vpoet.errors import DataError, HashMismatch
+from vpoet.tokenizer.video import VideoTokenizer
+
+CHUNK_CELLS = 16
+"""Cells of time encoded at once: clips are short, and a long video still needs no more memory than these."""
+console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+
+
+def main(
+    raw: Annotated[Path, typer.Argument(help="Folder of raw shards, as `vpoet ingest` makes them.")],
+    tokenizer: Annotated[Path, typer.Option(help="Video tokenizer's folder, as `vpoet train-video` makes it.")],
+    out: Annotated[Path, typer.Option(help="The folder of token shards to write.")],
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    local_rank: Annotated[int, typer.Option("--local_rank", hidden=True, help="Given by the launcher.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
+) -> None:
+    """Turn raw shards into token shards with a video tokenizer.
+
+    One token shard a raw shard, under the same name; an image becomes one cell of time. A sample that can't be read, or
+    whose size the tokenizer can't take, is left out, counted and named. Running the same command again does only what
+    is left to do.
+
+    One process, then four:
+
+        vpoet encode runs/raw/train --tokenizer runs/video/tokenizer --out runs/tokens/train
+        deepspeed --num_accelerators 4 tokenizers/encode_shards.py runs/raw/train --tokenizer T --out runs/tokens/train
+    """
+    rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
+    coder = VideoTokenizer.load(tokenizer).to(device)
+    shards = Manifest.load(raw).shards
+    out.mkdir(parents=True, exist_ok=True)
+    problems = Problems()
+    done = [finished(out, shard, coder.hash) is not None for shard in shards]
+    todo = [shard for shard, ready in list(zip(shards, done, strict=True))[rank::world] if not ready]
+    for shard in track(todo, f"encoding (process {rank + 1} of {world})", console=console, disable=not todo):
+        encode(raw / shard.name, out, shard, coder, problems)
+
+    if problems.total:
+        console.print(f"left out: {problems}")
+    infos = [info for shard in shards if (info := finished(out, shard, coder.hash))]
+    samples = sum(info.samples for info in infos)
+    result: dict[str, Any] = {"out": out, "shards": len(infos), "samples": samples, "tokenizer": coder.hash}
+    if len(infos) == len(shards):
+        if not samples:
+            raise DataError(f"{raw}: not one sample could be encoded: {problems or 'the shards are empty'}")
+        Manifest("tokens", infos, coder.hash).save(out)
+        console.print(f"{out}: {len(infos)} token shards, {samples} samples, tokenizer {coder.hash}")
+    else:
+        console.print(
+            f"{out}: {len(infos)} of {len(shards)} shards; the process that finishes last writes the manifest"
+        )
+    cli.finish(result | {"complete": len(infos) == len(shards), "left_out": problems.to_dict()}, as_json)
+
+
+def encode(path: Path, out: Path, raw: ShardInfo, coder: VideoTokenizer, problems: Problems) -> None:
+    """Write the token shard of one raw shard, and beside it the record by which `finished` knows it."""
+    with ShardFile(out / raw.name) as shard:
+        for sample in read_shard(path, problems=problems):
+            try:
+                codes = coder.encode(np.asarray(Video.read(sample.video)), chunk_cells=CHUNK_CELLS)
+            except DataError as error:
+                problems.add(str(error), sample.key)
+                continue
+            fields = sample.json | {"grid": list(codes.shape), "tokenizer": coder.hash}
+            shard.write(sample.key, {"codes.npy": codes, "json": fields})
+    assert shard.info is not None
+    record = {"raw": raw.sha256, "tokenizer": coder.hash, "shard": asdict(shard.info)}
+    write_atomic(record_path(out, raw), json.dumps(record, indent=1).encode())
+
+
+def finished(out: Path, raw: ShardInfo, tokenizer: str) -> ShardInfo | None:
+    """The token shard of a raw shard if it is there, whole, and made of that very shard.
+
+    HashMismatch if another tokenizer made it: codes of two tokenizers must not lie in one folder.
+    """
+    try:
+        record = json.loads(record_path(out, raw).read_text())
+        info = ShardInfo(**record["shard"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if record["tokenizer"] != tokenizer:
+        raise HashMismatch(
+            f"{out}: holds shards of tokenizer {record['tokenizer']}, this one is {tokenizer}; choose another --out"
+        )
+    path = out / info.name
+    whole = path.is_file() and path.stat().st_size == info.bytes
+    return info if whole and record["raw"] == raw.sha256 else None
+
+
+def record_path(out: Path, raw: ShardInfo) -> Path:
+    return (out / raw.name).with_suffix(".json")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,144 @@
+"""Train a video tokenizer (causal 3D autoencoder with FSQ) on raw shards."""
+
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+
+from vpoet import cli, config
+from vpoet.data.raw_stream import ClipStream
+from vpoet.evaluate.codes import CodeStatistics
+from vpoet.evaluate.pictures import contact_sheet
+from vpoet.evaluate.pixels import psnr, ssim
+from vpoet.tokenizer.autoencoder import count_parameters
+from vpoet.tokenizer.video import Frames, VideoTokenizer
+from vpoet.training.tracking import Tracker
+from vpoet.training.video_tokenizer import TokenizerTraining, VideoTokenizerRecipe
+
+STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143}
+EVALUATION_SEED = 1_000_003
+SHEET_CLIPS = 4
+console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+
+
+def main(
+    recipe: Annotated[Path, typer.Argument(help="YAML recipe, for instance tokenizers/configs/tiny-platformer.yaml")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, dotted: optimizer.lr=3e-4")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON line at the end")] = False,
+) -> None:
+    """Train a video tokenizer on raw shards, as `vpoet ingest` makes them.
+
+    The same command goes on where an interrupted run stopped, bit for bit; Ctrl-C or SIGTERM finishes the step, writes
+    a checkpoint and exits (130, 143). The run folder holds tokenizer/ (the result, at the end), checkpoints/, samples/
+    (clips and their reconstructions), metrics.jsonl, wandb/ and resolved.yaml.
+
+    Examples:
+
+        vpoet train-video tokenizers/configs/tiny-platformer.yaml run=runs/tok 'data=[runs/raw]'
+        vpoet train-video tokenizers/configs/droid-64.yaml 'data=[raw/train]' 'held_out=[raw/heldout]' steps=20000
+    """
+    cfg = config.load(recipe, VideoTokenizerRecipe, overrides or [])
+    run = Path(cfg.run)
+    shape = {"frames": cfg.frames, "height": cfg.height, "width": cfg.width}
+    training = TokenizerTraining(cfg)
+    VideoTokenizer(training.average).grid(**shape)
+    stream = ClipStream(cfg.data, **shape, batch=cfg.batch, seed=cfg.seed)
+    clips = evaluation_clips(cfg)
+    position = training.restore(run)
+    if position is not None:
+        stream.load_state_dict(position)
+        console.print(f"going on from step {training.step} of {run}")
+    run.mkdir(parents=True, exist_ok=True)
+    config.save(cfg, run / "resolved.yaml")
+    tracker = Tracker(run, config=config.to_dict(cfg), project="vpoet", name=run.name, resume_step=training.step)
+    encoder, decoder = (count_parameters(part) / 1e6 for part in (training.model.encoder, training.model.decoder))
+    console.print(
+        f"encoder {encoder:.2f}M, decoder {decoder:.2f}M parameters, {training.model.quantiser.size} codes; "
+        f"{cfg.dtype} on {training.device}; run folder {run}"
+    )
+
+    stop = {"signal": 0}
+    for number in STOPPED:
+        signal.signal(number, lambda received, _: stop.update(signal=received))
+    result: dict[str, float] = {}
+    began, counted = time.perf_counter(), training.step
+    while training.step < cfg.steps and not stop["signal"]:
+        values = training.update(next(stream))
+        step, last = training.step, training.step == cfg.steps
+        row: dict[str, float] = {}
+        if step % cfg.log_every == 0 or last:
+            speed = cfg.batch * (step - counted) / (time.perf_counter() - began)
+            row |= {f"train/{name}": value for name, value in values.items()} | {"speed/clips_per_second": speed}
+            left = int(cfg.batch * (cfg.steps - step) / speed)
+            console.print(
+                f"step {step}/{cfg.steps}  loss {values['loss']:.4f}  l1 {values['l1']:.4f}  "
+                f"|g| {values['gradient']:.2f}  lr {values['lr']:.1e}  {speed:.1f} clips/s  "
+                f"left {left // 60}:{left % 60:02}"
+            )
+        if step % cfg.evaluate_every == 0 or last:
+            name = "heldout" if cfg.held_out else "seen"
+            result = evaluate(training, clips, run / "samples" / f"step-{step}.png", name)
+            row |= result
+            console.print("  ".join(f"{name} {value:.4g}" for name, value in result.items()))
+        if row:
+            tracker.log(row, step)
+            began, counted = time.perf_counter(), step
+        if step % cfg.save_every == 0 or last or stop["signal"]:
+            training.save(run, stream.state_dict())
+
+    tracker.close()
+    if stream.problems.total:
+        console.print(f"skipped: {stream.problems}")
+    summary = {"run": run, "step": training.step, **result}
+    if stop["signal"]:
+        console.print(f"stopped at step {training.step} and saved; the same command goes on")
+        cli.finish(summary, as_json)
+        sys.exit(STOPPED[signal.Signals(stop["signal"])])
+    tokenizer = VideoTokenizer(training.average)
+    tokenizer.save(run / "tokenizer")
+    console.print(f"{run / 'tokenizer'}: the tokenizer, hash {tokenizer.hash}; {run / 'samples'}: what it draws")
+    cli.finish(summary | {"tokenizer": run / "tokenizer", "hash": tokenizer.hash}, as_json)
+
+
+def evaluation_clips(cfg: VideoTokenizerRecipe) -> Frames:
+    """The same clips at every evaluation: from held-out shards if there are any."""
+    stream = ClipStream(
+        cfg.held_out or cfg.data,
+        frames=cfg.frames,
+        height=cfg.height,
+        width=cfg.width,
+        batch=cfg.evaluate_clips,
+        seed=EVALUATION_SEED,
+    )
+    return next(stream)
+
+
+def evaluate(training: TokenizerTraining, clips: Frames, picture: Path, name: str) -> dict[str, float]:
+    """Scores of the averaged weights, and a picture of originals and reconstructions."""
+    tokenizer = VideoTokenizer(training.average)
+    statistics = CodeStatistics(tokenizer.codebook_size)
+    drawn = []
+    for clip in clips:
+        codes = tokenizer.encode(clip)
+        statistics.update(codes)
+        drawn.append(tokenizer.decode(codes))
+    rows = []
+    for original, reconstruction in list(zip(clips, drawn, strict=True))[:SHEET_CLIPS]:
+        rows += [("original", original), (f"reconstruction, {psnr(original, reconstruction):.1f} dB", reconstruction)]
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    contact_sheet(rows).save(picture)
+    return {
+        f"{name}/psnr": float(np.mean([psnr(*pair) for pair in zip(clips, drawn, strict=True)])),
+        f"{name}/ssim": float(np.mean([ssim(*pair) for pair in zip(clips, drawn, strict=True)])),
+        f"{name}/codes_used": float(statistics.used),
+        f"{name}/code_bits": statistics.entropy,
+    }
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,142 @@
+"""Turn videos, images, folders, lists and worlds into raw shards, with a report."""
+
+import json as json_module
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from vpoet import cli
+from vpoet.data.clips import ClipSettings
+from vpoet.data.ingest import Result, ingest
+from vpoet.data.shards import Manifest, read_shard, write_atomic
+from vpoet.data.sources import divide, gather
+from vpoet.data.video import Video
+from vpoet.evaluate.pictures import contact_sheet
+
+SHEET_ROWS = 12
+
+
+def main(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SRC",
+            help="Videos, images, folders, .csv or .jsonl lists, world:platformer.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The folder to write; train/ and heldout/ inside it if some is held out.")],
+    frames: Annotated[
+        int, typer.Option(help="Frames in a clip: 1 + a multiple of the tokenizer's stride in time.")
+    ] = 17,
+    fps: Annotated[float, typer.Option(help="Frames per second to resample to; 0 keeps each file's own rate.")] = 8.0,
+    height: Annotated[
+        int, typer.Option(help="Pixels. Frames are scaled to cover the size, and their centre is cut.")
+    ] = 64,
+    width: Annotated[int, typer.Option(help="Pixels.")] = 64,
+    stride: Annotated[
+        int | None, typer.Option(help="Frames from a clip's start to the next; fewer than --frames: clips overlap.")
+    ] = None,
+    min_frames: Annotated[
+        int | None, typer.Option(help="Keep a tail this long as a shorter clip. [default: --frames: no tails]")
+    ] = None,
+    crf: Annotated[int, typer.Option(help="Quality of the h264 video, 0 (best) to 51.")] = 18,
+    lossless: Annotated[bool, typer.Option("--lossless", help="Store every pixel as it is. Worlds always do.")] = False,
+    holdout: Annotated[float, typer.Option(help="Share of the sources to hold out, by a hash of their names.")] = 0.0,
+    split_by: Annotated[
+        str | None, typer.Option(metavar="COLUMN=V,V", help="Hold out the sources with one of these values instead.")
+    ] = None,
+    clips: Annotated[int | None, typer.Option(help="For a world: how many clips to make.")] = None,
+    seed: Annotated[int, typer.Option(help="For a world: clip i has the seed 1000000 * SEED + i.")] = 0,
+    samples_per_shard: Annotated[int, typer.Option(help="Clips in a shard at most.", min=1)] = 512,
+    workers: Annotated[int, typer.Option(help="Processes. The result is the same for any number.", min=1)] = 1,
+    json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
+) -> None:
+    """Turn videos, images, folders, lists and worlds into raw shards, with a report.
+
+    A list is a .csv or .jsonl with a column `path` (or `file`), relative to the list's own folder, and `caption`; its
+    further columns travel in each clip's json. Frames are resampled in time by the nearest: a file slower than --fps
+    repeats frames and loses none. A file that can't be read is skipped, counted and named in report.json. Running the
+    same command again does only what is left to do.
+
+    Examples:
+
+        vpoet ingest clips/ --out runs/raw
+        vpoet ingest list.csv --out runs/raw --frames 17 --fps 8 --height 128 --width 128 --stride 8 --holdout 0.1
+        vpoet ingest world:platformer --clips 2000 --out runs/world --workers 2
+    """
+    settings = ClipSettings(
+        frames=frames,
+        fps=fps,
+        height=height,
+        width=width,
+        stride=stride,
+        min_frames=min_frames,
+        lossless=lossless,
+        crf=crf,
+    )
+    sides = divide(gather(sources, clips=clips, seed=seed), holdout=holdout, by=split_by)
+    console = Console(stderr=True, markup=False, soft_wrap=True)
+    began = time.monotonic()
+    columns = (TextColumn("sources"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[clips]} clips"))
+    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
+        task = bar.add_task("", total=sum(len(items) for items in sides.values()), clips=0)
+        kept = 0
+
+        def advance(more_sources: int, more_clips: int) -> None:
+            nonlocal kept
+            kept += more_clips
+            bar.update(task, advance=more_sources, clips=kept)
+
+        results = ingest(sides, out, settings, workers=workers, samples_per_shard=samples_per_shard, progress=advance)
+
+    report = {
+        "sides": {side or "all": _summary(result) for side, result in results.items()},
+        "clip": f"{frames} frames of {height}x{width} at {f'{fps:g} fps' if fps else 'their own rate'}",
+        "took_seconds": round(time.monotonic() - began, 1),
+    }
+    write_atomic(out / "report.json", json_module.dumps(report, indent=1, ensure_ascii=False).encode())
+    for side in results:
+        _sheet(out / side, out / f"{side or 'clips'}.png")
+    for side, result in results.items():
+        megabytes = sum(shard.bytes for shard in result.shards) / 1e6
+        console.print(
+            f"{out / side}: {result.clips} clips from {result.sources} sources, {result.seconds / 3600:.2f} hours, "
+            f"{len(result.shards)} shards, {megabytes:.1f} MB"
+        )
+        if result.problems.total:
+            console.print(f"  skipped: {result.problems}")
+    console.print(f"{out / 'report.json'}: the report; beside it a picture of each set")
+    cli.finish({"out": out, **report}, json)
+
+
+def _summary(result: Result) -> dict[str, object]:
+    return {
+        "sources": result.sources,
+        "clips": result.clips,
+        "hours": round(result.seconds / 3600, 4),
+        "shards": len(result.shards),
+        "bytes": sum(shard.bytes for shard in result.shards),
+        "skipped": result.problems.to_dict(),
+    }
+
+
+def _sheet(folder: Path, path: Path) -> None:
+    """A picture of clips from all over the set: a row each, the caption beside it."""
+    manifest = Manifest.load(folder)
+    rows = []
+    for shard in manifest.shards[:: max(1, len(manifest.shards) // SHEET_ROWS)][:SHEET_ROWS]:
+        wanted = -(-SHEET_ROWS // len(manifest.shards))
+        for _, sample in zip(range(wanted), read_shard(folder / shard.name), strict=False):
+            caption = sample.json["caption"]
+            text = caption if isinstance(caption, str) else (caption or [""])[0]
+            rows.append((text or sample.json["source"], Video.read(sample.video).frames))
+    contact_sheet(rows[:SHEET_ROWS], max_frames=9).save(path)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,123 @@
+"""Show a run of the whole chain on one HTML page: what ran, curves, reconstructions, samples beside real clips."""
+
+import json as json_module
+import re
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from vpoet import cli
+from vpoet.data.shards import Manifest, read_shard
+from vpoet.data.video import Video
+from vpoet.errors import DataError
+from vpoet.evaluate.pictures import curves
+from vpoet.evaluate.report import Picture, Section, Table, write_report
+from vpoet.training.tracking import read_metrics
+
+
+def main(
+    run: Annotated[Path, typer.Argument(help="The folder that train/demo.sh filled.")],
+    out: Annotated[Path | None, typer.Option(help="The page to write; by itself index.html in the run folder.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
+) -> None:
+    """Show a run of the whole chain on one HTML page: what ran, curves, reconstructions, samples beside real clips.
+
+    The page holds its pictures and videos itself, and can be mailed.
+
+    Example:
+
+        vpoet report runs/demo --out demo.html
+    """
+    out = out or run / "index.html"
+    if not (run / "stages.jsonl").exists():
+        raise DataError(f"{run}: no stages.jsonl, which train/demo.sh writes; give it the folder of a demo")
+    with tempfile.TemporaryDirectory() as scratch:
+        sections = [
+            *samples(run, Path(scratch)),
+            *reconstructions(run),
+            *learning(run, Path(scratch)),
+            *clips(run),
+            stages(run),
+        ]
+        write_report(out, f"vpoet: {run.name}", sections)
+    Console(stderr=True, markup=False, soft_wrap=True).print(f"{out}: open it in a browser")
+    cli.finish({"report": out, "sections": [section.title for section in sections]}, json)
+
+
+def stages(run: Path) -> Section:
+    rows = [json_module.loads(line) for line in (run / "stages.jsonl").read_text().splitlines()]
+    table = Table(
+        ["stage", "took", "command", "result"],
+        [[row["stage"], f"{row['seconds']} s", row["command"], row["result"]] for row in rows],
+    )
+    minutes = sum(row["seconds"] for row in rows) / 60
+    return Section("What ran", [f"{minutes:.0f} minutes in all, from no data to these samples.", table])
+
+
+def samples(run: Path, scratch: Path) -> list[Section]:
+    """Each sample beside the held-out clip whose caption shares most words with the prompt."""
+    folder = run / "samples"
+    if not (folder / "prompts.txt").exists():
+        return []
+    real = held_out(run)
+    rows: list[list[Picture]] = []
+    for index, prompt in enumerate((folder / "prompts.txt").read_text().splitlines()):
+        caption, payload = max(real, key=lambda clip: likeness(prompt, clip[0]))
+        path = scratch / f"real-{index}.mp4"
+        Video.read(payload).write(path)  # again, in a form that browsers play: shards may be lossless
+        rows.append([Picture(folder / f"{index}.mp4", f"sampled: {prompt}"), Picture(path, f"real: {caption}")])
+    note = "Sampled from the prompt alone; beside it the held-out clip whose caption comes nearest to the prompt."
+    return [Section("Samples", [note, *rows])]
+
+
+def held_out(run: Path) -> list[tuple[str, bytes]]:
+    """(caption, video file) of every held-out clip, once for each of its captions."""
+    folder = run / "raw" / "heldout"
+    return [
+        (caption, payload)
+        for shard in Manifest.load(folder).shards
+        for sample in read_shard(folder / shard.name, required=("json", "mp4"))
+        for payload in [sample.parts["mp4"]]
+        for caption in ([sample.json["caption"]] if isinstance(sample.json["caption"], str) else sample.json["caption"])
+    ]
+
+
+def likeness(one: str, other: str) -> float:
+    """Shared words of two texts, as a part of all their words (Jaccard)."""
+    words = [set(re.findall(r"\w+", text.lower())) for text in (one, other)]
+    return len(words[0] & words[1]) / max(1, len(words[0] | words[1]))
+
+
+def reconstructions(run: Path) -> list[Section]:
+    path = run / "reconstructions.png"
+    note = "Held-out clips, and what is left of them after the video tokenizer: to codes and back."
+    return [Section("Through the tokenizer", [note, [Picture(path)]])] if path.exists() else []
+
+
+def learning(run: Path, scratch: Path) -> list[Section]:
+    """The curves of each part that was trained: losses and scores, no speeds."""
+    sections = []
+    for path in sorted(run.glob("*/metrics.jsonl")):
+        rows = read_metrics(path)
+        names = sorted({name for row in rows for name in row if name.startswith(("train/", "heldout/", "held_out/"))})
+        series = {}
+        for name in names:
+            points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+            series[name] = ([float(step) for step, _ in points], [float(value) for _, value in points])
+        if series:
+            picture = scratch / f"{path.parent.name}.png"
+            curves(series, picture)
+            sections.append(Section(f"Learning: {path.parent.name}", [[Picture(picture, f"{rows[-1]['step']} steps")]]))
+    return sections
+
+
+def clips(run: Path) -> list[Section]:
+    pictures = sorted((run / "raw").glob("*.png"))
+    return [Section("The clips", [[Picture(path, f"{path.stem} clips, a row each")] for path in pictures])]
+
+
+if __name__ == "__main__":
+    cli.run(main)

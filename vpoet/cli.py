@@ -1,0 +1,134 @@
+"""The door: how every program is started, how it fails, and the ``vpoet`` command that dispatches to them.
+
+A program ends with ``if __name__ == "__main__": cli.run(main)``, where ``main`` is a typer function. ``vpoet sample
+...`` runs the same ``main`` as ``python sample/generate.py ...``.
+"""
+
+import ast
+import difflib
+import functools
+import inspect
+import json
+import math
+import os
+import re
+import runpy
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+import vpoet
+from vpoet.errors import VpoetError, VpoetWarning
+
+PROGRAMS = {
+    "ingest": "train/ingest.py",
+    "train-text": "tokenizers/train_text.py",
+    "train-video": "tokenizers/train_video.py",
+    "evaluate-tokenizer": "tokenizers/evaluate_tokenizer.py",
+    "encode": "tokenizers/encode_shards.py",
+    "pretrain": "train/pretrain.py",
+    "export": "train/export.py",
+    "sample": "sample/generate.py",
+    "reconstruct": "sample/reconstruct.py",
+    "report": "train/report.py",
+    "inspect": "train/describe.py",
+}
+"""Command -> program, in the order in which the chain uses them."""
+
+
+def run(main: Callable[..., None], name: str | None = None, arguments: Sequence[str] | None = None) -> None:
+    """Run a program's ``main`` as a command line and exit.
+
+    The docstring of ``main`` is its help page; indented paragraphs of it (examples) keep their line breaks. A
+    VpoetError is the user's to mend: its message alone, and exit status 2. Ctrl-C exits with 130; any other exception
+    is our fault and shows its traceback.
+    """
+
+    @functools.wraps(main)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        try:
+            main(*args, **kwargs)
+        except VpoetError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            raise SystemExit(130) from None
+        except BrokenPipeError:  # the reader of our output has left (`| head`): nothing more to say, not even at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(1) from None
+
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command(help=_help_page(main))(guarded)
+    with warnings.catch_warnings():
+        warnings.showwarning = functools.partial(_show_warning, warnings.showwarning)
+        app(args=None if arguments is None else list(arguments), prog_name=name or Path(sys.argv[0]).name)
+
+
+def finish(result: Mapping[str, object], as_json: bool) -> None:
+    """With ``--json``: print the result as one line of strict JSON (paths as text, nan and infinities as null)."""
+    if as_json:
+        print(json.dumps(_plain(result), allow_nan=False), flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The ``vpoet`` command: ``vpoet NAME ...`` runs the program NAME of `PROGRAMS`."""
+    name, *rest = [*(sys.argv[1:] if arguments is None else arguments)] or ["--help"]
+    if name in ("-h", "--help", "help"):
+        print(_overview())
+    elif name == "--version":
+        print(f"vpoet {vpoet.__version__}")
+    elif name in PROGRAMS:
+        # Under another name than __main__, so that the program's own last line does not run it without our name.
+        program = runpy.run_path(str(programs_folder() / PROGRAMS[name]), run_name=f"vpoet.programs.{name}")
+        run(program["main"], name=f"vpoet {name}", arguments=rest)
+    else:
+        near = difflib.get_close_matches(name, PROGRAMS, n=1, cutoff=0.0)[0]
+        print(f"error: no command {name!r}; did you mean {near!r}? `vpoet --help` lists them all", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def programs_folder() -> Path:
+    """Where tokenizers/, train/ and sample/ lie: inside an installed wheel, else beside the package."""
+    package = Path(__file__).parent
+    installed = package / "programs"
+    return installed if installed.is_dir() else package.parent
+
+
+def _overview() -> str:
+    """The help page of ``vpoet``; each line is the first of a program's docstring, read without running the program."""
+    lines = ["Usage: vpoet COMMAND [ARGUMENTS]", "", f"{(vpoet.__doc__ or '').splitlines()[0]}", "", "Commands:"]
+    for name, path in PROGRAMS.items():
+        docstring = ast.get_docstring(ast.parse((programs_folder() / path).read_text())) or ""
+        lines.append(f"  {name:20}{docstring.splitlines()[0] if docstring else ''}")
+    return "\n".join([*lines, "", "`vpoet COMMAND --help` explains one. `vpoet --version` prints the version."])
+
+
+def _help_page(main: Callable[..., None]) -> str:
+    """The docstring of ``main``, with click's mark (backspace) before each indented paragraph: don't refill it."""
+    paragraphs = re.split(r"\n\s*\n", inspect.getdoc(main) or "")
+    return "\n\n".join(f"\b\n{text}" if text.startswith("  ") else text for text in paragraphs)
+
+
+def _show_warning(show: Callable[..., None], message: Warning | str, category: type[Warning], *args: Any) -> None:
+    if issubclass(category, VpoetWarning):
+        print(f"warning: {message}", file=sys.stderr)
+    else:
+        show(message, category, *args)
+
+
+def _plain(value: object) -> object:
+    """``value`` in JSON's own types; numpy's scalars and arrays by their ``tolist``."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

@@ -1,0 +1,118 @@
+"""What to ingest: files, folders, lists and worlds as one list of items, and which of them are held out."""
+
+import csv
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vpoet.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from vpoet.data.worlds.platformer import Platformer
+from vpoet.errors import DataError
+
+WORLD = "world:"
+WORLDS = {"platformer": Platformer}
+SEEDS_APART = 1_000_000
+"""Clip i of a world with seed s has the seed ``s * SEEDS_APART + i``: sets of different seeds share no clip."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One source: a file, or one clip of a world."""
+
+    name: str
+    """As the shards tell it: relative to its list or folder, so that no path of this machine gets into them."""
+    path: str
+    """Where it lies; for a world ``world:NAME``."""
+    fields: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+
+def gather(sources: Sequence[str], *, clips: int | None = None, seed: int = 0) -> list[Item]:
+    """All items of the sources, in order: files, folders (recursively, by name), .csv and .jsonl lists, ``world:NAME``.
+
+    ``clips`` and ``seed`` are for worlds. DataError if a source isn't there, is of no known kind, or is a broken list.
+    """
+    items: list[Item] = []
+    worlds = [source for source in sources if source.startswith(WORLD)]
+    if bool(worlds) != (clips is not None):
+        raise DataError("--clips says how many clips of a world:NAME to make: give both or neither")
+    for source in sources:
+        path = Path(source)
+        if source.startswith(WORLD):
+            if source.removeprefix(WORLD) not in WORLDS:
+                raise DataError(f"{source}: no such world; there is {', '.join(WORLD + name for name in WORLDS)}")
+            if not 1 <= (clips or 0) <= SEEDS_APART:
+                raise DataError(f"--clips is 1 to {SEEDS_APART}, not {clips}")
+            seeds = range(seed * SEEDS_APART, seed * SEEDS_APART + (clips or 0))
+            items += [Item(f"{source}/{number}", source, seed=number) for number in seeds]
+        elif path.is_dir():
+            known = VIDEO_SUFFIXES | IMAGE_SUFFIXES
+            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in known and file.is_file())
+            if not inside:
+                raise DataError(f"{source}: no video or image in this folder")
+            items += [Item(file.relative_to(path).as_posix(), str(file)) for file in inside]
+        elif not path.exists():
+            raise DataError(f"{source}: no such file or folder")
+        elif path.suffix.lower() in (".csv", ".jsonl"):
+            items += _read_list(path)
+        else:
+            items.append(Item(path.name, source))
+    return items
+
+
+def _read_list(path: Path) -> list[Item]:
+    rows: list[Any]
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            if path.suffix.lower() == ".csv":
+                rows = list(csv.DictReader(file))
+            else:
+                rows = [json.loads(line) for line in file if line.strip()]
+    except (OSError, UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
+        raise DataError(f"{path}: not a readable list: {error}") from None
+    items = []
+    for number, row in enumerate(rows, start=1):
+        name = (row.get("path") or row.get("file")) if isinstance(row, dict) else None
+        if not isinstance(name, str):
+            raise DataError(
+                f"{path}: entry {number} names no file: a list has a column `path` or `file`, and `caption`"
+            )
+        # A csv row longer than its header keeps the rest under None, a shorter one holds None: neither is a field.
+        fields = {key: row[key] for key in row if key not in (None, "path", "file") and row[key] is not None}
+        items.append(Item(name, str(path.parent / name), fields))
+    if not items:
+        raise DataError(f"{path}: an empty list")
+    return items
+
+
+def divide(items: Sequence[Item], *, holdout: float = 0.0, by: str | None = None) -> dict[str, list[Item]]:
+    """Items by the sub-folder they go to: ``""`` for all of them, or ``train`` and ``heldout``. A source goes whole.
+
+    ``holdout`` is the share to hold out, chosen by a hash of each source's name, so that it doesn't depend on the other
+    sources. ``by`` is ``COLUMN=VALUE,VALUE``: the sources with one of these values are held out.
+    """
+    if by is not None:
+        column, _, listed = by.partition("=")
+        values = {value.strip() for value in listed.split(",") if value.strip()}
+        if holdout or not column or not values:
+            raise DataError(f"--split-by is COLUMN=VALUE,VALUE and goes without --holdout, not {by!r}")
+        if not any(column in item.fields for item in items):
+            raise DataError(f"--split-by {by}: no source has a column {column!r}")
+        held = [str(item.fields.get(column)) in values for item in items]
+    elif holdout:
+        if not 0 < holdout < 1:
+            raise DataError(f"--holdout is a share between 0 and 1, not {holdout}")
+        held = [int(hashlib.sha256(item.name.encode()).hexdigest()[:13], 16) / 16**13 < holdout for item in items]
+    else:
+        return {"": list(items)}
+    sides = {
+        "train": [item for item, out in zip(items, held, strict=True) if not out],
+        "heldout": [item for item, out in zip(items, held, strict=True) if out],
+    }
+    for side, members in sides.items():
+        if not members:
+            raise DataError(f"no source of {len(items)} went to {side}: change --holdout or --split-by")
+    return sides

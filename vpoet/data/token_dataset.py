@@ -1,0 +1,136 @@
+"""A folder of token shards as training reads it: whole shards in memory, each sample checked by the vocabulary."""
+
+import hashlib
+import math
+import weakref
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vpoet.data.shards import Manifest, Problems, Sample, npy_to_codes, read_shard
+from vpoet.errors import DataError, HashMismatch, ShapeError
+from vpoet.sequence.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class TokenSample:
+    """One clip in codes, with all its captions."""
+
+    name: str
+    """Shard and key, for reports."""
+    key: str
+    codes: npt.NDArray[Any]
+    """[t, h, w], of the smallest unsigned type that holds the codebook; t = 1 for an image."""
+    captions: tuple[str, ...]
+    """Different wordings of the same content; there may be none."""
+    fps: int
+    """Frames per second of a video, rounded; 0 for an image."""
+
+
+class Shard(list[TokenSample]):
+    """The sound samples of one shard, in order. A class of its own, because a plain list takes no weak reference."""
+
+
+class TokenDataset:
+    """One token-shard folder. HashMismatch: another tokenizer made it; DataError: raw shards, or no samples.
+
+    A shard is read whole and shared by all who hold it; the last few stay in memory although nobody does. What a sample
+    lacks is noted in ``problems`` when its shard is read for the first time.
+    """
+
+    def __init__(self, folder: str | Path, *, vocabulary: Vocabulary, problems: Problems | None = None) -> None:
+        self.folder = Path(folder)
+        self.problems = Problems() if problems is None else problems
+        self._vocabulary = vocabulary
+        self._dtype = np.min_scalar_type(vocabulary.codes - 1)
+        manifest = Manifest.load(self.folder)
+        if manifest.kind != "tokens":
+            raise DataError(f"{self.folder}: {manifest.kind} shards; `vpoet encode` makes token shards of them")
+        if manifest.tokenizer != vocabulary.visual_hash:
+            raise HashMismatch(
+                f"{self.folder}: its codes were made by video tokenizer {manifest.tokenizer}, but the vocabulary is "
+                f"that of {vocabulary.visual_hash}; use the tokenizer that made them, or encode the raw shards again"
+            )
+        if manifest.samples == 0:
+            raise DataError(f"{self.folder}: its manifest lists no samples; encode raw shards that have some")
+        self._names = [shard.name for shard in manifest.shards]
+        self._manifest = manifest
+        self._alive: weakref.WeakValueDictionary[int, Shard] = weakref.WeakValueDictionary()
+        self._recent: deque[Shard] = deque(maxlen=4)
+        self._reported: set[int] = set()
+
+    def __len__(self) -> int:
+        """Number of shards."""
+        return len(self._names)
+
+    @property
+    def samples(self) -> int:
+        """Number of samples by the manifest, sound or not."""
+        return self._manifest.samples
+
+    @property
+    def identity(self) -> str:
+        """16 hex digits that change with the content of any shard, or their order."""
+        content = [(shard.name, shard.sha256) for shard in self._manifest.shards]
+        return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
+
+    def shard(self, index: int) -> Shard:
+        """A shard's sound samples; DataError if the file is not there."""
+        shard = self._alive.get(index)
+        if shard is None:
+            shard = self._alive[index] = self._read(index)
+        if not any(recent is shard for recent in self._recent):
+            self._recent.append(shard)
+        return shard
+
+    def _read(self, index: int) -> Shard:
+        path = self.folder / self._names[index]
+        problems = Problems()
+        shard = Shard()
+        for sample in read_shard(path, required=("json", "codes.npy"), problems=problems):
+            name = f"{path}: {sample.key}"
+            try:
+                shard.append(self._check(sample, name))
+            except _BadSampleError as error:
+                problems.add(str(error), name)
+        if index not in self._reported:  # a shard is read once an epoch, and its faults stay the same
+            self._reported.add(index)
+            self.problems.update(problems)
+        return shard
+
+    def _check(self, sample: Sample, name: str) -> TokenSample:
+        try:
+            codes = npy_to_codes(sample.parts["codes.npy"])
+        except DataError:
+            raise _BadSampleError("broken codes") from None
+        if codes.size == 0:
+            raise _BadSampleError("no codes")
+        if codes.max() >= self._vocabulary.codes or sample.json.get("tokenizer", "") not in (
+            "",
+            self._vocabulary.visual_hash,
+        ):
+            raise _BadSampleError("codes of another tokenizer")
+        fps = _fps(sample.json.get("fps")) if len(codes) > 1 else 0
+        try:
+            for value, what in zip((fps, *codes.shape), ("fps", "length", "height", "width"), strict=True):
+                self._vocabulary.number(value, what)
+        except ShapeError:
+            raise _BadSampleError("fps or grid too large for a span's header") from None
+        captions = sample.json.get("caption", "")
+        captions = captions if isinstance(captions, list) else [captions]
+        texts = tuple(caption for caption in captions if isinstance(caption, str) and caption.strip())
+        return TokenSample(name, sample.key, codes.astype(self._dtype), texts, fps)
+
+
+class _BadSampleError(Exception):
+    """Why a sample is skipped."""
+
+
+def _fps(value: object) -> int:
+    if not isinstance(value, int | float) or not math.isfinite(value) or round(value) < 1:
+        raise _BadSampleError("no fps")
+    return round(value)

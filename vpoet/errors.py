@@ -1,0 +1,40 @@
+"""Errors a user can cause and cure. Each message says where, what is wrong, and what to do.
+
+Programs print the message alone and exit with status 2; a traceback means a fault of ours.
+"""
+
+
+class VpoetError(ValueError):
+    """Base of every error below."""
+
+
+class ConfigError(VpoetError):
+    """A YAML file or an override that does not describe a valid configuration."""
+
+
+class DataError(VpoetError):
+    """A video, image, shard or manifest that cannot be read, or holds nothing usable."""
+
+
+class ShapeError(VpoetError):
+    """A size that a part cannot take: a grid the tokenizer can't make, a sequence longer than the cache or the pack."""
+
+
+class HashMismatch(VpoetError):
+    """Two artefacts that do not belong together, by their content hashes."""
+
+
+class PromptError(VpoetError):
+    """A request for a sample that the model cannot serve."""
+
+
+class BackendError(VpoetError):
+    """A backend that is not installed, or cannot do what was asked of it."""
+
+
+class CheckpointError(VpoetError):
+    """A checkpoint or bundle with a missing, damaged or foreign part."""
+
+
+class VpoetWarning(UserWarning):
+    """Something went wrong that does not stop the work. Programs print the message alone."""

@@ -1,0 +1,66 @@
+"""How close a reconstruction is to its original, pixel by pixel: PSNR and SSIM.
+
+Both take clips uint8 [T, H, W, 3] (full range 0 to 255, RGB), score each frame, and return the mean over frames; the
+mean over clips is the caller's. Scores are comparable only at equal size, frame rate and clip length: state them.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vpoet.errors import ShapeError
+
+PEAK = 255.0
+EQUAL = 100.0
+"""PSNR in dB of a frame that is equal to the original, in place of infinity."""
+
+WINDOW = 11
+SIGMA = 1.5
+
+Frames = npt.NDArray[np.uint8]
+
+
+def psnr(a: Frames, b: Frames) -> float:
+    """Peak signal-to-noise ratio in dB, 10*log10(255^2 / mean squared error), the error over all three channels."""
+    _check(a, b)
+    errors = np.square(a.astype(np.float64) - b).mean((1, 2, 3))
+    with np.errstate(divide="ignore"):
+        return float(np.minimum(EQUAL, 10 * np.log10(PEAK**2 / errors)).mean())
+
+
+def ssim(a: Frames, b: Frames) -> float:
+    """Structural similarity (Wang et al., 2004), at most 1.
+
+    As in the paper: Gaussian window of 11x11, sigma 1.5, K1 = 0.01, K2 = 0.03, only windows that lie whole in the
+    frame; on each of R, G and B, then the mean. ShapeError for frames of fewer than 11 pixels a side.
+    """
+    _check(a, b)
+    if min(a.shape[1:3]) < WINDOW:
+        raise ShapeError(f"SSIM needs frames of {WINDOW}x{WINDOW} pixels or more, not {a.shape[1]}x{a.shape[2]}")
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    mean_x, mean_y = _blur(x), _blur(y)
+    var_x, var_y = _blur(x * x) - mean_x**2, _blur(y * y) - mean_y**2
+    covariance = _blur(x * y) - mean_x * mean_y
+    c1, c2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
+    similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    similarity /= (mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2)
+    return float(similarity.mean())
+
+
+def _blur(x: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
+    """Gaussian window over height and width, without padding."""
+    weights = np.exp(-0.5 * np.square((np.arange(WINDOW) - WINDOW // 2) / SIGMA))
+    weights /= weights.sum()
+    for axis in (1, 2):
+        count = x.shape[axis] - WINDOW + 1
+        x = sum(weight * x.take(range(k, k + count), axis) for k, weight in enumerate(weights))
+    return x
+
+
+def _check(a: Frames, b: Frames) -> None:
+    for frames in (a, b):
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not frames.size:
+            raise ShapeError(f"frames are uint8 [T, H, W, 3] and not empty, not {frames.dtype} {list(frames.shape)}")
+    if a.shape != b.shape:
+        raise ShapeError(f"two clips of different sizes have no score: {list(a.shape)} and {list(b.shape)}")

@@ -1,0 +1,50 @@
+"""Clips sampled from the weights of a run in progress."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vpoet.data.video import Video
+from vpoet.generate.decode import Sampling, decode
+from vpoet.nn.attention import backend
+from vpoet.nn.transformer import Transformer
+from vpoet.sequence.tasks import TABLE, Sample
+from vpoet.sequence.vocabulary import Vocabulary
+from vpoet.tokenizer.text import TextTokenizer
+from vpoet.tokenizer.video import VideoTokenizer
+from vpoet.training.recipe import PretrainConfig
+
+
+def sample_prompts(
+    config: PretrainConfig,
+    weights: dict[str, Tensor],
+    vocabulary: Vocabulary,
+    text: TextTokenizer,
+    video: VideoTokenizer,
+    step: int,
+) -> list[Path]:
+    """Sample the recipe's prompts from a copy of the weights on the CPU, into RUN/samples/step-N-i.mp4."""
+    wanted = config.samples
+    with torch.random.fork_rng():  # the training's random state is not to move
+        copy = Transformer(config.model, vocabulary).eval()
+    copy.load_state_dict({name.removeprefix("transformer."): weight for name, weight in weights.items()})
+    blank = np.zeros(video.grid(wanted.frames, wanted.height, wanted.width), dtype=np.int32)
+    task = TABLE["t2i" if blank.shape[0] == 1 else "t2v"]
+    prompts = [np.array(text.encode(prompt), dtype=np.int32) for prompt in wanted.prompts]
+    decoded = decode(
+        copy,
+        [task.document(Sample(prompt, blank, wanted.fps), 0) for prompt in prompts],
+        sampling=Sampling(temperature=wanted.temperature, guidance=wanted.guidance),
+        seeds=list(range(len(prompts))),
+        attention=backend("sdpa", torch.device("cpu"), torch.float32),
+        bidirectional=config.data.bidirectional,
+    )
+    folder = Path(config.run) / "samples"
+    folder.mkdir(exist_ok=True)
+    paths = []
+    for i, result in enumerate(decoded):
+        paths.append(folder / f"step-{step}-{i}.mp4")
+        Video(video.decode(result.document.codes()), float(wanted.fps)).write(paths[-1])
+    return paths

@@ -1,0 +1,1 @@
+"""From prompts to video: bundles, decoding, sampling."""

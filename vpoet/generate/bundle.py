@@ -1,0 +1,159 @@
+"""The bundle: one folder with all that sampling needs, and nothing that is unpickled.
+
+config.yaml                   BundleConfig: the network's sizes, what it was trained for, its tokenizers' hashes
+model.safetensors             weights; its header names the vocabulary that they were trained on
+text.model                    sentencepiece
+video_tokenizer/              config.yaml, model.safetensors
+card.md                       what this model is, for people
+"""
+
+import hashlib
+import os
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from vpoet import config as configs
+from vpoet.errors import CheckpointError, ConfigError, DataError, HashMismatch
+from vpoet.nn.transformer import Transformer, TransformerConfig
+from vpoet.sequence.vocabulary import Vocabulary, grouped
+from vpoet.tokenizer.text import TextTokenizer
+from vpoet.tokenizer.video import VideoTokenizer
+
+CONFIG = "config.yaml"
+WEIGHTS = "model.safetensors"
+TEXT = "text.model"
+VIDEO = "video_tokenizer"
+CARD = "card.md"
+PARTS = (CONFIG, WEIGHTS, TEXT, VIDEO, CARD)
+
+
+@dataclass(kw_only=True)
+class BundleConfig:
+    """What a bundle says of itself."""
+
+    model: TransformerConfig
+    text_tokenizer: str = ""
+    video_tokenizer: str = ""
+    """Content hashes of the tokenizers, 16 hex digits; `save` fills them in."""
+    bidirectional: bool = False
+    """The model reads what comes before its target both ways (prefix-LM)."""
+    length: int = 2048
+    """Tokens of the packs it was trained on, and so of the longest document that it can serve."""
+    tasks: list[str] = field(default_factory=lambda: ["t2v"])
+    """What it was trained to do: names of `vpoet.sequence.tasks.TABLE`."""
+    frames: int = 17
+    """Length, size (pixels) and rate (frames per second) of a clip unless others are asked for: the training data's."""
+    height: int = 64
+    width: int = 64
+    fps: int = 8
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Bundle:
+    """A bundle in memory, ready to sample: no gradients, dropout off."""
+
+    transformer: Transformer
+    text: TextTokenizer
+    video: VideoTokenizer
+    config: BundleConfig
+    hash: str
+    """16 hex digits of the weights and the vocabulary, as they were when saved."""
+
+
+def save(
+    folder: str | Path,
+    transformer: Transformer,
+    config: BundleConfig,
+    text: TextTokenizer,
+    video: VideoTokenizer,
+    card: str,
+) -> None:
+    """Write the folder whole or not at all, in place of a bundle that is there already.
+
+    CheckpointError if the folder holds something else, or a weight is not finite; HashMismatch if parts don't belong
+    together.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder.is_dir() and ((folder / CONFIG).is_file() or not any(folder.iterdir()))):
+        raise CheckpointError(f"{folder}: exists and is no bundle; choose another name, or remove it yourself")
+    assert config.model == transformer.config, (config.model, transformer.config)
+    config = replace(config, text_tokenizer=text.hash, video_tokenizer=video.hash)
+    _check_vocabulary(folder, transformer.vocabulary.hash, _vocabulary(config, text, video))
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in transformer.state_dict().items()}
+    if broken := [name for name, tensor in weights.items() if not bool(tensor.isfinite().all())]:
+        raise CheckpointError(f"{folder}: {len(broken)} tensors hold NaN or infinity ({broken[0]} first); not saved")
+    digest = hashlib.sha256(transformer.vocabulary.hash.encode())
+    for name in sorted(weights):
+        digest.update(name.encode() + weights[name].view(torch.uint8).numpy().tobytes())
+    header = {"vocabulary": transformer.vocabulary.hash, "hash": digest.hexdigest()[:16]}
+
+    fresh, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{what}") for what in ("tmp", "old"))
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    configs.save(config, fresh / CONFIG)
+    save_file(weights, fresh / WEIGHTS, metadata=header)
+    text.save(fresh / TEXT)
+    video.save(fresh / VIDEO)
+    (fresh / CARD).write_text(card)
+    if folder.exists():
+        folder.rename(old)
+    fresh.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load(folder: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Bundle:
+    """Read a bundle. CheckpointError: a part is missing or damaged; HashMismatch: two parts don't belong together."""
+    folder, device = Path(folder), torch.device(device)
+    if missing := [part for part in PARTS if not (folder / part).exists()]:
+        what = "no such folder" if not folder.is_dir() else f"not a whole bundle, it lacks {', '.join(missing)}"
+        raise CheckpointError(f"{folder}: {what}; `vpoet export` makes bundles")
+    try:
+        config = configs.load(folder / CONFIG, BundleConfig)
+        text = TextTokenizer.load(folder / TEXT)
+    except (ConfigError, DataError) as error:
+        raise CheckpointError(f"{error}; copy the bundle again, or export it again") from None
+    video = VideoTokenizer.load(folder / VIDEO).to(device)
+    _check_hashes(folder, config, text, video)
+    vocabulary = _vocabulary(config, text, video)
+    try:
+        with safe_open(folder / WEIGHTS, framework="pt", device=str(device)) as file:
+            header = file.metadata() or {}
+            _check_vocabulary(folder, header.get("vocabulary", "(none)"), vocabulary)
+            weights = {name: file.get_tensor(name).to(dtype) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        with torch.device("meta"):
+            transformer = Transformer(config.model, vocabulary)
+        transformer.load_state_dict(weights, assign=True)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{folder / WEIGHTS}: not readable: {error}; copy the bundle again") from None
+    except RuntimeError as error:
+        raise CheckpointError(f"{folder}: {WEIGHTS} does not fit {CONFIG}: {' '.join(str(error).split())}") from None
+    return Bundle(transformer.eval().requires_grad_(False), text, video, config, header.get("hash", ""))
+
+
+def _vocabulary(config: BundleConfig, text: TextTokenizer, video: VideoTokenizer) -> Vocabulary:
+    return Vocabulary(text.size, grouped(video.levels, config.model.visual_groups), text.hash, video.hash)
+
+
+def _check_hashes(folder: Path, config: BundleConfig, text: TextTokenizer, video: VideoTokenizer) -> None:
+    for part, wanted, found in (
+        (TEXT, config.text_tokenizer, text.hash),
+        (VIDEO, config.video_tokenizer, video.hash),
+    ):
+        if wanted != found:
+            raise HashMismatch(
+                f"{folder}: the model was trained with the tokenizer {wanted}, but {part} is {found}: its codes mean "
+                "something else. Take the tokenizer that encoded the training data"
+            )
+
+
+def _check_vocabulary(folder: Path, trained: str, vocabulary: Vocabulary) -> None:
+    if trained != vocabulary.hash:
+        raise HashMismatch(
+            f"{folder}: the weights were trained on the vocabulary {trained}, but {CONFIG} and the tokenizers make "
+            f"{vocabulary.hash}; {WEIGHTS} comes from another model"
+        )

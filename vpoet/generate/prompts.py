@@ -1,0 +1,90 @@
+"""Prompt files, and the record that a sample leaves beside itself."""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vpoet.errors import DataError, PromptError
+from vpoet.generate.decode import Sampling
+from vpoet.generate.model import Request
+
+_TYPES = {
+    field.name: str if field.name in ("prompt", "image", "video") else int for field in dataclasses.fields(Request)
+}
+_SUFFIXES = (".mp4", ".gif", ".webp", ".png")
+
+
+def read_prompts(path: str | Path, defaults: Mapping[str, Any]) -> tuple[list[tuple[str, Request]], list[str]]:
+    """The requests of a prompt file, each with where it stands, and what is wrong with the lines that are none.
+
+    A line is a prompt, or a JSON object with fields of `Request`; those left out come from ``defaults``. Files are
+    named relative to the prompt file. Empty lines and lines that begin with # are skipped.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not readable as text: {error}") from None
+    requests, problems = [], []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        try:
+            fields = _fields(line.strip(), path.parent)
+            requests.append((f"{path}:{number}", Request(**{**defaults, **fields})))
+        except PromptError as error:
+            problems.append(f"{path}:{number}: {error}")
+    return requests, problems
+
+
+def _fields(line: str, folder: Path) -> dict[str, Any]:
+    if not line.startswith("{"):
+        return {"prompt": line}
+    try:
+        fields: dict[str, Any] = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise PromptError(f"not valid JSON: {error}") from None
+    for name, value in fields.items():
+        if name not in _TYPES:
+            near = difflib.get_close_matches(name, _TYPES, n=1, cutoff=0)[0]
+            raise PromptError(f"unknown field {name!r}; did you mean {near!r}?")
+        if type(value) is not _TYPES[name]:
+            raise PromptError(f"{name} = {value!r}: it must be of type {_TYPES[name].__name__}")
+    return fields | {name: folder / fields[name] for name in ("image", "video") if name in fields}
+
+
+def output_files(out: Path, requests: Sequence[Request]) -> list[Path]:
+    """Where each request's clip goes: ``out`` itself, or x-0.mp4, x-1.mp4, ... if there are several; or, if it is a
+    folder, files named after prompt and seed. DataError: a suffix that can't be written."""
+    if not out.suffix or out.is_dir():
+        files: list[Path] = []
+        for request in requests:
+            words = re.sub(r"\W+", "-", request.prompt.lower())[:40].strip("-") or "sample"
+            stem, suffix = f"{words}-{request.seed}", ".png" if request.frames == 1 else ".mp4"
+            again = sum(file.stem == stem or file.stem.startswith(f"{stem}.") for file in files)
+            files.append(out / f"{stem}{f'.{again + 1}' if again else ''}{suffix}")
+        return files
+    if out.suffix.lower() not in _SUFFIXES:
+        raise DataError(f"{out}: cannot write {out.suffix}; use {', '.join(_SUFFIXES)}, or a folder")
+    if len(requests) == 1:
+        return [out]
+    return [out.with_name(f"{out.stem}-{i}{out.suffix}") for i in range(len(requests))]
+
+
+def record(request: Request, sampling: Sampling, model: str) -> dict[str, Any]:
+    """All that decides how a sample comes out, JSON-able; ``model`` is the bundle's hash."""
+    made: dict[str, Any] = {"model": model, **dataclasses.asdict(sampling)}
+    for field in dataclasses.fields(request):
+        value = getattr(request, field.name)
+        if isinstance(value, str | Path) and field.name != "prompt":
+            try:
+                value = {"file": str(value), "sha256": hashlib.sha256(Path(value).read_bytes()).hexdigest()}
+            except OSError as error:
+                raise DataError(f"{value}: {field.name} not readable: {error.strerror}") from None
+        made[field.name] = value
+    return made

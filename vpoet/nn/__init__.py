@@ -1,0 +1,1 @@
+"""Networks: the decoder-only transformer, its attention backends, rotary positions and KV cache."""

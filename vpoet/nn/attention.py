@@ -1,0 +1,185 @@
+"""Attention over packed documents. Who sees whom is data; how it is computed is chosen by value.
+
+Shapes: T packed tokens, N query heads, K key/value heads (N a multiple of K), H head size.
+
+A backend is a function from a `Visibility` to an `Attend`: what depends only on the pack (a block mask, cumulative
+lengths) is made once, and used by every layer. Three of them:
+
+    sdpa    pure torch, one call for each document; supports everything; the oracle of the others
+    flex    FlexAttention with a block mask; on CPU forward only
+    flash   flash-attn's varlen kernel; CUDA, fp16 and bf16
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vpoet.errors import BackendError
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""(layer, q_TNH, k_TKH, v_TKH) -> o_TNH; the layer's index is for caches, packed attention has no use for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visibility:
+    """Documents laid end to end; each is causal behind a prefix of tokens that see each other both ways.
+
+    length 5, prefix 2:    ##...        length 3, prefix 0:    #..
+                           ##...                               ##.
+                           ###..                               ###
+                           ####.
+                           #####        a token never sees another document
+    """
+
+    lengths: tuple[int, ...]
+    prefixes: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        assert len(self.lengths) == len(self.prefixes)
+        assert all(0 <= p <= n for n, p in zip(self.lengths, self.prefixes, strict=True)), self
+
+    @property
+    def bounds(self) -> list[int]:
+        """Where documents start, and where the last one ends."""
+        bounds = [0]
+        for length in self.lengths:
+            bounds.append(bounds[-1] + length)
+        return bounds
+
+    def mask(self, device: torch.device | str = "cpu") -> Tensor:
+        """Dense [T, T], True where row may see column: the definition, for tests and drawings."""
+        document_T, prefix_T = self._per_token(device)
+        index_T = torch.arange(len(document_T), device=device)
+        return _sees(document_T, prefix_T, index_T[:, None], index_T[None, :])
+
+    def _per_token(self, device: torch.device | str) -> tuple[Tensor, Tensor]:
+        """For each token, its document's index, and the index of the token behind that document's prefix."""
+        lengths = torch.tensor(self.lengths, device=device)
+        ends = torch.tensor(self.bounds[:-1], device=device) + torch.tensor(self.prefixes, device=device)
+        document_T = torch.repeat_interleave(torch.arange(len(self.lengths), device=device), lengths)
+        return document_T, ends[document_T]
+
+
+def _sees(document_T: Tensor, prefix_T: Tensor, q: Tensor, k: Tensor) -> Tensor:
+    both_ways = (q < prefix_T[q]) & (k < prefix_T[q])
+    return (document_T[q] == document_T[k]) & ((k <= q) | both_ways)
+
+
+Backend = Callable[[Visibility, torch.device], Attend]
+
+
+def backend(name: str, device: torch.device, dtype: torch.dtype) -> Backend:
+    """The backend called ``name`` (sdpa, flex, flash, or auto: flash where it can run, else sdpa), checked for this
+    device and dtype; BackendError says what it lacks."""
+    if name == "auto":
+        try:
+            return backend("flash", device, dtype)
+        except BackendError:
+            return _sdpa
+    if name == "sdpa":
+        return _sdpa
+    if name == "flex":
+        return _flex
+    if name == "flash":
+        return _flash(device, dtype)
+    raise BackendError(f"attention backend {name!r}: there are auto, sdpa, flex and flash")
+
+
+def _sdpa(visibility: Visibility, device: torch.device) -> Attend:
+    bounds = visibility.bounds
+
+    def attend(_: int, q_TNH: Tensor, k_TKH: Tensor, v_TKH: Tensor) -> Tensor:
+        out = []
+        for (start, stop), prefix in zip(pairwise(bounds), visibility.prefixes, strict=True):
+            q, k, v = (x[start:stop].transpose(0, 1)[None] for x in (q_TNH, k_TKH, v_TKH))
+            grouped = q.shape[1] != k.shape[1]
+            o = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
+            if prefix:
+                q, k, v = (x[:, :, :prefix] for x in (q, k, v))
+                o_prefix = F.scaled_dot_product_attention(q, k, v, enable_gqa=grouped)
+                o = torch.cat((o_prefix, o[:, :, prefix:]), dim=2)
+            out.append(o[0].transpose(0, 1))
+        return torch.cat(out)
+
+    return attend
+
+
+def _flex(visibility: Visibility, device: torch.device) -> Attend:
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    document_T, prefix_T = visibility._per_token(device)
+    total = visibility.bounds[-1]
+
+    def mask(batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return _sees(document_T, prefix_T, q, k)
+
+    blocks = create_block_mask(mask, None, None, total, total, device=device.type)
+    kernel = _compiled(flex_attention)
+
+    def attend(_: int, q_TNH: Tensor, k_TKH: Tensor, v_TKH: Tensor) -> Tensor:
+        if device.type == "cpu" and torch.is_grad_enabled() and q_TNH.requires_grad:
+            raise BackendError("attention backend flex has no backward pass on a CPU; use sdpa to train there")
+        q, k, v = (x.transpose(0, 1)[None].contiguous() for x in (q_TNH, k_TKH, v_TKH))
+        o: Tensor = kernel(q, k, v, block_mask=blocks, enable_gqa=q.shape[1] != k.shape[1])
+        return o[0].transpose(0, 1)
+
+    return attend
+
+
+_compiled_kernels: dict[Any, Any] = {}
+
+
+def _compiled(kernel: Any) -> Any:
+    """FlexAttention is fast only when compiled, and compiling once serves every pack."""
+    if kernel not in _compiled_kernels:
+        _compiled_kernels[kernel] = torch.compile(kernel, dynamic=True)
+    return _compiled_kernels[kernel]
+
+
+def _flash(device: torch.device, dtype: torch.dtype) -> Backend:
+    if device.type != "cuda":
+        raise BackendError(f"attention backend flash runs on CUDA, not on {device.type}; use sdpa")
+    if dtype not in (torch.float16, torch.bfloat16):
+        raise BackendError(f"attention backend flash computes in fp16 or bf16, not in {dtype}; use sdpa")
+    try:
+        # a build for another torch, or for no GPU, fails inside the import: the package's presence proves nothing
+        from flash_attn import flash_attn_varlen_func
+    except ImportError as error:
+        raise BackendError(
+            f"attention backend flash: flash-attn cannot be imported ({error}); "
+            'pip install --no-build-isolation "vpoet[gpu]"'
+        ) from None
+    return flash_backend(flash_attn_varlen_func)
+
+
+def flash_backend(varlen: Callable[..., Tensor]) -> Backend:
+    """The flash backend over any function with the signature of ``flash_attn_varlen_func`` (tests hand in a twin)."""
+
+    def prepare(visibility: Visibility, device: torch.device) -> Attend:
+        causal = _varlen_arguments(visibility.lengths, device)
+        some_prefix = any(visibility.prefixes)
+        both_ways = _varlen_arguments(tuple(p for p in visibility.prefixes if p), device) if some_prefix else {}
+        _, prefix_T = visibility._per_token(device)
+        in_prefix = torch.nonzero(torch.arange(len(prefix_T), device=device) < prefix_T)[:, 0]
+
+        def attend(_: int, q_TNH: Tensor, k_TKH: Tensor, v_TKH: Tensor) -> Tensor:
+            o_TNH = varlen(q_TNH, k_TKH, v_TKH, causal=True, **causal)
+            if some_prefix:
+                q, k, v = (x[in_prefix] for x in (q_TNH, k_TKH, v_TKH))
+                o_TNH = o_TNH.index_copy(0, in_prefix, varlen(q, k, v, causal=False, **both_ways))
+            return o_TNH
+
+        return attend
+
+    return prepare
+
+
+def _varlen_arguments(lengths: tuple[int, ...], device: torch.device) -> dict[str, Any]:
+    bounds = torch.tensor((0, *lengths), device=device).cumsum(0).to(torch.int32)
+    longest = max(lengths)
+    return {"cu_seqlens_q": bounds, "cu_seqlens_k": bounds, "max_seqlen_q": longest, "max_seqlen_k": longest}

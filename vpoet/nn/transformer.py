@@ -1,0 +1,217 @@
+"""The decoder-only transformer over packed documents, and its visual embedding and head.
+
+Shapes: T packed tokens, M selected tokens, D model width, N query heads, K key/value heads, H head size, V logits,
+G groups of visual digits.
+
+Llama's block (RMSNorm before, SwiGLU, rotary positions, grouped-query heads) with RMSNorm on queries and keys. There
+are no logits over the whole vocabulary: the grammar says whether a position holds a piece of text or a visual code,
+and each has a head of its own.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vpoet.errors import ConfigError
+from vpoet.nn.attention import Attend, Visibility
+from vpoet.nn.rope import rotate, rotations
+from vpoet.sequence.vocabulary import Vocabulary
+
+
+@dataclass(kw_only=True)
+class TransformerConfig:
+    """Sizes of the network; the vocabulary is handed in beside it."""
+
+    width: int = 256
+    depth: int = 6
+    heads: int = 4
+    kv_heads: int = 4
+    """Key/value heads; ``heads`` is a multiple of it."""
+    hidden: int = 688
+    """Width inside SwiGLU; 8/3 of the model's width costs as much as a plain 4x MLP."""
+    rope_base: float = 10_000.0
+    visual_groups: int = 2
+    """Groups of FSQ digits that a code is embedded and predicted in; 1 is a flat codebook."""
+    dropout: float = 0.0
+    """Probability, on the embedding and on what each sublayer adds to the residual stream."""
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads or (self.width // self.heads) % 2:
+            raise ConfigError(f"model.width = {self.width} must be an even multiple of model.heads = {self.heads}")
+        if self.heads % self.kv_heads:
+            raise ConfigError(f"model.heads = {self.heads} must be a multiple of model.kv_heads = {self.kv_heads}")
+
+    @property
+    def head(self) -> int:
+        return self.width // self.heads
+
+
+class Attention(nn.Module):
+    """Grouped-query attention (GQA, section 2.2) with QK-norm (ViT-22B, section 2) and rotary positions."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head = config.heads, config.kv_heads, config.head
+        self.qkv = nn.Linear(config.width, (config.heads + 2 * config.kv_heads) * config.head, bias=False)
+        self.out = nn.Linear(config.heads * config.head, config.width, bias=False)
+        self.q_norm = nn.RMSNorm(config.head, eps=1e-6)
+        self.k_norm = nn.RMSNorm(config.head, eps=1e-6)
+
+    def forward(self, x_TD: Tensor, rotation: tuple[Tensor, Tensor], attend: Attend, layer: int) -> Tensor:
+        heads = self.qkv(x_TD).unflatten(-1, (-1, self.head))
+        q_TNH, k_TKH, v_TKH = heads.split((self.heads, self.kv_heads, self.kv_heads), dim=1)
+        # the norms answer in fp32 under autocast; queries and keys go on in the values' dtype
+        q_TNH = rotate(self.q_norm(q_TNH), *rotation).to(v_TKH.dtype)
+        k_TKH = rotate(self.k_norm(k_TKH), *rotation).to(v_TKH.dtype)
+        out: Tensor = self.out(attend(layer, q_TNH, k_TKH, v_TKH).flatten(1))
+        return out
+
+
+class SwiGLU(nn.Module):
+    """Gated MLP (GLU Variants Improve Transformer, section 2)."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, 2 * hidden, bias=False)
+        self.out = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, value = self.up(x).chunk(2, dim=-1)
+        out: Tensor = self.out(F.silu(gate) * value)
+        return out
+
+
+class Block(nn.Module):
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.attention = Attention(config)
+        self.mlp_norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.mlp = SwiGLU(config.width, config.hidden)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x_TD: Tensor, rotation: tuple[Tensor, Tensor], attend: Attend, layer: int) -> Tensor:
+        x_TD = x_TD + self.dropout(self.attention(self.attention_norm(x_TD), rotation, attend, layer))
+        out: Tensor = x_TD + self.dropout(self.mlp(self.mlp_norm(x_TD)))
+        return out
+
+
+class VisualHead(nn.Module):
+    """p(code | context) as an exact product of conditionals over its G groups of digits, least significant first.
+
+    Group 0 is read from the hidden state; before group g, an MLP mixes the digits that are already known into it. One
+    group is the flat softmax.
+    """
+
+    def __init__(self, width: int, radices: tuple[int, ...]) -> None:
+        super().__init__()
+        self.radices = radices
+        self.logits_of = nn.ModuleList(nn.Linear(width, radix, bias=False) for radix in radices)
+        self.known = nn.ModuleList(nn.Embedding(radix, width) for radix in radices[:-1])
+        self.norms = nn.ModuleList(nn.RMSNorm(width, eps=1e-6) for _ in radices[:-1])
+        self.mixers = nn.ModuleList(SwiGLU(width, width) for _ in radices[:-1])
+
+    def digits(self, codes: Tensor) -> list[Tensor]:
+        """The G digits of codes, each of the codes' shape."""
+        out = []
+        for radix in self.radices:
+            out.append(codes % radix)
+            codes = codes // radix
+        return out
+
+    def codes(self, digits: list[Tensor]) -> Tensor:
+        """Inverse of `digits`."""
+        total = torch.zeros_like(digits[0])
+        for digit, radix in zip(reversed(digits), reversed(self.radices), strict=True):
+            total = total * radix + digit
+        return total
+
+    def first(self, h_MD: Tensor) -> Tensor:
+        """Logits [M, V] of group 0."""
+        logits: Tensor = self.logits_of[0](h_MD)
+        return logits
+
+    def following(self, group: int, h_MD: Tensor, digit_M: Tensor) -> tuple[Tensor, Tensor]:
+        """Mix the digit of group - 1 into the state; the new state [M, D] and the logits [M, V] of ``group``."""
+        i = group - 1
+        h_MD = h_MD + self.mixers[i](self.norms[i](h_MD + self.known[i](digit_M)))
+        return h_MD, self.logits_of[group](h_MD)
+
+    def nats(self, h_MD: Tensor, codes_M: Tensor) -> Tensor:
+        """-log p(code) [M] in fp32."""
+        digits = self.digits(codes_M)
+        total = F.cross_entropy(self.first(h_MD).float(), digits[0], reduction="none")
+        for group in range(1, len(self.radices)):
+            h_MD, logits = self.following(group, h_MD, digits[group - 1])
+            total = total + F.cross_entropy(logits.float(), digits[group], reduction="none")
+        return total
+
+
+class Transformer(nn.Module):
+    """ids and positions of a pack in, hidden states out; `visual` and `text_nats` read them."""
+
+    def __init__(self, config: TransformerConfig, vocabulary: Vocabulary) -> None:
+        super().__init__()
+        self.config = config
+        self.vocabulary = vocabulary
+        self.language = nn.Embedding(vocabulary.language, config.width)
+        self.codes = nn.ModuleList(nn.Embedding(radix, config.width) for radix in vocabulary.visual)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.visual = VisualHead(config.width, vocabulary.visual)
+        self._initialise()
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        """Deviation 0.02; matrices that add to the residual stream are scaled by 1/sqrt(2 depth) (GPT-2, 2.3)."""
+        for name, parameter in self.named_parameters():
+            if parameter.dim() == 1:
+                nn.init.ones_(parameter)
+            else:
+                residual = name.startswith("blocks.") and ".out." in name
+                nn.init.normal_(parameter, std=0.02 / (math.sqrt(2 * self.config.depth) if residual else 1))
+
+    def embed(self, ids_T: Tensor) -> Tensor:
+        """[T, D]: a row of the language table, or the sum of the rows of a code's digits."""
+        first = self.vocabulary.language
+        visual_T = ids_T >= first
+        x_TD = self.language(torch.where(visual_T, 0, ids_T))
+        digits = self.visual.digits(torch.where(visual_T, ids_T - first, 0))
+        x_visual_TD = torch.stack([table(d) for table, d in zip(self.codes, digits, strict=True)]).sum(0)
+        return torch.where(visual_T[:, None], x_visual_TD, x_TD)
+
+    def forward(self, ids_T: Tensor, positions_T3: Tensor, attend: Attend) -> Tensor:
+        """Hidden states [T, D] of tokens at positions (t, h, w), with attention computed by ``attend``."""
+        rotation = rotations(positions_T3, self.config.head, self.config.rope_base)
+        x_TD = self.dropout(self.embed(ids_T))
+        for layer, block in enumerate(self.blocks):
+            x_TD = block(x_TD, rotation, attend, layer)
+        out: Tensor = self.norm(x_TD)
+        return out
+
+    def text_nats(self, h_MD: Tensor, ids_M: Tensor) -> Tensor:
+        """-log p(id) [M] in fp32 among what may stand in a text span: its closing token and the pieces. The head is the
+        embedding table (tied)."""
+        close, first = self.vocabulary.special("<close:text>"), int(self.vocabulary.text_ids([0])[0])
+        rows = torch.cat((self.language.weight[close : close + 1], self.language.weight[first:]))
+        choice_M = torch.where(ids_M == close, 0, ids_M - first + 1)
+        return F.cross_entropy(F.linear(h_MD, rows).float(), choice_M, reduction="none")
+
+    def parameter_count(self) -> int:
+        return sum(p.numel() for p in self.parameters())
+
+    def flops(self, visibility: Visibility, visual_targets: int) -> float:
+        """Floating-point operations of one forward and backward pass over a pack: 6 for each weight of a matrix product
+        and token (PaLM, appendix B), and the attention that the mask really allows."""
+        matrices = [p.numel() for p in self.blocks.parameters() if p.dim() == 2]
+        head = [
+            p.numel() for name, p in self.visual.named_parameters() if p.dim() == 2 and not name.startswith("known")
+        ]
+        documents = zip(visibility.lengths, visibility.prefixes, strict=True)
+        pairs = sum(n * (n + 1) / 2 + p * (p - 1) / 2 for n, p in documents)
+        attention = 12 * self.config.depth * self.config.width * pairs
+        return 6 * sum(matrices) * sum(visibility.lengths) + 6 * sum(head) * visual_targets + attention

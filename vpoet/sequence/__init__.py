@@ -1,0 +1,1 @@
+"""Sequences of interleaved text, image and video tokens: pure integers, no networks."""

@@ -1,0 +1,212 @@
+"""Documents and their grammar: building token sequences and parsing them back, exactly.
+
+    sequence   <bos> <task:NAME> {span}* <eos>
+    text       <context:text> piece* <close:text>
+    image      <context:image> h w code*(h w) <close:image>
+    video      <context:video> fps time t h w code*(t h w) <close:video>
+
+``<target:...>`` opens a span that is to be produced (VideoPoet, section 3.2, marks its outputs the same way). The
+header comes before the codes, so the modality and the (t, h, w) cell of every later position are known before it is
+sampled. Codes stand in raster order, time first. ``time`` is the index of the span's first cell on the clip's time
+axis, so one clip may be spread over several spans: a continuation is a context at time 0 and a target that starts
+where the context ends.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from vpoet.errors import ShapeError
+from vpoet.sequence.vocabulary import TASKS, Ints, Modality, Vocabulary
+
+Values = TypeVar("Values")
+
+STRUCTURE, TEXT, IMAGE, VIDEO = range(4)
+"""Kinds of token, as in `Sequence.kinds`."""
+
+KINDS = ("structure", "text", "image", "video")
+_KIND = {Modality.TEXT: TEXT, Modality.IMAGE: IMAGE, Modality.VIDEO: VIDEO}
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Span:
+    """One grid of one modality."""
+
+    modality: Modality
+    values: Ints
+    """Text pieces [n], or visual codes [t, h, w] (t = 1 for an image)."""
+    target: bool = False
+    """Produced by the model (loss), or given to it (context, no loss)."""
+    fps: int = 0
+    """Frames per second of a video; 0 for text and images."""
+    time: int = 0
+    """Index of the first cell on the clip's time axis; 0 for text and images."""
+
+    def __post_init__(self) -> None:
+        axes = 1 if self.modality is Modality.TEXT else 3
+        assert self.values.ndim == axes, (self.modality, self.values.shape)
+        assert self.modality is not Modality.IMAGE or self.values.shape[0] == 1, self.values.shape
+        assert self.modality is Modality.VIDEO or (self.fps == 0 and self.time == 0)
+
+    def equals(self, other: "Span") -> bool:
+        same = (self.modality, self.target, self.fps, self.time) == (
+            other.modality,
+            other.target,
+            other.fps,
+            other.time,
+        )
+        return same and np.array_equal(self.values, other.values)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Document:
+    """The spans of one sample, with the task that arranged them."""
+
+    task: str
+    spans: tuple[Span, ...]
+
+    def equals(self, other: "Document") -> bool:
+        return (
+            self.task == other.task
+            and len(self.spans) == len(other.spans)
+            and all(a.equals(b) for a, b in zip(self.spans, other.spans, strict=True))
+        )
+
+    def codes(self) -> Ints:
+        """The whole clip [t, h, w]: its visual spans along the time axis; ShapeError if a cell is missing or double."""
+        spans = sorted((s for s in self.spans if s.modality is not Modality.TEXT), key=lambda s: s.time)
+        time = 0
+        for span in spans:
+            if span.time != time:
+                raise ShapeError(
+                    f"the clip's visual spans do not join: one starts at cell {span.time}, expected {time}"
+                )
+            time += span.values.shape[0]
+        if not spans:
+            raise ShapeError("a document without visual spans has no clip")
+        if len(sizes := {span.values.shape[1:] for span in spans}) > 1:
+            raise ShapeError(f"the clip's visual spans differ in height and width: {sorted(sizes)}")
+        return np.concatenate([span.values for span in spans])
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Sequence:
+    """A document as tokens: what a pack is made of."""
+
+    ids: Ints
+    """[L]"""
+    positions: Ints
+    """[L, 3]: position on the axes (t, h, w)."""
+    kinds: npt.NDArray[np.uint8]
+    """[L]: STRUCTURE, TEXT, IMAGE or VIDEO."""
+    targets: npt.NDArray[np.bool_]
+    """[L]: True where this token is predicted (from the tokens before it)."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def prefix(self) -> int:
+        """Number of tokens before the first predicted one: what a sampler is given, a prefix-LM reads both ways."""
+        return int(self.targets.argmax()) if self.targets.any() else len(self.ids)
+
+
+def build(document: Document, vocabulary: Vocabulary) -> Sequence:
+    """Lay a document out as tokens, three-axis positions and targets.
+
+    Text and structure advance the three axes together. The clip has one origin, the position of its first visual
+    token; cell (t, h, w) stands at origin + (time + t, h, w) whichever span holds it, so that cells of one clip keep
+    their distances when a context and a target share it. After a span the axes go on together behind the furthest of
+    them. Predicted tokens are the codes of visual targets, and the pieces and the closing token of text targets:
+    everything else is known before it is reached.
+    """
+    ids: list[Ints] = []
+    positions: list[Ints] = []
+    kinds: list[npt.NDArray[np.uint8]] = []
+    targets: list[npt.NDArray[np.bool_]] = []
+    here = 0
+    origin: int | None = None
+
+    def lay(tokens: npt.ArrayLike, kind: int, target: bool, at: Ints | None = None) -> None:
+        nonlocal here
+        tokens = np.asarray(tokens, dtype=np.int32)
+        if at is None:
+            at = np.repeat(np.arange(here, here + len(tokens), dtype=np.int32)[:, None], 3, axis=1)
+        ids.append(tokens)
+        positions.append(at)
+        kinds.append(np.full(len(tokens), kind, dtype=np.uint8))
+        targets.append(np.full(len(tokens), target))
+        here = max(here, int(at.max()) + 1) if len(at) else here
+
+    lay([vocabulary.special("<bos>"), vocabulary.special(f"<task:{document.task}>")], STRUCTURE, False)
+    for span in document.spans:
+        role = "target" if span.target else "context"
+        lay([vocabulary.special(f"<{role}:{span.modality}>")], STRUCTURE, False)
+        kind = _KIND[span.modality]
+        if span.modality is Modality.TEXT:
+            lay(vocabulary.text_ids(span.values), kind, span.target)
+        else:
+            t, h, w = span.values.shape
+            header = {"height": h, "width": w}
+            if span.modality is Modality.VIDEO:
+                header = {"fps": span.fps, "time": span.time, "length": t, **header}
+            lay([vocabulary.number(value, what) for what, value in header.items()], STRUCTURE, False)
+            origin = here if origin is None else origin
+            cells = np.indices((t, h, w), dtype=np.int32).reshape(3, -1).T
+            at = np.asarray(cells + np.array([origin + span.time, origin, origin]), dtype=np.int32)
+            lay(vocabulary.visual_ids(span.values).reshape(-1), kind, span.target, at)
+        closes_target = span.target and span.modality is Modality.TEXT
+        lay([vocabulary.special(f"<close:{span.modality}>")], TEXT if closes_target else STRUCTURE, closes_target)
+    lay([vocabulary.special("<eos>")], STRUCTURE, False)
+    return Sequence(*(np.concatenate(parts) for parts in (ids, positions, kinds, targets)))  # type: ignore[arg-type]
+
+
+def parse(ids: npt.ArrayLike, vocabulary: Vocabulary) -> Document:
+    """Read a token sequence back: the exact inverse of `build`. ShapeError says where a sequence breaks the grammar."""
+    tokens = [int(token) for token in np.asarray(ids)]
+    at = 0
+
+    def take(*names: str) -> str:
+        nonlocal at
+        found = vocabulary.name(tokens[at]) if at < len(tokens) else "the end"
+        if found not in names:
+            raise ShapeError(f"token {at}: expected {' or '.join(names)}, found {found}")
+        at += 1
+        return found
+
+    def block(n: int, read: Callable[[list[int]], Values]) -> Values:
+        nonlocal at
+        if at + n > len(tokens):
+            raise ShapeError(f"token {at}: expected {n} more tokens, found {len(tokens) - at}")
+        try:
+            values = read(tokens[at : at + n])
+        except ShapeError as error:
+            raise ShapeError(f"tokens {at} to {at + n - 1}: {error}") from None
+        at += n
+        return values
+
+    def header(ids: list[int]) -> list[int]:
+        return [vocabulary.to_number(token) for token in ids]
+
+    opens = {f"<{role}:{m}>": (role == "target", m) for m in Modality for role in ("context", "target")}
+    take("<bos>")
+    task = take(*(f"<task:{name}>" for name in TASKS)).removeprefix("<task:").removesuffix(">")
+    spans = []
+    while (name := take("<eos>", *opens)) != "<eos>":
+        target, modality = opens[name]
+        if modality is Modality.TEXT:
+            close = vocabulary.special("<close:text>")
+            n = tokens[at:].index(close) if close in tokens[at:] else len(tokens) - at
+            spans.append(Span(modality, block(n, vocabulary.to_text), target))
+        else:
+            numbers = block(5 if modality is Modality.VIDEO else 2, header)
+            fps, time, t, h, w = numbers if modality is Modality.VIDEO else (0, 0, 1, *numbers)
+            codes = block(t * h * w, vocabulary.to_codes).reshape(t, h, w)
+            spans.append(Span(modality, codes, target, fps=fps, time=time))
+        take(f"<close:{modality}>")
+    if at != len(tokens):
+        raise ShapeError(f"token {at}: {len(tokens) - at} tokens after <eos>")
+    return Document(task, tuple(spans))

@@ -1,0 +1,58 @@
+"""Pictures of sequences and packs in plain characters, for `vpoet inspect` and for people who debug."""
+
+from vpoet.sequence.document import KINDS, STRUCTURE, Sequence
+from vpoet.sequence.packing import Pack
+from vpoet.sequence.vocabulary import Vocabulary
+
+
+def draw_sequence(sequence: Sequence, vocabulary: Vocabulary) -> str:
+    """One line for each run of tokens of a kind: where it stands, what it is, whether it is predicted, its positions.
+
+    0..2    structure          <bos> <task:t2v> <context:text>      (0,0,0)..(2,2,2)
+    3..9    text               text:5 text:9 .. text:2              (3,3,3)..(9,9,9)
+    16..335 video      target  code:71 code:4 .. code:802           (16,16,16)..(20,23,23)
+    """
+    lines = []
+    start = 0
+    while start < len(sequence):
+        kind, target = sequence.kinds[start], sequence.targets[start]
+        stop = start
+        while stop < len(sequence) and sequence.kinds[stop] == kind and sequence.targets[stop] == target:
+            stop += 1
+        names = [vocabulary.name(int(token)) for token in sequence.ids[start:stop]]
+        shown = names if kind == STRUCTURE or len(names) <= 5 else [*names[:3], "..", names[-1]]
+        first, last = ("({},{},{})".format(*sequence.positions[i]) for i in (start, stop - 1))
+        where = f"{start}..{stop - 1}"
+        role = "target" if target else ""
+        lines.append(f"{where:>9}  {KINDS[kind]:<9} {role:<6}  {' '.join(shown):<60}  {first}..{last}")
+        start = stop
+    return "\n".join(lines)
+
+
+def draw_pack(row: Pack, columns: int = 64) -> str:
+    """The row, and who sees whom, scaled to ``columns`` characters: ``#`` causal, ``+`` both ways, ``.`` nobody.
+
+    A cell of the picture stands for a block of tokens and shows what its first query sees of its first key.
+    """
+    total = len(row)
+    columns = min(columns, total)
+    bounds = [0]
+    for length in row.lengths:
+        bounds.append(bounds[-1] + length)
+    documents = len(row.lengths) - (1 if row.padding else 0)
+    tokens = [i * total // columns for i in range(columns)]
+    owner = [next(d for d in range(len(row.lengths)) if i < bounds[d + 1]) for i in tokens]
+
+    def cell(q: int, k: int) -> str:
+        d = owner[q]
+        if d != owner[k] or d >= documents:
+            return "."
+        if tokens[k] < bounds[d] + row.prefixes[d] and tokens[q] < bounds[d] + row.prefixes[d]:
+            return "+"
+        return "#" if tokens[k] <= tokens[q] else "."
+
+    head = (
+        f"{total} tokens, {documents} documents of {', '.join(map(str, row.lengths[:documents]))}; "
+        f"{int(row.targets.sum())} predicted, {row.padding} padding ({row.padding / total:.1%})"
+    )
+    return "\n".join([head, *("".join(cell(q, k) for k in range(columns)) for q in range(columns))])

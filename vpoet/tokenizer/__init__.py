@@ -1,0 +1,1 @@
+"""What turns text and video into integers and back."""

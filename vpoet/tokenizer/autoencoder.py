@@ -1,0 +1,156 @@
+"""A causal video autoencoder around FSQ: one video becomes a small grid of codes, and the codes the video.
+
+Causal in time: 1 + r*(t-1) frames give t cells; cell 0 is made from the first frame alone, cell j from frames 0 to r*j,
+and frame i is drawn from cells 0 to ceil(i/r). An image is a video of one frame. (The layout of MAGVIT-v2, Yu et al.,
+arXiv:2310.05737, section 3.2; the stem of patches and the factorised convolutions are for speed.)
+
+    video [B, 3, T, H, W] in [-1, 1]
+      patches of p x p pixels, linear      level 0   T      x H/p x W/p     widths[0]
+      halve time and space, what is left   level 1   ...                    widths[1]
+      ...                                  level n   t      x H/s x W/s     widths[n]
+      linear, FSQ                          codes     [B, t, h, w]
+    and the same way back, with blocks of its own at each level.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from vpoet.errors import ConfigError
+from vpoet.tokenizer.fsq import FSQ, Quantised
+from vpoet.tokenizer.layers import Block, Down, Past, RMSNorm, SpaceConv, Up, fold, unfold
+
+TIME_STRIDES = (1, 2, 4, 8)
+SPACE_STRIDES = (4, 8, 16)
+PATCHES = (2, 4, 8)
+
+
+@dataclass(kw_only=True)
+class AutoencoderConfig:
+    """Shape of the network. The lists run from level 0 (patches, full frame rate) to the grid of codes."""
+
+    time_stride: int = 4
+    """Frames a cell stands for: 1, 2, 4 or 8."""
+    space_stride: int = 8
+    """Pixels a cell stands for, down and across: 4, 8 or 16."""
+    patch: int = 4
+    """Pixels of a patch at level 0, down and across: 2, 4 or 8, at most ``space_stride``."""
+    levels: list[int] = field(default_factory=lambda: [8, 5, 5, 5])
+    """Levels of each FSQ digit; their product is the codebook (`vpoet.tokenizer.fsq.LEVELS` lists good ones)."""
+    widths: list[int] = field(default_factory=lambda: [64, 128, 192])
+    """Channels of each level; one more than the halvings, max(log2 time_stride, log2 space_stride/patch)."""
+    encoder_blocks: list[int] = field(default_factory=lambda: [1, 1, 2])
+    """Residual blocks of the encoder at each level."""
+    decoder_blocks: list[int] = field(default_factory=lambda: [2, 2, 3])
+    """Residual blocks of the decoder at each level; it has more to do than the encoder."""
+
+
+def halvings(config: AutoencoderConfig) -> list[tuple[bool, bool]]:
+    """For each step from one level to the next: does it halve time, does it halve space? ConfigError if impossible."""
+    for name, allowed in (("time_stride", TIME_STRIDES), ("space_stride", SPACE_STRIDES), ("patch", PATCHES)):
+        if getattr(config, name) not in allowed:
+            raise ConfigError(f"{name} is {getattr(config, name)}; choose one of {', '.join(map(str, allowed))}")
+    if config.patch > config.space_stride:
+        raise ConfigError(f"patch {config.patch} is larger than space_stride {config.space_stride}; make it smaller")
+    time = int(math.log2(config.time_stride))
+    space = int(math.log2(config.space_stride // config.patch))
+    steps = max(time, space)
+    for name in ("widths", "encoder_blocks", "decoder_blocks"):
+        if len(getattr(config, name)) != steps + 1:
+            raise ConfigError(
+                f"{name} has {len(getattr(config, name))} entries; strides {config.time_stride}x{config.space_stride}"
+                f"x{config.space_stride} with patches of {config.patch} need {steps + 1}, one a level"
+            )
+    if min(config.widths) < 1 or min(config.encoder_blocks + config.decoder_blocks) < 0:
+        raise ConfigError("widths must be 1 or more, encoder_blocks and decoder_blocks 0 or more")
+    return [(step < time, step < space) for step in range(steps)]
+
+
+class Encoder(nn.Module):
+    """Video [B, T, H, W, 3] to unquantised vectors [B, t, h, w, D]."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.patch = config.patch
+        widths = config.widths
+        self.stem = nn.Linear(3 * config.patch**2, widths[0])
+        layers: list[nn.Module] = [Block(widths[0]) for _ in range(config.encoder_blocks[0])]
+        for level, (time, space) in enumerate(halvings(config), start=1):
+            layers.append(Down(widths[level - 1], widths[level], time=time, space=space))
+            layers += [Block(widths[level]) for _ in range(config.encoder_blocks[level])]
+        self.layers = nn.ModuleList(layers)
+        self.norm = RMSNorm(widths[-1])
+        self.out = nn.Linear(widths[-1], len(config.levels))
+
+    def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
+        x = self.stem(fold(x, self.patch))
+        for layer in self.layers:
+            x = layer(x, past)
+        out: Tensor = self.out(self.norm(x))
+        return out
+
+
+class Decoder(nn.Module):
+    """Quantised points [B, t, h, w, D] to video [B, T, H, W, 3], not clipped."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.patch = config.patch
+        widths = config.widths
+        self.stem = nn.Linear(len(config.levels), widths[-1])
+        layers: list[nn.Module] = [Block(widths[-1]) for _ in range(config.decoder_blocks[-1])]
+        for level, (time, space) in reversed(list(enumerate(halvings(config)))):
+            layers.append(Up(widths[level + 1], widths[level], time=time, space=space))
+            layers += [Block(widths[level]) for _ in range(config.decoder_blocks[level])]
+        self.layers = nn.ModuleList(layers)
+        self.norm = RMSNorm(widths[0])
+        self.out = SpaceConv(widths[0], 3 * config.patch**2)
+
+    def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
+        x = self.stem(x)
+        for layer in self.layers:
+            x = layer(x, past)
+        return unfold(self.out(self.norm(x)), self.patch)
+
+
+class Autoencoder(nn.Module):
+    """Encoder, FSQ and decoder. Chunks of a clip share one `Past` a direction; see `vpoet.tokenizer.layers`."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.quantiser = FSQ(config.levels)
+        self.decoder = Decoder(config)
+
+    def forward(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """Video [B, 3, T, H, W] in [-1, 1] to its reconstruction (same shape, not clipped) and codes [B, t, h, w]."""
+        codes, points = self.quantise(video)
+        return self.draw(points), codes
+
+    def encode(self, video: Tensor, past: Past | None = None) -> Tensor:
+        """Video [B, 3, T, H, W] in [-1, 1] to int64 codes [B, t, h, w].
+
+        T is 1 + r*(t-1); with ``past``, that for the first chunk and r*t for every later one.
+        """
+        return self.quantise(video, past).codes
+
+    def decode(self, codes: Tensor, past: Past | None = None) -> Tensor:
+        """Codes [B, t, h, w] to video [B, 3, T, H, W], not clipped; T as for `encode`."""
+        return self.draw(self.quantiser.codes_to_points(codes), past)
+
+    def quantise(self, video: Tensor, past: Past | None = None) -> Quantised:
+        """Codes and the points [B, t, h, w, D] that carry the gradient."""
+        quantised: Quantised = self.quantiser(self.encoder(video.permute(0, 2, 3, 4, 1), past))
+        return quantised
+
+    def draw(self, points: Tensor, past: Past | None = None) -> Tensor:
+        """The decoder alone: points [B, t, h, w, D] to video [B, 3, T, H, W]."""
+        video: Tensor = self.decoder(points, past)
+        return video.permute(0, 4, 1, 2, 3)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Numbers that training changes."""
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,0 +1,216 @@
+"""The video tokenizer as its users meet it: uint8 frames to int32 codes and back, a folder on disk, a content hash."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from vpoet import config
+from vpoet.errors import CheckpointError, ConfigError, DataError, ShapeError
+from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
+from vpoet.tokenizer.layers import Past
+
+CONFIG = "config.yaml"
+WEIGHTS = "model.safetensors"
+
+Frames = npt.NDArray[np.uint8]
+Codes = npt.NDArray[np.int32]
+
+
+class VideoTokenizer:
+    """A trained `Autoencoder` for inference: fp32, no gradients, one device.
+
+    Codes are a function of the frames alone, except that a batch or a chunk may sum in another order: a value within
+    about 1e-5 of a rounding border can then fall on its other side.
+    """
+
+    def __init__(self, model: Autoencoder) -> None:
+        self.model = model.float().eval().requires_grad_(False)
+        self.hash = content_hash(model)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "VideoTokenizer":
+        """Read what `save` wrote. CheckpointError when a part is missing, damaged, foreign, or holds a NaN."""
+        folder = Path(folder)
+        for part in (CONFIG, WEIGHTS):
+            if not (folder / part).is_file():
+                raise CheckpointError(f"{folder}: no {part}; a video tokenizer is a folder with {CONFIG} and {WEIGHTS}")
+        try:
+            model = Autoencoder(config.load(folder / CONFIG, AutoencoderConfig))
+        except ConfigError as error:
+            raise CheckpointError(f"{folder}: not a video tokenizer's config: {error}") from None
+        try:
+            with safe_open(folder / WEIGHTS, framework="pt") as file:
+                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+                saved_hash = (file.metadata() or {}).get("hash")
+            model.load_state_dict(weights)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{folder / WEIGHTS}: not readable: {error}; copy the folder again") from None
+        except RuntimeError as error:
+            raise CheckpointError(f"{folder}: {WEIGHTS} does not fit {CONFIG}: {error}") from None
+        _refuse_nan(model, folder / WEIGHTS)
+        tokenizer = cls(model)
+        if saved_hash != tokenizer.hash:
+            raise CheckpointError(
+                f"{folder}: saved with hash {saved_hash}, but its content now has {tokenizer.hash}; a file was changed "
+                "or damaged, so its codes would mean something else. Copy the folder again, or export it again"
+            )
+        return tokenizer
+
+    def save(self, folder: str | Path) -> None:
+        """Write config.yaml and model.safetensors; each file appears whole or not at all."""
+        folder = Path(folder)
+        _refuse_nan(self.model, folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {name: tensor.cpu().contiguous() for name, tensor in self.model.state_dict().items()}
+        parts = {WEIGHTS: save(weights, metadata={"hash": self.hash}), CONFIG: None}
+        for part, content in parts.items():
+            fresh = folder / f".{part}.{os.getpid()}.tmp"
+            if content is None:
+                config.save(self.model.config, fresh)
+            else:
+                fresh.write_bytes(content)
+            fresh.replace(folder / part)
+
+    def to(self, device: str | torch.device) -> "VideoTokenizer":
+        """Move to a device; returns itself."""
+        self.model.to(device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.encoder.out.weight.device
+
+    @property
+    def stride(self) -> tuple[int, int, int]:
+        """(r, s, s): frames, pixels down and pixels across that one code stands for."""
+        settings = self.model.config
+        return settings.time_stride, settings.space_stride, settings.space_stride
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """FSQ levels of each digit of a code, the least significant first."""
+        return self.model.quantiser.levels
+
+    @property
+    def codebook_size(self) -> int:
+        return self.model.quantiser.size
+
+    def frames(self, t: int) -> int:
+        """Frames that ``t`` cells of time make: 1 + r*(t-1)."""
+        if t < 1:
+            raise ShapeError(f"a video has at least one cell of time, not {t}")
+        return 1 + self.model.config.time_stride * (t - 1)
+
+    def grid(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
+        """Cells (t, h, w) of a video of this size; DataError naming the nearest size that has a grid."""
+        r, s, _ = self.stride
+        if frames >= 1 and (frames - 1) % r == 0 and min(height, width) >= s and height % s == 0 and width % s == 0:
+            return 1 + (frames - 1) // r, height // s, width // s
+        near_frames = 1 + r * max(0, round((frames - 1) / r))
+        near_height, near_width = (s * max(1, round(size / s)) for size in (height, width))
+        raise DataError(
+            f"{frames} frames of {height}x{width} do not fit a {r}x{s}x{s} tokenizer: frames must be 1 + a multiple of "
+            f"{r}, height and width multiples of {s}; the nearest is {near_frames} frames of {near_height}x{near_width}"
+        )
+
+    def encode(self, video: Any, chunk_cells: int = 4) -> Codes:
+        """Frames uint8 [T, H, W, 3], or anything `numpy.asarray` turns into them, to int32 codes [t, h, w].
+
+        Works in chunks of ``chunk_cells`` cells of time, so memory does not grow with the length of the clip.
+        """
+        frames = _check_frames(np.asarray(video), axes=4)
+        cells, _, _ = self.grid(*frames.shape[:3])
+        past: Past = {}
+        codes = []
+        for start, stop in _chunks(cells, chunk_cells):
+            chunk = frames[self.frames(start) if start else 0 : self.frames(stop)]
+            codes.append(self._encode(chunk[None], past)[0])
+        return np.concatenate(codes)
+
+    def encode_batch(self, frames: Frames) -> Codes:
+        """Clips uint8 [B, T, H, W, 3] to int32 codes [B, t, h, w], each clip in one piece."""
+        _check_frames(frames, axes=5)
+        self.grid(*frames.shape[1:4])
+        return self._encode(frames, None)
+
+    def decode(self, codes: npt.NDArray[Any], chunk_cells: int = 4) -> Frames:
+        """Integer codes [t, h, w] to frames uint8 [1 + r*(t-1), s*h, s*w, 3]; in chunks, as `encode`."""
+        codes = self._check_codes(codes, axes=3)
+        past: Past = {}
+        pieces = [self._decode(codes[None, a:b], past)[0] for a, b in _chunks(len(codes), chunk_cells)]
+        return np.concatenate(pieces)
+
+    def decode_batch(self, codes: npt.NDArray[Any]) -> Frames:
+        """Integer codes [B, t, h, w] to clips uint8 [B, T, H, W, 3]."""
+        return self._decode(self._check_codes(codes, axes=4), None)
+
+    @torch.no_grad()
+    def _encode(self, frames: Frames, past: Past | None) -> Codes:
+        return self.model.encode(to_float(frames, self.device), past).int().cpu().numpy()
+
+    @torch.no_grad()
+    def _decode(self, codes: npt.NDArray[Any], past: Past | None) -> Frames:
+        return to_uint8(self.model.decode(torch.from_numpy(codes.astype(np.int64)).to(self.device), past))
+
+    def _check_codes(self, codes: npt.NDArray[Any], axes: int) -> npt.NDArray[Any]:
+        codes = np.asarray(codes)
+        if codes.ndim != axes or not np.issubdtype(codes.dtype, np.integer) or not codes.size:
+            raise ShapeError(f"codes must be integers with {axes} axes, all non-empty; got {codes.dtype} {codes.shape}")
+        if codes.min() < 0 or codes.max() >= self.codebook_size:
+            raise DataError(
+                f"codes run from {codes.min()} to {codes.max()}, but tokenizer {self.hash} has 0 to "
+                f"{self.codebook_size - 1}; they were made by another tokenizer"
+            )
+        return codes
+
+
+def to_float(frames: Frames, device: str | torch.device = "cpu") -> Tensor:
+    """Frames uint8 [B, T, H, W, 3] to what networks take: float32 [B, 3, T, H, W] in [-1, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(frames)).to(device).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+
+
+def to_uint8(video: Tensor) -> Frames:
+    """Inverse of `to_float`: clipped, and rounded to the nearest."""
+    pixels = (video.float().clamp(-1, 1) + 1) * 127.5
+    return pixels.round().to(torch.uint8).permute(0, 2, 3, 4, 1).contiguous().cpu().numpy()
+
+
+def content_hash(model: Autoencoder) -> str:
+    """The first 16 hex digits of the sha256 of the config and every weight (name, shape, fp32 value), on any device."""
+    digest = hashlib.sha256(json.dumps(config.to_dict(model.config), sort_keys=True).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().float().cpu().numpy().astype("<f4").tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _refuse_nan(model: Autoencoder, where: Path) -> None:
+    broken = [name for name, tensor in model.state_dict().items() if not bool(tensor.isfinite().all())]
+    if broken:
+        raise CheckpointError(
+            f"{where}: {len(broken)} tensors hold NaN or infinity ({broken[0]} first); the training that made them "
+            "diverged: go back to an earlier checkpoint, or train with a lower learning rate"
+        )
+
+
+def _check_frames(frames: npt.NDArray[Any], axes: int) -> Frames:
+    if frames.dtype != np.uint8 or frames.ndim != axes or frames.shape[-1] != 3:
+        shape = "[T, H, W, 3]" if axes == 4 else "[B, T, H, W, 3]"
+        raise DataError(f"frames must be uint8 {shape}, RGB; got {frames.dtype} {list(frames.shape)}")
+    return frames
+
+
+def _chunks(cells: int, size: int) -> list[tuple[int, int]]:
+    """Ranges of at most ``size`` cells that cover all."""
+    if size < 1:
+        raise ShapeError(f"chunk_cells must be 1 or more, not {size}")
+    return [(start, min(start + size, cells)) for start in range(0, cells, size)]

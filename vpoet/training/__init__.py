@@ -1,0 +1,1 @@
+"""Losses, optimiser, engines, checkpoints and tracking."""

@@ -1,0 +1,64 @@
+"""What a step costs: tokens a second, the share of the machine's matrix-product speed, the time left."""
+
+import time
+
+import torch
+from torch import Tensor
+
+
+def matmul_peak(device: torch.device, dtype: torch.dtype, size: int = 1024, seconds: float = 0.3) -> float:
+    """Floating-point operations a second of a square matrix product of ``size``, the best of several runs.
+
+    The denominator of MFU here is measured, not read from a data sheet, so it holds on any machine; processes that
+    share one machine measure at the same time and share its speed as they do in training.
+    """
+    size = size if device.type == "cpu" else 8 * size
+    # ones, as drawing numbers would move the random state that a resumed run continues
+    a, b = (torch.ones(size, size, device=device, dtype=dtype) for _ in range(2))
+    best = float("inf")
+    stop = time.perf_counter() + seconds
+    while time.perf_counter() < stop:
+        start = time.perf_counter()
+        product: Tensor = a @ b
+        product[0, 0].item()  # waits for a GPU
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+class Meter:
+    """Rates over the steps since the last reading."""
+
+    def __init__(self, peak: float) -> None:
+        self.peak = peak
+        """Floating-point operations a second of all processes together."""
+        self._reset()
+
+    def _reset(self) -> None:
+        self.start = time.perf_counter()
+        self.steps = self.tokens = self.padding = 0
+        self.flops = self.waited = 0.0
+
+    def count(self, *, tokens: int, padding: int, flops: float, waited: float) -> None:
+        """Add one step: packed tokens and padding of the global batch, operations, seconds waiting for data."""
+        self.steps += 1
+        self.tokens += tokens
+        self.padding += padding
+        self.flops += flops
+        self.waited += waited
+
+    def pause(self, seconds: float) -> None:
+        """Leave time out that was not spent on training steps (evaluation, checkpoints, samples)."""
+        self.start += seconds
+
+    def read(self) -> dict[str, float]:
+        """Rates since the last reading; starts anew."""
+        elapsed = time.perf_counter() - self.start
+        rates = {
+            "speed/tokens_per_second": self.tokens / elapsed,
+            "speed/seconds_per_step": elapsed / self.steps,
+            "speed/mfu": self.flops / elapsed / self.peak,
+            "speed/data_wait": self.waited / elapsed,
+            "speed/padding": self.padding / self.tokens,
+        }
+        self._reset()
+        return rates

@@ -1,0 +1,69 @@
+"""The recipe of a pretraining run: what one YAML file in train/configs holds."""
+
+from dataclasses import dataclass, field
+
+from vpoet.config import REQUIRED
+from vpoet.data.token_stream import Source, StreamConfig
+from vpoet.errors import ConfigError
+from vpoet.nn.transformer import TransformerConfig
+from vpoet.training.engine import EngineConfig
+from vpoet.training.optim import OptimizerConfig
+
+
+@dataclass(kw_only=True)
+class SampleConfig:
+    """Clips sampled on the way, to look at."""
+
+    every: int = 0
+    """Steps between samplings; 0 never."""
+    prompts: list[str] = field(default_factory=list)
+    frames: int = 17
+    height: int = 64
+    width: int = 64
+    fps: int = 8
+    temperature: float = 1.0
+    guidance: float = 2.0
+
+
+@dataclass(kw_only=True)
+class PretrainConfig:
+    """A run of pretraining."""
+
+    run: str = REQUIRED
+    """Run folder: checkpoints, metrics, samples."""
+    seed: int = 0
+    text: str = REQUIRED
+    """sentencepiece model."""
+    video: str = REQUIRED
+    """Video tokenizer's folder; the token shards were made with it."""
+    data: StreamConfig
+    heldout: list[Source] = field(default_factory=list)
+    """Token shards never trained on."""
+    model: TransformerConfig = field(default_factory=TransformerConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    attention: str = "auto"
+    """Attention backend: auto, sdpa, flex or flash."""
+    batch: int = 8
+    """Packs between optimiser steps, over all processes; the number of processes divides it."""
+    steps: int = 1000
+    log_every: int = 10
+    evaluate_every: int = 200
+    """Steps between evaluations on held-out packs."""
+    evaluate_packs: int = 16
+    save_every: int = 200
+    keep: int = 2
+    """Checkpoints kept."""
+    samples: SampleConfig = field(default_factory=SampleConfig)
+    project: str = "vpoet"
+    """wandb project."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "steps", "log_every", "evaluate_every", "save_every", "keep"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} = {getattr(self, name)}: must be at least 1")
+
+    def packs_per_process(self, world: int) -> int:
+        if self.batch % world:
+            raise ConfigError(f"batch = {self.batch} packs cannot be shared evenly by {world} processes")
+        return self.batch // world
