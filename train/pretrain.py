@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import torch
 import typer
 from rich.console import Console
-from vpoet.data.token_stream import PackStream, heldout_packs
 
 from vpoet import cli, config
+from vpoet.data.token_stream import PackStream, heldout_packs
 from vpoet.errors import CheckpointError
 from vpoet.evaluate.samples import sample_prompts
 from vpoet.nn.attention import backend
