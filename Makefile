@@ -7,7 +7,6 @@ SHELL := /bin/bash
 
 # DeepSpeed compiles with ninja, which pip puts into .venv/bin.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-export OMP_NUM_THREADS ?= 1
 
 INSTALLED := .venv/installed
 

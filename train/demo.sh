@@ -13,10 +13,10 @@ mkdir -p "$run"
 touch "$run/stages.jsonl"
 
 prompts=(
-  "a red fox runs to the right"
-  "a blue frog jumps"
-  "a green robot walks to the left over the snow"
-  "a pink slime stands still at night"
+  "a robot walks right on grass"
+  "a zombie walks left on snow at night"
+  "a heroine jumps up and down on sand while a bee flies above"
+  "a man climbs up a ladder on stone"
 )
 
 # stage NAME "what it does" RESULT COMMAND...: run a command once, say how long it took and where the result lies.
@@ -45,7 +45,7 @@ stage train-text "learn text pieces from the captions" "$run/text.model" \
   vpoet train-text "$run/raw/train" --out "$run/text.model" --size 512
 
 stage train-video "learn the video tokenizer" "$run/video/tokenizer" \
-  vpoet train-video tokenizers/configs/demo.yaml "run=$run/video" "data=[$run/raw/train]" "held_out=[$run/raw/heldout]"
+  vpoet train-video tokenizers/configs/tiny-platformer.yaml "run=$run/video" "data=[$run/raw/train]" "held_out=[$run/raw/heldout]"
 
 stage evaluate-tokenizer "look at the tokenizer on held-out clips" "$run/reconstructions.png" \
   vpoet evaluate-tokenizer "$run/video/tokenizer" "$run/raw/heldout" --sheet "$run/reconstructions.png"
@@ -56,18 +56,17 @@ for side in train heldout; do
 done
 
 stage pretrain "train the transformer in two processes, with DeepSpeed" "$run/pretrain" \
-  deepspeed --num_accelerators 2 train/pretrain.py train/configs/demo.yaml --resume \
+  env OMP_NUM_THREADS=1 deepspeed --num_accelerators 2 train/pretrain.py train/configs/demo.yaml --resume \
   "run=$run/pretrain" "text=$run/text.model" "video=$run/video/tokenizer" \
-  "data.sources=[{folder: $run/tokens/train}]" "heldout=[{folder: $run/tokens/heldout}]"
+  "data.sources=[{path: $run/tokens/train}]" "heldout=[{path: $run/tokens/heldout}]"
 
 stage export "gather what sampling needs in one folder" "$run/bundle" \
   vpoet export "$run/pretrain" --out "$run/bundle"
 
 mkdir -p "$run/samples"
 printf '%s\n' "${prompts[@]}" > "$run/samples/prompts.txt"
-for i in "${!prompts[@]}"; do
-  stage "sample-$i" "sample: ${prompts[$i]}" "$run/samples/$i.mp4" \
-    vpoet sample --model "$run/bundle" --prompt "${prompts[$i]}" --seed 0 --out "$run/samples/$i.mp4"
-done
+stage sample "sample a clip for each of four prompts" "$run/samples" \
+  vpoet sample --model "$run/bundle" "${prompts[@]/#/--prompt=}" --seed 0 --cfg 2 --out "$run/samples/sample.mp4" \
+  --sheet "$run/samples/sheet.png"
 
 vpoet report "$run" --out "$run/index.html"

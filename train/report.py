@@ -68,7 +68,7 @@ def samples(run: Path, scratch: Path) -> list[Section]:
         caption, payload = max(real, key=lambda clip: likeness(prompt, clip[0]))
         path = scratch / f"real-{index}.mp4"
         Video.read(payload).write(path)  # again, in a form that browsers play: shards may be lossless
-        rows.append([Picture(folder / f"{index}.mp4", f"sampled: {prompt}"), Picture(path, f"real: {caption}")])
+        rows.append([Picture(folder / f"sample-{index}.mp4", f"sampled: {prompt}"), Picture(path, f"real: {caption}")])
     note = "Sampled from the prompt alone; beside it the held-out clip whose caption comes nearest to the prompt."
     return [Section("Samples", [note, *rows])]
 

@@ -1,6 +1,7 @@
 """Attention backends against their definition, a dense mask; isolation and causality by gradient."""
 
 import shutil
+import sys
 
 import pytest
 import torch
@@ -118,3 +119,27 @@ def test_bf16_is_near_fp32() -> None:
     found = backend("sdpa", CPU, torch.bfloat16)(PREFIXED, CPU)(0, q.bfloat16(), k.bfloat16(), v.bfloat16())
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found.float(), dense(PREFIXED, q, k, v), rtol=0, atol=2e-2)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["flash", "flex"])
+@pytest.mark.parametrize("visibility", [CAUSAL, PREFIXED], ids=["causal", "prefixed"])
+def test_cuda_backends_give_the_definition_and_its_gradients(visibility: Visibility, name: str) -> None:
+    """bfloat16 on a card against fp32 on the CPU; the tolerance is a few of bfloat16's steps of 2^-8."""
+    cuda = torch.device("cuda")
+    q, k, v = inputs(visibility, head=32)
+    wanted = dense(visibility, q, k, v)
+    seed = torch.randn_like(wanted)
+    expected = torch.autograd.grad(wanted, (q, k, v), seed)
+    on_card = [x.detach().to(cuda, torch.bfloat16).requires_grad_() for x in (q, k, v)]
+    found = backend(name, cuda, torch.bfloat16)(visibility, cuda)(0, *on_card)
+    torch.testing.assert_close(found.float().cpu(), wanted, rtol=0.03, atol=0.03)
+    for mine, theirs in zip(torch.autograd.grad(found, on_card, seed.to(found)), expected, strict=True):
+        torch.testing.assert_close(mine.float().cpu(), theirs, rtol=0.05, atol=0.05)
+
+
+def test_a_missing_flash_attn_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "flash_attn", None)  # the import system's own way of saying: not there
+    with pytest.raises(BackendError, match="flash-attn cannot be imported.*pip install --no-build-isolation"):
+        backend("flash", torch.device("cuda"), torch.bfloat16)
+    assert backend("auto", torch.device("cuda"), torch.bfloat16) is backend("sdpa", CPU, torch.float32)

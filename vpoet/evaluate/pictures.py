@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from vpoet.errors import ShapeError
@@ -60,6 +59,8 @@ def curves(metrics: Mapping[str, tuple[Sequence[float], Sequence[float]]], path:
         raise ShapeError(f"{path}: no curves to draw")
     columns = min(3, len(metrics))
     lines = -(-len(metrics) // columns)
+    from matplotlib.figure import Figure  # here: importing it takes longer than sampling a frame
+
     figure = Figure(figsize=(4.2 * columns, 2.8 * lines), layout="constrained")
     for index, (name, (steps, values)) in enumerate(metrics.items(), start=1):
         axes = figure.add_subplot(lines, columns, index)

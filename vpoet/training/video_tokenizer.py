@@ -30,8 +30,8 @@ FREE_TO_CHANGE = ("run", "data", "held_out", "device", "log_every", "evaluate_ev
 class LossConfig:
     """Weights of the parts of the loss; all compare pixels in [-1, 1].
 
-    Chosen on robot clips (64x64, 300 steps): l1 alone 20.3 dB and SSIM 0.600, with l2 20.5 and 0.607, with edges of 0.05
-    as well 20.5 and 0.610; edges of 0.25 without l2 19.7 and 0.618.
+    Chosen on robot clips (64x64, 300 steps): l1 alone 20.3 dB and SSIM 0.600, with l2 20.5 and 0.607, with edges of
+    0.05 as well 20.5 and 0.610; edges of 0.25 without l2 19.7 and 0.618.
     """
 
     l1: float = 1.0
@@ -47,8 +47,8 @@ class TokenizerOptimizerConfig(OptimizerConfig):
     """Muon for the matrices inside the network, AdamW for all else; one warm-up and cosine decay for both.
 
     Muon (Jordan et al., 2024; the scale of Liu et al., arXiv:2502.16982) moves a matrix by the orthogonalised average
-    of its gradients. Measured on robot clips after 300 steps: 20.3 dB with 1,400 codes in use, by AdamW alone 18.6 dB with
-    150; 900 steps of AdamW on half the batch reached 19.2 dB.
+    of its gradients. Measured on robot clips after 300 steps: 20.3 dB with 1,400 codes in use, by AdamW alone 18.6 dB
+    with 150; 900 steps of AdamW on half the batch reached 19.2 dB.
     """
 
     lr: float = 3e-3
@@ -96,6 +96,13 @@ class VideoTokenizerRecipe:
     evaluate_clips: int = 64
     save_every: int = 250
     """Steps between checkpoints."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "steps", "log_every", "evaluate_every", "evaluate_clips", "save_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} = {getattr(self, name)}: must be at least 1")
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"ema = {self.ema}: must be at least 0 and below 1")
 
 
 def reconstruction_loss(drawn: Tensor, video: Tensor, weights: LossConfig) -> dict[str, Tensor]:

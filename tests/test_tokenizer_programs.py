@@ -1,0 +1,326 @@
+"""The video tokenizer's programs, run as users run them: train (and stop, and go on), encode, evaluate, reconstruct."""
+
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from vpoet import cli, config
+from vpoet.data.shards import Manifest, Problems, ShardWriter, npy_to_codes, read_shard
+from vpoet.data.video import Video
+from vpoet.tokenizer.video import VideoTokenizer
+from vpoet.training.tracking import read_metrics
+from vpoet.training.video_tokenizer import TokenizerTraining, VideoTokenizerRecipe
+
+ROOT = Path(__file__).parent.parent
+RECIPES = sorted((ROOT / "tokenizers/configs").glob("*.yaml"))
+TINY_MODEL = "model={widths: [8, 12, 16], encoder_blocks: [0, 1, 0], decoder_blocks: [1, 0, 1], levels: [5, 5, 5]}"
+Program = Callable[..., tuple[int, str, str]]
+
+
+def moving_square(seed: int, frames: int = 5, size: int = 16) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    clip = np.full((frames, size, size, 3), random.integers(0, 256, 3), np.uint8)
+    colour, (top, left) = random.integers(0, 256, 3), random.integers(0, size - 8, 2)
+    for t in range(frames):
+        clip[t, top : top + 6, left + t % 4 : left + t % 4 + 6] = colour
+    return clip
+
+
+def shards(folder: Path, clips: list[np.ndarray], per_shard: int = 4) -> Path:
+    with ShardWriter(folder, kind="raw", samples_per_shard=per_shard) as writer:
+        for i, frames in enumerate(clips):
+            suffix, fps = (".mp4", 8.0) if len(frames) > 1 else (".png", 0.0)
+            payload = Video(frames, fps).encode(suffix, lossless=suffix == ".mp4")
+            fields = {"caption": f"clip {i}", "fps": fps, "frames": len(frames), "height": 16, "width": 16}
+            writer.write(f"clip-{i}", {suffix[1:]: payload, "json": fields})
+    writer.manifest().save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shards(tmp_path_factory.mktemp("raw"), [moving_square(seed) for seed in range(12)])
+
+
+@pytest.fixture
+def program(capsys: pytest.CaptureFixture[str]) -> Program:
+    """Run a program in this process: exit status, stdout, stderr."""
+
+    def run(path: str, *arguments: object) -> tuple[int, str, str]:
+        main = runpy.run_path(str(ROOT / path), run_name="program")["main"]
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            cli.run(main, arguments=[str(argument) for argument in arguments])
+            status: Any = 0
+        except SystemExit as stop:
+            status = stop.code
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        out, err = capsys.readouterr()
+        return status or 0, out, err
+
+    return run
+
+
+def recipe(run: Path, raw: Path, **changes: object) -> list[str]:
+    values = {"batch": 2, "steps": 6, "frames": 5, "height": 16, "width": 16, "evaluate_clips": 3, "log_every": 1}
+    values |= {"save_every": 3, "run": run, "data": f"[{raw}]", **changes}
+    path = run.with_suffix(".yaml")
+    path.write_text("".join(f"{key}: {value}\n" for key, value in values.items()))
+    return [str(path), TINY_MODEL]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, raw: Path) -> Path:
+    """A run of six steps that nothing interrupted."""
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    done = subprocess.run(
+        [sys.executable, ROOT / "tokenizers/train_video.py", *recipe(run, raw), "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["hash"] == VideoTokenizer.load(run / "tokenizer").hash
+    assert "seen/psnr" in result, "no held-out shards were given, and the name must say so"
+    return run
+
+
+def losses(run: Path) -> dict[int, float]:
+    return {row["step"]: row["train/loss"] for row in read_metrics(run / "metrics.jsonl")}
+
+
+def test_a_run_leaves_what_it_promises(trained: Path) -> None:
+    assert sorted(losses(trained)) == [1, 2, 3, 4, 5, 6]
+    assert [path.name for path in sorted((trained / "checkpoints").iterdir())] == ["step-3.pt", "step-6.pt"]
+    assert (trained / "samples/step-6.png").is_file()
+    assert config.load(trained / "resolved.yaml", VideoTokenizerRecipe).steps == 6
+
+
+def test_a_run_stopped_by_sigterm_goes_on_bit_for_bit(
+    trained: Path, tmp_path: Path, raw: Path, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "stopped"
+    update = TokenizerTraining.update
+
+    def update_and_signal(training: TokenizerTraining, frames: np.ndarray) -> dict[str, float]:
+        if training.step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return update(training, frames)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TokenizerTraining, "update", update_and_signal)
+        status, _, err = program("tokenizers/train_video.py", *recipe(run, raw))
+    assert status == 143, err
+    assert "stopped at step 2" in err
+    assert not (run / "tokenizer").exists()
+    status, _, err = program("tokenizers/train_video.py", *recipe(run, raw))
+    assert status == 0, err
+    assert "going on from step 2" in err
+    assert losses(run) == losses(trained)
+    assert VideoTokenizer.load(run / "tokenizer").hash == VideoTokenizer.load(trained / "tokenizer").hash
+
+
+def test_a_run_folder_of_another_recipe_is_refused(trained: Path, raw: Path, program: Program) -> None:
+    status, _, err = program("tokenizers/train_video.py", *recipe(trained, raw), "batch=3")
+    assert status == 2
+    assert "batch: 2, now 3" in err
+    assert "run=OTHER_FOLDER" in err
+
+
+def test_a_damaged_checkpoint_is_named(trained: Path, tmp_path: Path, raw: Path, program: Program) -> None:
+    (tmp_path / "cut/checkpoints").mkdir(parents=True)
+    whole = (trained / "checkpoints/step-3.pt").read_bytes()
+    (tmp_path / "cut/checkpoints/step-3.pt").write_bytes(whole[: len(whole) // 2])
+    status, _, err = program("tokenizers/train_video.py", *recipe(tmp_path / "cut", raw))
+    assert status == 2
+    assert "step-3.pt: damaged" in err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"frames": 6}, "nearest is 5 frames"),
+        ({"dtype": "fp8"}, "dtype is 'fp8'; choose one of fp32, bf16"),
+        ({"device": "abacus"}, "choose one of auto, cpu, cuda"),
+        ({"batch": 0}, "batch = 0: must be at least 1"),
+        ({"ema": 1.0}, "ema = 1.0"),
+        ({"loss": "{edge: 1}"}, "unknown key 'loss.edge'; did you mean loss.edges"),
+        ({"data": "[nowhere]"}, "nowhere"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(
+    tmp_path: Path, raw: Path, program: Program, change: dict[str, object], message: str
+) -> None:
+    status, _, err = program("tokenizers/train_video.py", *recipe(tmp_path / "bad", raw, **change))
+    assert status == 2, err
+    assert message in err
+    assert err.startswith("error: ")
+
+
+def test_divergence_stops_the_run_before_it_spoils_a_checkpoint(raw: Path, tmp_path: Path) -> None:
+    cfg = config.load(Path(recipe(tmp_path / "x", raw)[0]), VideoTokenizerRecipe, [TINY_MODEL])
+    training = TokenizerTraining(cfg)
+    training.model.decoder.stem.weight.data[0, 0] = float("nan")
+    before = training.model.encoder.stem.weight.clone()
+    with pytest.raises(ValueError, match="diverged"):
+        training.update(np.stack([moving_square(0), moving_square(1)]))
+    assert torch.equal(training.model.encoder.stem.weight, before)
+
+
+def test_training_learns(raw: Path, tmp_path: Path) -> None:
+    """Eighty steps on two clips: the error falls to less than half."""
+    cfg = config.load(
+        Path(recipe(tmp_path / "x", raw, steps=80, optimizer="{warmup: 5}")[0]), VideoTokenizerRecipe, [TINY_MODEL]
+    )
+    training = TokenizerTraining(cfg)
+    clips = np.stack([moving_square(0), moving_square(1)])
+    errors = [training.update(clips)["l1"] for _ in range(80)]
+    assert errors[-1] < 0.5 * errors[0]
+
+
+def test_there_are_recipes() -> None:
+    assert RECIPES
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_builds_and_takes_a_step(path: Path) -> None:
+    cfg = config.load(path, VideoTokenizerRecipe, ["batch=1"])
+    training = TokenizerTraining(cfg)
+    VideoTokenizer(training.average).grid(cfg.frames, cfg.height, cfg.width)
+    before = [parameter.clone() for parameter in training.model.parameters()]
+    clip = np.random.default_rng(0).integers(0, 256, (1, cfg.frames, cfg.height, cfg.width, 3), dtype=np.uint8)
+    assert np.isfinite(training.update(clip)["loss"])
+    moved = [not torch.equal(a, b) for a, b in zip(before, training.model.parameters(), strict=True)]
+    assert sum(moved) > len(moved) / 2
+
+
+def encode(program: Program, raw: Path, tokenizer: Path, out: Path) -> dict[str, Any]:
+    status, stdout, err = program("tokenizers/encode_shards.py", raw, "--tokenizer", tokenizer, "--out", out, "--json")
+    assert status == 0, err
+    result: dict[str, Any] = json.loads(stdout.splitlines()[-1])
+    return result
+
+
+def test_encoded_shards_hold_the_codes_and_the_raw_fields(
+    trained: Path, tmp_path: Path, program: Program, raw: Path
+) -> None:
+    tokenizer = VideoTokenizer.load(trained / "tokenizer")
+    result = encode(program, raw, trained / "tokenizer", tmp_path / "tokens")
+    manifest = Manifest.load(tmp_path / "tokens")
+    assert (manifest.kind, manifest.tokenizer, manifest.samples) == ("tokens", tokenizer.hash, 12)
+    assert result["complete"] is True
+    assert [shard.name for shard in manifest.shards] == [shard.name for shard in Manifest.load(raw).shards]
+    problems = Problems()
+    for shard in manifest.shards:
+        pairs = zip(
+            read_shard(raw / shard.name),
+            read_shard(tmp_path / "tokens" / shard.name, required=("json", "codes.npy"), problems=problems),
+            strict=True,
+        )
+        for before, after in pairs:
+            codes = npy_to_codes(after.parts["codes.npy"])
+            assert np.array_equal(codes, tokenizer.encode(Video.read(before.video)))
+            assert after.json["grid"] == list(codes.shape) == [2, 2, 2]
+            assert after.json["tokenizer"] == tokenizer.hash
+            assert after.json["caption"] == before.json["caption"]
+    assert not problems.total
+
+
+def test_images_are_one_cell_of_time_and_misfits_are_counted(trained: Path, tmp_path: Path, program: Program) -> None:
+    odd = shards(tmp_path / "odd", [moving_square(0, 1), moving_square(1, 5), moving_square(2, 4)])
+    result = encode(program, odd, trained / "tokenizer", tmp_path / "tokens")
+    samples = list(read_shard(tmp_path / "tokens" / "raw-00000-00000.tar"))
+    assert [sample.json["grid"] for sample in samples] == [[1, 2, 2], [2, 2, 2]]
+    (reason,) = result["left_out"]["counts"]
+    assert "the nearest is 5 frames" in reason
+    none = shards(tmp_path / "none", [moving_square(0, 4)])
+    arguments = ["--tokenizer", trained / "tokenizer", "--out", tmp_path / "nothing"]
+    status, _, err = program("tokenizers/encode_shards.py", none, *arguments)
+    assert status == 2
+    assert "not one sample could be encoded" in err
+
+
+def test_two_processes_and_a_restart_give_the_same_shards(
+    trained: Path, tmp_path: Path, program: Program, raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode(program, raw, trained / "tokenizer", tmp_path / "one")
+    out = tmp_path / "two"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert encode(program, raw, trained / "tokenizer", out)["complete"] is False
+    assert not (out / "manifest.json").exists()
+    monkeypatch.setenv("RANK", "0")
+    assert encode(program, raw, trained / "tokenizer", out)["complete"] is True
+    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert sorted(path.name for path in out.iterdir()) == names
+    assert all((out / name).read_bytes() == (tmp_path / "one" / name).read_bytes() for name in names)
+
+    monkeypatch.delenv("WORLD_SIZE")
+    monkeypatch.delenv("RANK")
+    kept, lost = out / "raw-00000-00000.tar", out / "raw-00000-00001.tar"
+    stamp = kept.stat().st_mtime_ns
+    lost.write_bytes(lost.read_bytes()[:1000])
+    encode(program, raw, trained / "tokenizer", out)
+    assert kept.stat().st_mtime_ns == stamp, "a finished shard was made again"
+    assert lost.read_bytes() == (tmp_path / "one" / lost.name).read_bytes()
+
+
+def test_tokens_of_another_tokenizer_are_not_mixed(trained: Path, tmp_path: Path, program: Program, raw: Path) -> None:
+    encode(program, raw, trained / "tokenizer", tmp_path / "tokens")
+    other = VideoTokenizer.load(trained / "tokenizer")
+    other.model.decoder.stem.bias.data += 1
+    VideoTokenizer(other.model).save(tmp_path / "other")
+    arguments = ["--tokenizer", tmp_path / "other", "--out", tmp_path / "tokens"]
+    status, _, err = program("tokenizers/encode_shards.py", raw, *arguments)
+    assert status == 2
+    assert other.hash in err
+    assert VideoTokenizer(other.model).hash in err
+
+
+def test_evaluation_states_scores_and_protocol(trained: Path, tmp_path: Path, program: Program, raw: Path) -> None:
+    sheet = tmp_path / "sheet.png"
+    arguments = [trained / "tokenizer", raw, "--clips", 8, "--sheet", sheet, "--bigrams", raw, "--json"]
+    status, out, err = program("tokenizers/evaluate_tokenizer.py", *arguments)
+    assert status == 0, err
+    result = json.loads(out.splitlines()[-1])
+    assert result["protocol"] | {"data": []} == {
+        "data": [],
+        "clips": 8,
+        "frames": [5],
+        "height": [16],
+        "width": [16],
+        "fps": [8.0],
+        "colour": "RGB, uint8, full range 0 to 255",
+        "averaging": "frames, then clips",
+    }
+    assert 3 < result["psnr"] < 60
+    assert result["bits_per_pixel"] == pytest.approx(2 * 2 * 2 * np.log2(125) / (5 * 16 * 16))
+    assert result["bigram_bits"] > 0
+    assert sheet.is_file()
+
+
+def test_reconstruct_writes_both_side_by_side(trained: Path, tmp_path: Path, program: Program) -> None:
+    Video(moving_square(0, frames=7, size=20), 8.0).write(tmp_path / "clip.mp4", lossless=True)
+    out = tmp_path / "both.mp4"
+    command = [tmp_path / "clip.mp4", "--tokenizer", trained / "tokenizer", "--out", out, "--json"]
+    status, stdout, err = program("sample/reconstruct.py", *command)
+    assert status == 0, err
+    result = json.loads(stdout.splitlines()[-1])
+    assert (result["frames"], result["height"], result["width"], result["grid"]) == (5, 16, 16, [2, 2, 2])
+    assert Video.read(out).frames.shape == (5, 16, 32, 3)
+    status, _, err = program("sample/reconstruct.py", *command, "--height", 4)
+    assert status == 2
+    assert "8 pixels" in err
