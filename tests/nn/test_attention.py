@@ -140,6 +140,6 @@ def test_cuda_backends_give_the_definition_and_its_gradients(visibility: Visibil
 
 def test_a_missing_flash_attn_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "flash_attn", None)  # the import system's own way of saying: not there
-    with pytest.raises(BackendError, match="flash-attn cannot be imported.*pip install --no-build-isolation"):
+    with pytest.raises(BackendError, match=r"flash-attn cannot be imported.*pip install --no-build-isolation"):
         backend("flash", torch.device("cuda"), torch.bfloat16)
     assert backend("auto", torch.device("cuda"), torch.bfloat16) is backend("sdpa", CPU, torch.float32)

@@ -51,13 +51,21 @@ def finish(command: list[str], expected: int = 0) -> subprocess.CompletedProcess
 def test_one_process_learns_and_its_interruption_changes_nothing(
     tokens: Any, tmp_path: Path, python: Run, root: Path
 ) -> None:
-    recipe = tokens.recipe(tmp_path / "whole.yaml", model="{width: 32, depth: 2, heads: 4, kv_heads: 2, dropout: 0.1}")
+    recipe = tokens.recipe(
+        tmp_path / "whole.yaml",
+        model="{width: 32, depth: 2, heads: 4, kv_heads: 2, dropout: 0.1}",
+        samples="{every: 6, prompts: [a red ball], frames: 9, height: 16, width: 16}",
+    )
     done = python(root / "train/pretrain.py", recipe, "steps=24", "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     whole = curve(tmp_path / "whole")
     assert [row[0] for row in whole] == list(range(1, 25))
     assert result["train/loss"] == whole[-1][1]
+    assert sorted(path.name for path in (tmp_path / "whole/samples").iterdir()) == [
+        "step-12-0.mp4", "step-18-0.mp4", "step-24-0.mp4", "step-6-0.mp4"
+    ]  # fmt: skip
+    assert list((tmp_path / "whole/wandb").glob("offline-run-*/files/media/videos/samples/*.mp4"))
     assert whole[-1][1] < whole[0][1] - 1.0  # from ln 48 = 3.87 nats; the rule leaves only the first code unknown
 
     # Killed the hard way in mid-training, then resumed: the curve must be the same to the last bit.
@@ -100,7 +108,8 @@ def test_two_processes_give_the_curve_of_one(tokens: Any, tmp_path: Path, python
     """Promise 9: same global batch, same losses, whatever is sharded; fp32, to rounding."""
     one = tokens.recipe(tmp_path / "one.yaml")
     assert python(root / "train/pretrain.py", one).returncode == 0
-    two = tokens.recipe(tmp_path / "two.yaml", engine=f"{{zero: {zero}}}")
+    further = f", deepspeed: {root / 'train/deepspeed/zero3.json'}" if zero == 3 else ""
+    two = tokens.recipe(tmp_path / "two.yaml", engine=f"{{zero: {zero}{further}}}")
     finish(launch(root, two))
     for (step, *a), (same, *b) in zip(curve(tmp_path / "one"), curve(tmp_path / "two"), strict=True):
         assert step == same

@@ -4,19 +4,27 @@ import json
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import deepspeed
-import deepspeed.comm as dist
 import torch
-from deepspeed.utils import safe_get_full_fp32_param
 from torch import Tensor, nn
 
 from vpoet.errors import BackendError, CheckpointError, ConfigError
 from vpoet.training.engine import EngineConfig
 from vpoet.training.optim import OptimizerConfig, parameter_groups
+
+if not torch.cuda.is_available():
+    # DeepSpeed would find this out by itself, with a warning from every process
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+import deepspeed
+import deepspeed.comm as dist
+from deepspeed.utils import safe_get_full_fp32_param
+
+# of DeepSpeed's own calls, once a collective and process
+warnings.filterwarnings("ignore", message=r".*torch\.distributed.* is deprecated", category=FutureWarning)
 
 _TAG = "engine"
 
