@@ -122,6 +122,7 @@ def test_bf16_is_near_fp32() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 @pytest.mark.parametrize("name", ["flash", "flex"])
 @pytest.mark.parametrize("visibility", [CAUSAL, PREFIXED], ids=["causal", "prefixed"])
 def test_cuda_backends_give_the_definition_and_its_gradients(visibility: Visibility, name: str) -> None:

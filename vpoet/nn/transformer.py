@@ -49,6 +49,17 @@ class TransformerConfig:
         return self.width // self.heads
 
 
+class RMSNorm(nn.RMSNorm):
+    """Root-mean-square norm over the last axis, computed in fp32 and given back in the input's dtype."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.weight is not None
+        return F.rms_norm(x.float(), self.normalized_shape, self.weight.float(), self.eps).to(x.dtype)
+
+
 class Attention(nn.Module):
     """Grouped-query attention (GQA, section 2.2) with QK-norm (ViT-22B, section 2) and rotary positions."""
 
@@ -57,15 +68,14 @@ class Attention(nn.Module):
         self.heads, self.kv_heads, self.head = config.heads, config.kv_heads, config.head
         self.qkv = nn.Linear(config.width, (config.heads + 2 * config.kv_heads) * config.head, bias=False)
         self.out = nn.Linear(config.heads * config.head, config.width, bias=False)
-        self.q_norm = nn.RMSNorm(config.head, eps=1e-6)
-        self.k_norm = nn.RMSNorm(config.head, eps=1e-6)
+        self.q_norm = RMSNorm(config.head)
+        self.k_norm = RMSNorm(config.head)
 
     def forward(self, x_TD: Tensor, rotation: tuple[Tensor, Tensor], attend: Attend, layer: int) -> Tensor:
         heads = self.qkv(x_TD).unflatten(-1, (-1, self.head))
         q_TNH, k_TKH, v_TKH = heads.split((self.heads, self.kv_heads, self.kv_heads), dim=1)
-        # the norms answer in fp32 under autocast; queries and keys go on in the values' dtype
-        q_TNH = rotate(self.q_norm(q_TNH), *rotation).to(v_TKH.dtype)
-        k_TKH = rotate(self.k_norm(k_TKH), *rotation).to(v_TKH.dtype)
+        q_TNH = rotate(self.q_norm(q_TNH), *rotation)
+        k_TKH = rotate(self.k_norm(k_TKH), *rotation)
         out: Tensor = self.out(attend(layer, q_TNH, k_TKH, v_TKH).flatten(1))
         return out
 
@@ -87,9 +97,9 @@ class SwiGLU(nn.Module):
 class Block(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.attention_norm = RMSNorm(config.width)
         self.attention = Attention(config)
-        self.mlp_norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.mlp_norm = RMSNorm(config.width)
         self.mlp = SwiGLU(config.width, config.hidden)
         self.dropout = nn.Dropout(config.dropout)
 
@@ -111,7 +121,7 @@ class VisualHead(nn.Module):
         self.radices = radices
         self.logits_of = nn.ModuleList(nn.Linear(width, radix, bias=False) for radix in radices)
         self.known = nn.ModuleList(nn.Embedding(radix, width) for radix in radices[:-1])
-        self.norms = nn.ModuleList(nn.RMSNorm(width, eps=1e-6) for _ in radices[:-1])
+        self.norms = nn.ModuleList(RMSNorm(width) for _ in radices[:-1])
         self.mixers = nn.ModuleList(SwiGLU(width, width) for _ in radices[:-1])
 
     def digits(self, codes: Tensor) -> list[Tensor]:
@@ -161,7 +171,7 @@ class Transformer(nn.Module):
         self.codes = nn.ModuleList(nn.Embedding(radix, config.width) for radix in vocabulary.visual)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.norm = RMSNorm(config.width)
         self.visual = VisualHead(config.width, vocabulary.visual)
         self._initialise()
 
