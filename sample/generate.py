@@ -1,4 +1,4 @@
-"""Sample videos from a model: a prompt in, and maybe an image or the start of a video; mp4, gif, webp or png out."""
+"""Sample videos from a prompt, and maybe an image or the start of a video; mp4, gif, webp or png."""
 
 import json as json_module
 import time
@@ -56,7 +56,7 @@ def main(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
-    """Sample videos from a model: a prompt in, and maybe an image or the start of a video; mp4, gif, webp or png out.
+    """Sample videos from a prompt, and maybe an image or the start of a video; mp4, gif, webp or png.
 
     Several clips are named after --out (x-0.mp4, x-1.mp4, ...), or, if --out is a folder, after their prompts. Beside
     each lies a .json that says how it was made; a clip that is there and was made just so is not made again. A request

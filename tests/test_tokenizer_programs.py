@@ -277,6 +277,11 @@ def test_two_processes_and_a_restart_give_the_same_shards(
     assert kept.stat().st_mtime_ns == stamp, "a finished shard was made again"
     assert lost.read_bytes() == (tmp_path / "one" / lost.name).read_bytes()
 
+    other = shards(tmp_path / "other", [moving_square(seed) for seed in (*range(8), 20, 21, 22, 23)])
+    encode(program, other, trained / "tokenizer", out)
+    assert kept.stat().st_mtime_ns == stamp
+    assert (out / "raw-00000-00002.tar").read_bytes() != (tmp_path / "one/raw-00000-00002.tar").read_bytes()
+
 
 def test_tokens_of_another_tokenizer_are_not_mixed(trained: Path, tmp_path: Path, program: Program, raw: Path) -> None:
     encode(program, raw, trained / "tokenizer", tmp_path / "tokens")

@@ -1,4 +1,4 @@
-"""Turn raw shards into token shards with a video tokenizer; resumes, and shares the work among processes."""
+"""Turn raw shards into token shards with a video tokenizer; resumes, and can be shared out."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Show a run of the whole chain on one HTML page: what ran, curves, reconstructions, samples beside real clips."""
+"""Show a run of the whole chain on one HTML page: what ran, curves, samples beside real clips."""
 
 import json as json_module
 import re
@@ -23,7 +23,7 @@ def main(
     out: Annotated[Path | None, typer.Option(help="The page to write; by itself index.html in the run folder.")] = None,
     json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
-    """Show a run of the whole chain on one HTML page: what ran, curves, reconstructions, samples beside real clips.
+    """Show a run of the whole chain on one HTML page: what ran, curves, samples beside real clips.
 
     The page holds its pictures and videos itself, and can be mailed.
 

@@ -61,6 +61,16 @@ def test_bigram_probabilities_sum_to_one_after_every_code() -> None:
         assert total == pytest.approx(1)
 
 
+def test_bigram_bits_by_hand() -> None:
+    """Of 0 follow 1, 1 and 2: n = 3, d = 2. Frequencies of 0, 1, 2: 3/6, 2/6, 1/6, smoothed with 3 times 1/4 over 9."""
+    train = CodeStatistics(4)
+    for code in (1, 1, 2):
+        train.update(np.array([[[0, code]]]))
+    first, second = (3 + 3 / 4) / 9, (2 + 2 * (2 + 3 / 4) / 9) / (3 + 2)
+    expected = -(math.log2(first) + math.log2(second)) / 2
+    assert train.bigram_bits(statistics(np.array([[[0, 1]]]), 4)) == pytest.approx(expected)
+
+
 def test_bigrams_find_what_frequencies_cannot() -> None:
     """Codes that count upwards: uniform frequencies, yet each is certain from the one before."""
     rng = np.random.default_rng(0)

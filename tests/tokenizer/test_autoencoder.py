@@ -113,10 +113,10 @@ def test_what_is_remembered_does_not_grow() -> None:
     past: Past = {}
     sizes = []
     model.encode(clip(1), past)
-    for _ in range(3):
-        model.encode(clip(8), past)
+    for frames in (4, 40):
+        model.encode(clip(frames), past)
         sizes.append(sum(tensor.untyped_storage().nbytes() for tensor in past.values()))
-    assert sizes[0] == sizes[1] == sizes[2] > 0
+    assert sizes[0] == sizes[1] > 0
 
 
 def test_causal_convolution_equals_conv3d() -> None:
