@@ -21,8 +21,8 @@ from vpoet.sequence.document import KINDS
 from vpoet.sequence.vocabulary import Vocabulary, grouped
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer
-from vpoet.training import checkpoint
-from vpoet.training.engine import DTYPES, Engine, engine
+from vpoet.training import checkpoint, engines
+from vpoet.training.engine import DTYPES, Engine
 from vpoet.training.loss import PackLoss, PackTensors, counts, losses
 from vpoet.training.meter import Meter, matmul_peak
 from vpoet.training.optim import learning_rate
@@ -60,7 +60,7 @@ def main(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = DTYPES[cfg.engine.dtype]
     module = PackLoss(transformer, backend(cfg.attention, device, dtype))
-    trainer = engine(module, cfg.engine, cfg.optimizer, cfg.packs_per_process)
+    trainer = engines.start(module, cfg.engine, cfg.optimizer, cfg.packs_per_process)
     hashes = {"text": text.hash, "video": video.hash, "vocabulary": vocabulary.hash}
 
     start, lanes = begin(run, trainer, hashes, resume)

@@ -7,8 +7,9 @@ from torch import nn
 
 from vpoet.errors import CheckpointError, HashMismatch
 from vpoet.training import checkpoint
-from vpoet.training.engine import EngineConfig, TorchEngine
+from vpoet.training.engine import EngineConfig
 from vpoet.training.optim import OptimizerConfig
+from vpoet.training.torch_engine import TorchEngine
 
 HASHES = {"text": "a", "video": "b", "vocabulary": "c"}
 

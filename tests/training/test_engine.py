@@ -5,8 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from vpoet.errors import ConfigError
-from vpoet.training.engine import EngineConfig, TorchEngine, engine
+from vpoet.training import engines
+from vpoet.training.engine import EngineConfig
 from vpoet.training.optim import OptimizerConfig, parameter_groups
+from vpoet.training.torch_engine import TorchEngine
 
 
 class Summed(nn.Sequential):
@@ -69,7 +71,7 @@ def test_bf16_computes_in_bf16_and_keeps_weights_in_fp32() -> None:
 
 def test_a_process_without_a_launcher_gets_the_torch_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RANK", raising=False)
-    assert isinstance(engine(nn.Linear(2, 2), EngineConfig(), OptimizerConfig(), lambda world: 1), TorchEngine)
+    assert isinstance(engines.start(nn.Linear(2, 2), EngineConfig(), OptimizerConfig(), lambda world: 1), TorchEngine)
 
 
 @pytest.mark.parametrize(

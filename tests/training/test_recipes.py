@@ -11,9 +11,9 @@ from vpoet.data.token_stream import PackStream, Source
 from vpoet.nn.attention import backend
 from vpoet.nn.transformer import Transformer
 from vpoet.sequence.vocabulary import Vocabulary, grouped
-from vpoet.training.engine import TorchEngine
 from vpoet.training.loss import PackLoss, PackTensors
 from vpoet.training.recipe import PretrainConfig
+from vpoet.training.torch_engine import TorchEngine
 
 RECIPES = sorted(Path(__file__).parents[2].glob("train/configs/*.yaml"))
 
