@@ -56,7 +56,7 @@ for side in train heldout; do
 done
 
 stage pretrain "train the transformer in two processes, with DeepSpeed" "$run/pretrain" \
-  env OMP_NUM_THREADS=1 deepspeed --quiet --num_accelerators 2 train/pretrain.py train/configs/demo.yaml --resume \
+  deepspeed --quiet --num_accelerators 2 train/pretrain.py train/configs/demo.yaml --resume \
   "run=$run/pretrain" "text=$run/text.model" "video=$run/video/tokenizer" \
   "data.sources=[{path: $run/tokens/train}]" "heldout=[{path: $run/tokens/heldout}]"
 

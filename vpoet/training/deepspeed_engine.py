@@ -111,6 +111,10 @@ def _start() -> None:
             "DeepSpeed compiles a communication op on machines without a GPU, with a C++ compiler (apt install g++); "
             "one process trains without it: python train/pretrain.py ... engine.name=torch"
         )
+    if not on_cuda and "OMP_NUM_THREADS" not in os.environ:
+        # processes that each use every core wait for each other: many times slower than a fair share
+        here = int(os.environ.get("LOCAL_SIZE") or os.environ.get("LOCAL_WORLD_SIZE") or 1)
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // here))
     deepspeed.init_distributed(dist_backend="nccl" if on_cuda else "gloo", verbose=False)
 
 
