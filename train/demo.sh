@@ -8,6 +8,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# One thread a process: threads that wait for a core that something else holds cost more than they bring.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+
 run=${1:-runs/demo}
 mkdir -p "$run"
 touch "$run/stages.jsonl"
@@ -39,7 +42,7 @@ stage() {
 }
 
 stage world "make clips of the platformer world, with captions and actions" "$run/raw" \
-  vpoet ingest world:platformer --clips 2000 --holdout 0.1 --workers 2 --out "$run/raw"
+  vpoet ingest world:platformer --clips 3000 --holdout 0.07 --workers 2 --out "$run/raw"
 
 stage train-text "learn text pieces from the captions" "$run/text.model" \
   vpoet train-text "$run/raw/train" --out "$run/text.model" --size 512
