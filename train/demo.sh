@@ -69,7 +69,7 @@ stage export "gather what sampling needs in one folder" "$run/bundle" \
 mkdir -p "$run/samples"
 printf '%s\n' "${prompts[@]}" > "$run/samples/prompts.txt"
 stage sample "sample a clip for each of four prompts" "$run/samples" \
-  vpoet sample --model "$run/bundle" "${prompts[@]/#/--prompt=}" --seed 0 --cfg 2 --out "$run/samples/sample.mp4" \
+  vpoet sample --model "$run/bundle" "${prompts[@]/#/--prompt=}" --seed 0 --cfg 2.5 --temperature 0.85 --out "$run/samples/sample.mp4" \
   --sheet "$run/samples/sheet.png"
 
 vpoet report "$run" --out "$run/index.html"
