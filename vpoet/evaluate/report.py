@@ -67,7 +67,7 @@ def _figure(picture: Picture) -> str:
         raise DataError(f"{picture.path}: picture not readable: {error.strerror}") from None
     words = html.escape(picture.caption, quote=True)
     media = (
-        f'<video src="{source}" aria-label="{words}" autoplay loop muted playsinline controls></video>'
+        f'<video src="{source}" aria-label="{words}" autoplay loop muted playsinline></video>'
         if suffix in VIDEO
         else f'<img src="{source}" alt="{words}">'
     )
@@ -95,7 +95,8 @@ PAGE = """<!doctype html>
   figure { margin: 0; max-width: 100%; flex: 0 1 auto; }
   img, video { display: block; max-width: 100%; min-width: 8rem; border-radius: 6px; background: #fff;
                image-rendering: pixelated; }
-  video { width: 12rem; }
+  video { width: 14rem; }
+  video + figcaption { max-width: 14rem; }
   figcaption { font-size: .85rem; color: var(--soft); margin-top: .3rem; max-width: 60rem; }
   .wide { overflow-x: auto; }
   table { border-collapse: collapse; font-size: .88rem; margin: .5rem 0; }
