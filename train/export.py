@@ -64,7 +64,7 @@ def card(run: Path, folder: Path, transformer: Transformer) -> str:
     """The bundle's card: where it comes from."""
     recipe = (run / "resolved.yaml").read_text()
     return (
-        f"# {run.name}\n\nA vpoet bundle of {transformer.parameter_count() / 1e6:.2f}M parameters, "
+        f"# {run.name}\n\nA vpoet bundle of {transformer.parameter_count / 1e6:.2f}M parameters, "
         f"from checkpoint {folder.name}.\n\nTrained with this recipe (`vpoet pretrain`):\n\n```yaml\n{recipe}```\n"
     )
 

@@ -75,7 +75,7 @@ def main(
     if trainer.rank == 0:
         config.save(cfg, run / "resolved.yaml")
         console.print(
-            f"{transformer.parameter_count() / 1e6:.1f}M parameters, {trainer.world} processes, {cfg.engine.dtype}, "
+            f"{transformer.parameter_count / 1e6:.1f}M parameters, {trainer.world} processes, {cfg.engine.dtype}, "
             f"{cfg.batch} packs of {cfg.data.length} tokens a step; run folder {run}"
         )
     peak = float(trainer.total(torch.tensor(matmul_peak(device, dtype))))
@@ -89,6 +89,7 @@ def main(
         signal.signal(number, lambda received, _: stop.update(signal=received))
 
     last: dict[str, float] = {}
+    stopping = 0.0
     for step in range(start, cfg.steps):
         began = time.perf_counter()
         packs = next(stream)
@@ -132,16 +133,17 @@ def main(
 
     stream.close()
     tracker.close()
+    received = stop["signal"] or (signal.SIGTERM if stopping else 0)  # or another process's
     if trainer.rank == 0:
         for problem, count in stream.problems.counts.items():
             console.print(f"skipped: {count} x {problem}")
-        if stop["signal"]:
-            console.print(f"stopped by {signal.Signals(stop['signal']).name} and saved; go on with --resume")
+        if received:
+            console.print(f"stopped by {signal.Signals(received).name} and saved; go on with --resume")
         else:
             console.print(f"done: {run}; next: vpoet export {run} --out BUNDLE")
-        cli.finish({"run": str(run), "step": cfg.steps if not stop["signal"] else done} | last, as_json)
-    if stop["signal"]:
-        sys.exit(STOPPED[signal.Signals(stop["signal"])])
+        cli.finish({"run": str(run), "step": done if received else cfg.steps} | last, as_json)
+    if received:
+        sys.exit(STOPPED[signal.Signals(received)])
 
 
 def begin(run: Path, trainer: Engine, hashes: dict[str, str], resume: bool) -> tuple[int, dict[str, Any] | None]:

@@ -283,7 +283,7 @@ def _vocabulary(vocabulary: Vocabulary) -> Facts:
 
 def _transformer(transformer: Transformer, length: int) -> Facts:
     """Counts; the FLOPs are those of one document as long as a pack with only visual targets, forward and backward."""
-    parameters = transformer.parameter_count()
+    parameters = transformer.parameter_count
     return {
         "parameters": parameters,
         "of these in blocks": sum(parameter.numel() for parameter in transformer.blocks.parameters()),

@@ -174,6 +174,11 @@ class Transformer(nn.Module):
         self.norm = RMSNorm(config.width)
         self.visual = VisualHead(config.width, vocabulary.visual)
         self._initialise()
+        # counted now: an engine that shards the weights leaves each process with pieces
+        self.parameter_count = sum(p.numel() for p in self.parameters())
+        self._block_weights = sum(p.numel() for p in self.blocks.parameters() if p.dim() == 2)
+        heads = (p for name, p in self.visual.named_parameters() if not name.startswith("known"))
+        self._head_weights = sum(p.numel() for p in heads if p.dim() == 2)
 
     @torch.no_grad()
     def _initialise(self) -> None:
@@ -211,17 +216,10 @@ class Transformer(nn.Module):
         choice_M = torch.where(ids_M == close, 0, ids_M - first + 1)
         return F.cross_entropy(F.linear(h_MD, rows).float(), choice_M, reduction="none")
 
-    def parameter_count(self) -> int:
-        return sum(p.numel() for p in self.parameters())
-
     def flops(self, visibility: Visibility, visual_targets: int) -> float:
         """Floating-point operations of one forward and backward pass over a pack: 6 for each weight of a matrix product
         and token (PaLM, appendix B), and the attention that the mask really allows."""
-        matrices = [p.numel() for p in self.blocks.parameters() if p.dim() == 2]
-        head = [
-            p.numel() for name, p in self.visual.named_parameters() if p.dim() == 2 and not name.startswith("known")
-        ]
         documents = zip(visibility.lengths, visibility.prefixes, strict=True)
         pairs = sum(n * (n + 1) / 2 + p * (p - 1) / 2 for n, p in documents)
         attention = 12 * self.config.depth * self.config.width * pairs
-        return 6 * sum(matrices) * sum(visibility.lengths) + 6 * sum(head) * visual_targets + attention
+        return 6 * self._block_weights * sum(visibility.lengths) + 6 * self._head_weights * visual_targets + attention
