@@ -33,7 +33,7 @@ class LossConfig:
     l1: float = 0.5
     """Mean absolute difference."""
     l2: float = 10.0
-    """Mean squared difference. It finds small objects sooner than l1, and puts more of the codebook to use."""
+    """Mean squared difference: what PSNR measures."""
     edges: float = 0.05
     """Mean absolute difference of the videos' gradients in time and space, over three scales: keeps contours."""
     motion: float = 0.0
@@ -45,8 +45,7 @@ class TokenizerOptimizerConfig(OptimizerConfig):
     """Muon for the matrices inside the network, AdamW for all else; one warm-up and cosine decay for both.
 
     Muon (Jordan et al., 2024; the scale of Liu et al., arXiv:2502.16982) moves a matrix by the orthogonalised average
-    of its gradients. Measured on robot clips after 300 steps: 20.3 dB with 1,400 codes in use, by AdamW alone 18.6 dB
-    with 150; 900 steps of AdamW on half the batch reached 19.2 dB.
+    of its gradients.
     """
 
     lr: float = 3e-3
