@@ -1,6 +1,8 @@
 """Show what a video tokenizer keeps: a video and its reconstruction, side by side, with scores."""
 
 import math
+from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated
 
@@ -9,10 +11,11 @@ import typer
 from rich.console import Console
 
 from vpoet import cli
-from vpoet.data.video import Video
+from vpoet.data.video import Frames, Video, encode_mp4, resize_frame, stream_frames
 from vpoet.errors import DataError
-from vpoet.evaluate.pixels import psnr, ssim
-from vpoet.tokenizer.video import VideoTokenizer
+from vpoet.evaluate.pixels import WINDOW, psnr, ssim
+from vpoet.evaluate.reconstruction import reconstruct_stream
+from vpoet.tokenizer.video import Codes, VideoTokenizer
 
 console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
 
@@ -25,6 +28,7 @@ def main(
     width: Annotated[int | None, typer.Option(help="Scale to this width first. [default: the file's]")] = None,
     fps: Annotated[float | None, typer.Option(help="Resample to this frame rate first. [default: the file's]")] = None,
     start: Annotated[float, typer.Option(help="Seconds to skip at the beginning.")] = 0.0,
+    pad: Annotated[bool, typer.Option("--pad", help="Fill up to whole cells, and cut off again, instead.")] = False,
     max_frames: Annotated[int | None, typer.Option(help="Frames to take at most. [default: all]", min=1)] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
@@ -32,7 +36,8 @@ def main(
     """Send a video through the tokenizer and back, and write original | reconstruction side by side.
 
     A size that the tokenizer can't take is cut to the next smaller one it can: in time at the end, in space around the
-    centre. A tokenizer does best at the size and frame rate it was trained on.
+    centre. A tokenizer does best at the size and frame rate it was trained on. A .mp4 is made chunk by chunk, so that
+    a film of any length needs no more memory than a short one.
 
     Example:
 
@@ -40,41 +45,61 @@ def main(
     """
     nested = tokenizer / "video_tokenizer"
     coder = VideoTokenizer.load(nested if nested.is_dir() else tokenizer).to(device)
-    original = Video.read(video, fps=fps, start=start, max_frames=max_frames)
-    r, s, _ = coder.stride
-    wanted = (height or original.height) // s * s, (width or original.width) // s * s
-    if not all(wanted):
+    rate, frames = stream_frames(video, fps=fps, start=start)
+    first = next(frames, None)
+    if first is None:
+        raise DataError(f"{video}: no frames{f' after {start} s' if start else ''}")
+    s = coder.stride[1]
+    size = height or first.shape[0], width or first.shape[1]
+    size = size if pad else (size[0] // s * s, size[1] // s * s)
+    if not all(size):
         raise DataError(
-            f"{video}: a side is shorter than a cell of {s} pixels; give --height and --width of {s} or more"
+            f"{video}: a side is shorter than a cell of {s} pixels; give --pad, or --height and --width of {s} or more"
         )
-    original = original.resize(*wanted)
-    frames = original.frames[: 1 + (len(original) - 1) // r * r]
+    resized = (resize_frame(frame, *size) for frame in islice(chain([first], frames), max_frames))
+    tally = {"frames": 0.0, "psnr": 0.0, "ssim": 0.0, "codes": 0.0}
+    used: set[int] = set()
+    pairs = side_by_side(reconstruct_stream(coder, resized, pad=pad), tally, used)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".mp4":
+        encode_mp4(out, pairs, rate)
+    else:
+        Video(np.stack(list(pairs)), rate).write(out)
 
-    codes = coder.encode(frames)
-    drawn = coder.decode(codes)
-    Video(np.concatenate([frames, drawn], axis=2), original.fps).write(out)
-
-    bits = codes.size * math.log2(coder.codebook_size)
-    t, h, w = codes.shape
+    count = int(tally["frames"])
+    h, w = (-(-side // s) for side in size)
     result = {
         "out": out,
-        "psnr": psnr(frames, drawn),
-        "ssim": ssim(frames, drawn) if min(wanted) >= 11 else math.nan,
-        "bits_per_pixel": bits / (len(frames) * wanted[0] * wanted[1]),
-        "frames": len(frames),
-        "height": wanted[0],
-        "width": wanted[1],
-        "fps": original.fps,
-        "grid": [t, h, w],
-        "codes_used": len(np.unique(codes)),
+        "psnr": tally["psnr"] / count,
+        "ssim": tally["ssim"] / count,
+        "bits_per_pixel": tally["codes"] * math.log2(coder.codebook_size) / (count * size[0] * size[1]),
+        "frames": count,
+        "height": size[0],
+        "width": size[1],
+        "fps": rate,
+        "grid": [round(tally["codes"] / (h * w)), h, w],
+        "codes_used": len(used),
         "tokenizer": coder.hash,
     }
     console.print(
-        f"{len(frames)} frames of {wanted[0]}x{wanted[1]} as {t}x{h}x{w} codes: PSNR {result['psnr']:.2f} dB, "
-        f"SSIM {result['ssim']:.4f}, {result['bits_per_pixel']:.4f} bits a pixel"
+        f"{count} frames of {size[0]}x{size[1]} as {'x'.join(map(str, result['grid']))} codes: "
+        f"PSNR {result['psnr']:.2f} dB, SSIM {result['ssim']:.4f}, {result['bits_per_pixel']:.4f} bits a pixel"
     )
     console.print(f"{out}: original | reconstruction")
     cli.finish(result, as_json)
+
+
+def side_by_side(
+    pieces: Iterator[tuple[Frames, Frames, Codes]], tally: dict[str, float], used: set[int]
+) -> Iterator[Frames]:
+    """Frames of both, original on the left; adds to the sums over frames, and to the codes that were used."""
+    for original, drawn, codes in pieces:
+        tally["frames"] += len(original)
+        tally["psnr"] += len(original) * psnr(original, drawn)
+        tally["ssim"] += len(original) * (ssim(original, drawn) if min(original.shape[1:3]) >= WINDOW else math.nan)
+        tally["codes"] += codes.size
+        used.update(codes.ravel().tolist())
+        yield from np.concatenate([original, drawn], axis=2)
 
 
 if __name__ == "__main__":

@@ -20,12 +20,15 @@ from vpoet.generate import bundle
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.sequence.vocabulary import Vocabulary, grouped
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
+from vpoet.tokenizer.quantiser import QuantiserConfig
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training.recipe import PretrainConfig
 
 MODEL = TransformerConfig(width=16, depth=1, heads=2, kv_heads=1, hidden=24, visual_groups=2)
-AUTOENCODER = AutoencoderConfig(levels=[4, 3], widths=[4, 4, 4], encoder_blocks=[0, 0, 1], decoder_blocks=[0, 0, 1])
+AUTOENCODER = AutoencoderConfig(
+    quantiser=QuantiserConfig(levels=[4, 3]), widths=[4, 4, 4], encoder_blocks=[0, 0, 1], decoder_blocks=[0, 0, 1]
+)
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ def test_video_tokenizer_and_its_configs_are_counted(things: Things, tmp_path: P
     recipe = describe(tmp_path / "recipe.yaml")
     assert recipe["is"] == "video tokenizer recipe"
     assert recipe["codes of a clip"] == "24 = 3x4x2"
-    assert recipe["bits a pixel"] == pytest.approx(24 * np.log2(1000) / (9 * 32 * 16))
+    assert recipe["bits a pixel"] == pytest.approx(24 * np.log2(64000) / (9 * 32 * 16))
     assert recipe["clips in all"] == 15
 
 

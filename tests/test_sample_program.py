@@ -20,6 +20,7 @@ from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.sequence.tasks import TABLE
 from vpoet.sequence.vocabulary import Vocabulary, grouped
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
+from vpoet.tokenizer.quantiser import QuantiserConfig
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer
 
@@ -30,7 +31,12 @@ Done = subprocess.CompletedProcess[str]
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sample")
     torch.manual_seed(0)
-    small = AutoencoderConfig(widths=[8, 8, 8], encoder_blocks=[0, 0, 1], decoder_blocks=[0, 0, 1], levels=[4, 3, 3])
+    small = AutoencoderConfig(
+        widths=[8, 8, 8],
+        encoder_blocks=[0, 0, 1],
+        decoder_blocks=[0, 0, 1],
+        quantiser=QuantiserConfig(levels=[4, 3, 3]),
+    )
     video = VideoTokenizer(Autoencoder(small))
     text = TextTokenizer.train(["a robot walks right on grass", "a hero jumps on sand"], folder / "text.model", 300)
     sizes = TransformerConfig(width=32, depth=1, heads=2, kv_heads=1, hidden=48)

@@ -23,7 +23,9 @@ from vpoet.training.video_tokenizer import TokenizerTraining, VideoTokenizerReci
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "tokenizers/configs").glob("*.yaml"))
-TINY_MODEL = "model={widths: [8, 12, 16], encoder_blocks: [0, 1, 0], decoder_blocks: [1, 0, 1], levels: [5, 5, 5]}"
+TINY_MODEL = (
+    "model={widths: [8, 12, 16], encoder_blocks: [0, 1, 0], decoder_blocks: [1, 0, 1], quantiser: {levels: [5, 5, 5]}}"
+)
 Program = Callable[..., tuple[int, str, str]]
 
 
@@ -310,11 +312,46 @@ def test_evaluation_states_scores_and_protocol(trained: Path, tmp_path: Path, pr
         "fps": [8.0],
         "colour": "RGB, uint8, full range 0 to 255",
         "averaging": "frames, then clips",
+        "off_the_grid": "left out",
     }
     assert 3 < result["psnr"] < 60
+    assert result["flicker"] > 0
+    assert 0 < result["bits_per_pixel_entropy_coded"] < result["bits_per_pixel"]
     assert result["bits_per_pixel"] == pytest.approx(2 * 2 * 2 * np.log2(125) / (5 * 16 * 16))
     assert result["bigram_bits"] > 0
     assert sheet.is_file()
+
+
+def test_evaluation_beside_codecs_and_another_tokenizer(trained: Path, tmp_path: Path, program: Program) -> None:
+    clips = [moving_square(seed, size=64) for seed in range(2)] + [moving_square(2, frames=4, size=66)]
+    raw = shards(tmp_path / "raw", clips)
+    other = VideoTokenizer.load(trained / "tokenizer")
+    other.model.decoder.stem.bias.data += 1
+    VideoTokenizer(other.model).save(tmp_path / "other")
+    plot = tmp_path / "plots" / "rates.png"
+    arguments = [trained / "tokenizer", raw, "--also", tmp_path / "other", "--plot", plot, "--json"]
+    status, out, err = program("tokenizers/evaluate_tokenizer.py", *arguments)
+    assert status == 0, err
+    assert "1 4 frames of 66x66 do not fit" in err
+    result = json.loads(out.splitlines()[-1])
+    assert result["protocol"]["clips"] == 2
+    assert set(result["codecs"]) == {"H.264 medium", "H.264 veryslow tune=psnr", "H.265 medium"}
+    assert result["codecs_at_same_bits_per_pixel"].keys() == result["codecs"].keys()
+    assert len(result["codecs"]["H.264 medium"]) > 4
+    (also,) = result["also"]
+    assert (also["folder"], also["tokenizer"]) == (str(tmp_path / "other"), VideoTokenizer(other.model).hash)
+    assert also["bits_per_pixel"] == result["bits_per_pixel"]
+    assert also["psnr"] != result["psnr"]
+    assert plot.is_file()
+
+    status, out, err = program("tokenizers/evaluate_tokenizer.py", *arguments[:2], "--pad", "--perceptual", "--json")
+    assert status == 0, err
+    padded = json.loads(out.splitlines()[-1])
+    assert padded["protocol"]["clips"] == 3
+    assert padded["protocol"]["off_the_grid"].startswith("padded")
+    assert "not LPIPS" in padded["protocol"]["perceptual_distance"]
+    assert 0 < padded["perceptual_distance"] < 4
+    assert "codecs" not in padded
 
 
 def test_reconstruct_writes_both_side_by_side(trained: Path, tmp_path: Path, program: Program) -> None:
@@ -326,6 +363,11 @@ def test_reconstruct_writes_both_side_by_side(trained: Path, tmp_path: Path, pro
     result = json.loads(stdout.splitlines()[-1])
     assert (result["frames"], result["height"], result["width"], result["grid"]) == (5, 16, 16, [2, 2, 2])
     assert Video.read(out).frames.shape == (5, 16, 32, 3)
+    status, stdout, err = program("sample/reconstruct.py", *command, "--pad")
+    assert status == 0, err
+    result = json.loads(stdout.splitlines()[-1])
+    assert (result["frames"], result["height"], result["width"], result["grid"]) == (7, 20, 20, [3, 3, 3])
+    assert Video.read(out).frames.shape == (7, 20, 40, 3)
     status, _, err = program("sample/reconstruct.py", *command, "--height", 4)
     assert status == 2
     assert "8 pixels" in err

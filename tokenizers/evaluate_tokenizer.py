@@ -1,4 +1,4 @@
-"""Score a video tokenizer on raw shards: PSNR, SSIM, use of the codebook, bits a pixel."""
+"""Score a video tokenizer on raw shards: PSNR, SSIM, use of the codebook, bits a pixel; beside H.264."""
 
 import math
 from collections.abc import Iterator
@@ -6,7 +6,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import track
@@ -15,9 +14,11 @@ from vpoet import cli
 from vpoet.data.shards import Manifest, Problems, read_shard
 from vpoet.data.video import Video
 from vpoet.errors import DataError
+from vpoet.evaluate.codecs import CODECS, CRFS, RateDistortion, plot_rates
 from vpoet.evaluate.codes import CodeStatistics
 from vpoet.evaluate.pictures import contact_sheet
-from vpoet.evaluate.pixels import psnr, ssim
+from vpoet.evaluate.reconstruction import ERROR_GAIN, ReconstructionScores, absolute_error, peers
+from vpoet.nn.features import EfficientNetLite0
 from vpoet.tokenizer.video import VideoTokenizer
 
 SHEET_CLIPS = 6
@@ -27,91 +28,144 @@ console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
 def main(
     tokenizer: Annotated[Path, typer.Argument(help="Video tokenizer's folder.")],
     raw: Annotated[list[Path], typer.Argument(help="Folders of raw shards it was not trained on.")],
+    also: Annotated[list[Path] | None, typer.Option(help="Another tokenizer, for the same clips. Repeatable.")] = None,
     clips: Annotated[int | None, typer.Option(help="Score so many clips at most. [default: all]", min=1)] = None,
+    pad: Annotated[
+        bool,
+        typer.Option("--pad", help="Pad clips that do not fit a tokenizer, and crop back; else they are left out."),
+    ] = False,
+    perceptual: Annotated[
+        bool,
+        typer.Option("--perceptual", help="Distance in a trained network's features: pip install vpoet[perceptual]."),
+    ] = False,
+    codecs: Annotated[bool, typer.Option("--codecs", help="Code the same clips as H.264 and H.265.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="A picture to write: PSNR over bits a pixel. Takes --codecs along.")
+    ] = None,
     bigrams: Annotated[
         list[Path] | None, typer.Option(help="Raw shards for a bigram model, whose bits a code on RAW are then told.")
     ] = None,
-    sheet: Annotated[Path | None, typer.Option(help="A picture to write: originals and reconstructions.")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="A picture to write: originals, reconstructions, errors.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
     """Score a video tokenizer on raw shards.
 
-    PSNR and SSIM are means over frames, then over clips, of uint8 RGB at the shards' own size. They depend on size,
-    frame rate and clip length as much as on the tokenizer: compare only under one protocol, which the output states.
+    All scores are means over frames, then over clips, of uint8 RGB at the shards' own size. They depend on size, frame
+    rate and clip length as much as on the tokenizer: compare only under one protocol, which the output states. With
+    --also, a clip that one tokenizer cannot take is left out for all.
+
+    Bits a pixel are told twice: as the codes come, log2(codebook) each, and after an ideal entropy coder. H.264 and
+    H.265 are scored at the former. Flicker is the mean difference, of 255, between the changes from frame to frame in
+    the reconstruction and in the original.
 
     Example:
 
         vpoet evaluate-tokenizer runs/video/tokenizer runs/raw/heldout --sheet runs/reconstructions.png
+
+        vpoet evaluate-tokenizer runs/a/tokenizer runs/raw/heldout --also runs/b/tokenizer --plot runs/rates.png
     """
-    coder = VideoTokenizer.load(tokenizer).to(device)
+    folders = [tokenizer, *(also or [])]
+    features = EfficientNetLite0().to(device) if perceptual else None
+    coders = [VideoTokenizer.load(folder).to(device) for folder in folders]
+    scored = [ReconstructionScores(coder, pad=pad, features=features) for coder in coders]
+    curves = [RateDistortion(codec) for codec in CODECS] if codecs or plot else []
     problems = Problems()
-    statistics = CodeStatistics(coder.codebook_size)
-    scores: list[tuple[float, float]] = []
     sizes: set[tuple[int, int, int, float]] = set()
-    pixels = 0
     rows = []
     total = min(count(raw), clips or math.inf)
     for name, video in track(islice(videos(raw, problems), clips), "clips", total=int(total), console=console):
         try:
-            codes = coder.encode(np.asarray(video))
+            for scores in scored:
+                scores.check(video.frames)
         except DataError as error:
             problems.add(str(error), name)
             continue
-        drawn = coder.decode(codes)
-        statistics.update(codes)
-        scores.append((psnr(video.frames, drawn), ssim(video.frames, drawn)))
+        drawn, *_ = [scores.add(video.frames) for scores in scored]
+        for curve in curves:
+            curve.add(video.frames, video.fps)
         sizes.add((len(video), video.height, video.width, video.fps))
-        pixels += len(video) * video.height * video.width
-        if len(rows) < 2 * SHEET_CLIPS:
-            rows += [(name, video.frames), (f"{scores[-1][0]:.1f} dB, SSIM {scores[-1][1]:.3f}", drawn)]
-    if problems.total:
-        console.print(f"left out: {problems}")
-    if not scores:
+        if len(rows) < 3 * SHEET_CLIPS:
+            dB, similarity = scored[0].scores[-1]
+            error_row = (f"absolute error x{ERROR_GAIN}", absolute_error(video.frames, drawn))
+            rows += [(name, video.frames), (f"{dB:.1f} dB, SSIM {similarity:.3f}", drawn), error_row]
+    if not scored[0].scores:
         raise DataError(f"{', '.join(map(str, raw))}: no clip could be scored: {problems or 'the shards are empty'}")
 
-    values = np.array(scores)
-    result = {
-        "tokenizer": coder.hash,
-        "stride": list(coder.stride),
-        "levels": list(coder.levels),
-        "psnr": values[:, 0].mean(),
-        "psnr_standard_error": values[:, 0].std() / math.sqrt(len(values)),
-        "ssim": values[:, 1].mean(),
-        "bits_per_pixel": statistics.total * math.log2(coder.codebook_size) / pixels,
-        "codebook": coder.codebook_size,
-        "codes_used": statistics.used,
-        "codebook_usage": statistics.usage,
-        "codebook_usage_of_uniform_codes": statistics.uniform_usage,
-        "entropy_bits": statistics.entropy,
-        "perplexity": statistics.perplexity,
-        "protocol": {
-            "data": [str(folder) for folder in raw],
-            "clips": len(scores),
-            "frames": sorted({size[0] for size in sizes}),
-            "height": sorted({size[1] for size in sizes}),
-            "width": sorted({size[2] for size in sizes}),
-            "fps": sorted({size[3] for size in sizes}),
-            "colour": "RGB, uint8, full range 0 to 255",
-            "averaging": "frames, then clips",
-        },
-    }
-    if bigrams:
-        model = CodeStatistics(coder.codebook_size)
-        for _, video in track(videos(bigrams, problems), "bigrams", total=count(bigrams), console=console):
-            model.update(coder.encode(np.asarray(video)))
-        result["bigram_bits"] = model.bigram_bits(statistics)
+    results = [scores.result() for scores in scored]
+    for scores, values in zip(scored, results, strict=True):
+        if bigrams:
+            values["bigram_bits"] = bigram_model(scores, bigrams, problems).bigram_bits(scores.codes)
+        if curves:
+            values["codecs_at_same_bits_per_pixel"] = peers(curves, scores.bits_per_pixel)
+    if problems.total:
+        console.print(f"left out: {problems}")
     if sheet:
         sheet.parent.mkdir(parents=True, exist_ok=True)
         contact_sheet(rows, max_frames=9).save(sheet)
-        console.print(f"{sheet}: originals and reconstructions")
-    console.print(
-        f"{len(scores)} clips: PSNR {result['psnr']:.2f} dB, SSIM {result['ssim']:.4f}, "
-        f"{result['bits_per_pixel']:.4f} bits a pixel; {statistics.used} of {statistics.size} codes used "
-        f"(uniform ones would use {statistics.uniform_usage:.1%}), {statistics.entropy:.2f} bits a code"
-        + (f", {result['bigram_bits']:.2f} by bigrams" if bigrams else "")
-    )
+        console.print(f"{sheet}: originals, reconstructions, errors")
+    protocol = {
+        "data": [str(folder) for folder in raw],
+        "clips": len(scored[0].scores),
+        "frames": sorted({size[0] for size in sizes}),
+        "height": sorted({size[1] for size in sizes}),
+        "width": sorted({size[2] for size in sizes}),
+        "fps": sorted({size[3] for size in sizes}),
+        "colour": "RGB, uint8, full range 0 to 255",
+        "averaging": "frames, then clips",
+        "off_the_grid": "padded by edges and last frames, scored cropped" if pad else "left out",
+    }
+    if perceptual:
+        protocol["perceptual_distance"] = f"{EfficientNetLite0.NAME}, not LPIPS"
+    if curves:
+        protocol["codecs"] = "4:2:0 BT.709, one group of pictures a clip, one thread; slices alone are counted"
+    if plot:
+        points = {
+            str(folder): (values["bits_per_pixel"], values["bits_per_pixel_entropy_coded"], values["psnr"])
+            for folder, values in zip(folders, results, strict=True)
+        }
+        title = f"{protocol['clips']} clips of " + "; ".join(
+            "{}x{}x{}, {:g} fps".format(*size) for size in sorted(sizes)
+        )
+        plot_rates({curve.codec.label: curve.points for curve in curves}, points, plot, title)
+        console.print(f"{plot}: PSNR over bits a pixel")
+    for folder, values in zip(folders, results, strict=True):
+        tell(folder, values, protocol["clips"])
+    result = results[0] | {"protocol": protocol}
+    if also:
+        result["also"] = [{"folder": str(folder), **values} for folder, values in zip(also, results[1:], strict=True)]
+    if curves:
+        result["codecs"] = {curve.codec.label: [point._asdict() for point in curve.points] for curve in curves}
     cli.finish(result, as_json)
+
+
+def tell(folder: Path, values: dict, clips: int) -> None:
+    """A tokenizer's scores, and its peers', for people."""
+    flicker, distance = values["flicker"], values.get("perceptual_distance")
+    nominal, coded = values["bits_per_pixel"], values["bits_per_pixel_entropy_coded"]
+    console.print(
+        f"{folder}: {clips} clips: PSNR {values['psnr']:.2f} dB, SSIM {values['ssim']:.4f}"
+        + (f", flicker {flicker:.2f}" if flicker is not None else "")
+        + (f", {EfficientNetLite0.NAME} {distance:.4f}" if distance is not None else "")
+        + f", {nominal:.4f} bits a pixel ({coded:.4f} entropy-coded); "
+        f"{values['codes_used']} of {values['codebook']} codes used (uniform ones would use "
+        f"{values['codebook_usage_of_uniform_codes']:.1%}), {values['entropy_bits']:.2f} bits a code"
+        + (f", {values['bigram_bits']:.2f} by bigrams" if "bigram_bits" in values else "")
+    )
+    for label, peer in values.get("codecs_at_same_bits_per_pixel", {}).items():
+        scores = f"PSNR {peer['psnr']:.2f} dB, SSIM {peer['ssim']:.4f}" if peer else f"no such rate at crf {CRFS}"
+        console.print(f"  {label} at {nominal:.4f} bits a pixel: {scores}")
+
+
+def bigram_model(scores: ReconstructionScores, folders: list[Path], problems: Problems) -> CodeStatistics:
+    """The codes of other shards, counted."""
+    model = CodeStatistics(scores.coder.codebook_size)
+    for name, video in track(videos(folders, problems), "bigrams", total=count(folders), console=console):
+        try:
+            model.update(scores.encode(video.frames))
+        except DataError as error:
+            problems.add(str(error), name)
+    return model
 
 
 def count(folders: list[Path]) -> int:

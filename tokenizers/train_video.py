@@ -1,4 +1,4 @@
-"""Train a video tokenizer (causal 3D autoencoder with FSQ) on raw shards."""
+"""Train a video tokenizer (causal 3D autoencoder with FSQ, LFQ or VQ) on raw shards."""
 
 import signal
 import sys
@@ -29,6 +29,7 @@ console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
 def main(
     recipe: Annotated[Path, typer.Argument(help="YAML recipe, for instance tokenizers/configs/tiny-platformer.yaml")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, dotted: optimizer.lr=3e-4")] = None,
+    local_rank: Annotated[int, typer.Option("--local_rank", hidden=True, help="Given by the launcher.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON line at the end")] = False,
 ) -> None:
     """Train a video tokenizer on raw shards, as `vpoet ingest` makes them.
@@ -41,25 +42,36 @@ def main(
 
         vpoet train-video tokenizers/configs/tiny-platformer.yaml run=runs/tok 'data=[runs/raw]'
         vpoet train-video tokenizers/configs/droid-64.yaml 'data=[raw/train]' 'held_out=[raw/heldout]' steps=20000
+        deepspeed --num_accelerators 2 tokenizers/train_video.py tokenizers/configs/droid-64.yaml
     """
     cfg = config.load(recipe, VideoTokenizerRecipe, overrides or [])
     run = Path(cfg.run)
     shape = {"frames": cfg.frames, "height": cfg.height, "width": cfg.width}
     training = TokenizerTraining(cfg)
+    processes, leads = training.processes, training.processes.rank == 0
+    console.quiet = not leads
     VideoTokenizer(training.average).grid(**shape)
-    stream = ClipStream(cfg.data, **shape, batch=cfg.batch, seed=cfg.seed)
+    share = {"seed": cfg.seed, "augment": cfg.augment, "rank": processes.rank, "world": processes.world}
+    streams = [ClipStream(cfg.data, **shape, batch=cfg.batch // processes.world, **share)]
+    if cfg.image_batch:
+        image = shape | {"frames": 1, "batch": cfg.image_batch // processes.world}
+        streams.append(ClipStream(cfg.images or cfg.data, **image, **share))
     clips = evaluation_clips(cfg)
-    position = training.restore(run)
-    if position is not None:
-        stream.load_state_dict(position)
+    positions = training.restore(run)
+    if positions is not None:
+        for stream, position in zip(streams, positions, strict=True):
+            stream.load_state_dict(position)
         console.print(f"going on from step {training.step} of {run}")
     run.mkdir(parents=True, exist_ok=True)
-    config.save(cfg, run / "resolved.yaml")
-    tracker = Tracker(run, config=config.to_dict(cfg), project="vpoet", name=run.name, resume_step=training.step)
+    if leads:
+        config.save(cfg, run / "resolved.yaml")
+    tracker = Tracker(
+        run, config=config.to_dict(cfg), project="vpoet", name=run.name, enabled=leads, resume_step=training.step
+    )
     encoder, decoder = (count_parameters(part) / 1e6 for part in (training.model.encoder, training.model.decoder))
     console.print(
         f"encoder {encoder:.2f}M, decoder {decoder:.2f}M parameters, {training.model.quantiser.size} codes; "
-        f"{cfg.dtype} on {training.device}; run folder {run}"
+        f"{cfg.dtype} on {processes.world} x {training.device}; run folder {run}"
     )
 
     stop = {"signal": 0}
@@ -68,7 +80,8 @@ def main(
     result: dict[str, float] = {}
     began, counted = time.perf_counter(), training.step
     while training.step < cfg.steps and not stop["signal"]:
-        values = training.update(next(stream))
+        values = training.update(*map(next, streams))
+        stop["signal"] = max(processes.gather(stop["signal"]))
         step, last = training.step, training.step == cfg.steps
         row: dict[str, float] = {}
         if step % cfg.log_every == 0 or last:
@@ -81,28 +94,32 @@ def main(
                 f"left {left // 60}:{left % 60:02}"
             )
         if step % cfg.evaluate_every == 0 or last:
-            name = "heldout" if cfg.held_out else "seen"
-            result = evaluate(training, clips, run / "samples" / f"step-{step}.png", name)
+            name, sheet = "heldout" if cfg.held_out else "seen", run / "samples" / f"step-{step}.png"
+            result = evaluate(training, clips, sheet, name) if leads else {}
+            tracker.image("reconstructions", sheet, f"step {step}", step)
             row |= result
             console.print("  ".join(f"{name} {value:.4g}" for name, value in result.items()))
         if row:
             tracker.log(row, step)
             began, counted = time.perf_counter(), step
         if step % cfg.save_every == 0 or last or stop["signal"]:
-            training.save(run, stream.state_dict())
+            training.save(run, [stream.state_dict() for stream in streams])
 
     tracker.close()
-    if stream.problems.total:
-        console.print(f"skipped: {stream.problems}")
+    for stream in streams:
+        if stream.problems.total:
+            console.print(f"skipped: {stream.problems}")
     summary = {"run": run, "step": training.step, **result}
     if stop["signal"]:
         console.print(f"stopped at step {training.step} and saved; the same command goes on")
-        cli.finish(summary, as_json)
+        cli.finish(summary, as_json and leads)
         sys.exit(STOPPED[signal.Signals(stop["signal"])])
     tokenizer = VideoTokenizer(training.average)
-    tokenizer.save(run / "tokenizer")
+    if leads:
+        tokenizer.save(run / "tokenizer")
     console.print(f"{run / 'tokenizer'}: the tokenizer, hash {tokenizer.hash}; {run / 'samples'}: what it draws")
-    cli.finish(summary | {"tokenizer": run / "tokenizer", "hash": tokenizer.hash}, as_json)
+    cli.finish(summary | {"tokenizer": run / "tokenizer", "hash": tokenizer.hash}, as_json and leads)
+    processes.close()
 
 
 def evaluation_clips(cfg: VideoTokenizerRecipe) -> Frames:

@@ -142,3 +142,16 @@ def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
     Manifest("raw", []).save(tmp_path)
     with pytest.raises(DataError, match="no shards"):
         stream(tmp_path)
+
+
+def test_augmented_clips_come_from_the_same_samples_and_resume(folder: Path) -> None:
+    """Of clips of one grey each, every view is that grey; the order is that of the plain stream, and so are states."""
+    plain, views = stream(folder), stream(folder, size=8, augment=True)
+    assert numbers(views, 2) == numbers(plain, 2)
+    state = views.state_dict()
+    rest = numbers(views, 3)
+    again = stream(folder, size=8, augment=True)
+    again.load_state_dict(state)
+    assert numbers(again, 3) == rest
+    with pytest.raises(DataError, match="augment"):
+        stream(folder, size=8).load_state_dict(state)

@@ -1,4 +1,4 @@
-"""PSNR and SSIM against values worked out by hand and against the formula written out window by window."""
+"""PSNR, SSIM and flicker against values worked out by hand and against the formula written out window by window."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vpoet.errors import ShapeError
-from vpoet.evaluate.pixels import EQUAL, psnr, ssim
+from vpoet.evaluate.pixels import EQUAL, flicker, psnr, ssim
 
 
 def noise(seed: int, shape: tuple[int, ...] = (2, 14, 13, 3)) -> np.ndarray:
@@ -58,7 +58,37 @@ def test_ssim_of_equals_is_one_and_falls_with_noise() -> None:
     assert ssim(a, noise(1)) < 0.1
 
 
-@pytest.mark.parametrize("score", [psnr, ssim])
+def test_flicker_by_hand() -> None:
+    original = np.zeros((3, 2, 2, 3), np.uint8)
+    original[1:] = 200
+    drawn = original.copy()
+    drawn[1] -= 6  # one frame is off: both changes that it takes part in are
+    assert flicker(original, drawn) == pytest.approx(6)
+    drawn[0, 0] = 255  # wrong by 255 in half of the first frame: its change is then -61 in place of 200
+    assert flicker(original, drawn) == pytest.approx(((261 + 6) / 2 + 6) / 2)
+
+
+def test_an_error_that_stays_in_its_place_does_not_flicker() -> None:
+    original = np.random.default_rng(0).integers(0, 200, (4, 8, 8, 3), dtype=np.uint8)
+    still = original + np.random.default_rng(1).integers(0, 50, (1, 8, 8, 3), dtype=np.uint8)
+    assert flicker(original, original) == 0
+    assert flicker(original, still) == 0
+
+
+def test_noise_of_each_frame_flickers_by_two_sigma_over_root_pi() -> None:
+    random = np.random.default_rng(0)
+    original = np.full((9, 64, 64, 3), 128, np.uint8)
+    for sigma in (5, 20):
+        noisy = np.rint(original + random.normal(0, sigma, original.shape)).clip(0, 255).astype(np.uint8)
+        assert flicker(original, noisy) == pytest.approx(2 * sigma / math.sqrt(math.pi), rel=0.02)
+
+
+def test_a_single_frame_cannot_flicker() -> None:
+    with pytest.raises(ShapeError, match="two or more"):
+        flicker(noise(0)[:1], noise(1)[:1])
+
+
+@pytest.mark.parametrize("score", [psnr, ssim, flicker])
 def test_what_has_no_score_is_refused(score: object) -> None:
     assert callable(score)
     a = noise(0)

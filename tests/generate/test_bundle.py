@@ -13,6 +13,7 @@ from vpoet.generate.bundle import Bundle, BundleConfig
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.sequence.vocabulary import Vocabulary, grouped
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
+from vpoet.tokenizer.quantiser import QuantiserConfig
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer
 
@@ -22,7 +23,12 @@ CAPTIONS = ["a robot walks right on grass", "a hero jumps on sand", "a zombie st
 
 def parts(folder: Path, seed: int = 0) -> tuple[Transformer, TextTokenizer, VideoTokenizer]:
     torch.manual_seed(seed)
-    small = AutoencoderConfig(widths=[8, 8, 8], encoder_blocks=[0, 0, 1], decoder_blocks=[0, 0, 1], levels=[4, 3, 3])
+    small = AutoencoderConfig(
+        widths=[8, 8, 8],
+        encoder_blocks=[0, 0, 1],
+        decoder_blocks=[0, 0, 1],
+        quantiser=QuantiserConfig(levels=[4, 3, 3]),
+    )
     video = VideoTokenizer(Autoencoder(small))
     text = TextTokenizer.train(CAPTIONS[: 3 - seed], folder / f"text-{seed}.model", 300)
     vocabulary = Vocabulary(text.size, grouped(video.levels, 2), text.hash, video.hash)

@@ -20,6 +20,7 @@ from vpoet.sequence.document import build
 from vpoet.sequence.tasks import TABLE
 from vpoet.sequence.vocabulary import Modality, Vocabulary, grouped
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
+from vpoet.tokenizer.quantiser import QuantiserConfig
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer
 
@@ -28,7 +29,12 @@ from vpoet.tokenizer.video import VideoTokenizer
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     torch.manual_seed(0)
-    small = AutoencoderConfig(widths=[8, 8, 8], encoder_blocks=[0, 0, 1], decoder_blocks=[0, 0, 1], levels=[4, 3, 3])
+    small = AutoencoderConfig(
+        widths=[8, 8, 8],
+        encoder_blocks=[0, 0, 1],
+        decoder_blocks=[0, 0, 1],
+        quantiser=QuantiserConfig(levels=[4, 3, 3]),
+    )
     network = Autoencoder(small)
     for name, parameter in network.named_parameters():  # so that different frames have different codes
         if "norm" not in name:

@@ -3,26 +3,44 @@
 B clips, T frames, t cells. Blocks start as the identity, so every test first gives all weights random values.
 """
 
+import functools
+
 import pytest
 import torch
 
 from vpoet.errors import ConfigError
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig, halvings
 from vpoet.tokenizer.layers import CausalConv, Past, fold, unfold
+from vpoet.tokenizer.quantiser import QuantiserConfig
 
-STRIDES = [(1, 4, 4), (2, 4, 4), (4, 8, 4), (8, 4, 4), (4, 16, 4), (1, 16, 2), (8, 8, 8)]
+Shape = tuple[int, int, int] | tuple[int, int, int, str]
+
+STRIDES: list[Shape] = [(1, 4, 4), (2, 4, 4), (4, 8, 4), (8, 4, 4), (4, 16, 4), (1, 16, 2), (8, 8, 8)]
 """time_stride, space_stride, patch"""
+
+PRESETS: list[Shape] = [
+    *((*stride, size) for stride in [(2, 8, 4), (4, 8, 4), (8, 8, 4), (8, 16, 4)] for size in ("tiny", "small")),
+    (4, 8, 4, "base"),
+]
+"""The same and the size: networks as they are trained. The other base ones differ from small ones in width alone."""
 
 TOLERANCE = 2e-5
 """For values of order 1 that are summed in another order."""
 
 
-def build(time_stride: int = 4, space_stride: int = 8, patch: int = 4) -> Autoencoder:
+@functools.cache
+def build(time_stride: int = 4, space_stride: int = 8, patch: int = 4, size: str = "") -> Autoencoder:
     torch.manual_seed(0)
-    config = AutoencoderConfig(time_stride=time_stride, space_stride=space_stride, patch=patch, levels=[8, 5, 5])
-    steps = max(time_stride.bit_length(), (space_stride // patch).bit_length())
-    config.widths = [8 + 4 * level for level in range(steps)]
-    config.encoder_blocks = config.decoder_blocks = [1] * steps
+    config = AutoencoderConfig(
+        size=size or "tiny",
+        time_stride=time_stride,
+        space_stride=space_stride,
+        patch=patch,
+        quantiser=QuantiserConfig(levels=[8, 5, 5]),
+    )
+    if not size:
+        config.widths = [8 + 4 * level for level in range(len(config.widths))]
+        config.encoder_blocks = config.decoder_blocks = [1] * len(config.widths)
     model = Autoencoder(config)
     for name, parameter in model.named_parameters():
         if "norm" not in name:
@@ -34,19 +52,19 @@ def clip(frames: int, size: int = 16) -> torch.Tensor:
     return torch.rand(1, 3, frames, size, size, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
-@pytest.mark.parametrize("strides", STRIDES)
-def test_sizes(strides: tuple[int, int, int]) -> None:
-    r, s, _ = strides
+@pytest.mark.parametrize("strides", [*STRIDES, *PRESETS])
+def test_sizes(strides: Shape) -> None:
+    r, s, *_ = strides
     model = build(*strides)
     video = torch.rand(2, 3, 1 + 2 * r, 32, 16) * 2 - 1
-    drawn, codes = model(video)
+    drawn, (codes, *_) = model(video)
     assert codes.shape == (2, 3, 32 // s, 16 // s)
     assert drawn.shape == video.shape
     assert model.decode(codes).shape == video.shape
 
 
-@pytest.mark.parametrize("strides", STRIDES)
-def test_encoder_is_causal_by_gradient(strides: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize("strides", [*STRIDES, *PRESETS])
+def test_encoder_is_causal_by_gradient(strides: Shape) -> None:
     """Cell j depends on frames 0 to r*j, on frame r*j itself, and on no later one."""
     r = strides[0]
     encoder = build(*strides).encoder
@@ -60,8 +78,8 @@ def test_encoder_is_causal_by_gradient(strides: tuple[int, int, int]) -> None:
         assert all(reach[frame] > 0 for frame in newest)
 
 
-@pytest.mark.parametrize("strides", STRIDES)
-def test_decoder_is_causal_by_gradient(strides: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize("strides", [*STRIDES, *PRESETS])
+def test_decoder_is_causal_by_gradient(strides: Shape) -> None:
     """Frame i depends on cells 0 to ceil(i/r), on that cell itself, and on no later one."""
     r = strides[0]
     model = build(*strides)
@@ -75,8 +93,8 @@ def test_decoder_is_causal_by_gradient(strides: tuple[int, int, int]) -> None:
         assert reach[newest] > 0
 
 
-@pytest.mark.parametrize("strides", STRIDES)
-def test_an_image_is_the_first_frame_of_a_video(strides: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize("strides", [*STRIDES, *PRESETS])
+def test_an_image_is_the_first_frame_of_a_video(strides: Shape) -> None:
     model = build(*strides)
     video = clip(1 + 2 * strides[0])
     whole = model.encoder(video.permute(0, 2, 3, 4, 1))
@@ -86,9 +104,9 @@ def test_an_image_is_the_first_frame_of_a_video(strides: tuple[int, int, int]) -
     torch.testing.assert_close(model.decode(codes[:, :1]), model.decode(codes)[:, :, :1], rtol=0, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("strides", STRIDES)
+@pytest.mark.parametrize("strides", [*STRIDES, *PRESETS])
 @pytest.mark.parametrize("first", [1, 2])
-def test_chunks_equal_the_whole_clip(strides: tuple[int, int, int], first: int) -> None:
+def test_chunks_equal_the_whole_clip(strides: Shape, first: int) -> None:
     """Six cells in chunks of ``first``, 1, 2 and the rest, through encoder and decoder."""
     r = strides[0]
     model = build(*strides)
@@ -141,7 +159,7 @@ def test_fold_keeps_squares_together_and_unfold_undoes_it() -> None:
 
 def test_a_fresh_quantiser_input_spreads_over_the_codebook() -> None:
     torch.manual_seed(0)
-    model = Autoencoder(AutoencoderConfig(widths=[16, 32, 48], levels=[8, 5, 5, 5]))
+    model = Autoencoder(AutoencoderConfig(widths=[16, 32, 48], quantiser=QuantiserConfig(levels=[8, 5, 5, 5])))
     digits = model.quantiser.codes_to_digits(model.encode(torch.rand(4, 3, 17, 64, 64) * 2 - 1))
     assert all(len(digits[..., digit].unique()) >= 3 for digit in range(4))
 
@@ -155,7 +173,8 @@ def test_a_fresh_quantiser_input_spreads_over_the_codebook() -> None:
         ({"patch": 8, "space_stride": 4}, "patch 8 is larger"),
         ({"widths": [8, 8]}, "widths has 2 entries.* need 3"),
         ({"decoder_blocks": [1, 1, -1]}, "0 or more"),
-        ({"levels": [2, 5]}, "levels"),
+        ({"quantiser": QuantiserConfig(levels=[2, 5])}, "levels"),
+        ({"size": "huge"}, "choose one of tiny, small, base"),
     ],
 )
 def test_impossible_shapes_are_refused(change: dict[str, object], message: str) -> None:

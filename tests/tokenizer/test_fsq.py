@@ -35,7 +35,7 @@ def test_parity_with_vector_quantize_pytorch(levels: tuple[int, ...]) -> None:
     z = 3 * torch.randn(2, 1500, len(levels))
     reference = vector_quantize_pytorch.FSQ(list(levels))
     expected_points, expected_codes = reference(z)
-    codes, points = FSQ(levels)(z)
+    codes, points, *_ = FSQ(levels)(z)
     assert torch.equal(codes, expected_codes.long())
     torch.testing.assert_close(points, expected_points, rtol=0, atol=1e-6)
     torch.testing.assert_close(FSQ(levels).codes_to_points(codes), reference.indices_to_codes(expected_codes))
@@ -53,7 +53,7 @@ def test_every_level_can_be_reached_and_no_other(levels: tuple[int, ...]) -> Non
 def test_points_are_those_of_the_codes_and_quantising_is_idempotent_in_them() -> None:
     torch.manual_seed(0)
     fsq = FSQ((8, 5, 5, 5))
-    codes, points = fsq(torch.randn(4, 5, 4))
+    codes, points, *_ = fsq(torch.randn(4, 5, 4))
     torch.testing.assert_close(points, fsq.codes_to_points(codes), rtol=0, atol=1e-6)
 
 
@@ -77,7 +77,7 @@ def test_autocast_and_bf16_do_not_change_the_codes() -> None:
     z = torch.randn(500, 6).bfloat16()
     expected = fsq(z.float()).codes
     with torch.autocast("cpu", torch.bfloat16):
-        codes, points = fsq(z)
+        codes, points, *_ = fsq(z)
     assert torch.equal(codes, expected)
     assert points.dtype == torch.bfloat16
     assert fsq(z.float()).points.dtype == torch.float32

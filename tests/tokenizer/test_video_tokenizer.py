@@ -1,6 +1,7 @@
 """`VideoTokenizer`: grids, chunks, determinism, the folder on disk and what is refused."""
 
 import copy
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,18 @@ from safetensors.torch import load_file, save_file
 
 from vpoet.errors import CheckpointError, DataError, ShapeError
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
-from vpoet.tokenizer.video import VideoTokenizer, to_float, to_uint8
+from vpoet.tokenizer.quantiser import QuantiserConfig
+from vpoet.tokenizer.video import VideoTokenizer, to_float, to_uint8, whole_cells
 
 
 def build(seed: int = 0) -> VideoTokenizer:
     torch.manual_seed(seed)
-    config = AutoencoderConfig(widths=[8, 12, 16], encoder_blocks=[1, 1, 1], decoder_blocks=[1, 1, 1], levels=[8, 5, 5])
+    config = AutoencoderConfig(
+        widths=[8, 12, 16],
+        encoder_blocks=[1, 1, 1],
+        decoder_blocks=[1, 1, 1],
+        quantiser=QuantiserConfig(levels=[8, 5, 5]),
+    )
     model = Autoencoder(config)
     for name, parameter in model.named_parameters():
         if "norm" not in name:
@@ -141,7 +148,7 @@ def test_the_hash_knows_weights_and_config() -> None:
     nudged.decoder.stem.bias.data[0] += 1e-6
     assert VideoTokenizer(nudged).hash != tokenizer.hash
     changed = copy.deepcopy(tokenizer.model)
-    changed.config.levels = [5, 5, 8]  # the same count: weights fit, codes mean something else
+    changed.config.quantiser.levels = [5, 5, 8]  # the same count: weights fit, codes mean something else
     assert VideoTokenizer(changed).hash != tokenizer.hash
 
 
@@ -194,3 +201,47 @@ def test_nan_weights_are_refused_on_both_sides(tmp_path: Path) -> None:
     save_file(weights, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"decoder\.stem\.weight"):
         VideoTokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("chunk_cells", [1, 3])
+def test_a_stream_of_frames_gives_the_codes_of_the_whole_piece_by_piece(chunk_cells: int) -> None:
+    """Never more frames are taken than the next piece needs: the source may have no end."""
+    tokenizer = build()
+    frames = clip(17)
+    taken = 0
+
+    def source() -> Iterator[np.ndarray]:
+        nonlocal taken
+        for frame in frames:
+            taken += 1
+            yield frame
+
+    pieces = []
+    for piece in tokenizer.encode_stream(source(), chunk_cells):
+        pieces.append(piece)
+        assert taken == tokenizer.frames(sum(map(len, pieces)))
+    codes = np.concatenate(pieces)
+    assert np.array_equal(codes, tokenizer.encode(frames))
+    drawn = list(tokenizer.decode_stream(pieces))
+    assert [len(piece) for piece in drawn] == [len(pieces[0]) * 4 - 3, *(4 * len(piece) for piece in pieces[1:])]
+    assert np.abs(np.concatenate(drawn).astype(int) - tokenizer.decode(codes)).max() <= 1
+
+
+def test_a_stream_that_ends_within_a_cell_is_refused() -> None:
+    tokenizer = build()
+    pieces = tokenizer.encode_stream(clip(11), chunk_cells=1)
+    assert [next(pieces).shape[0] for _ in range(3)] == [1, 1, 1]
+    with pytest.raises(DataError, match=r"11 frames of 24x32 do not fit.*the nearest is 9 frames"):
+        next(pieces)
+
+
+@pytest.mark.parametrize(("frames", "whole", "filled"), [(1, 1, 1), (4, 1, 5), (5, 5, 5), (6, 5, 9)])
+def test_frames_are_cut_or_filled_up_to_whole_cells(frames: int, whole: int, filled: int) -> None:
+    video = clip(frames, height=21, width=32)
+    cut = np.stack(list(whole_cells(video, (4, 8, 8), pad=False)))
+    assert np.array_equal(cut, video[:whole])
+    padded = np.stack(list(whole_cells(video, (4, 8, 8), pad=True)))
+    assert padded.shape == (filled, 24, 32, 3)
+    assert np.array_equal(padded[:frames, :21], video)
+    assert (padded[:, 21:] == padded[:, 20:21]).all()
+    assert (padded[frames:] == padded[frames - 1]).all()

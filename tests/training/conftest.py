@@ -10,6 +10,7 @@ import torch
 from vpoet.data.shards import ShardWriter, codes_to_npy
 from vpoet.sequence.vocabulary import Vocabulary, grouped
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
+from vpoet.tokenizer.quantiser import QuantiserConfig
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer
 
@@ -57,7 +58,12 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokens:
     torch.manual_seed(0)
     video = VideoTokenizer(
         Autoencoder(
-            AutoencoderConfig(levels=[4, 4, 3], widths=[8, 8, 8], encoder_blocks=[1, 1, 1], decoder_blocks=[1, 1, 1])
+            AutoencoderConfig(
+                quantiser=QuantiserConfig(levels=[4, 4, 3]),
+                widths=[8, 8, 8],
+                encoder_blocks=[1, 1, 1],
+                decoder_blocks=[1, 1, 1],
+            )
         )
     )
     video.save(folder / "video")

@@ -9,6 +9,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
+from vpoet.data.augment import random_view
 from vpoet.data.shards import Manifest, Problems, Sample, read_shard
 from vpoet.data.video import Frames, Video
 from vpoet.errors import DataError
@@ -31,8 +32,8 @@ class _Step(NamedTuple):
     """One sample with the place after it, or none at the end of a group."""
 
     sample: Sample | None
-    start: float
-    """Where in the video to begin, from 0 (its first frame) to 1 (as late as possible)."""
+    chance: np.random.Generator | None
+    """Draws what is random about the clip: its first frame, and its view."""
     following: _Place
     problems: Problems
     """Met since the step before."""
@@ -41,7 +42,8 @@ class _Step(NamedTuple):
 class ClipStream:
     """Infinite iterator of ``uint8 [batch, frames, height, width, 3]``.
 
-    A video gives a random run of ``frames`` frames, resized if it has another size. One that is too short is skipped
+    A video gives a random run of ``frames`` frames, resized if it has another size, or with ``augment`` a random view
+    (`vpoet.data.augment`). One that is too short is skipped
     and counted in ``problems`` each time it is met; so is an image, unless ``frames`` is 1. Each epoch takes the shards
     in a new order, and shuffles the samples of `SHARDS_MIXED` shards together.
 
@@ -58,6 +60,7 @@ class ClipStream:
         width: int,
         batch: int,
         seed: int,
+        augment: bool = False,
         rank: int = 0,
         world: int = 1,
     ) -> None:
@@ -75,9 +78,9 @@ class ClipStream:
         self._by_shard = len(shards) >= world
         self._shards = shards[rank::world] if self._by_shard else shards
         self._shape = (frames, height, width)
-        self._batch, self._seed, self._rank, self._world = batch, seed, rank, world
+        self._batch, self._seed, self._augment, self._rank, self._world = batch, seed, augment, rank, world
         # All that the order depends on: a place in another stream would be another sample, and nobody would notice.
-        self._identity = zlib.crc32(repr((checksums, self._shape, batch, seed, rank, world)).encode())
+        self._identity = zlib.crc32(repr((checksums, self._shape, batch, seed, augment, rank, world)).encode())
         self._place = _Place(0, 0, 0)
         self._walk: Iterator[_Step] | None = None
         self._ahead: Future[tuple[Frames, _Place, Problems]] | None = None
@@ -103,7 +106,9 @@ class ClipStream:
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Go on exactly where ``state`` was taken; DataError if that stream had other shards or arguments."""
         if state["identity"] != self._identity:
-            raise DataError("the stream's state was taken with other shards, clip shape, batch, seed, rank or world")
+            raise DataError(
+                "the stream's state was taken with other shards, clip shape, batch, seed, augment, rank or world"
+            )
         if self._ahead is not None:
             self._ahead.exception()  # waits: the reader must not walk on
         self._ahead = self._walk = None
@@ -140,17 +145,17 @@ class ClipStream:
                 order = self._generator(epoch, group).permutation(len(samples)).tolist()
                 mine = order if self._by_shard else order[self._rank :: self._world]
                 for index in range(first, len(mine)):
-                    start = self._generator(epoch, group, index, self._rank).random()
-                    yield _Step(samples[mine[index]], start, _Place(epoch, group, index + 1), problems)
+                    chance = self._generator(epoch, group, index, self._rank)
+                    yield _Step(samples[mine[index]], chance, _Place(epoch, group, index + 1), problems)
                     problems = Problems()
                 first = 0
                 last = group + 1 == len(groups)
-                yield _Step(None, 0.0, _Place(epoch + 1, 0, 0) if last else _Place(epoch, group + 1, 0), problems)
+                yield _Step(None, None, _Place(epoch + 1, 0, 0) if last else _Place(epoch, group + 1, 0), problems)
             epoch, first_group = epoch + 1, 0
 
     def _clip(self, step: _Step) -> Frames | None:
         """The step's clip; None, with the reason among its problems, if it has none to give."""
-        if step.sample is None:
+        if step.sample is None or step.chance is None:
             return None
         length, height, width = self._shape
         try:
@@ -161,8 +166,9 @@ class ClipStream:
         if len(video) < length:
             step.problems.add("too short" if video.fps else "an image", step.sample.key)
             return None
-        first = int(step.start * (len(video) - length + 1))
-        return Video(video.frames[first : first + length], video.fps).resize(height, width).frames
+        first = int(step.chance.random() * (len(video) - length + 1))
+        clip = Video(video.frames[first : first + length], video.fps)
+        return random_view(clip, height, width, step.chance) if self._augment else clip.resize(height, width).frames
 
     def _generator(self, *path: int) -> np.random.Generator:
         return np.random.default_rng((self._seed, *path))

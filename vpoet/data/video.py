@@ -6,6 +6,7 @@ so a variable rate becomes a constant one, a lower rate drops frames, and a high
 """
 
 import io
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -92,7 +93,9 @@ class Video:
         browsers play. A .webp can be lossless too; a .gif has 256 colours and time in steps of 10 ms.
         """
         if suffix == ".mp4":
-            return _encode_mp4(self, lossless, crf)
+            mp4 = io.BytesIO()
+            encode_mp4(mp4, self.frames, self.fps, lossless=lossless, crf=crf)
+            return mp4.getvalue()
         images = [Image.fromarray(frame) for frame in self.frames]
         buffer = io.BytesIO()
         duration = 1000 / self.fps if self.fps else 1000.0
@@ -291,24 +294,31 @@ def apply_display_matrix(rgb: Frames, matrix: npt.NDArray[np.int32]) -> Frames:
     return np.ascontiguousarray(rgb[:: -1 if flip_y else 1, :: -1 if flip_x else 1])
 
 
-def _encode_mp4(video: Video, lossless: bool, crf: int) -> bytes:
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4") as container:
-        rate = Fraction(video.fps or 1).limit_denominator(1001)
+def encode_mp4(
+    out: Path | io.BytesIO, frames: Iterable[Frames], fps: float, *, lossless: bool = False, crf: int = CRF
+) -> None:
+    """Write frames uint8 [H, W, 3] to an .mp4 as they come, as `Video.encode` says: a long film needs no memory."""
+    incoming = iter(frames)
+    first = next(incoming, None)
+    if first is None:
+        raise DataError("a video has one frame at least")
+    height, width = first.shape[:2]
+    with av.open(out if isinstance(out, io.BytesIO) else str(out), "w", format="mp4") as container:
+        rate = Fraction(fps or 1).limit_denominator(1001)
         stream: Any = container.add_stream("libx264rgb" if lossless else "libx264", rate=rate)
-        stream.width, stream.height = video.width, video.height
+        stream.width, stream.height = width, height
         context = stream.codec_context
         context.thread_count = 1  # x264's bytes depend on the number of threads
         if lossless:
             stream.pix_fmt, stream.options = "rgb24", {"qp": "0"}
         else:
             # 4:2:0 plays everywhere and needs even sides. Tagged BT.709, so that no player guesses by the size.
-            stream.pix_fmt = "yuv444p" if video.height % 2 or video.width % 2 else "yuv420p"
+            stream.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"
             # Without mbtree: with it the same frames gave other bytes in one run of 20 (x264 core 165, measured).
             stream.options = {"crf": str(crf), "x264-params": "mbtree=0"}
             context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
         convert = VideoReformatter()
-        for array in video.frames:
+        for array in itertools.chain([first], incoming):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")
             if not lossless:
                 frame = convert.reformat(
@@ -316,7 +326,6 @@ def _encode_mp4(video: Video, lossless: bool, crf: int) -> bytes:
                 )
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    return buffer.getvalue()
 
 
 def _guard(frames: Iterator[Frames], name: str) -> Iterator[Frames]:

@@ -304,7 +304,7 @@ def _autoencoder(settings: AutoencoderConfig, size: tuple[int, int, int] | None 
         with FlopCounterMode(display=False) as decoding:
             model.decoder(cells)
     _, t, h, w, _ = cells.shape
-    codebook = math.prod(settings.levels)
+    codebook = model.quantiser.size
     bits = math.log2(codebook)
 
     def count(part: nn.Module) -> int:
@@ -312,7 +312,7 @@ def _autoencoder(settings: AutoencoderConfig, size: tuple[int, int, int] | None 
 
     return {
         "stride": "x".join(map(str, stride)),
-        "codebook": f"{codebook} = {' * '.join(map(str, settings.levels))}",
+        "codebook": f"{codebook} = {' * '.join(map(str, model.quantiser.levels))}",
         "bits a code": bits,
         "parameters": {"encoder": count(model.encoder), "decoder": count(model.decoder)},
         "clip (frames, pixels)": f"{frames}x{height}x{width}",

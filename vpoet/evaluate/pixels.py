@@ -1,7 +1,8 @@
-"""How close a reconstruction is to its original, pixel by pixel: PSNR and SSIM.
+"""How close a reconstruction is to its original, pixel by pixel: PSNR, SSIM and flicker.
 
-Both take clips uint8 [T, H, W, 3] (full range 0 to 255, RGB), score each frame, and return the mean over frames; the
-mean over clips is the caller's. Scores are comparable only at equal size, frame rate and clip length: state them.
+All take clips uint8 [T, H, W, 3] (full range 0 to 255, RGB), score each frame (flicker: each pair of neighbours), and
+return the mean over frames; the mean over clips is the caller's. Scores are comparable only at equal size, frame rate
+and clip length: state them.
 """
 
 from typing import Any
@@ -38,7 +39,26 @@ def ssim(a: Frames, b: Frames) -> float:
     _check(a, b)
     if min(a.shape[1:3]) < WINDOW:
         raise ShapeError(f"SSIM needs frames of {WINDOW}x{WINDOW} pixels or more, not {a.shape[1]}x{a.shape[2]}")
-    x, y = a.astype(np.float64), b.astype(np.float64)
+    # Frame by frame: what a frame needs stays in the processor's cache.
+    return float(np.mean([_ssim(x, y) for x, y in zip(a.astype(np.float64), b.astype(np.float64), strict=True)]))
+
+
+def flicker(original: Frames, drawn: Frames) -> float:
+    """What moves in a reconstruction and not in its original, or the reverse: 0 where it is perfect, in steps of uint8.
+
+    The mean over pixels and channels, then over the T - 1 pairs of neighbouring frames, of
+    |(drawn[t + 1] - drawn[t]) - (original[t + 1] - original[t])|. An error that stays in its place counts nothing;
+    noise of standard deviation s, drawn anew for each frame, counts 2 s / sqrt(pi). ShapeError for a single frame.
+    """
+    _check(original, drawn)
+    if len(original) < 2:
+        raise ShapeError("a single frame cannot flicker: give two or more")
+    error = drawn.astype(np.int16) - original
+    return float(np.abs(np.diff(error, axis=0)).mean())
+
+
+def _ssim(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> float:
+    """SSIM of a frame [H, W, 3]."""
     mean_x, mean_y = _blur(x), _blur(y)
     var_x, var_y = _blur(x * x) - mean_x**2, _blur(y * y) - mean_y**2
     covariance = _blur(x * y) - mean_x * mean_y
@@ -52,9 +72,10 @@ def _blur(x: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
     """Gaussian window over height and width, without padding."""
     weights = np.exp(-0.5 * np.square((np.arange(WINDOW) - WINDOW // 2) / SIGMA))
     weights /= weights.sum()
-    for axis in (1, 2):
+    for axis in (0, 1):
         count = x.shape[axis] - WINDOW + 1
-        x = sum(weight * x.take(range(k, k + count), axis) for k, weight in enumerate(weights))
+        moved = x.swapaxes(0, axis)
+        x = sum(weight * moved[k : k + count] for k, weight in enumerate(weights)).swapaxes(0, axis)
     return x
 
 

@@ -1,4 +1,4 @@
-"""A causal video autoencoder around FSQ: one video becomes a small grid of codes, and the codes the video.
+"""A causal video autoencoder around a quantiser: one video becomes a small grid of codes, and the codes the video.
 
 Causal in time: 1 + r*(t-1) frames give t cells; cell 0 is made from the first frame alone, cell j from frames 0 to r*j,
 and frame i is drawn from cells 0 to ceil(i/r). An image is a video of one frame. (The layout of MAGVIT-v2, Yu et al.,
@@ -8,7 +8,7 @@ arXiv:2310.05737, section 3.2; the stem of patches and the factorised convolutio
       patches of p x p pixels, linear      level 0   T      x H/p x W/p     widths[0]
       halve time and space, what is left   level 1   ...                    widths[1]
       ...                                  level n   t      x H/s x W/s     widths[n]
-      linear, FSQ                          codes     [B, t, h, w]
+      linear, quantiser                    codes     [B, t, h, w]
     and the same way back, with blocks of its own at each level.
 """
 
@@ -18,32 +18,63 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from vpoet.errors import ConfigError
-from vpoet.tokenizer.fsq import FSQ, Quantised
+from vpoet.tokenizer.fsq import FSQ, LEVELS
 from vpoet.tokenizer.layers import Block, Down, Past, RMSNorm, SpaceConv, Up, fold, unfold
+from vpoet.tokenizer.lfq import LFQ
+from vpoet.tokenizer.quantiser import Quantised, Quantiser, QuantiserConfig
+from vpoet.tokenizer.vq import VQ
 
 TIME_STRIDES = (1, 2, 4, 8)
 SPACE_STRIDES = (4, 8, 16)
 PATCHES = (2, 4, 8)
 
 
+SIZES: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = {
+    "tiny": ((32, 64, 96, 96), (0, 1, 1, 1), (1, 1, 2, 1)),
+    "small": ((64, 160, 224, 256), (0, 1, 2, 2), (2, 2, 3, 2)),
+    "base": ((192, 512, 896, 1024), (1, 2, 3, 2), (2, 3, 4, 2)),
+}
+"""Channels, encoder blocks and decoder blocks of each level, from patches on; a network takes as many as it has levels.
+
+With 4x8x8 the parameters are: tiny 0.6M, small 4.5M, base 99M.
+"""
+
+
 @dataclass(kw_only=True)
 class AutoencoderConfig:
     """Shape of the network. The lists run from level 0 (patches, full frame rate) to the grid of codes."""
 
+    size: str = "small"
+    """tiny, small or base (`SIZES`): what the lists below are where they are not given."""
     time_stride: int = 4
     """Frames a cell stands for: 1, 2, 4 or 8."""
     space_stride: int = 8
     """Pixels a cell stands for, down and across: 4, 8 or 16."""
     patch: int = 4
     """Pixels of a patch at level 0, down and across: 2, 4 or 8, at most ``space_stride``."""
-    levels: list[int] = field(default_factory=lambda: [8, 5, 5, 5])
-    """Levels of each FSQ digit; their product is the codebook (`vpoet.tokenizer.fsq.LEVELS` lists good ones)."""
-    widths: list[int] = field(default_factory=lambda: [64, 128, 192])
+    quantiser: QuantiserConfig = field(default_factory=QuantiserConfig)
+    widths: list[int] = field(default_factory=list)
     """Channels of each level; one more than the halvings, max(log2 time_stride, log2 space_stride/patch)."""
-    encoder_blocks: list[int] = field(default_factory=lambda: [1, 1, 2])
+    encoder_blocks: list[int] = field(default_factory=list)
     """Residual blocks of the encoder at each level."""
-    decoder_blocks: list[int] = field(default_factory=lambda: [2, 2, 3])
+    decoder_blocks: list[int] = field(default_factory=list)
     """Residual blocks of the decoder at each level; it has more to do than the encoder."""
+
+    def __post_init__(self) -> None:
+        # The lists are filled in here, so that a saved config means the same when a size is tuned again.
+        if self.size not in SIZES:
+            raise ConfigError(f"size is {self.size!r}; choose one of {', '.join(SIZES)}")
+        levels = len(halvings(self)) + 1
+        for name, values in zip(("widths", "encoder_blocks", "decoder_blocks"), SIZES[self.size], strict=True):
+            if not getattr(self, name):
+                setattr(self, name, list(values[:levels]))
+            if len(getattr(self, name)) != levels:
+                raise ConfigError(
+                    f"{name} has {len(getattr(self, name))} entries; strides {self.time_stride}x{self.space_stride}"
+                    f"x{self.space_stride} with patches of {self.patch} need {levels}, one a level"
+                )
+        if min(self.widths) < 1 or min(self.encoder_blocks + self.decoder_blocks) < 0:
+            raise ConfigError("widths must be 1 or more, encoder_blocks and decoder_blocks 0 or more")
 
 
 def halvings(config: AutoencoderConfig) -> list[tuple[bool, bool]]:
@@ -55,22 +86,22 @@ def halvings(config: AutoencoderConfig) -> list[tuple[bool, bool]]:
         raise ConfigError(f"patch {config.patch} is larger than space_stride {config.space_stride}; make it smaller")
     time = int(math.log2(config.time_stride))
     space = int(math.log2(config.space_stride // config.patch))
-    steps = max(time, space)
-    for name in ("widths", "encoder_blocks", "decoder_blocks"):
-        if len(getattr(config, name)) != steps + 1:
-            raise ConfigError(
-                f"{name} has {len(getattr(config, name))} entries; strides {config.time_stride}x{config.space_stride}"
-                f"x{config.space_stride} with patches of {config.patch} need {steps + 1}, one a level"
-            )
-    if min(config.widths) < 1 or min(config.encoder_blocks + config.decoder_blocks) < 0:
-        raise ConfigError("widths must be 1 or more, encoder_blocks and decoder_blocks 0 or more")
-    return [(step < time, step < space) for step in range(steps)]
+    return [(step < time, step < space) for step in range(max(time, space))]
+
+
+def make_quantiser(config: QuantiserConfig) -> Quantiser:
+    """The quantiser that ``config`` describes."""
+    if config.kind == "lfq":
+        return LFQ(config.codebook, entropy=config.entropy, commitment=config.commitment)
+    if config.kind == "vq":
+        return VQ(config.codebook, commitment=config.commitment)
+    return FSQ(config.levels or LEVELS[config.codebook])
 
 
 class Encoder(nn.Module):
     """Video [B, T, H, W, 3] to unquantised vectors [B, t, h, w, D]."""
 
-    def __init__(self, config: AutoencoderConfig) -> None:
+    def __init__(self, config: AutoencoderConfig, vector: int) -> None:
         super().__init__()
         self.patch = config.patch
         widths = config.widths
@@ -81,7 +112,7 @@ class Encoder(nn.Module):
             layers += [Block(widths[level]) for _ in range(config.encoder_blocks[level])]
         self.layers = nn.ModuleList(layers)
         self.norm = RMSNorm(widths[-1])
-        self.out = nn.Linear(widths[-1], len(config.levels))
+        self.out = nn.Linear(widths[-1], vector)
 
     def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
         x = self.stem(fold(x, self.patch))
@@ -94,11 +125,11 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Quantised points [B, t, h, w, D] to video [B, T, H, W, 3], not clipped."""
 
-    def __init__(self, config: AutoencoderConfig) -> None:
+    def __init__(self, config: AutoencoderConfig, vector: int) -> None:
         super().__init__()
         self.patch = config.patch
         widths = config.widths
-        self.stem = nn.Linear(len(config.levels), widths[-1])
+        self.stem = nn.Linear(vector, widths[-1])
         layers: list[nn.Module] = [Block(widths[-1]) for _ in range(config.decoder_blocks[-1])]
         for level, (time, space) in reversed(list(enumerate(halvings(config)))):
             layers.append(Up(widths[level + 1], widths[level], time=time, space=space))
@@ -115,19 +146,19 @@ class Decoder(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """Encoder, FSQ and decoder. Chunks of a clip share one `Past` a direction; see `vpoet.tokenizer.layers`."""
+    """Encoder, quantiser and decoder. Chunks of a clip share one `Past` a direction; see `vpoet.tokenizer.layers`."""
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config)
-        self.quantiser = FSQ(config.levels)
-        self.decoder = Decoder(config)
+        self.quantiser = make_quantiser(config.quantiser)
+        self.encoder = Encoder(config, self.quantiser.width)
+        self.decoder = Decoder(config, self.quantiser.width)
 
-    def forward(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        """Video [B, 3, T, H, W] in [-1, 1] to its reconstruction (same shape, not clipped) and codes [B, t, h, w]."""
-        codes, points = self.quantise(video)
-        return self.draw(points), codes
+    def forward(self, video: Tensor) -> tuple[Tensor, Quantised]:
+        """Video [B, 3, T, H, W] in [-1, 1] to its reconstruction (same shape, not clipped) and what was quantised."""
+        quantised = self.quantise(video)
+        return self.draw(quantised.points), quantised
 
     def encode(self, video: Tensor, past: Past | None = None) -> Tensor:
         """Video [B, 3, T, H, W] in [-1, 1] to int64 codes [B, t, h, w].

@@ -6,14 +6,13 @@ with the first digit least significant, are the code. There is no learned codebo
 Shape letters: D digits of a code (``len(levels)``).
 """
 
-import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vpoet.errors import ConfigError
+from vpoet.tokenizer.quantiser import Quantised, Quantiser
 
 LEVELS: dict[int, tuple[int, ...]] = {
     2**8: (8, 6, 5),
@@ -37,30 +36,14 @@ EDGE = 1e-3
 """The outermost levels are reached at slightly less than an infinite input (the reference code's ``eps``)."""
 
 
-class Quantised(NamedTuple):
-    """What `FSQ` returns: ``codes`` int64 [...] in [0, codebook_size) and ``points`` [..., D] in [-1, 1]."""
-
-    codes: Tensor
-    points: Tensor
-
-
-class FSQ(nn.Module):
+class FSQ(Quantiser):
     """The quantiser; it has no parameters. ConfigError when a level is below 3 or the codebook exceeds int32."""
 
-    radix: Tensor
-    place: Tensor
-
     def __init__(self, levels: Sequence[int]) -> None:
-        super().__init__()
-        self.levels = tuple(int(level) for level in levels)
-        if not self.levels or min(self.levels) < FEWEST_LEVELS:
-            raise ConfigError(f"levels {list(self.levels)}: give at least one, each {FEWEST_LEVELS} or more")
-        self.size = math.prod(self.levels)
-        if self.size >= 2**31:
-            raise ConfigError(f"levels {list(self.levels)}: {self.size} codes do not fit in int32; use fewer")
-        places = [math.prod(self.levels[:digit]) for digit in range(len(self.levels))]
-        self.register_buffer("radix", torch.tensor(self.levels), persistent=False)
-        self.register_buffer("place", torch.tensor(places), persistent=False)
+        levels = tuple(int(level) for level in levels)
+        if not levels or min(levels) < FEWEST_LEVELS:
+            raise ConfigError(f"levels {list(levels)}: give at least one, each {FEWEST_LEVELS} or more")
+        super().__init__(levels, width=len(levels))
 
     def forward(self, z: Tensor) -> Quantised:
         """Quantise ``z`` [..., D]; gradients pass the rounding unchanged. Computed in fp32, also under autocast."""
@@ -70,15 +53,7 @@ class FSQ(nn.Module):
             half = self.radix // 2
             codes = self.digits_to_codes(rounded.detach().long() + half)
             points = (bounded + (rounded - bounded).detach()) / half
-        return Quantised(codes, points.to(z.dtype))
-
-    def codes_to_digits(self, codes: Tensor) -> Tensor:
-        """Integer codes [...] to int64 digits [..., D], digit d in [0, levels[d])."""
-        return codes.long().unsqueeze(-1) // self.place % self.radix
-
-    def digits_to_codes(self, digits: Tensor) -> Tensor:
-        """Inverse of `codes_to_digits`."""
-        return (digits.long() * self.place).sum(-1)
+        return Quantised(codes, points.to(z.dtype), z.new_zeros(()), self.use(codes))
 
     def codes_to_points(self, codes: Tensor) -> Tensor:
         """Integer codes [...] to the fp32 points [..., D] that `forward` gives for them."""

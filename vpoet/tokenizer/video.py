@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,13 +129,34 @@ class VideoTokenizer:
         Works in chunks of ``chunk_cells`` cells of time, so memory does not grow with the length of the clip.
         """
         frames = _check_frames(np.asarray(video), axes=4)
-        cells, _, _ = self.grid(*frames.shape[:3])
+        self.grid(*frames.shape[:3])
+        return np.concatenate(list(self.encode_stream(frames, chunk_cells)))
+
+    def encode_stream(self, frames: Iterable[Frames], chunk_cells: int = 4) -> Iterator[Codes]:
+        """Frames uint8 [H, W, 3], one by one and without end if need be, to pieces int32 [chunk_cells, h, w] of codes.
+
+        The pieces put together are what `encode` gives for the whole. DataError, at the end, if the last frames do not
+        fill a cell.
+        """
+        if chunk_cells < 1:
+            raise ShapeError(f"chunk_cells must be 1 or more, not {chunk_cells}")
         past: Past = {}
-        codes = []
-        for start, stop in _chunks(cells, chunk_cells):
-            chunk = frames[self.frames(start) if start else 0 : self.frames(stop)]
-            codes.append(self._encode(chunk[None], past)[0])
-        return np.concatenate(codes)
+        held: list[Frames] = []
+        wanted, seen = self.frames(chunk_cells), 0
+        for frame in frames:
+            held.append(frame)
+            if len(held) == wanted:
+                yield self._encode_chunk(held, past)
+                held, wanted, seen = [], self.stride[0] * chunk_cells, seen + wanted
+        if held:
+            self.grid(seen + len(held), *held[0].shape[:2])
+            yield self._encode_chunk(held, past)
+
+    def _encode_chunk(self, held: list[Frames], past: Past) -> Codes:
+        frames = _check_frames(np.stack(held), axes=4)
+        self.grid(1, *frames.shape[1:3])
+        codes: Codes = self._encode(frames[None], past)[0]
+        return codes
 
     def encode_batch(self, frames: Frames) -> Codes:
         """Clips uint8 [B, T, H, W, 3] to int32 codes [B, t, h, w], each clip in one piece."""
@@ -145,9 +167,19 @@ class VideoTokenizer:
     def decode(self, codes: npt.NDArray[Any], chunk_cells: int = 4) -> Frames:
         """Integer codes [t, h, w] to frames uint8 [1 + r*(t-1), s*h, s*w, 3]; in chunks, as `encode`."""
         codes = self._check_codes(codes, axes=3)
+        if chunk_cells < 1:
+            raise ShapeError(f"chunk_cells must be 1 or more, not {chunk_cells}")
+        pieces = (codes[start : start + chunk_cells] for start in range(0, len(codes), chunk_cells))
+        return np.concatenate(list(self.decode_stream(pieces)))
+
+    def decode_stream(self, pieces: Iterable[npt.NDArray[Any]]) -> Iterator[Frames]:
+        """Pieces [k, h, w] of a video's codes, as `encode_stream` gives them, to pieces uint8 [T, s*h, s*w, 3] of it.
+
+        The first piece makes 1 + r*(k-1) frames, every later one r*k.
+        """
         past: Past = {}
-        pieces = [self._decode(codes[None, a:b], past)[0] for a, b in _chunks(len(codes), chunk_cells)]
-        return np.concatenate(pieces)
+        for codes in pieces:
+            yield self._decode(self._check_codes(codes, axes=3)[None], past)[0]
 
     def decode_batch(self, codes: npt.NDArray[Any]) -> Frames:
         """Integer codes [B, t, h, w] to clips uint8 [B, T, H, W, 3]."""
@@ -171,6 +203,24 @@ class VideoTokenizer:
                 f"{self.codebook_size - 1}; they were made by another tokenizer"
             )
         return codes
+
+
+def whole_cells(frames: Iterable[Frames], stride: Sequence[int], *, pad: bool) -> Iterator[Frames]:
+    """Frames uint8 [H, W, 3] as a tokenizer of ``stride`` (r, s, s) takes them: 1 + a multiple of r, of whole cells.
+
+    With ``pad``, the last frame is repeated, and so are the bottom row and the right column: the first T frames, cut to
+    [:H, :W], are the video again. Without, frames at the end that fill no cell are left out, and sides are as they are.
+    """
+    r, s, _ = stride
+    held: list[Frames] = []
+    for count, frame in enumerate(frames):
+        down, across = -frame.shape[0] % s, -frame.shape[1] % s
+        held.append(np.pad(frame, ((0, down), (0, across), (0, 0)), mode="edge") if pad and (down or across) else frame)
+        if count % r == 0:
+            yield from held
+            held = []
+    if pad and held:
+        yield from held + held[-1:] * (r - len(held))
 
 
 def to_float(frames: Frames, device: str | torch.device = "cpu") -> Tensor:
@@ -207,10 +257,3 @@ def _check_frames(frames: npt.NDArray[Any], axes: int) -> Frames:
         shape = "[T, H, W, 3]" if axes == 4 else "[B, T, H, W, 3]"
         raise DataError(f"frames must be uint8 {shape}, RGB; got {frames.dtype} {list(frames.shape)}")
     return frames
-
-
-def _chunks(cells: int, size: int) -> list[tuple[int, int]]:
-    """Ranges of at most ``size`` cells that cover all."""
-    if size < 1:
-        raise ShapeError(f"chunk_cells must be 1 or more, not {size}")
-    return [(start, min(start + size, cells)) for start in range(0, cells, size)]

@@ -73,14 +73,21 @@ class Tracker:
 
     def video(self, name: str, path: str | Path, caption: str, step: int) -> None:
         """Show a .mp4, .gif or .webm file in wandb; the file itself stays where it is."""
+        self._show("Video", name, path, caption, step)
+
+    def image(self, name: str, path: str | Path, caption: str, step: int) -> None:
+        """Show a .png or .jpg file in wandb; the file itself stays where it is."""
+        self._show("Image", name, path, caption, step)
+
+    def _show(self, kind: str, name: str, path: str | Path, caption: str, step: int) -> None:
         if self._wandb is None:
             return
         try:
             import wandb
 
-            media = wandb.Video(str(path), caption=caption)
+            media = getattr(wandb, kind)(str(path), caption=caption)
         except Exception as error:
-            self._warn("video", f"wandb does not take {path}: {error}")
+            self._warn(kind, f"wandb does not take {path}: {error}")
         else:
             self._tell_wandb({name: media, "step": step})
 

@@ -7,37 +7,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vpoet import config
 from vpoet.errors import CheckpointError, ConfigError, VpoetError
+from vpoet.nn.features import EfficientNetLite0
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
-from vpoet.tokenizer.video import Frames, to_float
+from vpoet.tokenizer.video import Frames, VideoTokenizer, to_float
+from vpoet.training.adversarial import AdversarialConfig, Adversary
 from vpoet.training.optim import OptimizerConfig, learning_rate, parameter_groups
+from vpoet.training.processes import Processes
+from vpoet.training.reconstruction import LossConfig, reconstruction_loss
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-DEVICES = ("auto", "cpu", "cuda")
+TRAINED = ("all", "decoder")
 
 KEPT = 2
 """Checkpoints of a run that stay."""
 
 FREE_TO_CHANGE = ("run", "data", "held_out", "device", "log_every", "evaluate_every", "evaluate_clips", "save_every")
 """Recipe keys that a resumed run may change: they have no part in what is learned."""
-
-
-@dataclass(kw_only=True)
-class LossConfig:
-    """Weights of the parts of the loss; all compare pixels in [-1, 1]."""
-
-    l1: float = 0.5
-    """Mean absolute difference."""
-    l2: float = 10.0
-    """Mean squared difference: what PSNR measures."""
-    edges: float = 0.05
-    """Mean absolute difference of the videos' gradients in time and space, over three scales: keeps contours."""
-    motion: float = 0.0
-    """Extra weight, in l1 and l2, of what moves: a pixel counts 1 + motion * its distance from its mean over time."""
 
 
 @dataclass(kw_only=True)
@@ -67,16 +56,27 @@ class VideoTokenizerRecipe:
     """Folders of raw shards."""
     held_out: list[str] = field(default_factory=list)
     """Folders of raw shards for evaluation alone; without any, training clips are scored, under another name."""
+    images: list[str] = field(default_factory=list)
+    """Folders of raw shards that images are drawn from, one frame of a video among them; none for ``data``."""
     frames: int = 17
     """Frames of a training clip: 1 + a multiple of the model's time stride."""
     height: int = 64
     """Pixels; clips of another size are scaled to cover this and cut."""
     width: int = 64
+    augment: bool = False
+    """Train on random views (`vpoet.data.augment`): windows instead of resized frames, mirrored, backwards."""
     model: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    begin: str = ""
+    """A video tokenizer's folder whose weights the run begins with, instead of random ones."""
+    train: str = "all"
+    """all, or decoder: the encoder stays, and so do the codes. A second stage at a higher resolution needs no more."""
     loss: LossConfig = field(default_factory=LossConfig)
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     optimizer: TokenizerOptimizerConfig = field(default_factory=TokenizerOptimizerConfig)
     batch: int = 4
-    """Clips in an optimiser step."""
+    """Clips in an optimiser step, all processes together."""
+    image_batch: int = 0
+    """Images in an optimiser step, beside the clips; an image counts as much as a clip."""
     steps: int = config.REQUIRED
     """Optimiser steps of the whole run."""
     ema: float = 0.998
@@ -98,67 +98,68 @@ class VideoTokenizerRecipe:
         for name in ("batch", "steps", "log_every", "evaluate_every", "evaluate_clips", "save_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be at least 1")
+        if self.image_batch < 0:
+            raise ConfigError(f"image_batch = {self.image_batch}: must be 0 or more")
+        if self.dtype not in DTYPES:
+            raise ConfigError(f"dtype is {self.dtype!r}; choose one of {', '.join(DTYPES)}")
+        if self.train not in TRAINED:
+            raise ConfigError(f"train is {self.train!r}; choose one of {', '.join(TRAINED)}")
+        if self.adversarial.weight and self.adversarial.start >= self.steps:
+            raise ConfigError(
+                f"adversarial.start = {self.adversarial.start}: the run ends before, at {self.steps} steps"
+            )
+        if self.train == "decoder" and not self.begin:
+            raise ConfigError("train = decoder keeps the encoder as it is: give begin=FOLDER, a trained tokenizer")
         if not 0 <= self.ema < 1:
             raise ConfigError(f"ema = {self.ema}: must be at least 0 and below 1")
 
 
-def reconstruction_loss(drawn: Tensor, video: Tensor, weights: LossConfig) -> dict[str, Tensor]:
-    """The parts of the loss, unweighted, and their weighted sum under "loss"; both videos [B, 3, T, H, W]."""
-    error = drawn.float() - video
-    moving = 1 + weights.motion * (video - video.mean(2, keepdim=True)).abs().amax(1, keepdim=True)
-    parts = {
-        "l1": (moving * error.abs()).mean() / moving.mean(),
-        "l2": (moving * error.square()).mean() / moving.mean(),
-        "edges": edge_error(error),
-    }
-    return {"loss": sum(getattr(weights, name) * part for name, part in parts.items())} | parts
-
-
-def edge_error(error: Tensor, scales: int = 3) -> Tensor:
-    """Mean absolute first differences of ``error`` over time, height and width, summed over scales of half the size.
-
-    As the error is linear in the videos, these are the differences between the videos' own gradients.
-    """
-    total = error.new_zeros(())
-    for scale in range(scales):
-        if scale:
-            error = F.avg_pool3d(error, (1, 2, 2))
-        total = total + sum(error.diff(dim=axis).abs().mean() for axis in (2, 3, 4) if error.shape[axis] > 1)
-    return total
-
-
 class TokenizerTraining:
-    """All that training changes: the model, its average, the optimizers and the step count."""
+    """All that training changes: the model, its average, the optimizers, the adversary and the step count."""
 
     def __init__(self, recipe: VideoTokenizerRecipe) -> None:
-        if recipe.dtype not in DTYPES:
-            raise ConfigError(f"dtype is {recipe.dtype!r}; choose one of {', '.join(DTYPES)}")
-        if recipe.device not in DEVICES:
-            raise ConfigError(f"device is {recipe.device!r}; choose one of {', '.join(DEVICES)}")
-        chosen = "cuda" if recipe.device == "auto" and torch.cuda.is_available() else recipe.device
-        self.device = torch.device("cpu" if chosen == "auto" else chosen)
+        self.processes = Processes(recipe.device)
+        self.device = self.processes.device
+        for name in ("batch", "image_batch"):
+            if getattr(recipe, name) % self.processes.world:
+                raise ConfigError(f"{name} = {getattr(recipe, name)}: {self.processes.world} processes share it evenly")
         self.recipe = recipe
         self.step = 0
+        self.dtype = DTYPES[recipe.dtype]
         torch.manual_seed(recipe.seed)
         self.model = Autoencoder(recipe.model).to(self.device)
+        if recipe.begin:
+            self._begin_with(Path(recipe.begin))
+        if recipe.train == "decoder":
+            self.model.encoder.requires_grad_(False)
+            self.model.quantiser.requires_grad_(False).eval()
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.optimizers = optimizers(self.model, recipe.optimizer)
+        self.features = EfficientNetLite0().to(self.device) if recipe.loss.perceptual else None
+        self.adversary = None
+        if recipe.adversarial.weight:
+            self.adversary = Adversary(recipe.adversarial, self.device, self.dtype, self.processes.average_gradients)
 
-    def update(self, frames: Frames) -> dict[str, float]:
-        """One optimiser step on clips uint8 [B, T, H, W, 3]; returns the loss, its parts, and what a log wants."""
-        video = to_float(frames, self.device)
+    def update(self, clips: Frames, images: Frames | None = None) -> dict[str, float]:
+        """One optimiser step on clips uint8 [B, T, H, W, 3] and images [I, 1, H, W, 3], this process's share of both.
+
+        Returns the clips' loss, its parts, and what else a log wants.
+        """
         settings = self.recipe.optimizer
         scale = learning_rate(settings, self.step, self.recipe.steps) / settings.lr
         for optimizer, peak in zip(self.optimizers, (settings.lr, settings.matrix_lr), strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = scale * peak
-        dtype = DTYPES[self.recipe.dtype]
-        with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
-            drawn, codes = self.model(video)
-        losses = reconstruction_loss(drawn, video, self.recipe.loss)
         self.model.zero_grad(set_to_none=True)
-        losses["loss"].backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
+        batches = [clips] if images is None else [images, clips]
+        for frames in batches:
+            video = to_float(frames, self.device)
+            drawn, losses = self._losses(video)
+            share = len(frames) / sum(map(len, batches))
+            (share * losses["loss"]).backward()  # type: ignore[no-untyped-call]
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.processes.average_gradients(trained)
+        norm = torch.nn.utils.clip_grad_norm_(trained, settings.clip)
         if not bool(norm.isfinite()):
             raise VpoetError(
                 f"step {self.step}: the gradient is {norm.item()}; training has diverged. Start again from the last "
@@ -166,24 +167,61 @@ class TokenizerTraining:
             )
         for optimizer in self.optimizers:
             optimizer.step()
+        judged = {}
+        if self.adversary and self.adversary.active(self.step):
+            judged = self.adversary.update(video, drawn.detach())
         self.step += 1
-        decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
-        values = {name: value.item() for name, value in losses.items()}
-        codes_in_batch = float(len(codes.unique()))
-        return values | {"lr": scale * settings.lr, "gradient": norm.item(), "codes_in_batch": codes_in_batch}
+        self._average_weights()
+        values = torch.stack([value.detach().float() for value in losses.values()])
+        self.processes.average(values)
+        named = dict(zip(losses, values.tolist(), strict=True))
+        return named | judged | {"lr": scale * settings.lr, "gradient": norm.item()}
 
-    def save(self, run: Path, stream: dict[str, Any]) -> None:
-        """Write RUN/checkpoints/step-N.pt with the data stream's state, whole or not at all; keep the newest two."""
+    def _losses(self, video: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the model draws, and the parts of the loss with their sum under "loss"."""
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            drawn, quantised = self.model(video)
+        losses = reconstruction_loss(drawn, video, self.recipe.loss, self.features)
+        if self.adversary and self.adversary.active(self.step):
+            last_layer = self.model.decoder.out.linear.weight
+            losses["adversarial"] = self.adversary.generator_loss(drawn, losses["loss"], last_layer)
+            losses["loss"] = losses["loss"] + losses["adversarial"]
+        losses["loss"] = losses["loss"] + quantised.loss
+        return drawn, losses | {"code_use": quantised.use}
+
+    @torch.no_grad()
+    def _average_weights(self) -> None:
+        decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
+        for mean, buffer in zip(self.average.buffers(), self.model.buffers(), strict=True):
+            mean.copy_(buffer)  # a codebook is an average already
+
+    def _begin_with(self, folder: Path) -> None:
+        tokenizer = VideoTokenizer.load(folder)
+        if tokenizer.model.config != self.recipe.model:
+            different = differences(config.to_dict(tokenizer.model.config), config.to_dict(self.recipe.model), "model.")
+            raise ConfigError(f"begin: {folder} has another network ({'; '.join(different)}); set model to match it")
+        self.model.load_state_dict(tokenizer.model.state_dict())
+
+    def save(self, run: Path, streams: list[dict[str, Any]]) -> None:
+        """Write RUN/checkpoints/step-N.pt with this process's data streams, whole or not at all; keep the newest two.
+
+        Every process must call; the first one writes, and none goes on (to its end, perhaps) before it has.
+        """
+        positions = self.processes.gather({"streams": streams, "random": torch.get_rng_state()})
+        if self.processes.rank == 0:
+            self._write(run, positions)
+        self.processes.gather(None)
+
+    def _write(self, run: Path, positions: list[dict[str, Any]]) -> None:
         content = {
             "recipe": config.to_dict(self.recipe),
             "step": self.step,
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "stream": stream,
-            "random": torch.get_rng_state(),
+            "adversary": self.adversary.state_dict() if self.adversary else None,
+            "positions": positions,
         }
         path = run / "checkpoints" / f"step-{self.step}.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -196,8 +234,8 @@ class TokenizerTraining:
         for old in checkpoints(run)[:-KEPT]:
             old.unlink()
 
-    def restore(self, run: Path) -> dict[str, Any] | None:
-        """Go on from the run folder's newest checkpoint; returns the data stream's state, None if there is none.
+    def restore(self, run: Path) -> list[dict[str, Any]] | None:
+        """Go on from the run folder's newest checkpoint; returns the data streams' states, None if there is none.
 
         ConfigError when its recipe differs in anything that is learned from; CheckpointError when the file is damaged.
         """
@@ -215,14 +253,22 @@ class TokenizerTraining:
                 f"{path}: a run of another recipe ({'; '.join(different)}); "
                 "give run=OTHER_FOLDER to start anew, or delete the folder"
             )
+        if len(saved["positions"]) != self.processes.world:
+            raise ConfigError(
+                f"{path}: written by {len(saved['positions'])} processes, which each have a place in the data; "
+                f"go on with as many, not {self.processes.world}"
+            )
         self.step = saved["step"]
         self.model.load_state_dict(saved["model"])
         self.average.load_state_dict(saved["average"])
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
-        torch.set_rng_state(saved["random"].cpu())
-        stream: dict[str, Any] = saved["stream"]
-        return stream
+        if self.adversary:
+            self.adversary.load_state_dict(saved["adversary"])
+        position = saved["positions"][self.processes.rank]
+        torch.set_rng_state(position["random"].cpu())
+        streams: list[dict[str, Any]] = position["streams"]
+        return streams
 
 
 def checkpoints(run: Path) -> list[Path]:
@@ -234,7 +280,7 @@ def optimizers(model: Autoencoder, settings: TokenizerOptimizerConfig) -> list[t
     """AdamW, and Muon for every matrix but the first and last of encoder and decoder, at pixels and codes."""
     ends = (model.encoder.stem, model.encoder.out, model.decoder.stem, model.decoder.out)
     at_ends = {id(parameter) for end in ends for parameter in end.parameters()}
-    matrices = [p for p in model.parameters() if p.ndim == 2 and id(p) not in at_ends]
+    matrices = [p for p in model.parameters() if p.requires_grad and p.ndim == 2 and id(p) not in at_ends]
     inside = {id(parameter) for parameter in matrices}
     groups = parameter_groups(model, settings)
     for group in groups:

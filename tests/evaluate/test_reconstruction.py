@@ -1,0 +1,117 @@
+"""The scores of a tokenizer over clips, against each clip coded and scored by hand; padding; the bits that are told."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vpoet.errors import DataError
+from vpoet.evaluate import reconstruction
+from vpoet.evaluate.codecs import Codec, RateDistortion
+from vpoet.evaluate.pixels import flicker, psnr, ssim
+from vpoet.evaluate.reconstruction import ReconstructionScores, absolute_error, clip_distance, peers
+from vpoet.nn.features import perceptual_distance
+from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
+from vpoet.tokenizer.quantiser import QuantiserConfig
+from vpoet.tokenizer.video import VideoTokenizer
+
+
+@pytest.fixture(scope="module")
+def coder() -> VideoTokenizer:
+    """Untrained, of stride 4x8x8 and 125 codes."""
+    torch.manual_seed(0)
+    sizes = {"widths": [8, 12, 16], "encoder_blocks": [0, 1, 0], "decoder_blocks": [1, 0, 1]}
+    return VideoTokenizer(Autoencoder(AutoencoderConfig(**sizes, quantiser=QuantiserConfig(levels=[5, 5, 5]))))
+
+
+def clip(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (*shape, 3), dtype=np.uint8)
+
+
+def means(images: Tensor) -> list[Tensor]:
+    return [images, nn.functional.avg_pool2d(images, 4)]
+
+
+def test_scores_are_means_over_clips_of_what_each_gets_by_itself(coder: VideoTokenizer) -> None:
+    clips = [clip(0, 5, 16, 16), clip(1, 9, 16, 24)]
+    scores = ReconstructionScores(coder, features=means)
+    drawn = [scores.add(frames) for frames in clips]
+    for frames, output in zip(clips, drawn, strict=True):
+        assert np.array_equal(output, coder.decode(coder.encode(frames)))
+    result = scores.result()
+    pairs = list(zip(clips, drawn, strict=True))
+    assert result["psnr"] == pytest.approx(np.mean([psnr(a, b) for a, b in pairs]))
+    assert result["ssim"] == pytest.approx(np.mean([ssim(a, b) for a, b in pairs]))
+    assert result["flicker"] == pytest.approx(np.mean([flicker(a, b) for a, b in pairs]))
+    assert result["perceptual_distance"] == pytest.approx(
+        np.mean([clip_distance(means, b, a, "cpu") for a, b in pairs])
+    )
+
+
+def test_bits_as_codes_come_and_after_entropy_coding(coder: VideoTokenizer) -> None:
+    clips = [clip(0, 5, 16, 16), clip(1, 9, 16, 24)]
+    scores = ReconstructionScores(coder)
+    for frames in clips:
+        scores.add(frames)
+    codes = np.concatenate([coder.encode(frames).ravel() for frames in clips])
+    pixels = 5 * 16 * 16 + 9 * 16 * 24
+    assert len(codes) == 2 * 2 * 2 + 3 * 2 * 3
+    assert scores.bits_per_pixel == pytest.approx(26 * math.log2(125) / pixels)
+    counts = np.unique(codes, return_counts=True)[1]
+    ideal = -sum(count * math.log2(count / 26) for count in counts)
+    assert scores.entropy_coded_bits_per_pixel == pytest.approx(ideal / pixels)
+    result = scores.result()
+    assert result["bits_per_pixel"] == scores.bits_per_pixel
+    assert result["bits_per_pixel_entropy_coded"] == scores.entropy_coded_bits_per_pixel < scores.bits_per_pixel
+    assert "perceptual_distance" not in result
+
+
+def test_clips_off_the_grid_are_refused_or_padded_and_scored_cropped(coder: VideoTokenizer) -> None:
+    frames = clip(0, 6, 17, 15)
+    with pytest.raises(DataError, match="do not fit"):
+        ReconstructionScores(coder).check(frames)
+    scores = ReconstructionScores(coder, pad=True)
+    scores.check(frames)
+    drawn = scores.add(frames)
+    assert drawn.shape == frames.shape
+    padded = np.pad(frames, ((0, 3), (0, 7), (0, 1), (0, 0)), mode="edge")
+    codes = coder.encode(padded)
+    assert np.array_equal(drawn, coder.decode(codes)[:6, :17, :15])
+    assert scores.scores == [(psnr(frames, drawn), ssim(frames, drawn))]
+    assert scores.bits_per_pixel == pytest.approx(codes.size * math.log2(125) / (6 * 17 * 15)), "padding is paid for"
+    assert np.array_equal(scores.encode(frames), codes)
+
+
+def test_images_have_no_flicker_and_nothing_has_no_result(coder: VideoTokenizer) -> None:
+    scores = ReconstructionScores(coder)
+    with pytest.raises(DataError, match="no clip"):
+        scores.result()
+    scores.add(clip(0, 1, 16, 16))
+    assert scores.result()["flicker"] is None
+
+
+def test_the_distance_of_clips_does_not_depend_on_frames_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = clip(0, 7, 16, 12), clip(1, 7, 16, 12)
+    as_images = [torch.from_numpy(frames).permute(0, 3, 1, 2) / 127.5 - 1 for frames in (a, b)]
+    whole = float(perceptual_distance(means, *as_images).mean())
+    for count in (1, 3, 7, 16):
+        monkeypatch.setattr(reconstruction, "FRAMES_AT_ONCE", count)
+        assert clip_distance(means, a, b, "cpu") == pytest.approx(whole, rel=1e-5)
+
+
+def test_errors_are_four_times_as_bright_and_do_not_wrap_around() -> None:
+    a, b = np.zeros((1, 1, 4, 3), np.uint8), np.zeros((1, 1, 4, 3), np.uint8)
+    a[0, 0, :, 0], b[0, 0, :, 0] = [10, 0, 255, 64], [0, 10, 0, 0]
+    assert absolute_error(a, b)[0, 0, :, 0].tolist() == [40, 40, 255, 255]
+    assert absolute_error(a, b)[..., 1:].max() == 0
+
+
+def test_peers_have_scores_only_at_rates_that_were_measured() -> None:
+    curve = RateDistortion(Codec("H.264", "ultrafast"), crfs=(20, 40))
+    curve.add(clip(0, 3, 32, 32), 8.0)
+    high, low = curve.points
+    found = peers([curve], low.bits_per_pixel)
+    assert found == {"H.264 ultrafast": {"psnr": pytest.approx(low.psnr), "ssim": pytest.approx(low.ssim)}}
+    assert peers([curve], 2 * high.bits_per_pixel) == {"H.264 ultrafast": None}

@@ -1,0 +1,164 @@
+"""What a video tokenizer keeps of clips: scores gathered clip by clip; memory does not grow with their number."""
+
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from vpoet.errors import DataError
+from vpoet.evaluate.codecs import RateDistortion, RatePoint, at_rate
+from vpoet.evaluate.codes import CodeStatistics
+from vpoet.evaluate.pixels import flicker, psnr, ssim
+from vpoet.nn.features import FeatureNetwork, perceptual_distance
+from vpoet.tokenizer.video import Codes, VideoTokenizer, to_float, whole_cells
+
+FRAMES_AT_ONCE = 16
+"""Frames that a feature network takes at once: its features are far larger than the frames."""
+ERROR_GAIN = 4
+
+Frames = npt.NDArray[np.uint8]
+
+
+def pad_to_grid(frames: Frames, stride: Sequence[int]) -> Frames:
+    """Lengthen a clip uint8 [T, H, W, 3] to the next size that a tokenizer of ``stride`` (r, s, s) takes.
+
+    As `whole_cells` does: ``padded[:T, :H, :W]`` is the clip again.
+    """
+    return np.stack(list(whole_cells(frames, stride, pad=True)))
+
+
+class ReconstructionScores:
+    """The scores of one tokenizer. ``pad`` codes clips off its grid padded, and scores them cropped back."""
+
+    def __init__(self, coder: VideoTokenizer, *, pad: bool = False, features: FeatureNetwork | None = None) -> None:
+        self.coder = coder
+        self.pad = pad
+        self.features = features
+        """On the tokenizer's device; None leaves the perceptual distance out."""
+        self.codes = CodeStatistics(coder.codebook_size)
+        self.pixels = 0
+        """Of the clips as they came, without padding."""
+        self.scores: list[tuple[float, float]] = []
+        """PSNR and SSIM of each clip."""
+        self._flicker: list[float] = []
+        self._perceptual: list[float] = []
+
+    def check(self, frames: Frames) -> None:
+        """DataError for a clip uint8 [T, H, W, 3] that the tokenizer cannot take."""
+        self.coder.grid(*self._padded(frames).shape[:3])
+
+    def encode(self, frames: Frames) -> Codes:
+        """A clip's int32 codes [t, h, w], padded before if need be; nothing is scored."""
+        return self.coder.encode(self._padded(frames))
+
+    def _padded(self, frames: Frames) -> Frames:
+        return pad_to_grid(frames, self.coder.stride) if self.pad else frames
+
+    def add(self, frames: Frames) -> Frames:
+        """Score a clip uint8 [T, H, W, 3] and return its reconstruction, of the same size."""
+        codes = self.encode(frames)
+        length, height, width = frames.shape[:3]
+        drawn = self.coder.decode(codes)[:length, :height, :width]
+        self.scores.append((psnr(frames, drawn), ssim(frames, drawn)))
+        self.codes.update(codes)
+        self.pixels += length * height * width
+        if length > 1:
+            self._flicker.append(flicker(frames, drawn))
+        if self.features is not None:
+            self._perceptual.append(clip_distance(self.features, drawn, frames, self.coder.device))
+        return drawn
+
+    @property
+    def bits_per_pixel(self) -> float:
+        """Bits as the codes come, log2(codebook) each."""
+        return self.codes.total * math.log2(self.codes.size) / self.pixels
+
+    @property
+    def entropy_coded_bits_per_pixel(self) -> float:
+        """Bits that an ideal entropy coder would need that knows how frequent each code is in these very clips.
+
+        Too low while codes are few: then their frequencies, which nobody sends along, say much about them.
+        """
+        return self.codes.total * self.codes.entropy / self.pixels
+
+    def result(self) -> dict[str, Any]:
+        """Means over clips, by name; DataError before the first clip. Flicker is None where all are single images."""
+        if not self.scores:
+            raise DataError(f"tokenizer {self.coder.hash}: no clip was scored")
+        values = np.array(self.scores)
+        result = {
+            "tokenizer": self.coder.hash,
+            "stride": list(self.coder.stride),
+            "levels": list(self.coder.levels),
+            "psnr": values[:, 0].mean(),
+            "psnr_standard_error": values[:, 0].std() / math.sqrt(len(values)),
+            "ssim": values[:, 1].mean(),
+            "flicker": float(np.mean(self._flicker)) if self._flicker else None,
+            "bits_per_pixel": self.bits_per_pixel,
+            "bits_per_pixel_entropy_coded": self.entropy_coded_bits_per_pixel,
+            "codebook": self.codes.size,
+            "codes_used": self.codes.used,
+            "codebook_usage": self.codes.usage,
+            "codebook_usage_of_uniform_codes": self.codes.uniform_usage,
+            "entropy_bits": self.codes.entropy,
+            "perplexity": self.codes.perplexity,
+        }
+        return result | ({"perceptual_distance": float(np.mean(self._perceptual))} if self._perceptual else {})
+
+
+def reconstruct_stream(
+    coder: VideoTokenizer, frames: Iterable[Frames], *, pad: bool = False
+) -> Iterator[tuple[Frames, Frames, Codes]]:
+    """A video of any length, frame by frame uint8 [H, W, 3], in pieces: original and drawn uint8 [T, H, W, 3], codes.
+
+    Memory does not grow with the length. Frames at the end that fill no cell are left out, or with ``pad`` filled up.
+    """
+    originals: deque[Frames] = deque()
+    pieces: deque[Codes] = deque()
+
+    def taken() -> Iterator[Frames]:
+        for frame in frames:
+            originals.append(frame)
+            yield frame
+
+    def coded() -> Iterator[Codes]:
+        for codes in coder.encode_stream(whole_cells(taken(), coder.stride, pad=pad)):
+            pieces.append(codes)
+            yield codes
+
+    for drawn in coder.decode_stream(coded()):
+        piece = np.stack([originals.popleft() for _ in range(min(len(drawn), len(originals)))])
+        yield piece, drawn[: len(piece), : piece.shape[1], : piece.shape[2]], pieces.popleft()
+
+
+@torch.no_grad()
+def clip_distance(features: FeatureNetwork, drawn: Frames, original: Frames, device: str | torch.device) -> float:
+    """`perceptual_distance` of clips uint8 [T, H, W, 3], the mean over frames."""
+    distances = [
+        perceptual_distance(features, images(drawn[start:stop], device), images(original[start:stop], device))
+        for start, stop in ((start, start + FRAMES_AT_ONCE) for start in range(0, len(drawn), FRAMES_AT_ONCE))
+    ]
+    return float(torch.cat(distances).mean())
+
+
+def images(frames: Frames, device: str | torch.device = "cpu") -> Tensor:
+    """Frames uint8 [T, H, W, 3] as images: float32 [T, 3, H, W] in [-1, 1]."""
+    return to_float(frames[None], device)[0].transpose(0, 1)
+
+
+def absolute_error(a: Frames, b: Frames) -> Frames:
+    """The absolute difference of two clips uint8 [T, H, W, 3], `ERROR_GAIN` times as bright, white at most."""
+    error: npt.NDArray[np.int16] = np.abs(a.astype(np.int16) - b) * ERROR_GAIN
+    return error.clip(0, 255).astype(np.uint8)
+
+
+def peers(curves: Sequence[RateDistortion], bits_per_pixel: float) -> dict[str, dict[str, float] | None]:
+    """Codec -> PSNR and SSIM at a tokenizer's rate; None where the codec was measured above or below it only."""
+    points: dict[str, list[RatePoint]] = {curve.codec.label: curve.points for curve in curves}
+    found = {label: at_rate(measured, bits_per_pixel) for label, measured in points.items()}
+    return {label: None if pair is None else {"psnr": pair[0], "ssim": pair[1]} for label, pair in found.items()}
