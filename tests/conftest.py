@@ -7,13 +7,18 @@ os.environ.update(WANDB_MODE="offline", WANDB_SILENT="true", MPLBACKEND="agg", T
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
+import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
+
+from vpoet import cli
 
 hypothesis.settings.register_profile("vpoet", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("vpoet")
@@ -36,5 +41,26 @@ def python() -> Callable[..., subprocess.CompletedProcess[str]]:
         environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
         command = [sys.executable, *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, **options)
+
+    return run
+
+
+@pytest.fixture
+def program(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a program in this process: exit status, stdout, stderr."""
+
+    def run(path: str, *arguments: object) -> tuple[int, str, str]:
+        main = runpy.run_path(str(ROOT / path), run_name="program")["main"]
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            cli.run(main, arguments=[str(argument) for argument in arguments])
+            status: Any = 0
+        except SystemExit as stop:
+            status = stop.code
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        out, err = capsys.readouterr()
+        return status or 0, out, err
 
     return run

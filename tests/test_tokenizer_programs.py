@@ -2,7 +2,6 @@
 
 import json
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from vpoet import cli, config
+from vpoet import config
 from vpoet.data.shards import Manifest, Problems, ShardWriter, npy_to_codes, read_shard
 from vpoet.data.video import Video
 from vpoet.tokenizer.video import VideoTokenizer
@@ -52,27 +51,6 @@ def shards(folder: Path, clips: list[np.ndarray], per_shard: int = 4) -> Path:
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shards(tmp_path_factory.mktemp("raw"), [moving_square(seed) for seed in range(12)])
-
-
-@pytest.fixture
-def program(capsys: pytest.CaptureFixture[str]) -> Program:
-    """Run a program in this process: exit status, stdout, stderr."""
-
-    def run(path: str, *arguments: object) -> tuple[int, str, str]:
-        main = runpy.run_path(str(ROOT / path), run_name="program")["main"]
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            cli.run(main, arguments=[str(argument) for argument in arguments])
-            status: Any = 0
-        except SystemExit as stop:
-            status = stop.code
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-        out, err = capsys.readouterr()
-        return status or 0, out, err
-
-    return run
 
 
 def recipe(run: Path, raw: Path, **changes: object) -> list[str]:

@@ -1,4 +1,4 @@
-"""Score a video tokenizer on raw shards: PSNR, SSIM, use of the codebook, bits a pixel; beside H.264."""
+"""Score a video tokenizer on raw shards: PSNR, SSIM, use of the codebook, bits; beside H.264."""
 
 import math
 from collections.abc import Iterator

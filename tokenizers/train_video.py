@@ -114,7 +114,7 @@ def main(
         console.print(f"stopped at step {training.step} and saved; the same command goes on")
         cli.finish(summary, as_json and leads)
         sys.exit(STOPPED[signal.Signals(stop["signal"])])
-    tokenizer = VideoTokenizer(training.average)
+    tokenizer = training.exported()
     if leads:
         tokenizer.save(run / "tokenizer")
     console.print(f"{run / 'tokenizer'}: the tokenizer, hash {tokenizer.hash}; {run / 'samples'}: what it draws")

@@ -140,6 +140,20 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "t").iterdir()) == ["config.yaml", "model.safetensors"]
 
 
+def test_weights_that_fit_in_16_bits_take_half_the_space_and_are_the_same(tmp_path: Path) -> None:
+    tokenizer = build()
+    tokenizer.save(tmp_path / "fp32")
+    half = VideoTokenizer(tokenizer.model.half())
+    half.save(tmp_path / "fp16")
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("fp32", "fp16")]
+    assert 1.8 < sizes[0] / sizes[1] < 2
+    loaded = VideoTokenizer.load(tmp_path / "fp16")
+    assert loaded.hash == half.hash
+    codes = half.encode(clip(5))
+    assert np.array_equal(loaded.encode(clip(5)), codes)
+    assert np.array_equal(loaded.decode(codes), half.decode(codes))
+
+
 def test_the_hash_knows_weights_and_config() -> None:
     tokenizer = build()
     assert build().hash == tokenizer.hash

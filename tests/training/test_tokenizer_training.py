@@ -142,6 +142,17 @@ def test_a_run_of_two_processes_is_refused_by_one(tmp_path: Path) -> None:
         TokenizerTraining(recipe()).restore(tmp_path)
 
 
+def test_the_exported_weights_are_rounded_where_asked_and_training_is_not() -> None:
+    training = TokenizerTraining(recipe(export_dtype="fp16"))
+    training.update(clips(2))
+    exported = training.exported().model.state_dict()
+    for name, value in training.average.state_dict().items():
+        assert torch.equal(exported[name], value.half().float())
+    assert any(not torch.equal(exported[name], value) for name, value in training.average.state_dict().items())
+    with pytest.raises(ConfigError, match="choose one of fp32, fp16"):
+        recipe(export_dtype="fp8")
+
+
 def half_the_batch(rank: int, folder: Path, port: int) -> None:
     os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     training = TokenizerTraining(recipe(batch=4, image_batch=2))

@@ -67,11 +67,18 @@ class VideoTokenizer:
         return tokenizer
 
     def save(self, folder: str | Path) -> None:
-        """Write config.yaml and model.safetensors; each file appears whole or not at all."""
+        """Write config.yaml and model.safetensors; each file appears whole or not at all.
+
+        Weights that float16 holds exactly (`Autoencoder.half` makes them so) take half the space.
+        """
         folder = Path(folder)
         _refuse_nan(self.model, folder)
         folder.mkdir(parents=True, exist_ok=True)
         weights = {name: tensor.cpu().contiguous() for name, tensor in self.model.state_dict().items()}
+        if all(torch.equal(tensor.half().to(tensor.dtype), tensor) for tensor in weights.values()):
+            weights = {
+                name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in weights.items()
+            }
         parts = {WEIGHTS: save(weights, metadata={"hash": self.hash}), CONFIG: None}
         for part, content in parts.items():
             fresh = folder / f".{part}.{os.getpid()}.tmp"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vpoet import config
 from vpoet.errors import CheckpointError, ConfigError, VpoetError
@@ -20,12 +20,16 @@ from vpoet.training.processes import Processes
 from vpoet.training.reconstruction import LossConfig, reconstruction_loss
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+EXPORTED = {"fp32": torch.float32, "fp16": torch.float16}
 TRAINED = ("all", "decoder")
 
 KEPT = 2
 """Checkpoints of a run that stay."""
 
-FREE_TO_CHANGE = ("run", "data", "held_out", "device", "log_every", "evaluate_every", "evaluate_clips", "save_every")
+FREE_TO_CHANGE = (
+    *("run", "data", "images", "held_out", "device", "export_dtype"),
+    *("log_every", "evaluate_every", "evaluate_clips", "save_every"),
+)
 """Recipe keys that a resumed run may change: they have no part in what is learned."""
 
 
@@ -83,6 +87,8 @@ class VideoTokenizerRecipe:
     """Decay a step of the averaged weights, which are what is evaluated and exported."""
     dtype: str = "bf16"
     """fp32, or bf16: matrix products in bfloat16 (autocast), weights and optimiser in fp32 either way."""
+    export_dtype: str = "fp32"
+    """fp32, or fp16: weights of the exported tokenizer rounded, in half the space."""
     device: str = "auto"
     """cpu, cuda, or auto: cuda where there is one."""
     seed: int = 0
@@ -102,6 +108,8 @@ class VideoTokenizerRecipe:
             raise ConfigError(f"image_batch = {self.image_batch}: must be 0 or more")
         if self.dtype not in DTYPES:
             raise ConfigError(f"dtype is {self.dtype!r}; choose one of {', '.join(DTYPES)}")
+        if self.export_dtype not in EXPORTED:
+            raise ConfigError(f"export_dtype is {self.export_dtype!r}; choose one of {', '.join(EXPORTED)}")
         if self.train not in TRAINED:
             raise ConfigError(f"train is {self.train!r}; choose one of {', '.join(TRAINED)}")
         if self.adversarial.weight and self.adversarial.start >= self.steps:
@@ -131,8 +139,9 @@ class TokenizerTraining:
         if recipe.begin:
             self._begin_with(Path(recipe.begin))
         if recipe.train == "decoder":
-            self.model.encoder.requires_grad_(False)
-            self.model.quantiser.requires_grad_(False).eval()
+            self.model.requires_grad_(False)
+            self.model.quantiser.eval()
+            self.model.decoder.requires_grad_(True)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.optimizers = optimizers(self.model, recipe.optimizer)
         self.features = EfficientNetLite0().to(self.device) if recipe.loss.perceptual else None
@@ -188,6 +197,10 @@ class TokenizerTraining:
             losses["loss"] = losses["loss"] + losses["adversarial"]
         losses["loss"] = losses["loss"] + quantised.loss
         return drawn, losses | {"code_use": quantised.use}
+
+    def exported(self) -> VideoTokenizer:
+        """The averaged weights as a tokenizer of its own, rounded to ``export_dtype``."""
+        return VideoTokenizer(copy.deepcopy(self.average).to(EXPORTED[self.recipe.export_dtype]))
 
     @torch.no_grad()
     def _average_weights(self) -> None:
@@ -278,7 +291,9 @@ def checkpoints(run: Path) -> list[Path]:
 
 def optimizers(model: Autoencoder, settings: TokenizerOptimizerConfig) -> list[torch.optim.Optimizer]:
     """AdamW, and Muon for every matrix but the first and last of encoder and decoder, at pixels and codes."""
-    ends = (model.encoder.stem, model.encoder.out, model.decoder.stem, model.decoder.out)
+    ends: list[nn.Module] = [model.encoder.stem, model.encoder.out, model.decoder.stem, model.decoder.out]
+    if model.memory is not None:
+        ends.append(model.memory.ask[-1])
     at_ends = {id(parameter) for end in ends for parameter in end.parameters()}
     matrices = [p for p in model.parameters() if p.requires_grad and p.ndim == 2 and id(p) not in at_ends]
     inside = {id(parameter) for parameter in matrices}
