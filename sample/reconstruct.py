@@ -15,15 +15,18 @@ from vpoet.data.video import Frames, Video, encode_mp4, resize_frame, stream_fra
 from vpoet.errors import DataError
 from vpoet.evaluate.pixels import WINDOW, psnr, ssim
 from vpoet.evaluate.reconstruction import reconstruct_stream
-from vpoet.tokenizer.video import Codes, VideoTokenizer
+from vpoet.tokenizer.video import SHIPPED, Codes, VideoTokenizer
 
 console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
 
 
 def main(
     video: Annotated[Path, typer.Argument(help="A video or image file.")],
-    tokenizer: Annotated[Path, typer.Option(help="Video tokenizer's folder, or a bundle that holds one.")],
     out: Annotated[Path, typer.Option(help="The file to write: .mp4, .gif, .webp, or .png for an image.")],
+    tokenizer: Annotated[
+        Path,
+        typer.Option(help="Video tokenizer's folder, or a bundle that holds one.", show_default="the one that ships"),
+    ] = SHIPPED,
     height: Annotated[int | None, typer.Option(help="Scale to this height first. [default: the file's]")] = None,
     width: Annotated[int | None, typer.Option(help="Scale to this width first. [default: the file's]")] = None,
     fps: Annotated[float | None, typer.Option(help="Resample to this frame rate first. [default: the file's]")] = None,
@@ -41,7 +44,8 @@ def main(
 
     Example:
 
-        vpoet reconstruct clip.mp4 --tokenizer runs/video/tokenizer --height 64 --width 64 --fps 8 --out both.mp4
+        vpoet reconstruct clip.mp4 --height 128 --width 128 --fps 8 --out both.mp4
+        vpoet reconstruct clip.mp4 --tokenizer runs/video/tokenizer --pad --out both.mp4
     """
     nested = tokenizer / "video_tokenizer"
     coder = VideoTokenizer.load(nested if nested.is_dir() else tokenizer).to(device)

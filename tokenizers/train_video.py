@@ -74,14 +74,15 @@ def main(
         f"{cfg.dtype} on {processes.world} x {training.device}; run folder {run}"
     )
 
-    stop = {"signal": 0}
+    received = {"signal": 0}
     for number in STOPPED:
-        signal.signal(number, lambda received, _: stop.update(signal=received))
+        signal.signal(number, lambda number, _: received.update(signal=number))
+    stopped = 0
     result: dict[str, float] = {}
     began, counted = time.perf_counter(), training.step
-    while training.step < cfg.steps and not stop["signal"]:
+    while training.step < cfg.steps and not stopped:
         values = training.update(*map(next, streams))
-        stop["signal"] = max(processes.gather(stop["signal"]))
+        stopped = max(processes.gather(received["signal"]))  # a signal that one process gets stops all at one step
         step, last = training.step, training.step == cfg.steps
         row: dict[str, float] = {}
         if step % cfg.log_every == 0 or last:
@@ -102,7 +103,7 @@ def main(
         if row:
             tracker.log(row, step)
             began, counted = time.perf_counter(), step
-        if step % cfg.save_every == 0 or last or stop["signal"]:
+        if step % cfg.save_every == 0 or last or stopped:
             training.save(run, [stream.state_dict() for stream in streams])
 
     tracker.close()
@@ -110,10 +111,10 @@ def main(
         if stream.problems.total:
             console.print(f"skipped: {stream.problems}")
     summary = {"run": run, "step": training.step, **result}
-    if stop["signal"]:
+    if stopped:
         console.print(f"stopped at step {training.step} and saved; the same command goes on")
         cli.finish(summary, as_json and leads)
-        sys.exit(STOPPED[signal.Signals(stop["signal"])])
+        sys.exit(STOPPED[signal.Signals(stopped)])
     tokenizer = training.exported()
     if leads:
         tokenizer.save(run / "tokenizer")

@@ -50,13 +50,15 @@ def parse(data):
     return records
 
 
-def test_offline_run_holds_config_metrics_and_video(tmp_path):
+def test_offline_run_holds_config_metrics_and_media(tmp_path):
     Video(np.zeros((5, 32, 32, 3), np.uint8), 8.0).write(tmp_path / "clip.mp4")
     run = tmp_path / "runs" / "a"
     tracker = Tracker(run, config={"model": {"layers": 4}}, project="vpoet", name="a")
     tracker.log({"train/loss": 2.5}, 1)
     tracker.log({"train/loss": 1.5}, 2)
     tracker.video("samples/0", tmp_path / "clip.mp4", "a red fox", 2)
+    Video(np.zeros((1, 32, 32, 3), np.uint8), 0).write(tmp_path / "sheet.png")
+    tracker.image("reconstructions", tmp_path / "sheet.png", "step 2", 2)
     tracker.close()
 
     assert rows(run) == [{"step": 1, "train/loss": 2.5}, {"step": 2, "train/loss": 1.5}]
@@ -72,6 +74,8 @@ def test_offline_run_holds_config_metrics_and_video(tmp_path):
     ]
     assert [(row["step"], row["train/loss"]) for row in history if "train/loss" in row] == [(1, 2.5), (2, 1.5)]
     assert any(row.get("samples/0/caption") == "a red fox" for row in history)
+    assert any(row.get("reconstructions/caption") == "step 2" for row in history)
+    assert len(list(run.glob("wandb/offline-run-*/files/media/images/**/*.png"))) == 1
     assert len(list(run.glob("wandb/offline-run-*/files/media/videos/**/*.mp4"))) == 1
     assert {path.name for path in run.iterdir()} == {"metrics.jsonl", "wandb"}
 

@@ -62,4 +62,5 @@ class Memory(nn.Module):
     def _next(self, state: Tensor, points: Tensor) -> Tensor:
         """A gated mean of old and new, in fp32 and within (-1, 1): a film of any length cannot make it overflow."""
         gate, new = self.tell(torch.cat([points, state.to(points.dtype)], -1)).float().chunk(2, -1)
-        return state + gate.sigmoid() * (new.tanh() - state)
+        moved: Tensor = state + gate.sigmoid() * (new.tanh() - state)
+        return moved

@@ -22,6 +22,9 @@ from vpoet.tokenizer.layers import Past
 CONFIG = "config.yaml"
 WEIGHTS = "model.safetensors"
 
+SHIPPED = Path(__file__).parent.parent / "weights" / "video-4x8x8"
+"""The tokenizer that comes with vpoet; its card.md says what it was trained on and how well it does."""
+
 Frames = npt.NDArray[np.uint8]
 Codes = npt.NDArray[np.int32]
 
@@ -38,8 +41,11 @@ class VideoTokenizer:
         self.hash = content_hash(model)
 
     @classmethod
-    def load(cls, folder: str | Path) -> "VideoTokenizer":
-        """Read what `save` wrote. CheckpointError when a part is missing, damaged, foreign, or holds a NaN."""
+    def load(cls, folder: str | Path = SHIPPED) -> "VideoTokenizer":
+        """Read what `save` wrote; without a folder, the tokenizer that ships.
+
+        CheckpointError when a part is missing, damaged, foreign, or holds a NaN.
+        """
         folder = Path(folder)
         for part in (CONFIG, WEIGHTS):
             if not (folder / part).is_file():
