@@ -21,8 +21,8 @@ from vpoet.errors import ConfigError
 from vpoet.tokenizer.fsq import FSQ, LEVELS
 from vpoet.tokenizer.layers import Block, Down, Past, RMSNorm, SpaceConv, Up, fold, unfold
 from vpoet.tokenizer.lfq import LFQ
-from vpoet.tokenizer.memory import Memory
 from vpoet.tokenizer.quantiser import Quantised, Quantiser, QuantiserConfig
+from vpoet.tokenizer.turns import Turns
 from vpoet.tokenizer.vq import VQ
 
 TIME_STRIDES = (1, 2, 4, 8)
@@ -53,8 +53,8 @@ class AutoencoderConfig:
     """Pixels a cell stands for, down and across: 4, 8 or 16."""
     patch: int = 4
     """Pixels of a patch at level 0, down and across: 2, 4 or 8, at most ``space_stride``."""
-    memory: int = 0
-    """Numbers of state a cell that refine it from code to code (`vpoet.tokenizer.memory`); 0: none."""
+    turns: int = 1
+    """Codes in a row that each describe another part of a cell (`vpoet.tokenizer.turns`); 1: each all of it."""
     quantiser: QuantiserConfig = field(default_factory=QuantiserConfig)
     widths: list[int] = field(default_factory=list)
     """Channels of each level; one more than the halvings, max(log2 time_stride, log2 space_stride/patch)."""
@@ -76,8 +76,8 @@ class AutoencoderConfig:
                     f"{name} has {len(getattr(self, name))} entries; strides {self.time_stride}x{self.space_stride}"
                     f"x{self.space_stride} with patches of {self.patch} need {levels}, one a level"
                 )
-        if self.memory < 0:
-            raise ConfigError(f"memory is {self.memory}: it must be 0 or more")
+        if self.turns < 1:
+            raise ConfigError(f"turns is {self.turns}: it must be 1 or more")
         if min(self.widths) < 1 or min(self.encoder_blocks + self.decoder_blocks) < 0:
             raise ConfigError("widths must be 1 or more, encoder_blocks and decoder_blocks 0 or more")
 
@@ -117,14 +117,14 @@ class Encoder(nn.Module):
             layers += [Block(widths[level]) for _ in range(config.encoder_blocks[level])]
         self.layers = nn.ModuleList(layers)
         self.norm = RMSNorm(widths[-1])
-        self.out = nn.Linear(widths[-1], vector)
+        self.out = nn.Linear(widths[-1], config.turns * vector)
+        self.turns = Turns(config.turns)
 
     def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
         x = self.stem(fold(x, self.patch))
         for layer in self.layers:
             x = layer(x, past)
-        out: Tensor = self.out(self.norm(x))
-        return out
+        return self.turns.choose(self.out(self.norm(x)), past)
 
 
 class Decoder(nn.Module):
@@ -134,7 +134,8 @@ class Decoder(nn.Module):
         super().__init__()
         self.patch = config.patch
         widths = config.widths
-        self.stem = nn.Linear(vector, widths[-1])
+        self.turns = Turns(config.turns)
+        self.stem = nn.Linear(self.turns.width(vector), widths[-1])
         layers: list[nn.Module] = [Block(widths[-1]) for _ in range(config.decoder_blocks[-1])]
         for level, (time, space) in reversed(list(enumerate(halvings(config)))):
             layers.append(Up(widths[level + 1], widths[level], time=time, space=space))
@@ -144,7 +145,7 @@ class Decoder(nn.Module):
         self.out = SpaceConv(widths[0], 3 * config.patch**2)
 
     def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
-        x = self.stem(x)
+        x = self.stem(self.turns.recall(x, past))
         for layer in self.layers:
             x = layer(x, past)
         return unfold(self.out(self.norm(x)), self.patch)
@@ -157,10 +158,8 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.config = config
         self.quantiser = make_quantiser(config.quantiser)
-        vector, widest = self.quantiser.width, config.widths[-1]
-        self.memory = Memory(widest, vector, config.memory) if config.memory else None
-        self.encoder = Encoder(config, widest if config.memory else vector)
-        self.decoder = Decoder(config, config.memory or vector)
+        self.encoder = Encoder(config, self.quantiser.width)
+        self.decoder = Decoder(config, self.quantiser.width)
 
     def forward(self, video: Tensor) -> tuple[Tensor, Quantised]:
         """Video [B, 3, T, H, W] in [-1, 1] to its reconstruction (same shape, not clipped) and what was quantised."""
@@ -180,16 +179,11 @@ class Autoencoder(nn.Module):
 
     def quantise(self, video: Tensor, past: Past | None = None) -> Quantised:
         """Codes and the points [B, t, h, w, D] that carry the gradient."""
-        vectors = self.encoder(video.permute(0, 2, 3, 4, 1), past)
-        if self.memory is not None:
-            return self.memory.quantise(vectors, self.quantiser, past)
-        quantised: Quantised = self.quantiser(vectors)
+        quantised: Quantised = self.quantiser(self.encoder(video.permute(0, 2, 3, 4, 1), past))
         return quantised
 
     def draw(self, points: Tensor, past: Past | None = None) -> Tensor:
         """The decoder alone: points [B, t, h, w, D] to video [B, 3, T, H, W]."""
-        if self.memory is not None:
-            points = self.memory.recall(points, past)
         video: Tensor = self.decoder(points, past)
         return video.permute(0, 4, 1, 2, 3)
 

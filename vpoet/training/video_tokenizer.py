@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vpoet import config
 from vpoet.errors import CheckpointError, ConfigError, VpoetError
@@ -291,9 +291,7 @@ def checkpoints(run: Path) -> list[Path]:
 
 def optimizers(model: Autoencoder, settings: TokenizerOptimizerConfig) -> list[torch.optim.Optimizer]:
     """AdamW, and Muon for every matrix but the first and last of encoder and decoder, at pixels and codes."""
-    ends: list[nn.Module] = [model.encoder.stem, model.encoder.out, model.decoder.stem, model.decoder.out]
-    if model.memory is not None:
-        ends.append(model.memory.ask[-1])
+    ends = (model.encoder.stem, model.encoder.out, model.decoder.stem, model.decoder.out)
     at_ends = {id(parameter) for end in ends for parameter in end.parameters()}
     matrices = [p for p in model.parameters() if p.requires_grad and p.ndim == 2 and id(p) not in at_ends]
     inside = {id(parameter) for parameter in matrices}
