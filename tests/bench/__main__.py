@@ -1,11 +1,18 @@
-"""Speed of the parts: ``python tests/bench``. One JSON line each; the best of five runs, as other work only slows."""
+"""Speed of the parts: ``python tests/bench [--seconds N] [NAME ...]``. One JSON line each.
 
+Without names all but `video_tokenizer_peers`. The video tokenizer's are explained in `tokenizer`; of the others it is
+the best of five runs, as other work only slows.
+"""
+
+import argparse
 import json
 import platform
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import tokenizer
 
 from vpoet.data.worlds.platformer import Platformer
 from vpoet.sequence.document import build
@@ -17,10 +24,24 @@ ROUNDS = 5
 
 
 def main() -> None:
-    for benchmark in (platformer, packing):
-        rates = [benchmark() for _ in range(ROUNDS)]
-        best = {name: max(rate[name] for rate in rates) for name in rates[0]}
-        print(json.dumps({"bench": benchmark.__name__, **best, "python": platform.python_version()}), flush=True)
+    fast = {benchmark.__name__: benchmark for benchmark in (platformer, packing)}
+    trained = (tokenizer.video_tokenizer, tokenizer.video_tokenizer_quality, tokenizer.video_tokenizer_peers)
+    slow: dict[str, Callable[[float], dict[str, Any]]] = {benchmark.__name__: benchmark for benchmark in trained}
+    names = [*fast, *slow]
+    parser = argparse.ArgumentParser(prog="python tests/bench", description="Speed of the parts, one JSON line each.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}; all but the last if none")
+    parser.add_argument("--seconds", type=float, default=40, help="of training for each network [40]")
+    wanted = parser.parse_args()
+    if unknown := sorted(set(wanted.names) - set(names)):
+        parser.error(f"no benchmark {', '.join(unknown)}; choose from {', '.join(names)}")
+    for name in wanted.names or names[:-1]:
+        line = best_of_rounds(fast[name]) if name in fast else slow[name](wanted.seconds)
+        print(json.dumps({"bench": name, **line, "python": platform.python_version()}), flush=True)
+
+
+def best_of_rounds(benchmark: Callable[[], dict[str, float]]) -> dict[str, float]:
+    rates = [benchmark() for _ in range(ROUNDS)]
+    return {name: max(rate[name] for rate in rates) for name in rates[0]}
 
 
 def platformer() -> dict[str, float]:

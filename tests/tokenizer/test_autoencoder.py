@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vpoet.errors import ConfigError
-from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig, halvings
+from vpoet.tokenizer.autoencoder import SIZES, Autoencoder, AutoencoderConfig, count_parameters, halvings
 from vpoet.tokenizer.layers import CausalConv, Past, fold, unfold
 from vpoet.tokenizer.quantiser import QuantiserConfig
 
@@ -180,6 +180,22 @@ def test_a_fresh_quantiser_input_spreads_over_the_codebook() -> None:
 def test_impossible_shapes_are_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Autoencoder(AutoencoderConfig(**change))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("stride", [(2, 8), (4, 8), (8, 8), (8, 16)])
+def test_sizes_are_as_large_as_they_are_said_to_be(stride: tuple[int, int]) -> None:
+    with torch.device("meta"):
+        millions = {
+            size: count_parameters(
+                Autoencoder(AutoencoderConfig(size=size, time_stride=stride[0], space_stride=stride[1]))
+            )
+            / 1e6
+            for size in SIZES
+        }
+    assert millions["tiny"] < 1
+    assert 1 < millions["small"] < 10
+    if stride == (4, 8):
+        assert millions == pytest.approx({"tiny": 0.53, "small": 4.5, "base": 89}, rel=0.02)
 
 
 def test_halvings_of_the_default_and_of_an_image_tokenizer() -> None:

@@ -1,4 +1,4 @@
-"""Turns: whose vector is taken and whose points are seen, by a slow loop; what they keep of the tokenizer's promises."""
+"""Turns: whose vector is taken and whose points are seen, by a slow loop; what they keep of the promises."""
 
 import numpy as np
 import pytest
