@@ -29,6 +29,7 @@ PROGRAMS = {
     "train-text": "tokenizers/train_text.py",
     "train-video": "tokenizers/train_video.py",
     "evaluate-tokenizer": "tokenizers/evaluate_tokenizer.py",
+    "compare-quantisers": "tokenizers/compare_quantisers.py",
     "encode": "tokenizers/encode_shards.py",
     "pretrain": "train/pretrain.py",
     "export": "train/export.py",

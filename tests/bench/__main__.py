@@ -1,7 +1,7 @@
 """Speed of the parts: ``python tests/bench [--seconds N] [NAME ...]``. One JSON line each.
 
-Without names all but `video_tokenizer_peers`. The video tokenizer's are explained in `tokenizer`; of the others it is
-the best of five runs, as other work only slows.
+Without names all but `video_tokenizer_peers` and `video_tokenizer_film`. The video tokenizer's are explained in
+`tokenizer` and `film`; of the others it is the best of five runs, as other work only slows.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import film
 import numpy as np
 import tokenizer
 
@@ -25,16 +26,17 @@ ROUNDS = 5
 
 def main() -> None:
     fast = {benchmark.__name__: benchmark for benchmark in (platformer, packing)}
-    trained = (tokenizer.video_tokenizer, tokenizer.video_tokenizer_quality, tokenizer.video_tokenizer_peers)
-    slow: dict[str, Callable[[float], dict[str, Any]]] = {benchmark.__name__: benchmark for benchmark in trained}
+    coding = (tokenizer.video_tokenizer, tokenizer.video_tokenizer_quality)
+    asked_for = (tokenizer.video_tokenizer_peers, film.video_tokenizer_film)
+    slow: dict[str, Callable[[float], dict[str, Any]]] = {each.__name__: each for each in (*coding, *asked_for)}
     names = [*fast, *slow]
     parser = argparse.ArgumentParser(prog="python tests/bench", description="Speed of the parts, one JSON line each.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}; all but the last if none")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}; all but the last two if none")
     parser.add_argument("--seconds", type=float, default=40, help="of training for each network [40]")
     wanted = parser.parse_args()
     if unknown := sorted(set(wanted.names) - set(names)):
         parser.error(f"no benchmark {', '.join(unknown)}; choose from {', '.join(names)}")
-    for name in wanted.names or names[:-1]:
+    for name in wanted.names or names[:-2]:
         line = best_of_rounds(fast[name]) if name in fast else slow[name](wanted.seconds)
         print(json.dumps({"bench": name, **line, "python": platform.python_version()}), flush=True)
 

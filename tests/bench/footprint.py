@@ -16,6 +16,10 @@ CHUNK = 16
 """Frames of four cells of time; the first chunk has three fewer, as a clip's first cell is one frame."""
 
 
+UNIT = 1e6 if sys.platform == "darwin" else 1e3
+"""Of the operating system's figures in a MB: bytes there, kilobytes elsewhere."""
+
+
 def main(name: str, frames: int, how: str) -> None:
     torch.set_num_threads(1)
     network = make(name).eval().requires_grad_(False)
@@ -49,8 +53,7 @@ def fill() -> list[torch.Tensor]:
 
 def most() -> float:
     """MB that the process had at the most."""
-    unit = 1e6 if sys.platform == "darwin" else 1e3  # bytes there, kilobytes elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / UNIT
 
 
 if __name__ == "__main__":

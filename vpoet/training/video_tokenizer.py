@@ -43,7 +43,7 @@ class TokenizerOptimizerConfig(OptimizerConfig):
 
     lr: float = 3e-3
     """AdamW's peak learning rate."""
-    matrix_lr: float = 1e-2
+    matrix_lr: float = 2.5e-3
     """Muon's peak learning rate."""
     final_lr: float = 0.02
     warmup: int = 50
