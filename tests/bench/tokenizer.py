@@ -41,7 +41,7 @@ OPTIMIZER = TokenizerOptimizerConfig()
 DENSE_MATRIX_LR = 6e-4
 """Muon's for the dense networks: the best of 6e-4 to 2e-2 for `dense`; AdamW alone, at 1e-3, gives 5 dB less.
 
-vpoet's network has its recipe's, which is not tuned to such short runs: a quarter of it is 1 dB better there.
+vpoet's network has its recipes' own.
 """
 OTHERS_LR = 1e-3
 """AdamW's for emu3 and magvit2, whose kernels are no matrices, as Muon needs them."""
