@@ -67,7 +67,7 @@ def video_tokenizer(budget: float) -> dict[str, Any]:
 
 def video_tokenizer_quality(budget: float) -> dict[str, Any]:
     """PSNR on clips held out, after ``budget`` seconds of training each: vpoet's network and dense ones."""
-    return compare_quality(("vpoet", "vpoet_adamw", "dense", "dense_cosmos"), budget)
+    return compare_quality(("vpoet", "vpoet_adamw", "dense", "dense_cosmos", "dense_vidtok"), budget)
 
 
 def video_tokenizer_peers(budget: float) -> dict[str, Any]:

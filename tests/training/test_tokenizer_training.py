@@ -134,6 +134,18 @@ def test_the_perceptual_part_is_in_the_loss() -> None:
     assert values["loss"] == pytest.approx(sum(weight * values[name] for name, weight in parts.items()), rel=1e-5)
 
 
+def test_any_network_will_do_for_the_perceptual_part() -> None:
+    seen = []
+
+    def halves(images: torch.Tensor) -> list[torch.Tensor]:
+        seen.append(images.shape)
+        return [torch.nn.functional.avg_pool2d(images, 2)]
+
+    training = TokenizerTraining(recipe(loss=LossConfig(perceptual=1.0)), halves)
+    assert training.update(clips(1))["perceptual"] > 0
+    assert seen == [(4, 3, 16, 16)] * 2
+
+
 def test_a_run_of_two_processes_is_refused_by_one(tmp_path: Path) -> None:
     training = TokenizerTraining(recipe())
     training.processes.gather = lambda value: [value, value]  # type: ignore[method-assign]

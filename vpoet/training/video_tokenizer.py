@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vpoet import config
 from vpoet.errors import CheckpointError, ConfigError, VpoetError
-from vpoet.nn.features import EfficientNetLite0
+from vpoet.nn.features import EfficientNetLite0, FeatureNetwork
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
 from vpoet.tokenizer.video import Frames, VideoTokenizer, to_float
 from vpoet.training.adversarial import AdversarialConfig, Adversary
@@ -123,9 +123,12 @@ class VideoTokenizerRecipe:
 
 
 class TokenizerTraining:
-    """All that training changes: the model, its average, the optimizers, the adversary and the step count."""
+    """All that training changes: the model, its average, the optimizers, the adversary and the step count.
 
-    def __init__(self, recipe: VideoTokenizerRecipe) -> None:
+    ``features`` is what ``loss.perceptual`` compares by, in place of EfficientNet-Lite0.
+    """
+
+    def __init__(self, recipe: VideoTokenizerRecipe, features: FeatureNetwork | None = None) -> None:
         self.processes = Processes(recipe.device)
         self.device = self.processes.device
         for name in ("batch", "image_batch"):
@@ -144,7 +147,9 @@ class TokenizerTraining:
             self.model.decoder.requires_grad_(True)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.optimizers = optimizers(self.model, recipe.optimizer)
-        self.features = EfficientNetLite0().to(self.device) if recipe.loss.perceptual else None
+        self.features = features
+        if recipe.loss.perceptual and features is None:
+            self.features = EfficientNetLite0().to(self.device)
         self.adversary = None
         if recipe.adversarial.weight:
             self.adversary = Adversary(recipe.adversarial, self.device, self.dtype, self.processes.average_gradients)
