@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -112,6 +113,32 @@ def test_a_run_stopped_by_sigterm_goes_on_bit_for_bit(
     assert "going on from step 2" in err
     assert losses(run) == losses(trained)
     assert VideoTokenizer.load(run / "tokenizer").hash == VideoTokenizer.load(trained / "tokenizer").hash
+
+
+@pytest.mark.slow
+def test_two_processes_write_one_run_and_find_it_again(tmp_path: Path, raw: Path) -> None:
+    """As a launcher starts them; the same command once more finds the run complete."""
+    run = tmp_path / "shared"
+    for again in (False, True):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+        command = [sys.executable, ROOT / "tokenizers/train_video.py", *recipe(run, raw, steps=3, image_batch=2)]
+        both = [
+            subprocess.Popen(
+                [*command, "--json"],
+                env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(2)
+        ]
+        (told, log), (silent, _) = (process.communicate() for process in both)
+        assert [process.returncode for process in both] == [0, 0], log
+        assert (json.loads(told.splitlines()[-1])["step"], silent) == (3, "")
+        assert sorted(losses(run)) == [1, 2, 3]
+        assert ("going on from step 3" in log) == again
+    assert VideoTokenizer.load(run / "tokenizer").hash
 
 
 def test_a_run_folder_of_another_recipe_is_refused(trained: Path, raw: Path, program: Program) -> None:

@@ -24,12 +24,14 @@ class Processes:
             raise ConfigError(f"device is {device!r}; choose one of {', '.join(DEVICES)}")
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(device)
+        if device == "cuda":
+            self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+            torch.cuda.set_device(self.device)  # NCCL gathers objects through the current one
         if "RANK" in os.environ and not dist.is_initialized():
             dist.init_process_group("nccl" if device == "cuda" else "gloo")
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.world = dist.get_world_size() if dist.is_initialized() else 1
-        local = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if device == "cuda" else device
-        self.device = torch.device(local)
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Each gradient becomes its mean over processes; one message for all of them."""
