@@ -9,10 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from vpoet.data.worlds.platformer import Platformer
 from vpoet.errors import CheckpointError, DataError, ShapeError
+from vpoet.evaluate.pixels import psnr
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
 from vpoet.tokenizer.quantiser import QuantiserConfig
-from vpoet.tokenizer.video import VideoTokenizer, to_float, to_uint8, whole_cells
+from vpoet.tokenizer.video import SHIPPED, VideoTokenizer, to_float, to_uint8, whole_cells
 
 
 def build(seed: int = 0) -> VideoTokenizer:
@@ -259,3 +261,14 @@ def test_frames_are_cut_or_filled_up_to_whole_cells(frames: int, whole: int, fil
     assert np.array_equal(padded[:frames, :21], video)
     assert (padded[:, 21:] == padded[:, 20:21]).all()
     assert (padded[frames:] == padded[frames - 1]).all()
+
+
+def test_the_tokenizer_that_ships_is_small_and_knows_the_world() -> None:
+    """A clip of the platformer world that it was not trained on; a picture of noise would give 10 dB."""
+    tokenizer = VideoTokenizer.load()
+    assert tokenizer.stride == (4, 8, 8)
+    assert tokenizer.codebook_size >= 0.97 * 2**16
+    assert sum(path.stat().st_size for path in SHIPPED.rglob("*")) < 30e6
+    frames = Platformer().clip(10**6 + 1)[0]
+    drawn = tokenizer.decode(tokenizer.encode(frames))
+    assert psnr(frames, drawn) > 20
