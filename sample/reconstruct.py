@@ -1,6 +1,7 @@
 """Show what a video tokenizer keeps: a video and its reconstruction, side by side, with scores."""
 
 import math
+import os
 from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -42,7 +43,7 @@ def main(
     centre. A tokenizer does best at the size and frame rate it was trained on. A .mp4 is made chunk by chunk, so that
     a film of any length needs no more memory than a short one.
 
-    Example:
+    Examples:
 
         vpoet reconstruct clip.mp4 --height 128 --width 128 --fps 8 --out both.mp4
         vpoet reconstruct clip.mp4 --tokenizer runs/video/tokenizer --pad --out both.mp4
@@ -66,7 +67,12 @@ def main(
     pairs = side_by_side(reconstruct_stream(coder, resized, pad=pad), tally, used)
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".mp4":
-        encode_mp4(out, pairs, rate)
+        aside = out.with_name(f".{out.stem}.{os.getpid()}.tmp.mp4")
+        try:
+            encode_mp4(aside, pairs, rate)
+            aside.replace(out)
+        finally:
+            aside.unlink(missing_ok=True)
     else:
         Video(np.stack(list(pairs)), rate).write(out)
 

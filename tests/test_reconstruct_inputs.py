@@ -5,7 +5,7 @@ The tokenizer is untrained, so only sizes, frame counts and the left half (the o
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from vpoet.data.video import Video
+from vpoet.errors import DataError
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
 from vpoet.tokenizer.quantiser import QuantiserConfig
 from vpoet.tokenizer.video import VideoTokenizer
@@ -122,6 +123,24 @@ def test_hopeless_inputs_get_one_clear_line(source: bytes, message: str, reconst
     assert status == 2
     assert message in err
     assert "Traceback" not in err
+
+
+def test_a_film_that_breaks_in_the_middle_leaves_what_was_there(
+    reconstruct: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "both.mp4").write_bytes(b"of yesterday")
+    whole = VideoTokenizer.encode_stream
+
+    def breaking(*arguments: Any) -> Iterator[Any]:
+        yield next(whole(*arguments))
+        raise DataError("input.bin: broken while decoding")
+
+    monkeypatch.setattr(VideoTokenizer, "encode_stream", breaking)
+    status, _, err = reconstruct(film(ramp(40), "yuv420p"))
+    assert status == 2
+    assert "broken while decoding" in err
+    assert (tmp_path / "both.mp4").read_bytes() == b"of yesterday"
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_no_frame_after_the_start_is_said(reconstruct: Callable[..., Outcome]) -> None:

@@ -28,7 +28,6 @@ VARIANTS = {
     "lfq": {"kind": "lfq"},
     "lfq-without-entropy": {"kind": "lfq", "entropy": 0.0},
     "vq": {"kind": "vq"},
-    "vq-plain": {"kind": "vq"},
     "fsq-with-images": {"kind": "fsq"},
 }
 FRAMES, SIZE, BATCH, IMAGES = 9, 32, 8, 8
@@ -71,8 +70,7 @@ def main(
     is a row of OUT/results.jsonl, and one that is there already is not run again. The table and OUT/quantisers.png
     show means over seeds with 95% intervals (Student's t), for all rows of these data; the picture, those of --steps.
 
-    lfq-without-entropy leaves out LFQ's entropy term, and vq-plain VQ's restarts of dead codes, and begins with random
-    points in place of vectors. fsq-with-images takes 8 images beside the clips in every step.
+    lfq-without-entropy leaves out LFQ's entropy term. fsq-with-images takes 8 images beside the clips in every step.
 
     Example:
 
@@ -97,7 +95,7 @@ def main(
         scored = batches(tuple(held_out), HELD_OUT_SEED, FRAMES, some, -(-windows // some))
         scored = scored.reshape(-1, *scored.shape[2:])[:windows]
     for number, ((codebook, variant, seed), settings) in enumerate(runs.items(), start=1):
-        row = {"variant": variant, "codebook": codebook, "seed": seed, **run(variant, settings, scored), "setup": setup}
+        row = {"variant": variant, "codebook": codebook, "seed": seed, **run(settings, scored), "setup": setup}
         with results.open("a") as file:
             file.write(json.dumps(row) + "\n")
         there.append(row)
@@ -146,16 +144,13 @@ def batches(folders: tuple[Path, ...], seed: int, frames: int, batch: int, numbe
     return np.stack(list(islice(stream, number)))
 
 
-def run(variant: str, settings: VideoTokenizerRecipe, held_out: Frames) -> dict[str, object]:
+def run(settings: VideoTokenizerRecipe, held_out: Frames) -> dict[str, object]:
     """Train, and score the averaged weights on windows [N, FRAMES, SIZE, SIZE, 3]."""
     folders = tuple(map(Path, settings.data))
     streams = [batches(folders, settings.seed, FRAMES, BATCH, settings.steps)]
     if settings.image_batch:
         streams.append(batches(folders, settings.seed, 1, settings.image_batch, settings.steps))
     training = TokenizerTraining(settings)
-    if variant == "vq-plain":
-        training.model.quantiser.dead = 0.0
-        training.model.quantiser.initialised.fill_(True)
     began = time.process_time()
     for step in zip(*streams, strict=True):
         values = training.update(*step)

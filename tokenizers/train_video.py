@@ -114,6 +114,7 @@ def main(
     if stopped:
         console.print(f"stopped at step {training.step} and saved; the same command goes on")
         cli.finish(summary, as_json and leads)
+        processes.close()
         sys.exit(STOPPED[signal.Signals(stopped)])
     tokenizer = training.exported()
     if leads:

@@ -15,6 +15,7 @@ ones; VidTok has 3x3 ones before causal ones over time, and 3x3x3 ones in the mi
 halved. Both have attention in the middle, which is left out: it costs time.
 """
 
+import abc
 from typing import NamedTuple
 
 import torch
@@ -63,16 +64,16 @@ def make(name: str) -> nn.Module:
     return Dense(SHAPES[name])
 
 
-class Peer(nn.Module):
+class Peer(nn.Module, abc.ABC):
     """What the peers share: `quantise` and `draw` make `forward`."""
 
+    @abc.abstractmethod
     def quantise(self, video: Tensor) -> Quantised:
         """Video [B, 3, T, H, W] in [-1, 1] to codes [B, t, h, w] and the points that carry the gradient."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def draw(self, points: Tensor) -> Tensor:
         """Those points to video [B, 3, T, H, W]."""
-        raise NotImplementedError
 
     def forward(self, video: Tensor) -> tuple[Tensor, Quantised]:
         quantised = self.quantise(video)

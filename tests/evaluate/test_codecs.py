@@ -9,7 +9,7 @@ import pytest
 
 from vpoet.errors import BackendError, ShapeError
 from vpoet.evaluate import codecs
-from vpoet.evaluate.codecs import CODECS, Codec, RateDistortion, RatePoint, at_rate, encode, plot_rates, rate_distortion
+from vpoet.evaluate.codecs import CODECS, Codec, RateDistortion, RatePoint, at_rate, encode, plot_rates
 from vpoet.evaluate.pixels import psnr, ssim
 
 
@@ -109,7 +109,10 @@ def test_frames_that_libx265_cannot_be_trusted_with_are_refused() -> None:
 def test_a_curve_weighs_bits_by_pixels_and_scores_by_clips() -> None:
     codec = Codec("H.264", "ultrafast")
     small, large = clip(0, 3, 32, 32), clip(1, 5, 64, 48)
-    low, high = rate_distortion([(small, 8.0), (large, 8.0)], codec, crfs=(40, 25))
+    curve = RateDistortion(codec, crfs=(40, 25))
+    for frames in (small, large):
+        curve.add(frames, 8.0)
+    low, high = curve.points
     first, second = encode(small, 8.0, codec, 40), encode(large, 8.0, codec, 40)
     assert low.crf == 40
     assert low.bits_per_pixel == pytest.approx((first.bits + second.bits) / (3 * 32 * 32 + 5 * 64 * 48))

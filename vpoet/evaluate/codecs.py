@@ -27,7 +27,7 @@ CRFS = (18, 23, 28, 33, 38, 42, 46, MAX_CRF)
 LEAST_SIDE = {"H.264": 16, "H.265": 64}
 """Pixels. libx265 4.2, which PyAV 18.1 brings, takes less, but in frames 48 pixels wide it overruns its buffers."""
 
-# By default swscale rounds coarsely and takes every other chroma sample: 41 dB on 128x128 video, these flags 47 dB.
+# By default swscale rounds coarsely and takes every other chroma sample, which caps the codecs' PSNR.
 SCALING = (
     Interpolation.LANCZOS | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 )
@@ -85,7 +85,7 @@ class RatePoint(NamedTuple):
 def encode(frames: Frames, fps: float, codec: Codec, crf: float) -> Coded:
     """Code a clip uint8 [T, H, W, 3] RGB (BT.709, limited range, 4:2:0) at ``fps`` (0, a lone image: 1) and decode it.
 
-    Only slices are counted, with their start codes. x264 puts its version and settings, about 680 bytes, as user data
+    Only slices are counted, with their start codes. x264 puts its version and settings, hundreds of bytes, as user data
     into the first packet even with global headers: more than the pictures of a small clip. So all that is no slice is
     cut out, and the frames are decoded from the rest and the parameter sets. ShapeError for odd sides, which 4:2:0
     has not, and for sides below `LEAST_SIDE`.
@@ -169,16 +169,6 @@ class RateDistortion:
             RatePoint(crf, bits / self._pixels, dB / self.clips, similarity / self.clips)
             for crf, (bits, dB, similarity) in zip(self.crfs, self._sums.tolist(), strict=True)
         ]
-
-
-def rate_distortion(
-    clips: Iterable[tuple[Frames, float]], codec: Codec, crfs: Sequence[float] = CRFS
-) -> list[RatePoint]:
-    """The curve of a codec over clips (frames uint8 [T, H, W, 3], fps)."""
-    curve = RateDistortion(codec, crfs)
-    for frames, fps in clips:
-        curve.add(frames, fps)
-    return curve.points
 
 
 def at_rate(points: Iterable[RatePoint], bits_per_pixel: float) -> tuple[float, float] | None:

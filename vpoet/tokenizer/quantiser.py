@@ -7,6 +7,7 @@ code has one digit, itself.
 Shape letters: D numbers of a cell, G digits of a code.
 """
 
+import abc
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -59,7 +60,7 @@ class Quantised(NamedTuple):
     """Scalar in (0, 1]: different codes in this call over the most there can be, min(size, number of codes)."""
 
 
-class Quantiser(nn.Module):
+class Quantiser(nn.Module, abc.ABC):
     """Base of FSQ, LFQ and VQ: the arithmetic of digits. Subclasses give ``forward`` and ``codes_to_points``."""
 
     radix: Tensor
@@ -79,13 +80,13 @@ class Quantiser(nn.Module):
         self.register_buffer("radix", torch.tensor(self.levels), persistent=False)
         self.register_buffer("place", torch.tensor(places), persistent=False)
 
+    @abc.abstractmethod
     def forward(self, z: Tensor) -> Quantised:
         """Quantise ``z`` [..., D]."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def codes_to_points(self, codes: Tensor) -> Tensor:
         """Integer codes [...] to the fp32 points [..., D] that ``forward`` gives for them."""
-        raise NotImplementedError
 
     def codes_to_digits(self, codes: Tensor) -> Tensor:
         """Integer codes [...] to int64 digits [..., G], digit g in [0, levels[g])."""

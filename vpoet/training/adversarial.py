@@ -65,8 +65,7 @@ class PatchLayer(nn.Module):
     """Halve time (all layers but the first), then height and width; then norm (but in the first) and leaky ReLU.
 
     A convolution over time and one over space instead of one over both, and time first, so that the larger of the two
-    works on half the frames: a third of the weights of 3x4x4 convolutions, and on one CPU core 1.5 times as fast in
-    fp32, 1.1 (32 channels) to 1.4 times (64) in bf16, forwards and backwards.
+    works on half the frames: a third of the weights of 3x4x4 convolutions, and less work.
     """
 
     def __init__(self, channels: int, out: int, *, first: bool) -> None:
@@ -109,7 +108,7 @@ class PatchDiscriminator(nn.Module):
                 f"the discriminator cannot judge {height}x{width} pixels: with its layers it takes {self.smallest} "
                 "or more each way; lower adversarial.layers or train on larger clips"
             )
-        # With the channels last it takes two thirds of the time on a CPU in fp32, half in bf16.
+        # With the channels last it is faster on a CPU.
         out: Tensor = self.out(self.layers(video.contiguous(memory_format=torch.channels_last_3d)))
         return out
 
