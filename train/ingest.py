@@ -29,7 +29,9 @@ def main(
             show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The folder to write; train/ and heldout/ inside it if some is held out.")],
+    out: Annotated[
+        Path, typer.Option(help="The folder to write; train/, heldout/, unseen/ inside it if some is held out.")
+    ],
     frames: Annotated[
         int, typer.Option(help="Frames in a clip: 1 + a multiple of the tokenizer's stride in time.")
     ] = 17,
@@ -50,6 +52,10 @@ def main(
     split_by: Annotated[
         str | None, typer.Option(metavar="COLUMN=V,V", help="Hold out the sources with one of these values instead.")
     ] = None,
+    unseen: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN=V,COLUMN=V", help="Put sources with all these values into unseen/; repeatable."),
+    ] = None,
     clips: Annotated[int | None, typer.Option(help="For a world: how many clips to make.")] = None,
     seed: Annotated[int, typer.Option(help="For a world: clip i has the seed 1000000 * SEED + i.")] = 0,
     samples_per_shard: Annotated[int, typer.Option(help="Clips in a shard at most.", min=1)] = 512,
@@ -67,7 +73,7 @@ def main(
 
         vpoet ingest clips/ --out runs/raw
         vpoet ingest list.csv --out runs/raw --frames 17 --fps 8 --height 128 --width 128 --stride 8 --holdout 0.1
-        vpoet ingest world:platformer --clips 2000 --out runs/world --workers 2
+        vpoet ingest world:platformer --clips 2000 --unseen who=zombie,ground=snow --out runs/world --workers 2
     """
     settings = ClipSettings(
         frames=frames,
@@ -79,7 +85,7 @@ def main(
         lossless=lossless,
         crf=crf,
     )
-    sides = divide(gather(sources, clips=clips, seed=seed), holdout=holdout, by=split_by)
+    sides = divide(gather(sources, clips=clips, seed=seed), holdout=holdout, by=split_by, unseen=unseen or [])
     console = Console(stderr=True, markup=False, soft_wrap=True)
     began = time.monotonic()
     columns = (TextColumn("sources"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[clips]} clips"))

@@ -239,6 +239,26 @@ def test_holdout_by_column() -> None:
         divide(items(9), holdout=1.5)
 
 
+def test_unseen_combinations_are_put_aside_before_the_rest_is_divided() -> None:
+    worlds = gather(["world:platformer"], clips=1500, seed=3)
+    sides = divide(worlds, holdout=0.1, unseen=["who=zombie,ground=snow", "creature=bee,ground=stone"])
+
+    def shown(item: Item) -> bool:
+        f = item.fields
+        return (f["who"], f["ground"]) == ("zombie", "snow") or (f["creature"], f["ground"]) == ("bee", "stone")
+
+    assert sides["unseen"]
+    assert all(map(shown, sides["unseen"]))
+    assert not any(map(shown, sides["train"] + sides["heldout"]))
+    assert sum(map(len, sides.values())) == 1500
+    assert set(divide(worlds, unseen=["who=robot"])) == {"train", "unseen"}
+    numbered = [Item(str(n), "", {"lab": n}) for n in range(3)]
+    assert [item.name for item in divide(numbered, unseen=["lab=1"])["unseen"]] == ["1"]
+    for wrong in ("zombie", "who=zombie,snow", "who=dog", "hat=red"):
+        with pytest.raises(DataError, match="--unseen"):
+            divide(worlds, unseen=[wrong])
+
+
 def many(folder: Path, count: int) -> Path:
     for number in range(count):
         clip(folder / f"{number:03d}.mp4", frames=5 + number % 7)

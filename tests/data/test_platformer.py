@@ -220,3 +220,12 @@ def test_the_world_does_not_import_arcade() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_attributes_are_those_that_the_clip_shows() -> None:
+    for seed in range(40):
+        truth = Platformer(16, 16, frames=1).clip(seed)[1]["truth"]
+        attributes = Platformer.attributes(seed)
+        assert {name: truth[name] for name in attributes if name in truth}.items() <= attributes.items()
+        assert [attributes["creature"]] == ([one["name"] for one in truth["creatures"]] or [""])
+        assert [attributes["item"]] == ([one["name"] for one in truth["items"]] or [""])

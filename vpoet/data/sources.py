@@ -27,6 +27,7 @@ class Item:
     path: str
     """Where it lies; for a world ``world:NAME``."""
     fields: dict[str, Any] = field(default_factory=dict)
+    """What is known of it: a list's further columns, or the attributes of a world's clip."""
     seed: int = 0
 
 
@@ -47,7 +48,8 @@ def gather(sources: Sequence[str], *, clips: int | None = None, seed: int = 0) -
             if not 1 <= (clips or 0) <= SEEDS_APART:
                 raise DataError(f"--clips is 1 to {SEEDS_APART}, not {clips}")
             seeds = range(seed * SEEDS_APART, seed * SEEDS_APART + (clips or 0))
-            items += [Item(f"{source}/{number}", source, seed=number) for number in seeds]
+            world = WORLDS[source.removeprefix(WORLD)]
+            items += [Item(f"{source}/{number}", source, world.attributes(number), number) for number in seeds]
         elif path.is_dir():
             known = VIDEO_SUFFIXES | IMAGE_SUFFIXES
             inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in known and file.is_file())
@@ -88,12 +90,23 @@ def _read_list(path: Path) -> list[Item]:
     return items
 
 
-def divide(items: Sequence[Item], *, holdout: float = 0.0, by: str | None = None) -> dict[str, list[Item]]:
+def divide(
+    items: Sequence[Item], *, holdout: float = 0.0, by: str | None = None, unseen: Sequence[str] = ()
+) -> dict[str, list[Item]]:
     """Items by the sub-folder they go to: ``""`` for all of them, or ``train`` and ``heldout``. A source goes whole.
 
     ``holdout`` is the share to hold out, chosen by a hash of each source's name, so that it doesn't depend on the other
-    sources. ``by`` is ``COLUMN=VALUE,VALUE``: the sources with one of these values are held out.
+    sources. ``by`` is ``COLUMN=VALUE,VALUE``: the sources with one of these values are held out. ``unseen`` are
+    combinations, each ``COLUMN=VALUE,COLUMN=VALUE``: sources with all values of one of them go to ``unseen``, before
+    the rest is divided, so that a model can be asked for what it was never shown together.
     """
+    sides: dict[str, list[Item]] = {}
+    if unseen:
+        combinations = [_combination(given, items) for given in unseen]
+        known = [{column: str(value) for column, value in item.fields.items()} for item in items]
+        hidden = [any(wanted.items() <= fields.items() for wanted in combinations) for fields in known]
+        sides["unseen"] = [item for item, out in zip(items, hidden, strict=True) if out]
+        items = [item for item, out in zip(items, hidden, strict=True) if not out]
     if by is not None:
         column, _, listed = by.partition("=")
         values = {value.strip() for value in listed.split(",") if value.strip()}
@@ -106,13 +119,27 @@ def divide(items: Sequence[Item], *, holdout: float = 0.0, by: str | None = None
         if not 0 < holdout < 1:
             raise DataError(f"--holdout is a share between 0 and 1, not {holdout}")
         held = [int(hashlib.sha256(item.name.encode()).hexdigest()[:13], 16) / 16**13 < holdout for item in items]
-    else:
+    elif not unseen:
         return {"": list(items)}
-    sides = {
-        "train": [item for item, out in zip(items, held, strict=True) if not out],
-        "heldout": [item for item, out in zip(items, held, strict=True) if out],
-    }
+    else:
+        held = [False] * len(items)
+    sides["train"] = [item for item, out in zip(items, held, strict=True) if not out]
+    if holdout or by is not None:
+        sides["heldout"] = [item for item, out in zip(items, held, strict=True) if out]
     for side, members in sides.items():
         if not members:
-            raise DataError(f"no source of {len(items)} went to {side}: change --holdout or --split-by")
+            raise DataError(f"no source of {len(items)} went to {side}: change --holdout, --split-by or --unseen")
     return sides
+
+
+def _combination(given: str, items: Sequence[Item]) -> dict[str, str]:
+    """The columns and values of one ``--unseen``; DataError names a column or value that no source has."""
+    wanted = dict(part.strip().split("=", 1) for part in given.split(",") if "=" in part)
+    if len(wanted) != len(given.split(",")):
+        raise DataError(f"--unseen is COLUMN=VALUE,COLUMN=VALUE, for instance who=zombie,ground=snow, not {given!r}")
+    for column, value in wanted.items():
+        values = {str(item.fields[column]) for item in items if column in item.fields}
+        if value not in values:
+            there = f"it has {', '.join(sorted(values)[:12])}" if values else "there is no such column"
+            raise DataError(f"--unseen {given}: no source has {column} = {value!r}; {there}")
+    return wanted

@@ -70,6 +70,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 """All values of each field of a clip's ``truth``; of ``creatures`` and ``items``, all names."""
 
 Frames = npt.NDArray[np.uint8]
+_ONE_OF_MANY = {"creature": "creatures", "item": "items"}
 _TALL, _TILE, _SMALL, _FISH = 28, 16, 15, 12  # heights of the pictures: characters, tiles, creatures and items, fish
 _MARGIN = 10  # no middle of a character, creature or item is nearer to the left or right edge
 _STEP = 2.4  # way between two of the eight pictures of a walk: the feet don't slide
@@ -97,24 +98,7 @@ class Platformer:
         drawing covers of the frame, (left, top, right, bottom) in pixels, half open.
         """
         random = np.random.default_rng(seed)
-
-        def one_of(names: Any) -> Any:
-            return list(names)[int(random.integers(len(names)))]
-
-        truth: dict[str, Any] = {
-            "who": one_of(CHARACTERS),
-            "action": str(random.choice(ACTIONS, p=(0.45, 0.2, 0.15, 0.1, 0.1))),
-            "ground": one_of(GROUNDS),
-            "sky": one_of(SKIES),
-            "backdrop": str(random.choice(BACKDROPS, p=(0.7, 0.12, 0.18))),
-        }
-        truth["direction"] = one_of({"walk": ("left", "right"), "climb": ("up", "down")}.get(truth["action"], ("",)))
-        truth["creatures"] = [
-            {"name": name, "motion": CREATURES[name][0], "direction": one_of(("left", "right"))}
-            for name in [one_of(CREATURES)][: random.random() < 0.6]
-        ]
-        truth["items"] = [{"name": one_of(ITEMS)}][: random.random() < 0.35]
-
+        truth = _scene(random)
         over_water = any(creature["motion"] == "swim" for creature in truth["creatures"])
         floor = self.height / self.unit - (22 if over_water else 12)
         x_T, y_T, poses, controls = self._act(truth, floor, random)
@@ -153,6 +137,14 @@ class Platformer:
             "actions": [CONTROLS.index(control) for control in controls],
             "truth": truth,
         }
+
+    @staticmethod
+    def attributes(seed: int) -> dict[str, str]:
+        """Who does what where in clip number ``seed``, without drawing it; empty where there is none."""
+        scene = _scene(np.random.default_rng(seed))
+        plain = {name: scene[name] for name in ("who", "action", "direction", "ground", "sky", "backdrop")}
+        first = {one: scene[many][0]["name"] if scene[many] else "" for one, many in _ONE_OF_MANY.items()}
+        return plain | first
 
     def _sprite(self, name: str, height: float, mirrored: bool = False) -> Sprite:
         return sprite(name, max(1, round(height * self.unit)), mirrored)
@@ -290,3 +282,25 @@ class Platformer:
         way = min(speed * (self.frames - 1) / self.fps, room)
         x_T = _MARGIN + where * (room - way) + way * np.linspace(0, 1, self.frames)
         return x_T if direction == "right" else x_T[::-1]
+
+
+def _scene(random: np.random.Generator) -> dict[str, Any]:
+    """What the picture will show: the part of ``truth`` that is drawn by lot before anything is placed."""
+
+    def one_of(names: Any) -> Any:
+        return list(names)[int(random.integers(len(names)))]
+
+    scene: dict[str, Any] = {
+        "who": one_of(CHARACTERS),
+        "action": str(random.choice(ACTIONS, p=(0.45, 0.2, 0.15, 0.1, 0.1))),
+        "ground": one_of(GROUNDS),
+        "sky": one_of(SKIES),
+        "backdrop": str(random.choice(BACKDROPS, p=(0.7, 0.12, 0.18))),
+    }
+    scene["direction"] = one_of({"walk": ("left", "right"), "climb": ("up", "down")}.get(scene["action"], ("",)))
+    scene["creatures"] = [
+        {"name": name, "motion": CREATURES[name][0], "direction": one_of(("left", "right"))}
+        for name in [one_of(CREATURES)][: random.random() < 0.6]
+    ]
+    scene["items"] = [{"name": one_of(ITEMS)}][: random.random() < 0.35]
+    return scene
