@@ -15,21 +15,23 @@ Positions and known tokens of all steps are laid out before the first one: the l
 import math
 from collections.abc import Callable
 from collections.abc import Sequence as Items
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from vpoet.errors import PromptError
+from vpoet.generate.layout import Decoded, Plan, filled, null_prompt
 from vpoet.generate.logits import draw, guide, temper, top_k, top_p
 from vpoet.nn.attention import Backend, Visibility
 from vpoet.nn.cache import KVCache
 from vpoet.nn.transformer import Transformer, VisualHead
-from vpoet.sequence.document import Document, Sequence, Span, build
-from vpoet.sequence.vocabulary import Ints, Modality
+from vpoet.sequence.document import Document
+from vpoet.sequence.vocabulary import Modality
+
+__all__ = ["Decoded", "OnStep", "Sampling", "decode", "null_prompt"]
 
 OnStep = Callable[[int, int], None]
 """(steps done, steps in all); first called with 0, when the prompts have been read."""
@@ -62,15 +64,6 @@ class Sampling:
                 raise PromptError(f"{name} = {getattr(self, name)}: it must be {allowed}")
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Decoded:
-    """A finished document."""
-
-    document: Document
-    nats: npt.NDArray[np.float32]
-    """[M] -log p of each sampled code under the plain conditional model (no guidance, no filter), in sequence order."""
-
-
 @torch.inference_mode()
 def decode(
     transformer: Transformer,
@@ -92,7 +85,7 @@ def decode(
     for document in documents:
         if any(span.target and span.modality is Modality.TEXT for span in document.spans):
             raise PromptError(f"a document of task {document.task} has a text target; only images and video can be")
-    plan = _Plan.of(transformer, documents, guided=sampling.guidance != 1)
+    plan = Plan.of(transformer, documents, guided=sampling.guidance != 1)
     device = plan.prompt_T.device
     cache = KVCache(
         layers=transformer.config.depth,
@@ -132,66 +125,9 @@ def decode(
     codes = (ids_SB.cpu().numpy() - transformer.vocabulary.language).astype(np.int32)
     nats = nats_SB.cpu().numpy()
     return [
-        _filled(document, sequence, codes[:, i], nats[:, i])
+        filled(document, sequence, codes[:, i], nats[:, i])
         for i, (document, sequence) in enumerate(zip(documents, plan.sequences, strict=True))
     ]
-
-
-def null_prompt(document: Document) -> Document:
-    """The same document without its text: what guidance leads away from, and what training sees of a dropped one."""
-    spans = (replace(s, values=s.values[:0]) if s.modality is Modality.TEXT else s for s in document.spans)
-    return replace(document, spans=tuple(spans))
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class _Plan:
-    """All that is known before the first step."""
-
-    sequences: list[Sequence]
-    """Of the documents, B."""
-    prompts: tuple[int, ...]
-    """Tokens that each slot is given, N."""
-    size: int
-    """Tokens that a slot of the cache must hold."""
-    prompt_T: Tensor
-    prompt_T3: Tensor
-    positions_SN3: Tensor
-    ids_SB: Tensor
-    known_SB: Tensor
-    """True where the token is not to be sampled but taken from ``ids_SB``; so are the idle steps of finished slots."""
-    some_known: list[bool]
-    alive: list[list[int]]
-    """For each step and slot: 1 if the token that was made there is followed by another, else 0."""
-
-    @classmethod
-    def of(cls, transformer: Transformer, documents: Items[Document], guided: bool) -> "_Plan":
-        vocabulary, device = transformer.vocabulary, transformer.language.weight.device
-        sequences = [build(document, vocabulary) for document in documents]
-        slots = list(sequences)
-        if guided and any(s.modality is Modality.TEXT and len(s.values) for d in documents for s in d.spans):
-            slots += [build(null_prompt(document), vocabulary) for document in documents]
-        prompts = tuple(s.prefix for s in slots)
-        last = [int(np.flatnonzero(s.targets)[-1]) for s in slots]
-        counts = [stop - start + 1 for start, stop in zip(prompts, last, strict=True)]
-        at_SN = np.minimum(np.arange(max(counts))[:, None] + np.array(prompts), last)
-        known_SB = np.stack([~s.targets[at_SN[:, i]] for i, s in enumerate(sequences)], axis=1)
-        known_SB |= np.arange(max(counts))[:, None] >= np.array(counts[: len(sequences)])
-
-        def move(values: npt.NDArray[np.int32]) -> Tensor:
-            return torch.from_numpy(values.astype(np.int64)).to(device)
-
-        return cls(
-            sequences=sequences,
-            prompts=prompts,
-            size=max(last) + 1,  # an idle slot still writes, behind its end
-            prompt_T=move(np.concatenate([s.ids[: s.prefix] for s in slots])),
-            prompt_T3=move(np.concatenate([s.positions[: s.prefix] for s in slots])),
-            positions_SN3=move(np.stack([s.positions[at_SN[:, i]] for i, s in enumerate(slots)], axis=1)),
-            ids_SB=move(np.stack([s.ids[at_SN[:, i]] for i, s in enumerate(sequences)], axis=1)),
-            known_SB=torch.from_numpy(known_SB).to(device),
-            some_known=[bool(row.any()) for row in known_SB],
-            alive=(np.arange(max(counts))[:, None] < np.array(counts) - 1).astype(int).tolist(),
-        )
 
 
 def _draw_codes(
@@ -220,16 +156,3 @@ def _gumbel(generators: list[np.random.Generator], size: int) -> Tensor:
     # in double precision: a float32 exponential is 0 once in 2^23 draws, and its Gumbel infinite
     noise = [-np.log(g.standard_exponential((_NOISE_STEPS, size))) for g in generators]
     return torch.from_numpy(np.stack(noise, axis=1).astype(np.float32))
-
-
-def _filled(document: Document, sequence: Sequence, codes: Ints, nats: npt.NDArray[np.float32]) -> Decoded:
-    """Put what was sampled in each step, codes [S] and nats [S], into the document's targets."""
-    steps = np.flatnonzero(sequence.targets) - sequence.prefix
-    rest = codes[steps]
-    spans: list[Span] = []
-    for span in document.spans:
-        if span.target:
-            mine, rest = np.split(rest, [span.values.size])
-            span = replace(span, values=mine.reshape(span.values.shape))
-        spans.append(span)
-    return Decoded(replace(document, spans=tuple(spans)), nats[steps])
