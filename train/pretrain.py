@@ -16,6 +16,7 @@ from vpoet.data.token_stream import PackStream, heldout_packs
 from vpoet.errors import CheckpointError
 from vpoet.evaluate.samples import sample_prompts
 from vpoet.nn.attention import backend
+from vpoet.nn.packed import PackTensors
 from vpoet.nn.transformer import Transformer
 from vpoet.sequence.document import KINDS
 from vpoet.sequence.vocabulary import Vocabulary, grouped
@@ -23,7 +24,7 @@ from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training import checkpoint, engines
 from vpoet.training.engine import DTYPES, Engine
-from vpoet.training.loss import PackLoss, PackTensors, counts, losses
+from vpoet.training.loss import PackLoss, counts, losses
 from vpoet.training.meter import Meter, matmul_peak
 from vpoet.training.optim import learning_rate
 from vpoet.training.recipe import PretrainConfig

@@ -11,12 +11,13 @@ from vpoet.errors import PromptError
 from vpoet.generate.decode import Decoded, Sampling, decode, null_prompt
 from vpoet.generate.logits import guide
 from vpoet.nn.attention import Visibility, backend
+from vpoet.nn.packed import PackTensors
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.sequence.document import Document, Span, build, parse
 from vpoet.sequence.packing import pack
 from vpoet.sequence.tasks import TABLE, Sample
 from vpoet.sequence.vocabulary import Modality, Vocabulary
-from vpoet.training.loss import PackLoss, PackTensors
+from vpoet.training.loss import PackLoss
 
 CPU = torch.device("cpu")
 SDPA = backend("sdpa", CPU, torch.float32)

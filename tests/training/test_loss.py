@@ -7,12 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vpoet.nn.attention import Backend, backend, flash_backend
+from vpoet.nn.packed import PackTensors
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.sequence.document import IMAGE, KINDS, STRUCTURE, TEXT, VIDEO, Document, Span, build
 from vpoet.sequence.packing import Pack, pack
 from vpoet.sequence.tasks import TABLE, Sample
 from vpoet.sequence.vocabulary import Modality, Vocabulary
-from vpoet.training.loss import PackLoss, PackTensors, counts
+from vpoet.training.loss import PackLoss, counts
 
 CPU = torch.device("cpu")
 VOCABULARY = Vocabulary(20, (6, 4), "t", "v")

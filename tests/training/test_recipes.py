@@ -9,9 +9,10 @@ import torch
 from vpoet import config
 from vpoet.data.token_stream import PackStream, Source
 from vpoet.nn.attention import backend
+from vpoet.nn.packed import PackTensors
 from vpoet.nn.transformer import Transformer
 from vpoet.sequence.vocabulary import Vocabulary, grouped
-from vpoet.training.loss import PackLoss, PackTensors
+from vpoet.training.loss import PackLoss
 from vpoet.training.recipe import PretrainConfig
 from vpoet.training.torch_engine import TorchEngine
 
