@@ -110,7 +110,10 @@ class Model:
         PromptError: the model can't serve it, or the prompt is too long. DataError, ShapeError: a size that the
         tokenizer or the model can't make.
         """
-        sample, task, given = self._arrange(request)
+        return self._served(*self._arrange(request))
+
+    def _served(self, sample: Sample, task: str, given: int) -> Document:
+        """The document of a task; PromptError, ShapeError: the model was not trained for it, or it is too long."""
         if task not in self.bundle.config.tasks:
             trained = ", ".join(self.bundle.config.tasks)
             raise PromptError(f"this model was not trained for {task} ({_MEANING[task]}); it was for {trained}")
