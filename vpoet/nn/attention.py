@@ -12,7 +12,6 @@ lengths) is made once, and used by every layer. Three of them:
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -91,12 +90,13 @@ def backend(name: str, device: torch.device, dtype: torch.dtype) -> Backend:
 
 
 def _sdpa(visibility: Visibility, device: torch.device) -> Attend:
-    bounds = visibility.bounds
+    lengths = list(visibility.lengths)
 
     def attend(_: int, q_TNH: Tensor, k_TKH: Tensor, v_TKH: Tensor) -> Tensor:
+        # split and not sliced: the gradient of a slice is a whole pack of zeros, one for each document
+        q_, k_, v_ = (x.transpose(0, 1)[None].split_with_sizes(lengths, dim=2) for x in (q_TNH, k_TKH, v_TKH))
         out = []
-        for (start, stop), prefix in zip(pairwise(bounds), visibility.prefixes, strict=True):
-            q, k, v = (x[start:stop].transpose(0, 1)[None] for x in (q_TNH, k_TKH, v_TKH))
+        for q, k, v, prefix in zip(q_, k_, v_, visibility.prefixes, strict=True):
             grouped = q.shape[1] != k.shape[1]
             o = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
             if prefix:
