@@ -71,7 +71,9 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 
 Frames = npt.NDArray[np.uint8]
 _ONE_OF_MANY = {"creature": "creatures", "item": "items"}
-_TALL, _TILE, _SMALL, _FISH = 28, 16, 15, 12  # heights of the pictures: characters, tiles, creatures and items, fish
+TALL, TILE, SMALL, FISH = 28, 16, 15, 12
+"""Heights of the pictures: characters, tiles, creatures and items, fish."""
+BACKDROP_SHIFT = 20
 _MARGIN = 10  # no middle of a character, creature or item is nearer to the left or right edge
 _STEP = 2.4  # way between two of the eight pictures of a walk: the feet don't slide
 _GRAVITY = 72.0  # units a second squared, for jumps and falls alike
@@ -100,7 +102,7 @@ class Platformer:
         random = np.random.default_rng(seed)
         truth = _scene(random)
         over_water = any(creature["motion"] == "swim" for creature in truth["creatures"])
-        floor = self.height / self.unit - (22 if over_water else 12)
+        floor = self.floor(over_water)
         x_T, y_T, poses, controls = self._act(truth, floor, random)
         truth["landed"] = truth["action"] == "fall" and y_T[-1] >= floor
         stage = self._stage(truth, floor, over_water, x_T[0], random)
@@ -116,7 +118,7 @@ class Platformer:
             for creature, (path, pictures) in zip(truth["creatures"], movers, strict=True):
                 creature["boxes"].append(self._put(frame, pictures[t], *path[t]))
             name, mirrored = poses[t]
-            character = self._sprite(f"animated_characters/{CHARACTERS[truth['who']]}_{name}", _TALL, mirrored)
+            character = self.picture(f"animated_characters/{CHARACTERS[truth['who']]}_{name}", TALL, mirrored)
             boxes.append(self._put(frame, character, x_T[t], y_T[t]))
             frames[t] = frame + 0.5
         truth["boxes"] = boxes
@@ -146,7 +148,8 @@ class Platformer:
         first = {one: scene[many][0]["name"] if scene[many] else "" for one, many in _ONE_OF_MANY.items()}
         return plain | first
 
-    def _sprite(self, name: str, height: float, mirrored: bool = False) -> Sprite:
+    def picture(self, name: str, height: float, mirrored: bool = False) -> Sprite:
+        """A sprite, ``height`` units high."""
         return sprite(name, max(1, round(height * self.unit)), mirrored)
 
     def _put(self, frame: npt.NDArray[np.float32], picture: Sprite, x: float, y: float) -> tuple[int, int, int, int]:
@@ -156,33 +159,49 @@ class Platformer:
     def _stage(
         self, truth: dict[str, Any], floor: float, over_water: bool, x: float, random: np.random.Generator
     ) -> npt.NDArray[np.float32]:
-        """What does not move: sky, ground, water, the item away from ``x``, the ladder at ``x``."""
-        top, horizon = (np.array(colour, dtype=np.float32) for colour in SKIES[truth["sky"]])
-        down = np.linspace(0, 1, self.height, dtype=np.float32)[:, None, None]
-        stage = np.repeat(top * (1 - down) + horizon * down, self.width, axis=1)
-        wide = self.width / self.unit
-        if truth["sky"] == "night":
-            sky = np.random.default_rng(0)  # the same stars every night
-            for x_star, y_star in sky.uniform(2, 62, (8, 2)) * (wide / 64, (floor - 14) / 64) * self.unit:
-                size = max(1, round(self.unit))
-                stage[int(y_star) : int(y_star) + size, int(x_star) : int(x_star) + size] = (225, 225, 200)
-        self._backdrop(stage, truth["backdrop"], floor, horizon, random)
+        """What does not move: the scenery, the ladder at ``x``, the item away from it."""
+        shift = random.uniform(0, BACKDROP_SHIFT)
+        stage = self.scenery(truth["sky"], truth["ground"], truth["backdrop"], over_water=over_water, shift=shift)
         if truth["action"] == "climb":
-            for y in np.arange(floor, 0, -_TILE):
-                self._put(stage, self._sprite("items/ladderMid", _TILE), x, y)
-        ground = self._sprite(f"tiles/{truth['ground']}{'Half_mid' if over_water else 'Mid'}", _TILE)
-        for middle in np.arange(_TILE / 2, wide + _TILE, _TILE):
-            if over_water:
-                self._put(stage, self._sprite("tiles/water", _TILE), middle, floor + _TILE + 6)
-                self._put(stage, self._sprite("tiles/waterTop_low", _TILE), middle, floor + _TILE + 3)
-            self._put(stage, ground, middle, floor + _TILE)
+            for y in np.arange(floor, 0, -TILE):
+                self._put(stage, self.picture("items/ladderMid", TILE), x, y)
+        wide = self.width / self.unit
         for item in truth["items"]:
             # beside the character: 16 units or more to its left or right, wherever it stands at first
             leftwards, rightwards = max(0, x - 16 - _MARGIN), max(0, wide - _MARGIN - x - 16)
             at = random.uniform(0, leftwards + rightwards)
             at += _MARGIN if at < leftwards else x + 16 - leftwards
             item["place"] = "in the air" if ITEMS[item["name"]].startswith("items/") else "on the ground"
-            item["box"] = self._put(stage, self._sprite(ITEMS[item["name"]], _SMALL), at, floor)
+            item["box"] = self._put(stage, self.picture(ITEMS[item["name"]], SMALL), at, floor)
+        return stage
+
+    def floor(self, over_water: bool) -> float:
+        """The ground's upper edge, where feet stand."""
+        return self.height / self.unit - (22 if over_water else 12)
+
+    def scenery(
+        self, sky: str, ground: str, backdrop: str = "", *, over_water: bool = False, shift: float = 0.0
+    ) -> npt.NDArray[np.float32]:
+        """Sky, backdrop, water and ground alone: [H, W, 3] in 0..255.
+
+        ``shift``, 0 to `BACKDROP_SHIFT`, moves the backdrop to the right.
+        """
+        top, horizon = (np.array(colour, dtype=np.float32) for colour in SKIES[sky])
+        down = np.linspace(0, 1, self.height, dtype=np.float32)[:, None, None]
+        stage = np.repeat(top * (1 - down) + horizon * down, self.width, axis=1)
+        wide, floor = self.width / self.unit, self.floor(over_water)
+        if sky == "night":
+            stars = np.random.default_rng(0)  # the same stars every night
+            for x_star, y_star in stars.uniform(2, 62, (8, 2)) * (wide / 64, (floor - 14) / 64) * self.unit:
+                size = max(1, round(self.unit))
+                stage[int(y_star) : int(y_star) + size, int(x_star) : int(x_star) + size] = (225, 225, 200)
+        self._backdrop(stage, backdrop, floor, horizon, shift)
+        tile = self.picture(f"tiles/{ground}{'Half_mid' if over_water else 'Mid'}", TILE)
+        for middle in np.arange(TILE / 2, wide + TILE, TILE):
+            if over_water:
+                self._put(stage, self.picture("tiles/water", TILE), middle, floor + TILE + 6)
+                self._put(stage, self.picture("tiles/waterTop_low", TILE), middle, floor + TILE + 3)
+            self._put(stage, tile, middle, floor + TILE)
         return stage
 
     def _backdrop(
@@ -191,10 +210,10 @@ class Platformer:
         kind: str,
         floor: float,
         horizon: npt.NDArray[np.float32],
-        random: np.random.Generator,
+        x: float,
     ) -> None:
         """Hills or clouds of flat discs (x, y, radius), in colours near the horizon's; nothing for the empty kind."""
-        wide, x = self.width / self.unit, random.uniform(0, 20)
+        wide = self.width / self.unit
         discs: list[tuple[float, float, float]]
         if kind == "hills":
             discs = [(x + i, floor + 14 + i % 3 * 4, 26) for i in range(0, int(wide) + 20, 38)]
@@ -227,7 +246,7 @@ class Platformer:
             names = [f"walk{int(abs(x - x_T[0]) / _STEP) % 8}" for x in x_T]
             controls = [direction] * (self.frames - 1)
         elif action == "climb":
-            room = floor - _TALL
+            room = floor - TALL
             way = np.minimum(random.uniform(9, 13) * seconds, room)
             y_T = floor - (way if direction == "up" else room - way)
             names = [f"climb{int(y / 3) % 2}" for y in y_T]
@@ -268,8 +287,8 @@ class Platformer:
             "crawl": np.full(self.frames, floor),
             "swim": self.height / self.unit - 1 + bob,
         }[motion]
-        size = _FISH if motion == "swim" else _SMALL
-        cycle = [self._sprite(f"enemies/{name}", size, creature["direction"] == "right") for name in pictures]
+        size = FISH if motion == "swim" else SMALL
+        cycle = [self.picture(f"enemies/{name}", size, creature["direction"] == "right") for name in pictures]
         # a frame of the cycle lasts a quarter of a second
         return list(zip(x_T.tolist(), y_T.tolist(), strict=True)), [cycle[int(4 * s) % len(cycle)] for s in seconds]
 
