@@ -64,3 +64,41 @@ def program(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
         return status or 0, out, err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def make_bundle() -> Callable[..., Path]:
+    """Save a bundle of random weights, for every task: ``make_bundle(folder, depth=1, frames=5, height=16, width=16)``;
+    what follows on the depth are fields of `BundleConfig`."""
+    import torch
+
+    from vpoet.generate import bundle
+    from vpoet.nn.transformer import Transformer, TransformerConfig
+    from vpoet.sequence.tasks import TABLE
+    from vpoet.sequence.vocabulary import Vocabulary, grouped
+    from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
+    from vpoet.tokenizer.quantiser import QuantiserConfig
+    from vpoet.tokenizer.text import TextTokenizer
+    from vpoet.tokenizer.video import VideoTokenizer
+
+    def make(folder: Path, depth: int = 2, **settings: Any) -> Path:
+        torch.manual_seed(0)
+        small = AutoencoderConfig(
+            widths=[8, 8, 8],
+            encoder_blocks=[0, 0, 1],
+            decoder_blocks=[0, 0, 1],
+            quantiser=QuantiserConfig(levels=[4, 3, 3]),
+        )
+        network = Autoencoder(small)
+        for name, parameter in network.named_parameters():  # so that different frames have different codes
+            if "norm" not in name:
+                torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 0.1)
+        video = VideoTokenizer(network)
+        text = TextTokenizer.train(["a robot walks right on grass", "a hero jumps on sand"], folder / "text.model", 300)
+        sizes = TransformerConfig(width=32, depth=depth, heads=2, kv_heads=1, hidden=48)
+        vocabulary = Vocabulary(text.size, grouped(video.levels, 2), text.hash, video.hash)
+        config = bundle.BundleConfig(model=sizes, tasks=list(TABLE), fps=8, **settings)
+        bundle.save(folder / "bundle", Transformer(sizes, vocabulary), config, text, video, "")
+        return folder / "bundle"
+
+    return make

@@ -9,41 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from vpoet import cli
 from vpoet.data.video import Video
-from vpoet.generate import bundle
-from vpoet.generate.bundle import BundleConfig
 from vpoet.generate.prompts import read_prompts
-from vpoet.nn.transformer import Transformer, TransformerConfig
-from vpoet.sequence.tasks import TABLE
-from vpoet.sequence.vocabulary import Vocabulary, grouped
-from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
-from vpoet.tokenizer.quantiser import QuantiserConfig
-from vpoet.tokenizer.text import TextTokenizer
-from vpoet.tokenizer.video import VideoTokenizer
 
 Done = subprocess.CompletedProcess[str]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sample")
-    torch.manual_seed(0)
-    small = AutoencoderConfig(
-        widths=[8, 8, 8],
-        encoder_blocks=[0, 0, 1],
-        decoder_blocks=[0, 0, 1],
-        quantiser=QuantiserConfig(levels=[4, 3, 3]),
-    )
-    video = VideoTokenizer(Autoencoder(small))
-    text = TextTokenizer.train(["a robot walks right on grass", "a hero jumps on sand"], folder / "text.model", 300)
-    sizes = TransformerConfig(width=32, depth=1, heads=2, kv_heads=1, hidden=48)
-    vocabulary = Vocabulary(text.size, grouped(video.levels, 2), text.hash, video.hash)
-    config = BundleConfig(model=sizes, length=120, tasks=list(TABLE), frames=5, height=16, width=16, fps=8)
-    bundle.save(folder / "bundle", Transformer(sizes, vocabulary), config, text, video, "")
-    return folder / "bundle"
+def model(tmp_path_factory: pytest.TempPathFactory, make_bundle: Callable[..., Path]) -> Path:
+    return make_bundle(tmp_path_factory.mktemp("sample"), depth=1, length=120, frames=5, height=16, width=16)
 
 
 @pytest.fixture

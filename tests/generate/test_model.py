@@ -1,51 +1,25 @@
 """`Model`: from a request to a document, a video of the declared shape, and errors that say what is possible."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 import vpoet
 from vpoet.data.video import Video
 from vpoet.errors import DataError, PromptError, ShapeError
-from vpoet.generate import bundle
-from vpoet.generate.bundle import BundleConfig
 from vpoet.generate.decode import Sampling
 from vpoet.generate.model import Model, Request
 from vpoet.generate.prompts import output_files, read_prompts, record
-from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.sequence.document import build
-from vpoet.sequence.tasks import TABLE
-from vpoet.sequence.vocabulary import Modality, Vocabulary, grouped
-from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
-from vpoet.tokenizer.quantiser import QuantiserConfig
-from vpoet.tokenizer.text import TextTokenizer
-from vpoet.tokenizer.video import VideoTokenizer
+from vpoet.sequence.vocabulary import Modality
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
-    small = AutoencoderConfig(
-        widths=[8, 8, 8],
-        encoder_blocks=[0, 0, 1],
-        decoder_blocks=[0, 0, 1],
-        quantiser=QuantiserConfig(levels=[4, 3, 3]),
-    )
-    network = Autoencoder(small)
-    for name, parameter in network.named_parameters():  # so that different frames have different codes
-        if "norm" not in name:
-            torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 0.1)
-    video = VideoTokenizer(network)
-    text = TextTokenizer.train(["a robot walks right on grass", "a hero jumps on sand"], folder / "text.model", 300)
-    sizes = TransformerConfig(width=32, depth=2, heads=2, kv_heads=1, hidden=48)
-    vocabulary = Vocabulary(text.size, grouped(video.levels, 2), text.hash, video.hash)
-    config = BundleConfig(model=sizes, length=100, tasks=list(TABLE), frames=9, height=24, width=32, fps=8)
-    bundle.save(folder / "bundle", Transformer(sizes, vocabulary), config, text, video, "")
-    return folder / "bundle"
+def folder(tmp_path_factory: pytest.TempPathFactory, make_bundle: Callable[..., Path]) -> Path:
+    return make_bundle(tmp_path_factory.mktemp("model"), length=100, frames=9, height=24, width=32)
 
 
 @pytest.fixture(scope="module")
