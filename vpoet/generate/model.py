@@ -3,6 +3,7 @@
     model = vpoet.load("bundle")
     model.sample("a fox runs to the right", seed=1).write("fox.mp4")
     model.sample("the fox jumps", image="fox.png", cfg=3.0).write("jump.mp4")
+    model.score("fox.mp4", "a fox runs to the right").per_frame.bits
 
 `Model.sample` is made of steps that are public too, for programs that show progress or want the codes:
 `document` (a request as tokens), `decode` (the tokens filled in), `render` (the video of a filled document).
@@ -20,9 +21,12 @@ from vpoet.errors import PromptError, ShapeError
 from vpoet.generate import bundle as bundles
 from vpoet.generate.bundle import Bundle
 from vpoet.generate.decode import Decoded, OnStep, Sampling, decode
+from vpoet.generate.fit import fit, observe
+from vpoet.generate.likelihood import Likelihood, likelihoods
 from vpoet.nn.attention import backend
 from vpoet.sequence.document import Document, build
 from vpoet.sequence.tasks import TABLE, Sample
+from vpoet.sequence.vocabulary import Ints
 
 Clip = Video | str | Path
 """A video or image, or the file that holds it."""
@@ -58,7 +62,7 @@ def load(path: str | Path, device: str = "auto") -> "Model":
 
 
 class Model:
-    """A bundle that samples."""
+    """A bundle that samples and scores."""
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
@@ -207,6 +211,41 @@ class Model:
         if given > len(frames):
             raise PromptError(f"given_frames = {given}, but the video has {len(frames)} frames at {fps} fps")
         return frames[-given:]
+
+    def score(
+        self,
+        video: Clip,
+        prompt: str = "",
+        *,
+        given_frames: int = 0,
+        frames: int | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        fps: int | None = None,
+    ) -> Likelihood:
+        """The likelihood of a clip's codes given the prompt, and given its first ``given_frames`` frames.
+
+        The clip is brought to the size, rate and length asked for, or else to those of the training data. The errors
+        are those of `fit`, `observe` and `document`.
+        """
+        clip = fit(self.bundle, video, frames=frames, height=height, width=width, fps=fps)
+        codes = self.bundle.video.encode(clip.video)
+        return self.likelihoods([self.observed(codes, clip.video.fps, prompt, given_frames)])[0]
+
+    def observed(self, codes: Ints, fps: float, prompt: str = "", given_frames: int = 0) -> Document:
+        """A clip [t, h, w] as the document to score: the one that `document` makes to sample it, filled."""
+        return self._served(*observe(self.bundle, codes, fps, prompt, given_frames))
+
+    def likelihoods(self, documents: Items[Document]) -> list[Likelihood]:
+        """`vpoet.generate.likelihood.likelihoods` with this model: of what was decoded, the sum of its nats."""
+        return likelihoods(
+            self.bundle.transformer,
+            documents,
+            attention=self.attention,
+            stride=self.bundle.video.stride,
+            length=self.bundle.config.length,
+            bidirectional=self.bundle.config.bidirectional,
+        )
 
 
 _MEANING = {

@@ -1,0 +1,168 @@
+"""How probable a clip is: -log p of each of its codes under the model, exactly, in one forward pass.
+
+The codes of a clip are drawn one after another, so -log p of the clip is the sum over them, each given the prompt and
+all codes before it: the very terms that training sums up, at temperature 1, without guidance and filters.
+
+It is the likelihood of the *codes*, not of the pixels: what the tokenizer leaves out costs nothing. Figures compare
+clips and prompts under one tokenizer; bits per pixel are no match for those of a codec or of a pixel model. A clip that
+was sampled, written and read again has other codes than those that were drawn, as far as the tokenizer is not exact.
+
+Shapes: t, h, w cells of a clip in time, height and width.
+"""
+
+import math
+from collections.abc import Sequence as Items
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from vpoet.errors import ShapeError
+from vpoet.nn.attention import Backend
+from vpoet.nn.packed import PackTensors, pack_nats
+from vpoet.nn.transformer import Transformer
+from vpoet.sequence.document import IMAGE, VIDEO, Document, Sequence, build
+from vpoet.sequence.packing import BestFit, pack
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Information:
+    """An amount of it."""
+
+    nats: float
+
+    @property
+    def bits(self) -> float:
+        return self.nats / math.log(2)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Likelihood:
+    """-log p of the codes of one clip."""
+
+    task: str
+    """What the model was asked to do, a name of `vpoet.sequence.tasks.TABLE`."""
+    cells: Floats
+    """[t, h, w]: nats of each code; NaN where the code was given and not predicted."""
+    stride: tuple[int, int, int]
+    """(r, s, s): frames, pixels down and pixels across that a code stands for; in the first cell of time, 1 frame."""
+
+    @property
+    def edges(self) -> npt.NDArray[np.int64]:
+        """[t + 1]: cell i in time stands for the frames from ``edges[i]`` up to, not with, ``edges[i + 1]``."""
+        return np.concatenate(([0], 1 + self.stride[0] * np.arange(len(self.cells))))
+
+    @property
+    def tokens(self) -> int:
+        """Codes that were predicted."""
+        return int(self._predicted.sum())
+
+    @property
+    def frames(self) -> int:
+        """Frames that the predicted codes stand for."""
+        return int(np.diff(self.edges)[self._predicted.any(axis=(1, 2))].sum())
+
+    @property
+    def pixels(self) -> int:
+        """Pixels, over all frames, that the predicted codes stand for."""
+        codes = self._predicted.sum(axis=(1, 2))
+        return int((codes * np.diff(self.edges)).sum()) * self.stride[1] * self.stride[2]
+
+    @property
+    def total(self) -> Information:
+        """-log p of the clip's predicted codes together."""
+        return Information(float(np.nansum(self.cells)))
+
+    @property
+    def per_token(self) -> Information:
+        return Information(self.total.nats / self.tokens)
+
+    @property
+    def per_frame(self) -> Information:
+        return Information(self.total.nats / self.frames)
+
+    @property
+    def per_pixel(self) -> Information:
+        return Information(self.total.nats / self.pixels)
+
+    @property
+    def by_time(self) -> Floats:
+        """[t]: nats of each cell in time, NaN where all of it was given; they add up to the total."""
+        return np.where(self._predicted.any(axis=(1, 2)), np.nansum(self.cells, axis=(1, 2)), np.nan)
+
+    @property
+    def surprise(self) -> Floats:
+        """[t]: mean bits of the codes of each cell in time, NaN where all of it was given.
+
+        A mean over codes, not over frames: the first cell spends as many codes on its one frame as others on r.
+        """
+        bits: Floats = self.by_time / math.log(2) / self._predicted.sum(axis=(1, 2))
+        return bits
+
+    @property
+    def _predicted(self) -> npt.NDArray[np.bool_]:
+        return ~np.isnan(self.cells)
+
+
+@torch.inference_mode()
+def likelihoods(
+    transformer: Transformer,
+    documents: Items[Document],
+    *,
+    attention: Backend,
+    stride: tuple[int, int, int],
+    length: int,
+    bidirectional: bool = False,
+) -> list[Likelihood]:
+    """The likelihood of the visual targets of each document, given its other spans.
+
+    Documents are packed into rows of ``length`` tokens, as in training, or of the longest one's length; what comes out
+    does not depend on the others but for rounding. ``bidirectional``: the model reads prompts both ways. ShapeError: a
+    document without a visual target.
+    """
+    assert not transformer.training, "dropout would be scored too: call eval() first"
+    sequences = [build(document, transformer.vocabulary) for document in documents]
+    for document, sequence in zip(documents, sequences, strict=True):
+        if not (sequence.targets & _visual(sequence)).any():
+            raise ShapeError(f"a document of task {document.task} without an image or video to predict has no score")
+    if not sequences:
+        return []
+    rows = BestFit[int](max(length, *map(len, sequences)), len(sequences))
+    for index, sequence in enumerate(sequences):
+        rows.add(len(sequence), index)
+    cells: dict[int, Floats] = {}
+    device = transformer.language.weight.device
+    while members := rows.take():
+        parts = [sequences[i] for i in members]
+        row = pack(parts, sum(map(len, parts)), bidirectional=bidirectional)
+        nats = pack_nats(transformer, attention, PackTensors.of(row, device)).cpu().numpy()
+        ends = np.cumsum([part.targets.sum() for part in parts])
+        for i, mine in zip(members, np.split(nats, ends[:-1]), strict=True):
+            cells[i] = _on_grid(sequences[i], mine)
+    return [Likelihood(document.task, cells[i], stride) for i, document in enumerate(documents)]
+
+
+def posterior(scores: Items[Likelihood]) -> Floats:
+    """[n]: p(prompt | clip) of the n prompts that a clip was scored with, if one of them is true and each was as
+    probable before (Bayes' rule)."""
+    nats = np.array([score.total.nats for score in scores])
+    weights = np.exp(nats.min() - nats)
+    shares: Floats = weights / weights.sum()
+    return shares
+
+
+def _visual(sequence: Sequence) -> npt.NDArray[np.bool_]:
+    return np.isin(sequence.kinds, (IMAGE, VIDEO))
+
+
+def _on_grid(sequence: Sequence, nats: npt.NDArray[np.float32]) -> Floats:
+    """The nats [M] of a sequence's predicted tokens, laid on the clip's grid [t, h, w] by the codes' positions."""
+    visual = _visual(sequence)
+    origin = sequence.positions[visual].min(axis=0)
+    cells = np.full(sequence.positions[visual].max(axis=0) - origin + 1, np.nan)
+    at = sequence.positions[sequence.targets & visual] - origin
+    cells[tuple(at.T)] = nats[visual[sequence.targets]]
+    return cells
