@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vpoet.generate.logits import draw, guide, temper, top_k, top_p
+from vpoet.generate.logits import draw, guide, keep, temper
 
 # Rounded to eighths, so that equal logits are common.
 rows = st.lists(st.integers(-80, 80).map(lambda n: n / 8), min_size=1, max_size=40).map(torch.tensor)
@@ -25,7 +25,7 @@ def kept(logits: Tensor) -> Tensor:
 @fast
 @given(rows, st.floats(0.01, 0.999))
 def test_the_nucleus_is_minimal(logits: Tensor, p: float) -> None:
-    filtered = top_p(logits, p)
+    filtered = keep(logits, top_p=p)
     probabilities = logits.double().softmax(-1)
     inside = probabilities[kept(filtered)]
     assert float(inside.sum()) >= p - 1e-12
@@ -37,19 +37,19 @@ def test_the_nucleus_is_minimal(logits: Tensor, p: float) -> None:
 
 def test_the_nucleus_of_a_peaked_distribution_is_its_peak() -> None:
     logits = torch.tensor([0.97, 0.01, 0.01, 0.01]).log()
-    assert kept(top_p(logits, 0.5)).tolist() == [True, False, False, False]
-    assert kept(top_p(logits, 0.975)).sum() == 2
-    assert kept(top_p(logits, 1.0)).all()
+    assert kept(keep(logits, top_p=0.5)).tolist() == [True, False, False, False]
+    assert kept(keep(logits, top_p=0.975)).sum() == 2
+    assert kept(keep(logits, top_p=1.0)).all()
 
 
 def test_the_nucleus_of_a_flat_large_vocabulary_is_not_lost_to_rounding() -> None:
-    assert int(kept(top_p(torch.zeros(64_000), 0.9)).sum()) == pytest.approx(57_600, abs=1)
+    assert int(kept(keep(torch.zeros(64_000), top_p=0.9)).sum()) == pytest.approx(57_600, abs=1)
 
 
 @fast
 @given(rows, st.integers(0, 50))
 def test_top_k_keeps_exactly_the_k_largest(logits: Tensor, k: int) -> None:
-    filtered = top_k(logits, k)
+    filtered = keep(logits, top_k=k)
     count = len(logits) if k == 0 else min(k, len(logits))
     assert int(kept(filtered).sum()) == count
     assert torch.equal(filtered[kept(filtered)].sort().values, logits.sort(descending=True).values[:count].flip(0))
@@ -65,8 +65,28 @@ def test_temperature_scales_the_log_odds(logits: Tensor, temperature: float) -> 
 
 @fast
 @given(rows)
-def test_no_temperature_leaves_the_largest(logits: Tensor) -> None:
-    assert kept(temper(logits, 0)).nonzero().item() == logits.argmax()
+def test_no_temperature_takes_the_largest_whatever_the_noise(logits: Tensor) -> None:
+    assert draw(temper(logits, 0), gumbel(logits.shape, 0) * 100, 0) == logits.argmax()
+
+
+@fast
+@given(rows, st.floats(0, 1))
+def test_min_p_keeps_what_is_near_the_likeliest(logits: Tensor, p: float) -> None:
+    probabilities = logits.double().softmax(-1)
+    inside = kept(keep(logits, min_p=p))
+    assert bool(inside[probabilities.argmax()])
+    assert bool((probabilities[inside] >= p * probabilities.max() * (1 - 1e-12)).all())
+    assert bool((probabilities[~inside] <= p * probabilities.max() * (1 + 1e-12)).all())
+
+
+@fast
+@given(rows, st.integers(1, 50), st.floats(0.01, 0.999), st.floats(0, 1))
+def test_filters_act_each_on_what_the_one_before_it_left(logits: Tensor, k: int, p: float, m: float) -> None:
+    one_by_one = keep(keep(keep(logits, top_k=k), top_p=p), min_p=m)
+    assert torch.equal(keep(logits, top_k=k, top_p=p, min_p=m), one_by_one)
+    settings = {name: torch.tensor(value, dtype=torch.float64) for name, value in zip("kpm", (k, p, m), strict=True)}
+    as_tensors = keep(logits, top_k=settings["k"], top_p=settings["p"], min_p=settings["m"])
+    assert torch.equal(as_tensors, one_by_one)
 
 
 @fast
@@ -80,7 +100,12 @@ def test_guidance_is_its_formula(logits: Tensor, scale: float) -> None:
 
 def test_filters_work_on_every_row_of_a_batch_alone() -> None:
     logits = torch.randn(3, 4, 17, generator=torch.Generator().manual_seed(0))
-    for function in (lambda x: top_p(x, 0.6), lambda x: top_k(x, 5), lambda x: temper(x, 0), lambda x: temper(x, 0.7)):
+    for function in (
+        lambda x: keep(x, top_p=0.6),
+        lambda x: keep(x, top_k=5),
+        lambda x: keep(x, min_p=0.2),
+        lambda x: temper(x, 0.7),
+    ):
         batch = function(logits)
         assert torch.equal(batch, torch.stack([torch.stack([function(row) for row in rows]) for rows in logits]))
 
@@ -88,7 +113,7 @@ def test_filters_work_on_every_row_of_a_batch_alone() -> None:
 @fast
 @given(rows, st.integers(1, 50), st.floats(0.01, 1), st.integers(0, 2**32))
 def test_a_draw_is_never_what_a_filter_removed(logits: Tensor, k: int, p: float, seed: int) -> None:
-    filtered = top_p(top_k(logits, k), p)
+    filtered = keep(logits, top_k=k, top_p=p)
     assert bool(kept(filtered)[draw(filtered, gumbel(filtered.shape, seed))])
 
 

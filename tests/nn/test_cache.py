@@ -6,7 +6,7 @@ from torch import Tensor
 
 from vpoet.errors import ShapeError
 from vpoet.nn.attention import Visibility, backend
-from vpoet.nn.cache import KVCache
+from vpoet.nn.cache import BLOCK, KVCache, attend_step
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.sequence.vocabulary import Vocabulary
 
@@ -35,34 +35,37 @@ def cache_of(transformer: Transformer, slots: int, size: int) -> KVCache:
 
 
 def decode(
-    transformer: Transformer, ids: list[Tensor], positions: list[Tensor], prompts: tuple[int, ...], both_ways: bool
+    transformer: Transformer,
+    ids: list[Tensor],
+    positions: list[Tensor],
+    prompts: tuple[int, ...],
+    both_ways: bool,
+    products: bool = False,
 ) -> list[Tensor]:
     """Hidden states of each document from its last prompt token on: prefill, then one token a step."""
     cache = cache_of(transformer, len(ids), max(map(len, ids)))
     visibility = Visibility(prompts, prompts if both_ways else (0,) * len(prompts))
     given = [torch.cat([x[:n] for x, n in zip(part, prompts, strict=True)]) for part in (ids, positions)]
     states = transformer(given[0], given[1], cache.prefill(visibility, SDPA(visibility, CPU)))
-    cache.advance(list(prompts))
     out = [[states[stop - 1]] for stop in visibility.bounds[1:]]
-    while any(n < len(x) for n, x in zip(cache.lengths, ids, strict=True)):
+    for done in range(max(len(x) - n for x, n in zip(ids, prompts, strict=True))):
         # a finished document idles: it feeds its last token again, over its last slot
-        at = [min(n, len(x) - 1) for n, x in zip(cache.lengths, ids, strict=True)]
-        alive = [int(n < len(x)) for n, x in zip(cache.lengths, ids, strict=True)]
-        cache.lengths = at
+        at = [min(n + done, len(x) - 1) for n, x in zip(prompts, ids, strict=True)]
         step = [torch.stack([x[i] for x, i in zip(part, at, strict=True)]) for part in (ids, positions)]
-        for slot, state in enumerate(transformer(step[0], step[1], cache.step())):
-            if alive[slot]:
+        attend = attend_step(*cache.upto(max(at) + 1), torch.tensor(at), products)
+        for slot, state in enumerate(transformer(step[0], step[1], attend)):
+            if prompts[slot] + done < len(ids[slot]):
                 out[slot].append(state)
-        cache.advance([1] * len(ids))
     return [torch.stack(states) for states in out]
 
 
+@pytest.mark.parametrize("products", [False, True], ids=["kernel", "products"])
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
 @pytest.mark.parametrize("both_ways", [False, True], ids=["causal", "prefix"])
-def test_decoding_equals_the_full_forward_pass_to_the_last_slot(kv_heads: int, both_ways: bool) -> None:
+def test_decoding_equals_the_full_forward_pass_to_the_last_slot(kv_heads: int, both_ways: bool, products: bool) -> None:
     lengths, prompts = (12, 7, 12, 9), (5, 1, 11, 4)
     transformer, (ids, positions) = model(kv_heads), tokens(lengths)
-    decoded = decode(transformer, ids, positions, prompts, both_ways)
+    decoded = decode(transformer, ids, positions, prompts, both_ways, products)
     visibility = Visibility(lengths, prompts if both_ways else (0,) * 4)
     full = transformer(torch.cat(ids), torch.cat(positions), SDPA(visibility, CPU))
     for states, (start, stop), prompt in zip(
@@ -75,23 +78,37 @@ def test_decoding_equals_the_full_forward_pass_to_the_last_slot(kv_heads: int, b
         )
 
 
+def test_decoding_goes_on_from_block_to_block() -> None:
+    lengths, prompts = (BLOCK + 3, 2 * BLOCK + 1), (BLOCK - 2, BLOCK)
+    transformer, (ids, positions) = model(), tokens(lengths)
+    for states, ids_T, positions_T3, prompt in zip(
+        decode(transformer, ids, positions, prompts, False), ids, positions, prompts, strict=True
+    ):
+        whole = Visibility((len(ids_T),), (0,))
+        full = transformer(ids_T, positions_T3, SDPA(whole, CPU))
+        torch.testing.assert_close(states, full[prompt - 1 :], rtol=0, atol=2e-5)
+
+
+def test_slots_that_begin_alike_share_one_prefill() -> None:
+    transformer, (ids, positions) = model(), tokens((4, 3))
+    cache, sources = cache_of(transformer, 3, 6), (1, 0, 1)
+    visibility = Visibility((4, 3), (0, 0))
+    transformer(torch.cat(ids), torch.cat(positions), cache.prefill(visibility, SDPA(visibility, CPU), sources))
+    for slot, source in enumerate(sources):
+        alone = cache_of(transformer, 1, 6)
+        one = Visibility((len(ids[source]),), (0,))
+        transformer(ids[source], positions[source], alone.prefill(one, SDPA(one, CPU)))
+        for mine, theirs in zip([*cache.keys, *cache.values], [*alone.keys, *alone.values], strict=True):
+            torch.testing.assert_close(mine[slot], theirs[0], rtol=0, atol=1e-6)
+
+
 def test_one_past_the_last_slot_is_refused_with_both_numbers() -> None:
-    transformer = model()
-    cache = cache_of(transformer, slots=2, size=4)
-    with pytest.raises(ShapeError, match="holds 4 tokens a slot; slot 1 would need 5"):
+    cache = cache_of(model(), slots=2, size=4)
+    with pytest.raises(ShapeError, match="holds 4 tokens a slot, and 5 are needed"):
         cache.prefill(Visibility((4, 5), (0, 0)), SDPA(Visibility((4, 5), (0, 0)), CPU))
-    visibility = Visibility((3, 2), (0, 0))
-    (ids, positions) = tokens((5,))
-    transformer(ids[0], positions[0], cache.prefill(visibility, SDPA(visibility, CPU)))
-    cache.advance([3, 2])
-    transformer(ids[0][:2], positions[0][:2], cache.step())
-    cache.advance([1, 1])
-    assert cache.lengths == [4, 3]
-    with pytest.raises(ShapeError, match="holds 4 tokens a slot; slot 0 would need 5"):
-        cache.step()
-    with pytest.raises(ShapeError, match="slot 0 would need 5"):
-        cache.advance([1, 0])
-    assert cache.lengths == [4, 3]
+    assert [k.shape[2] for k in cache.upto(4)[0]] == [BLOCK] * 3
+    with pytest.raises(ShapeError, match="holds 4 tokens a slot, and 5 are needed"):
+        cache.upto(5)
 
 
 def test_bf16_decoding_is_near_fp32() -> None:

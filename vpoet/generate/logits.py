@@ -1,13 +1,16 @@
 """From logits to a token: pure functions over [..., V].
 
-What a filter removes becomes -inf, so filters chain in any order and `draw` never returns what one of them removed.
+What a filter removes becomes -inf, so that `draw` never returns it. Settings are numbers or tensors of no axes: a
+compiled step takes them as inputs, and serves all of them.
 """
 
 import torch
 from torch import Tensor
 
+Setting = float | Tensor
 
-def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+
+def guide(conditional: Tensor, unconditional: Tensor, scale: Setting) -> Tensor:
     """Classifier-free guidance (Ho and Salimans, arXiv:2207.12598, equation 6, with scale = 1 + w).
 
     0 is the unconditional model, 1 the conditional one; above 1 goes on in the direction from the first to the second.
@@ -15,35 +18,35 @@ def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
     return unconditional + scale * (conditional - unconditional)
 
 
-def temper(logits: Tensor, temperature: float) -> Tensor:
-    """Divide by ``temperature`` >= 0; at 0 only the largest logit (the first of equals) is left."""
-    return top_k(logits, 1) if temperature == 0 else logits / temperature
+def temper(logits: Tensor, temperature: Setting) -> Tensor:
+    """Divide by ``temperature``; at 0 the logits stay as they are, and `draw` adds no noise."""
+    return logits / torch.where(torch.as_tensor(temperature) > 0, temperature, 1.0)
 
 
-def top_k(logits: Tensor, k: int) -> Tensor:
-    """Keep the ``k`` largest, exactly k also where some are equal; 0 keeps all."""
-    if not 0 < k < logits.shape[-1]:
-        return logits
-    values, index = logits.max(-1, keepdim=True) if k == 1 else logits.topk(k, dim=-1)
-    return torch.full_like(logits, -torch.inf).scatter(-1, index, values)
+def keep(logits: Tensor, *, top_k: Setting = 0, top_p: Setting = 1.0, min_p: Setting = 0.0) -> Tensor:
+    """Three filters in this order, each on what the ones before it left; the likeliest token always stays.
+
+    ``top_k``: the k largest, exactly k also where some are equal; 0 keeps all. ``top_p``: the minimal nucleus, the
+    fewest of the most probable whose mass is at least p, 0 < p <= 1 (Holtzman et al., arXiv:1904.09751, section 3.1).
+    ``min_p``: those at least m times as probable as the likeliest, 0 <= m <= 1 (Nguyen et al., arXiv:2407.01082).
+    """
+    ordered, index = logits.sort(dim=-1, descending=True, stable=True)
+    rank = torch.arange(logits.shape[-1], device=logits.device)
+    kept = (rank < top_k) | (torch.as_tensor(top_k, device=logits.device) == 0)
+    # In double precision: a large vocabulary's sums round, and would lose what a flat nucleus ends with.
+    probabilities = ordered.double().masked_fill(~kept, -torch.inf).softmax(-1)
+    more_probable = probabilities.cumsum(-1) - probabilities
+    kept = kept & ((more_probable < top_p) | (torch.as_tensor(top_p, device=logits.device) >= 1))
+    kept = kept & (probabilities >= min_p * probabilities[..., :1])
+    kept = torch.empty_like(kept).scatter(-1, index, kept | (rank == 0))
+    return logits.masked_fill(~kept, -torch.inf)
 
 
-def top_p(logits: Tensor, p: float) -> Tensor:
-    """Keep the minimal nucleus: the fewest of the most probable whose mass is at least ``p``, 0 < p <= 1
-    (Holtzman et al., arXiv:1904.09751, section 3.1). In double precision, for a large vocabulary's sums round."""
-    if p >= 1:
-        return logits
-    probabilities, index = logits.double().softmax(-1).sort(dim=-1, descending=True, stable=True)
-    more_probable = probabilities.cumsum(-1).roll(1, -1)
-    more_probable[..., 0] = 0
-    removed = torch.empty_like(more_probable, dtype=torch.bool).scatter_(-1, index, more_probable >= p)
-    return logits.masked_fill(removed, -torch.inf)
-
-
-def draw(logits: Tensor, gumbel: Tensor) -> Tensor:
+def draw(logits: Tensor, gumbel: Tensor, temperature: Setting = 1.0) -> Tensor:
     """A sample [...] of softmax(logits), given independent standard Gumbel noise of the logits' shape.
 
     The largest of logits + noise is distributed so (Maddison et al., arXiv:1411.0030, section 2). The noise is handed
-    in, so that each document of a batch can bring its own.
+    in, so that each document of a batch can bring its own. ``temperature`` 0 takes the largest logit; any other was
+    applied by `temper`.
     """
-    return (logits + gumbel).argmax(-1)
+    return (logits + gumbel * (torch.as_tensor(temperature, device=logits.device) > 0)).argmax(-1)

@@ -1,12 +1,13 @@
 """The KV cache of a batch of documents, and attention through it.
 
-Shapes: B slots (one for each document), S positions a slot holds, K key/value heads, H head size; N query heads.
+Shapes: N slots (one for each document), S positions a slot holds, K key/value heads, G query heads that share one of
+them, H head size.
 
 Prompts of any lengths are prefilled as one pack, so there is no padding between them; afterwards each step brings one
-token to each slot. Writing does not move the cache on: the decode loop calls `advance`, after all layers have
-written.
+token to each slot. How many tokens a slot holds is told at each step, not kept here.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -16,68 +17,78 @@ from torch import Tensor
 from vpoet.errors import ShapeError
 from vpoet.nn.attention import Attend, Visibility
 
+BLOCK = 64
+"""A step reads whole blocks of so many positions: more would be read in vain, fewer would make every step another."""
+
 
 class KVCache:
-    """Keys and values [layers, B, K, S, H], allocated once."""
+    """Keys and values of each layer [N, K, S, H], allocated once; ``size`` is rounded up to whole blocks."""
 
     def __init__(
         self, *, layers: int, slots: int, size: int, kv_heads: int, head: int, device: torch.device, dtype: torch.dtype
     ) -> None:
-        shape = (layers, slots, kv_heads, size, head)
-        self.k = torch.zeros(shape, device=device, dtype=dtype)
-        self.v = torch.zeros(shape, device=device, dtype=dtype)
         self.size = size
-        self.lengths = [0] * slots
-        """Tokens in each slot."""
+        shape = (slots, kv_heads, -(-size // BLOCK) * BLOCK, head)
+        # a layer's own tensor each: what is written in place must not be a part of what other layers read
+        self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(layers)]
+        self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(layers)]
 
-    def prefill(self, visibility: Visibility, packed: Attend) -> Attend:
-        """Attention of a pack whose document i fills slot i from its start; ``packed`` computes the attention."""
-        assert len(visibility.lengths) == len(self.lengths)
-        assert not any(self.lengths)
-        self._check(list(visibility.lengths))
-        bounds = visibility.bounds
+    def prefill(self, visibility: Visibility, packed: Attend, sources: Sequence[int] | None = None) -> Attend:
+        """Attention of a pack of prompts, computed by ``packed``: document ``sources[n]`` fills slot n from its start.
+
+        Several slots may begin with one document, which is then computed once. None: document n fills slot n.
+        """
+        sources = range(len(visibility.lengths)) if sources is None else sources
+        assert len(sources) == len(self.keys[0])
+        spans = list(pairwise(visibility.bounds))
+        self.check(max(visibility.lengths))
 
         def attend(layer: int, q_TNH: Tensor, k_TKH: Tensor, v_TKH: Tensor) -> Tensor:
-            for slot, (start, stop) in enumerate(pairwise(bounds)):
-                self.k[layer, slot, :, : stop - start] = k_TKH[start:stop].transpose(0, 1)
-                self.v[layer, slot, :, : stop - start] = v_TKH[start:stop].transpose(0, 1)
+            for slot, document in enumerate(sources):
+                start, stop = spans[document]
+                self.keys[layer][slot, :, : stop - start] = k_TKH[start:stop].transpose(0, 1)
+                self.values[layer][slot, :, : stop - start] = v_TKH[start:stop].transpose(0, 1)
             return packed(layer, q_TNH, k_TKH, v_TKH)
 
         return attend
 
-    def step(self) -> Attend:
-        """Attention of one new token for each slot, in the order of the slots (T = B)."""
-        self._check([length + 1 for length in self.lengths])
-        device = self.k.device
-        slot_B = torch.arange(len(self.lengths), device=device)
-        length_B = torch.tensor(self.lengths, device=device)
-        longest = max(self.lengths) + 1
-        mask = None
-        if min(self.lengths) + 1 < longest:
-            mask = (torch.arange(longest, device=device) <= length_B[:, None])[:, None, None]
+    def upto(self, longest: int) -> tuple[list[Tensor], list[Tensor]]:
+        """Keys and values of the first blocks that hold ``longest`` tokens: views, for `attend_step`."""
+        self.check(longest)
+        stop = -(-longest // BLOCK) * BLOCK
+        return [k[:, :, :stop] for k in self.keys], [v[:, :, :stop] for v in self.values]
 
-        def attend(layer: int, q_TNH: Tensor, k_TKH: Tensor, v_TKH: Tensor) -> Tensor:
-            k, v = self.k[layer], self.v[layer]
-            k[slot_B, :, length_B] = k_TKH.to(k.dtype)
-            v[slot_B, :, length_B] = v_TKH.to(v.dtype)
+    def check(self, longest: int) -> None:
+        """ShapeError if a slot cannot hold ``longest`` tokens."""
+        if longest > self.size:
+            raise ShapeError(f"the KV cache holds {self.size} tokens a slot, and {longest} are needed")
+
+
+def attend_step(keys: list[Tensor], values: list[Tensor], length_N: Tensor, products: bool = False) -> Attend:
+    """Attention of one new token a slot, written behind the ``length_N`` tokens that its slot holds.
+
+    ``products`` spells it as products and sums, of which a compiler makes one loop over the cache; without a compiler
+    PyTorch's own kernel is faster.
+    """
+    slot_N = torch.arange(len(length_N), device=length_N.device)
+    at_NS = torch.arange(keys[0].shape[2], device=length_N.device) <= length_N[:, None]
+
+    def attend(layer: int, q_NQH: Tensor, k_NKH: Tensor, v_NKH: Tensor) -> Tensor:
+        keys_NKSH, values_NKSH = keys[layer], values[layer]
+        head_K = torch.arange(k_NKH.shape[1], device=length_N.device)
+        where = slot_N[:, None], head_K[None, :], length_N[:, None]
+        keys_NKSH.index_put_(where, k_NKH.to(keys_NKSH.dtype))
+        values_NKSH.index_put_(where, v_NKH.to(values_NKSH.dtype))
+        grouped = q_NQH.shape[1] != k_NKH.shape[1]
+        if not products:
             o = F.scaled_dot_product_attention(
-                q_TNH[:, :, None],
-                k[:, :, :longest],
-                v[:, :, :longest],
-                attn_mask=mask,
-                enable_gqa=q_TNH.shape[1] != k.shape[1],
+                q_NQH[:, :, None], keys_NKSH, values_NKSH, attn_mask=at_NS[:, None, None], enable_gqa=grouped
             )
             return o[:, :, 0]
+        q_NKGH = q_NQH.unflatten(1, (k_NKH.shape[1], -1)).float() * q_NQH.shape[-1] ** -0.5
+        scores_NKGS = (q_NKGH[:, :, :, None] * keys_NKSH[:, :, None].float()).sum(-1)
+        weights_NKGS = scores_NKGS.masked_fill(~at_NS[:, None, None], -torch.inf).softmax(-1)
+        o_NKGH = (weights_NKGS[..., None] * values_NKSH[:, :, None].float()).sum(3)
+        return o_NKGH.flatten(1, 2).to(q_NQH.dtype)
 
-        return attend
-
-    def advance(self, tokens: list[int]) -> None:
-        """Count ``tokens[i]`` more tokens in slot i, once all layers have written them."""
-        lengths = [length + n for length, n in zip(self.lengths, tokens, strict=True)]
-        self._check(lengths)
-        self.lengths = lengths
-
-    def _check(self, lengths: list[int]) -> None:
-        for slot, length in enumerate(lengths):
-            if length > self.size:
-                raise ShapeError(f"the KV cache holds {self.size} tokens a slot; slot {slot} would need {length}")
+    return attend

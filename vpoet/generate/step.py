@@ -1,0 +1,73 @@
+"""One step of decoding: the token of every slot goes in, the next one comes out.
+
+Shapes: B documents; N slots, B or, with guidance, 2B; D model width; V logits of a group of digits, of all groups in
+the noise.
+
+All that changes from step to step is an input, and so are the settings of the draw: the step can be compiled once and
+serve every prompt (`vpoet.generate.compiled`), and as it is, it is the compiled one's slow twin.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vpoet.generate.logits import draw, guide, keep, temper
+from vpoet.nn.cache import attend_step
+from vpoet.nn.transformer import Transformer
+
+SETTINGS = ("guidance", "temperature", "top_k", "top_p", "min_p")
+"""What the settings of a step are, in order."""
+
+
+class Step(nn.Module):
+    """The network and the draw. ``filtered``: the draw applies top_k, top_p and min_p, which costs a sort."""
+
+    def __init__(self, transformer: Transformer, *, filtered: bool, products: bool = False) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.filtered = filtered
+        self.products = products
+        """How attention is spelled (`attend_step`)."""
+
+    def forward(
+        self,
+        ids_B: Tensor,
+        positions_N3: Tensor,
+        lengths_N: Tensor,
+        noise_BV: Tensor,
+        settings: Tensor,
+        keys: list[Tensor],
+        values: list[Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """The token after ``ids_B`` in each document, and -log p of it in nats: [B], [B].
+
+        ``positions_N3`` are those of ``ids_B``; ``lengths_N`` count the tokens before it. Its keys and values are
+        written into ``keys`` and ``values`` (`KVCache.upto`).
+        """
+        twice = len(positions_N3) // len(ids_B)
+        attend = attend_step(keys, values, lengths_N, self.products)
+        return self.draw(self.transformer(ids_B.repeat(twice), positions_N3, attend), noise_BV, settings)
+
+    def draw(self, h_ND: Tensor, noise_BV: Tensor, settings: Tensor) -> tuple[Tensor, Tensor]:
+        """A code, digit by digit, from the states before it; a document and its null prompt go on with the same digits.
+
+        The nats are those of the plain conditional model: without guidance, temperature or filter.
+        """
+        head, count = self.transformer.visual, len(noise_BV)
+        guidance, temperature, top_k, top_p, min_p = settings.unbind()
+        digits: list[Tensor] = []
+        nats_B = torch.zeros(count, device=h_ND.device)
+        logits_NV = head.first(h_ND)
+        for group, noise in enumerate(noise_BV.split(list(head.radices), dim=-1)):
+            if group:
+                h_ND, logits_NV = head.following(group, h_ND, digits[-1].repeat(len(h_ND) // count))
+            logits_NV = logits_NV.float()
+            plain_BV = logits_BV = logits_NV[:count]
+            if len(h_ND) > count:
+                logits_BV = guide(plain_BV, logits_NV[count:], guidance)
+            logits_BV = temper(logits_BV, temperature)
+            if self.filtered:
+                logits_BV = keep(logits_BV, top_k=top_k, top_p=top_p, min_p=min_p)
+            digits.append(draw(logits_BV, noise, temperature))
+            nats_B = nats_B + F.cross_entropy(plain_BV, digits[-1], reduction="none")
+        return head.codes(digits) + self.transformer.vocabulary.language, nats_B
