@@ -1,5 +1,6 @@
 """Building and parsing are exact inverses; positions and targets by hand; breaches of the grammar are located."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -16,6 +17,14 @@ VOCABULARY = Vocabulary(text=20, visual=(3, 4), text_hash="text", visual_hash="v
 
 def codes(t: int, h: int, w: int) -> np.ndarray:
     return (np.arange(t * h * w, dtype=np.int32) % 12).reshape(t, h, w)
+
+
+def masked(*shape: int, at: tuple[int, ...], fps: int = 0, time: int = 0) -> Span:
+    """A context with one hidden cell."""
+    hidden = np.zeros(shape, dtype=bool)
+    hidden[at] = True
+    modality = Modality.VIDEO if fps else Modality.IMAGE
+    return Span(modality, np.where(hidden, 0, codes(*shape)).astype(np.int32), fps=fps, time=time, hidden=hidden)
 
 
 def span(modality: Modality, *shape: int, target: bool = False, fps: int = 0, time: int = 0) -> Span:
@@ -46,12 +55,27 @@ def spans(draw: st.DrawFn) -> Span:
     )
     n = int(np.prod(shape))
     values = np.array(draw(st.lists(st.integers(0, 11), min_size=n, max_size=n)), dtype=np.int32).reshape(shape)
-    if modality is Modality.IMAGE:
-        return Span(modality, values, target)
-    return Span(modality, values, target, fps=draw(st.integers(0, 255)), time=draw(st.integers(0, 255)))
+    hidden = None
+    if not target and n and draw(st.booleans()):
+        hidden = np.array(draw(st.lists(st.booleans(), min_size=n, max_size=n).filter(any))).reshape(shape)
+        values[hidden] = 0
+    fps = draw(st.integers(0, 255)) if modality is Modality.VIDEO else 0
+    return Span(modality, values, target, fps=fps, time=draw(st.integers(0, 255)), hidden=hidden)
 
 
-documents = st.builds(Document, st.sampled_from(TASKS), st.lists(spans(), max_size=4).map(tuple))
+@st.composite
+def lists_of_spans(draw: st.DrawFn) -> tuple[Span, ...]:
+    """Any spans, and behind some with hidden cells the target that shows them."""
+    found: list[Span] = []
+    for one in draw(st.lists(spans(), max_size=4)):
+        found.append(one)
+        if one.hidden is not None and draw(st.booleans()):
+            shown = np.where(one.hidden, draw(st.integers(0, 11)), one.values).astype(np.int32)
+            found.append(Span(one.modality, shown, True, fps=one.fps, time=one.time))
+    return tuple(found)
+
+
+documents = st.builds(Document, st.sampled_from(TASKS), lists_of_spans())
 
 
 @given(documents)
@@ -84,18 +108,19 @@ def test_every_field_has_one_entry_a_token(document: Document) -> None:
 
 
 @given(documents)
-def test_targets_are_codes_of_visual_targets_and_text_targets_with_their_end(document: Document) -> None:
+def test_targets_are_unseen_codes_of_visual_targets_and_text_targets_with_their_end(document: Document) -> None:
     sequence = build(document, VOCABULARY)
-    expected = [
-        token
-        for span in document.spans
-        if span.target
-        for token in (
-            [*VOCABULARY.text_ids(span.values), VOCABULARY.special("<close:text>")]
-            if span.modality is Modality.TEXT
-            else VOCABULARY.visual_ids(span.values).ravel()
-        )
-    ]
+    expected: list[int] = []
+    masks: dict[tuple[Modality, int, tuple[int, ...]], np.ndarray] = {}
+    for span in document.spans:
+        grid = (span.modality, span.time, span.values.shape)
+        if span.hidden is not None:
+            masks[grid] = span.hidden
+        if span.target and span.modality is Modality.TEXT:
+            expected += [*VOCABULARY.text_ids(span.values), VOCABULARY.special("<close:text>")]
+        elif span.target:
+            unseen = masks.get(grid, np.ones(span.values.shape, dtype=bool))
+            expected += VOCABULARY.visual_ids(span.values)[unseen].tolist()
     assert sequence.ids[sequence.targets].tolist() == expected
     assert not (sequence.targets & (sequence.kinds == STRUCTURE)).any()
 
@@ -106,8 +131,8 @@ def test_what_a_target_holds_changes_nothing_else(document: Document, code: int)
     blank = Document(
         document.task,
         tuple(
-            Span(s.modality, np.full_like(s.values, code), s.target, fps=s.fps, time=s.time) if s.target else s
-            for s in document.spans
+            replace(s, values=np.where(unseen, np.int32(code), s.values)) if s.target else s
+            for s, unseen in zip(document.spans, document.predicted(), strict=True)
         ),
     )
     one, other = build(document, VOCABULARY), build(blank, VOCABULARY)
@@ -122,33 +147,33 @@ def test_tokens_of_an_image_to_video_document() -> None:
     assert [VOCABULARY.name(int(token)) for token in sequence.ids] == [
         *("<bos>", "<task:i2v>"),
         *("<context:text>", "text:0", "text:1", "<close:text>"),
-        *("<context:image>", "2", "2", "code:0", "code:1", "code:2", "code:3", "<close:image>"),
+        *("<context:image>", "0", "2", "2", "code:0", "code:1", "code:2", "code:3", "<close:image>"),
         *("<target:video>", "8", "1", "2", "2", "2", *(f"code:{i}" for i in range(8)), "<close:video>"),
         "<eos>",
     ]
-    assert sequence.targets.nonzero()[0].tolist() == list(range(20, 28))
+    assert sequence.targets.nonzero()[0].tolist() == list(range(21, 29))
     assert (
         sequence.kinds.tolist()
         == [STRUCTURE] * 3
         + [TEXT] * 2
-        + [STRUCTURE] * 4
+        + [STRUCTURE] * 5
         + [IMAGE] * 4
         + [STRUCTURE] * 7
         + [VIDEO] * 8
         + [STRUCTURE] * 2
     )
-    assert sequence.prefix == 20
+    assert sequence.prefix == 21
 
 
 def test_positions_of_an_image_to_video_document() -> None:
     """The image is cell 0 of the clip whose cells 1 and 2 are the target; text and structure stand on the diagonal."""
     positions = build(I2V, VOCABULARY).positions.tolist()
     diagonal = [[i, i, i] for i in range(30)]
-    assert positions[:9] == diagonal[:9]
-    assert positions[9:13] == [[9, 9, 9], [9, 9, 10], [9, 10, 9], [9, 10, 10]]
-    assert positions[13:20] == diagonal[11:18]  # behind the furthest coordinate of the image, 10
-    assert positions[20:28] == [[9 + t, 9 + h, 9 + w] for t in (1, 2) for h in (0, 1) for w in (0, 1)]
-    assert positions[28:] == diagonal[18:20]  # the clip reaches to 11, the header already stands behind it
+    assert positions[:10] == diagonal[:10]
+    assert positions[10:14] == [[10, 10, 10], [10, 10, 11], [10, 11, 10], [10, 11, 11]]
+    assert positions[14:21] == diagonal[12:19]  # behind the furthest coordinate of the image, 11
+    assert positions[21:29] == [[10 + t, 10 + h, 10 + w] for t in (1, 2) for h in (0, 1) for w in (0, 1)]
+    assert positions[29:] == diagonal[19:21]  # the clip reaches to 12, the header already stands behind it
 
 
 @given(st.integers(2, 5), st.integers(1, 3), st.integers(1, 3), st.data())
@@ -161,6 +186,45 @@ def test_cells_keep_their_distances_wherever_the_clip_is_cut(t: int, h: int, w: 
     whole = (Span(Modality.VIDEO, codes(t, h, w), True, fps=8),)
     split, joined = (build(Document("continuation", parts), VOCABULARY) for parts in (halves, whole))
     assert np.array_equal(split.positions[split.kinds == VIDEO], joined.positions[joined.kinds == VIDEO])
+
+
+def test_guides_and_holes_stand_where_the_cells_of_the_clip_do() -> None:
+    """A guide at cell 2, and a context with a hole, have the positions of the target's cells."""
+    guide = Span(Modality.IMAGE, codes(1, 2, 2), time=2)
+    video = span(Modality.VIDEO, 3, 2, 2, target=True, fps=8)
+    sequence = build(Document("backward", (guide, video)), VOCABULARY)
+    places = sequence.positions[sequence.kinds == VIDEO]
+    assert np.array_equal(sequence.positions[sequence.kinds == IMAGE], places[8:])
+    holed = Document("inpainting", (masked(3, 2, 2, at=(1, 0, 1), fps=8), video))
+    twice = build(holed, VOCABULARY).positions[build(holed, VOCABULARY).kinds == VIDEO]
+    assert np.array_equal(twice[:12], twice[12:])
+
+
+def test_only_holes_of_the_same_grid_are_filled() -> None:
+    hole = masked(1, 2, 2, at=(0, 0, 1))
+    fitting = span(Modality.IMAGE, 1, 2, 2, target=True)
+    others = (
+        span(Modality.IMAGE, 1, 2, 1, target=True),
+        Span(Modality.IMAGE, codes(1, 2, 2), True, time=1),
+        span(Modality.VIDEO, 1, 2, 2, target=True, fps=8),
+    )
+    for other in others:
+        assert Document("inpainting", (hole, other)).predicted()[1].all()
+    assert Document("inpainting", (fitting, hole)).predicted()[0].all(), "holes come first"
+    assert Document("inpainting", (hole, fitting)).predicted()[1].tolist() == [[[False, True], [False, False]]]
+    ids = build(Document("inpainting", (hole, fitting)), VOCABULARY).ids
+    names = [VOCABULARY.name(int(token)) for token in ids]
+    assert names[6:10] == ["code:0", "<hidden>", "code:2", "code:3"]
+
+
+def test_guides_and_contexts_with_holes_are_no_cells_of_the_clip() -> None:
+    guide = Span(Modality.IMAGE, codes(1, 2, 2), time=2)
+    hole = masked(3, 2, 2, at=(1, 0, 1), fps=8)
+    video = span(Modality.VIDEO, 3, 2, 2, target=True, fps=8)
+    assert np.array_equal(Document("backward", (guide, video)).codes(), video.values)
+    assert np.array_equal(Document("inpainting", (hole, video)).codes(), video.values)
+    with pytest.raises(ShapeError, match="without visual spans"):
+        Document("backward", (guide,)).codes()
 
 
 def test_clip_of_a_document_is_its_spans_joined() -> None:
@@ -183,7 +247,12 @@ def test_spans_that_make_no_clip_are_refused(parts: tuple[Span, ...], message: s
         Document("i2v", parts).codes()
 
 
-@pytest.mark.parametrize(("field", "value"), [("target", True), ("fps", 9), ("time", 2), ("values", codes(2, 2, 1))])
+HOLE = np.arange(8).reshape(2, 2, 2) == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("target", True), ("fps", 9), ("time", 2), ("values", codes(2, 2, 1)), ("hidden", HOLE)]
+)
 def test_equality_sees_every_field(field: str, value: object) -> None:
     fields = {"values": codes(2, 2, 2), "target": False, "fps": 8, "time": 1}
     one, other = Span(Modality.VIDEO, **fields), Span(Modality.VIDEO, **{**fields, field: value})
@@ -218,14 +287,15 @@ def edited(**change: str) -> list[int]:
         (edited(at2="<close:text>"), "token 2: expected <eos> or <context:text> or .*, found <close:text>"),
         (edited(at4="code:3"), "tokens 3 to 4: expected text tokens, found code:3"),
         (edited(at5=""), "token 5: expected <close:text>, found the end"),
-        (edited(at7="text:2"), "tokens 7 to 8: expected a number in the header of a span, found text:2"),
-        (edited(at8="3"), "tokens 9 to 14: expected visual tokens, found <close:image>"),
-        (edited(at8="1"), "token 11: expected <close:image>, found code:2"),
-        (edited(at21="text:2"), "tokens 20 to 27: expected visual tokens, found text:2"),
-        (edited(at22=""), "token 20: expected 8 more tokens, found 2"),
-        (edited(at16=""), "token 15: expected 5 more tokens, found 1"),
-        (edited(at29=""), "token 29: expected <eos> or .*, found the end"),
-        ([*edited(), 1], "token 30: 1 tokens after <eos>"),
+        (edited(at7="text:2"), "tokens 7 to 9: expected a number in the header of a span, found text:2"),
+        (edited(at9="3"), "tokens 10 to 15: expected visual tokens, found <close:image>"),
+        (edited(at9="1"), "token 12: expected <close:image>, found code:2"),
+        (edited(at22="text:2"), "tokens 21 to 28: expected visual tokens, found text:2"),
+        (edited(at22="<hidden>"), "tokens 21 to 28: expected visual tokens, found <hidden>"),
+        (edited(at23=""), "token 21: expected 8 more tokens, found 2"),
+        (edited(at17=""), "token 16: expected 5 more tokens, found 1"),
+        (edited(at30=""), "token 30: expected <eos> or .*, found the end"),
+        ([*edited(), 1], "token 31: 1 tokens after <eos>"),
     ],
 )
 def test_breach_of_the_grammar_is_located(ids: list[int], message: str) -> None:
@@ -240,7 +310,7 @@ def test_prefix_without_targets_is_everything() -> None:
 
 def test_text_target_is_predicted_with_its_closing_token() -> None:
     sequence = build(Document("t2v", (span(Modality.IMAGE, 1, 1, 1), span(Modality.TEXT, 2, target=True))), VOCABULARY)
-    assert sequence.targets.nonzero()[0].tolist() == [7 + 1, 7 + 2, 7 + 3]
+    assert sequence.targets.nonzero()[0].tolist() == [8 + 1, 8 + 2, 8 + 3]
     assert sequence.kinds[sequence.targets].tolist() == [TEXT] * 3
 
 

@@ -29,13 +29,23 @@ def test_drawing_of_a_sequence_says_what_stands_where() -> None:
         for line in """
         0..2    structure         <bos> <task:i2v> <context:text>                   (0,0,0)..(2,2,2)
         3..9    text              text:0 text:1 text:2 .. text:6                    (3,3,3)..(9,9,9)
-        10..13  structure         <close:text> <context:image> 2 2                  (10,10,10)..(13,13,13)
-        14..17  image             code:0 code:1 code:2 code:3                       (14,14,14)..(14,15,15)
-        18..24  structure         <close:image> <target:video> 8 1 2 2 2            (16,16,16)..(22,22,22)
-        25..32  video     target  code:4 code:5 code:6 .. code:11                   (15,14,14)..(16,15,15)
-        33..34  structure         <close:video> <eos>                               (23,23,23)..(24,24,24)
+        10..14  structure         <close:text> <context:image> 0 2 2                (10,10,10)..(14,14,14)
+        15..18  image             code:0 code:1 code:2 code:3                       (15,15,15)..(15,16,16)
+        19..25  structure         <close:image> <target:video> 8 1 2 2 2            (17,17,17)..(23,23,23)
+        26..33  video     target  code:4 code:5 code:6 .. code:11                   (16,15,15)..(17,16,16)
+        34..35  structure         <close:video> <eos>                               (24,24,24)..(25,25,25)
         """.strip().splitlines()
     ]
+
+
+def test_drawing_of_a_target_shown_in_part_counts_what_is_predicted() -> None:
+    hidden = np.zeros((1, 2, 2), dtype=bool)
+    hidden[0, :, 1] = True
+    sample = Sample(np.zeros(0, np.int32), np.arange(4, dtype=np.int32).reshape(1, 2, 2), 0)
+    document = TABLE["inpainting"].document(sample, hidden=hidden)
+    drawn = [line.split() for line in draw_sequence(build(document, VOCABULARY), VOCABULARY).splitlines()]
+    assert drawn[1] == ["8..11", "image", "code:0", "<hidden>", "code:2", "<hidden>", "(8,8,8)..(8,9,9)"]
+    assert drawn[3] == ["17..20", "image", "2", "of", "code:0", "code:1", "code:2", "code:3", "(8,8,8)..(8,9,9)"]
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])

@@ -9,75 +9,178 @@ from hypothesis import strategies as st
 
 from vpoet.errors import ConfigError
 from vpoet.sequence.document import Document, build, parse
-from vpoet.sequence.tasks import TABLE, Mixture, Sample
-from vpoet.sequence.vocabulary import TASKS, Vocabulary
+from vpoet.sequence.tasks import COMPOSED, TABLE, Given, Mixture, Sample
+from vpoet.sequence.vocabulary import TASKS, Modality, Vocabulary
 
 VOCABULARY = Vocabulary(text=20, visual=(3, 4), text_hash="text", visual_hash="visual")
 
 
-def sample(t: int, h: int = 2, w: int = 2, *, words: int = 3) -> Sample:
+def sample(t: int, h: int = 2, w: int = 2, *, words: int = 3, keyframes: bool = True) -> Sample:
     codes = (np.arange(t * h * w, dtype=np.int32) % 12).reshape(t, h, w)
-    return Sample(np.arange(words, dtype=np.int32), codes, fps=8 if t > 1 else 0)
+    pictures = np.concatenate([codes[:1], (codes[1:] + 5) % 12]) if keyframes else None
+    return Sample(np.arange(words, dtype=np.int32), codes, fps=8 if t > 1 else 0, keyframes=pictures)
 
 
 def outline(document: Document) -> list[str]:
-    """``text`` or ``[video 1:3 @8]``: brackets around what is to be produced, a video's cells and rate."""
+    """``text`` or ``[video 1:3 @8]``: brackets around what is to be produced, a video's cells and rate; ``guide 2``;
+    ``video 0:2 @8 less 3``: with that many cells hidden."""
     parts = []
     for span in document.spans:
         part = str(span.modality)
         if span.modality == "video":
             part += f" {span.time}:{span.time + len(span.values)} @{span.fps}"
+        elif not span.in_clip and span.modality == "image" and span.hidden is None:
+            part = f"guide {span.time}"
+        if span.hidden is not None:
+            part += f" less {span.hidden.sum()}"
         parts.append(f"[{part}]" if span.target else part)
     return parts
+
+
+CORNER = np.zeros((3, 2, 2), dtype=bool)
+CORNER[1:, 0, 0] = True
 
 
 @pytest.mark.parametrize(
     ("task", "cells", "given", "expected"),
     [
-        ("unconditional", 1, 0, ["[image]"]),
-        ("unconditional", 3, 0, ["[video 0:3 @8]"]),
-        ("t2i", 1, 0, ["text", "[image]"]),
-        ("t2i", 3, 0, ["text", "[image]"]),
-        ("t2v", 3, 0, ["text", "[video 0:3 @8]"]),
-        ("i2v", 3, 1, ["text", "image", "[video 1:3 @8]"]),
-        ("continuation", 3, 2, ["text", "video 0:2 @8", "[video 2:3 @8]"]),
+        ("unconditional", 1, Given(), ["[image]"]),
+        ("unconditional", 3, Given(), ["[video 0:3 @8]"]),
+        ("t2i", 1, Given(), ["text", "[image]"]),
+        ("t2i", 3, Given(), ["text", "[image]"]),
+        ("t2v", 3, Given(), ["text", "[video 0:3 @8]"]),
+        ("i2v", 3, Given(1), ["text", "image", "[video 1:3 @8]"]),
+        ("continuation", 3, Given(2), ["text", "video 0:2 @8", "[video 2:3 @8]"]),
+        ("backward", 3, Given(1), ["text", "guide 2", "[video 0:3 @8]"]),
+        ("backward", 3, Given(2), ["text", "guide 1", "guide 2", "[video 0:2 @8]"]),
+        ("interpolation", 4, Given(times=(0, 3)), ["text", "image", "guide 3", "[video 1:4 @8]"]),
+        ("interpolation", 4, Given(times=(0, 1, 3)), ["text", "image", "guide 1", "guide 3", "[video 1:4 @8]"]),
+        ("inpainting", 3, Given(hidden=CORNER), ["text", "video 0:3 @8 less 2", "[video 0:3 @8]"]),
+        ("inpainting", 1, Given(hidden=CORNER[1:2]), ["text", "image less 1", "[image]"]),
+        ("outpainting", 3, Given(hidden=~CORNER), ["text", "video 0:3 @8 less 10", "[video 0:3 @8]"]),
     ],
 )
-def test_what_is_given_and_what_is_wanted(task: str, cells: int, given: int, expected: list[str]) -> None:
-    assert outline(TABLE[task].document(sample(cells), given)) == expected
+def test_what_is_given_and_what_is_wanted(task: str, cells: int, given: Given, expected: list[str]) -> None:
+    assert outline(TABLE[task].document(sample(cells), *given)) == expected
 
 
-@given(st.sampled_from(TASKS), st.integers(1, 5), st.integers(1, 3), st.integers(1, 3), st.integers(0, 4), st.data())
-def test_every_task_survives_its_tokens_and_gives_the_clip_back(
-    name: str, t: int, h: int, w: int, words: int, data: st.DataObject
-) -> None:
+def drawn(name: str, t: int, h: int, w: int, words: int, seed: int) -> tuple[Sample, Document]:
+    """A sample that a task can take, nearly of this size, and a document as training draws it."""
     task = TABLE[name]
-    made_from = sample(max(t, task.cells), h, w, words=words)
-    cells = len(made_from.codes)
-    document = task.document(made_from, data.draw(st.integers(*task.given(cells))))
+    made_from = sample(max(t, task.cells), max(h, task.area), w, words=words)
+    return made_from, task.document(made_from, *task.draw(made_from, np.random.default_rng(seed)))
+
+
+sizes = given(
+    st.sampled_from(TASKS),
+    st.integers(1, 5),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.integers(0, 4),
+    st.integers(0, 2**32),
+)
+
+
+@sizes
+def test_every_task_survives_its_tokens_and_gives_the_clip_back(
+    name: str, t: int, h: int, w: int, words: int, seed: int
+) -> None:
+    made_from, document = drawn(name, t, h, w, words, seed)
     found = parse(build(document, VOCABULARY).ids, VOCABULARY)
     assert found.equals(document)
-    wanted = made_from.codes[:1] if name == "t2i" else made_from.codes
+    guides = [span for span in found.spans if span.modality == "image" and span.time > 0]
+    wanted = made_from.codes
+    if name == "t2i":
+        wanted = wanted[:1]
+    if name == "backward":  # the clip ends with the first of the frames that follow it
+        wanted = wanted[: guides[0].time + 1]
+        assert [guide.time for guide in guides] == [*range(guides[0].time, len(made_from.codes))]
     assert np.array_equal(found.codes(), wanted)
     assert sum(span.target for span in found.spans) == 1
     texts = [span.values for span in found.spans if span.modality == "text"]
     assert all(np.array_equal(text, made_from.text) for text in texts)
     assert len(texts) == (name != "unconditional")
+    assert made_from.keyframes is not None
+    assert all(np.array_equal(guide.values[0], made_from.keyframes[guide.time]) for guide in guides)
+    assert bool(guides) == TABLE[name].keyframes
 
 
-@given(st.sampled_from(TASKS), st.integers(1, 6))
-def test_something_is_always_left_to_produce(name: str, extra: int) -> None:
-    task = TABLE[name]
-    cells = task.cells + extra - 1
-    least, most = task.given(cells)
-    assert 0 <= least <= most < cells
+@sizes
+def test_a_document_draws_itself_again_from_its_tokens(
+    name: str, t: int, h: int, w: int, words: int, seed: int
+) -> None:
+    """Arranging is inverted too: what was given can be read off the document, and gives the same document."""
+    made_from, document = drawn(name, t, h, w, words, seed)
+    found = parse(build(document, VOCABULARY).ids, VOCABULARY)
+    images = tuple(span.time for span in found.spans if span.modality == "image" and not span.target)
+    videos = [len(span.values) for span in found.spans if span.modality == "video" and not span.target]
+    cells = {"i2v": 1, "continuation": sum(videos), "backward": len(images)}.get(name, 0)
+    (hidden,) = [span.hidden for span in found.spans if span.hidden is not None] or [None]
+    times = images if name == "interpolation" else ()
+    assert TABLE[name].document(made_from, cells, times, hidden).equals(document)
 
 
-def test_sample_draws_only_tasks_that_it_is_long_enough_for() -> None:
-    mixture = Mixture.of({"t2i": 1, "t2v": 5, "continuation": 5})
+@sizes
+def test_something_is_always_left_to_produce_and_kept_cells_are_not_predicted(
+    name: str, t: int, h: int, w: int, words: int, seed: int
+) -> None:
+    made_from, document = drawn(name, t, h, w, words, seed)
+    assert build(document, VOCABULARY).targets.any()
+    for span, predicted in zip(document.spans, document.predicted(), strict=True):
+        hidden = [earlier.hidden for earlier in document.spans if earlier.hidden is not None]
+        if span.target and hidden:
+            assert np.array_equal(predicted, hidden[0])
+            assert np.array_equal(span.values, made_from.codes)
+
+
+def test_sample_draws_only_tasks_that_it_is_fit_for() -> None:
     random = np.random.default_rng(0)
-    assert {mixture.draw(sample(1), random).task for _ in range(20)} == {"t2i"}  # type: ignore[union-attr]
+
+    def names(made_from: Sample, *tasks: str) -> set[str]:
+        mixture = Mixture.of(dict.fromkeys(tasks, 1.0))
+        return {mixture.draw(made_from, random).task for _ in range(20)}  # type: ignore[union-attr]
+
+    assert names(sample(1), "t2i", "t2v", "continuation") == {"t2i"}
+    assert names(sample(3, keyframes=False), "t2v", "backward", "interpolation") == {"t2v"}
+    assert names(sample(3, 1, 1), "t2v", "outpainting") == {"t2v"}
     assert Mixture.of({"t2v": 1}).draw(sample(1), random) is None
+    assert Mixture.of({"backward": 1}).draw(sample(3, keyframes=False), random) is None
+
+
+def given_times(document: Document) -> tuple[int, ...]:
+    return tuple(span.time for span in document.spans if span.modality is Modality.IMAGE)
+
+
+def test_keyframes_are_given_evenly_and_unevenly_first_and_last_always() -> None:
+    mixture, random = Mixture.of({"interpolation": 1}), np.random.default_rng(0)
+    found = {given_times(mixture.draw(sample(5), random)) for _ in range(400)}  # type: ignore[arg-type]
+    assert {(times[0], times[-1]) for times in found} == {(0, 4)}
+    assert len(found) == 8, "each of the three between is given or not"
+
+
+def test_boxes_hide_still_and_moving_parts_and_frames_keep_one_rectangle() -> None:
+    random = np.random.default_rng(0)
+
+    def holes(task: str) -> list[np.ndarray]:
+        mixture = Mixture.of({task: 1})
+        documents = [mixture.draw(sample(3, 3, 3), random) for _ in range(200)]
+        return [span.hidden for d in documents for span in d.spans if span.hidden is not None]  # type: ignore[union-attr]
+
+    boxes = holes("inpainting")
+    still = [bool((mask == mask[:1]).all()) for mask in boxes]
+    assert 40 < sum(still) < 160
+    assert np.mean([mask.mean() for mask in boxes]) < 0.7
+    for mask in holes("outpainting"):
+        assert (mask == mask[:1]).all()
+        rows, columns = np.nonzero(~mask[0])
+        assert not mask[0, rows.min() : rows.max() + 1, columns.min() : columns.max() + 1].any()
+
+
+def test_every_row_of_the_table_says_what_it_is_and_how_to_ask_for_it() -> None:
+    rows = [*TABLE.values(), *COMPOSED]
+    assert len({row.name for row in rows}) == len(rows)
+    assert all(row.meaning and row.drawing and row.flag for row in rows)
+    assert all(set(row.of) <= set(TABLE) for row in COMPOSED)
 
 
 def test_tasks_are_drawn_by_weight() -> None:

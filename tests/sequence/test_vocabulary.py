@@ -32,6 +32,11 @@ FROZEN = {
     "<task:t2v>": 14,
     "<task:i2v>": 15,
     "<task:continuation>": 16,
+    "<task:backward>": 17,
+    "<task:interpolation>": 18,
+    "<task:inpainting>": 19,
+    "<task:outpainting>": 20,
+    "<hidden>": 21,
 }
 """Trained models know these ids: new names go behind them, and this table only grows."""
 

@@ -1,17 +1,19 @@
 """What decoding lays out before its first step, and how it puts the codes back into the documents afterwards.
 
 Shapes: B documents; N slots of the cache: B, or 2B with guidance (document i and its null prompt in slots i and B + i);
-S steps; T tokens of all prompts; M sampled codes of a document.
+S steps; T tokens of all different prompts; M sampled codes of a document.
 """
 
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from vpoet.errors import PromptError
 from vpoet.nn.transformer import Transformer
 from vpoet.sequence.document import Document, Sequence, Span, build
 from vpoet.sequence.vocabulary import Ints, Modality
@@ -39,47 +41,65 @@ class Plan:
     sequences: list[Sequence]
     """Of the documents, B."""
     prompts: tuple[int, ...]
-    """Tokens that each slot is given, N."""
+    """Tokens of each different prompt."""
+    sources: tuple[int, ...]
+    """Which of them each slot begins with, N."""
+    steps: int
     size: int
     """Tokens that a slot of the cache must hold."""
     prompt_T: Tensor
+    """All different prompts, end to end."""
     prompt_T3: Tensor
     positions_SN3: Tensor
+    """Positions of the token that a step makes."""
+    lengths_SN: Tensor
+    """Tokens before it in its slot; a finished slot idles at its last."""
+    longest: list[int]
+    """Tokens in the fullest slot once the step's token is written."""
     ids_SB: Tensor
     known_SB: Tensor
     """True where the token is not to be sampled but taken from ``ids_SB``; so are the idle steps of finished slots."""
     some_known: list[bool]
-    alive: list[list[int]]
-    """For each step and slot: 1 if the token that was made there is followed by another, else 0."""
 
     @classmethod
     def of(cls, transformer: Transformer, documents: Items[Document], guided: bool) -> "Plan":
         vocabulary, device = transformer.vocabulary, transformer.language.weight.device
+        for document in documents:
+            if any(span.target and span.modality is Modality.TEXT for span in document.spans):
+                raise PromptError(f"a document of task {document.task} has a text target; only images and video can be")
         sequences = [build(document, vocabulary) for document in documents]
         slots = list(sequences)
         if guided and any(s.modality is Modality.TEXT and len(s.values) for d in documents for s in d.spans):
             slots += [build(null_prompt(document), vocabulary) for document in documents]
-        prompts = tuple(s.prefix for s in slots)
         last = [int(np.flatnonzero(s.targets)[-1]) for s in slots]
-        counts = [stop - start + 1 for start, stop in zip(prompts, last, strict=True)]
-        at_SN = np.minimum(np.arange(max(counts))[:, None] + np.array(prompts), last)
+        counts = np.array([stop - s.prefix + 1 for s, stop in zip(slots, last, strict=True)])
+        step_S = np.arange(counts.max())[:, None]
+        at_SN = np.minimum(step_S + np.array([s.prefix for s in slots]), last)
         known_SB = np.stack([~s.targets[at_SN[:, i]] for i, s in enumerate(sequences)], axis=1)
-        known_SB |= np.arange(max(counts))[:, None] >= np.array(counts[: len(sequences)])
+        known_SB |= step_S >= counts[: len(sequences)]
 
-        def move(values: npt.NDArray[np.int32]) -> Tensor:
+        # what a slot begins with is told by its ids: positions follow from them
+        different: dict[bytes, int] = {}
+        sources = tuple(different.setdefault(s.ids[: s.prefix].tobytes(), len(different)) for s in slots)
+        prompts = [slots[sources.index(source)] for source in range(len(different))]
+
+        def move(values: npt.NDArray[Any]) -> Tensor:
             return torch.from_numpy(values.astype(np.int64)).to(device)
 
         return cls(
             sequences=sequences,
-            prompts=prompts,
-            size=max(last) + 1,  # an idle slot still writes, behind its end
-            prompt_T=move(np.concatenate([s.ids[: s.prefix] for s in slots])),
-            prompt_T3=move(np.concatenate([s.positions[: s.prefix] for s in slots])),
+            prompts=tuple(s.prefix for s in prompts),
+            sources=sources,
+            steps=len(step_S),
+            size=max(last) + 1,
+            prompt_T=move(np.concatenate([s.ids[: s.prefix] for s in prompts])),
+            prompt_T3=move(np.concatenate([s.positions[: s.prefix] for s in prompts])),
             positions_SN3=move(np.stack([s.positions[at_SN[:, i]] for i, s in enumerate(slots)], axis=1)),
+            lengths_SN=move(at_SN),
+            longest=(at_SN.max(1) + 1).tolist(),
             ids_SB=move(np.stack([s.ids[at_SN[:, i]] for i, s in enumerate(sequences)], axis=1)),
             known_SB=torch.from_numpy(known_SB).to(device),
-            some_known=[bool(row.any()) for row in known_SB],
-            alive=(np.arange(max(counts))[:, None] < np.array(counts) - 1).astype(int).tolist(),
+            some_known=known_SB.any(1).tolist(),
         )
 
 
@@ -88,9 +108,9 @@ def filled(document: Document, sequence: Sequence, codes: Ints, nats: npt.NDArra
     steps = np.flatnonzero(sequence.targets) - sequence.prefix
     rest = codes[steps]
     spans: list[Span] = []
-    for span in document.spans:
-        if span.target:
-            mine, rest = np.split(rest, [span.values.size])
-            span = replace(span, values=mine.reshape(span.values.shape))
-        spans.append(span)
+    for span, predicted in zip(document.spans, document.predicted(), strict=True):
+        mine, rest = np.split(rest, [predicted.sum()])
+        values = span.values.copy()
+        values[predicted] = mine
+        spans.append(replace(span, values=values))
     return Decoded(replace(document, spans=tuple(spans)), nats[steps])

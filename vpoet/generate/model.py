@@ -120,7 +120,7 @@ class Model:
         """The document of a task; PromptError, ShapeError: the model was not trained for it, or it is too long."""
         if task not in self.bundle.config.tasks:
             trained = ", ".join(self.bundle.config.tasks)
-            raise PromptError(f"this model was not trained for {task} ({_MEANING[task]}); it was for {trained}")
+            raise PromptError(f"this model was not trained for {task} ({TABLE[task].meaning}); it was for {trained}")
         document = TABLE[task].document(sample, given)
         length = self.bundle.config.length
         over = len(build(document, self.bundle.transformer.vocabulary)) - length
@@ -246,16 +246,6 @@ class Model:
             length=self.bundle.config.length,
             bidirectional=self.bundle.config.bidirectional,
         )
-
-
-_MEANING = {
-    "unconditional": "a clip without a prompt",
-    "t2i": "text to image",
-    "t2v": "text to video",
-    "i2v": "a video that starts from an image",
-    "continuation": "the continuation of a video",
-}
-assert set(_MEANING) == set(TABLE)
 
 
 def _open(clip: Clip) -> Video:

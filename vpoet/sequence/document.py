@@ -2,7 +2,7 @@
 
     sequence   <bos> <task:NAME> {span}* <eos>
     text       <context:text> piece* <close:text>
-    image      <context:image> h w code*(h w) <close:image>
+    image      <context:image> time h w code*(h w) <close:image>
     video      <context:video> fps time t h w code*(t h w) <close:video>
 
 ``<target:...>`` opens a span that is to be produced (VideoPoet, section 3.2, marks its outputs the same way). The
@@ -10,6 +10,12 @@ header comes before the codes, so the modality and the (t, h, w) cell of every l
 sampled. Codes stand in raster order, time first. ``time`` is the index of the span's first cell on the clip's time
 axis, so one clip may be spread over several spans: a continuation is a context at time 0 and a target that starts
 where the context ends.
+
+An image is the first cell of a clip. A context image at a later time j is a *guide*, a picture of the last frame of
+cell j: the tokenizer is causal, so the cell itself cannot be had without the frames before it.
+
+A context may hide cells: ``<hidden>`` stands in their place. A later target of the same modality, time and grid
+completes it: there only the hidden cells are predicted, and the others are the context's again.
 """
 
 from collections.abc import Callable
@@ -23,6 +29,7 @@ from vpoet.errors import ShapeError
 from vpoet.sequence.vocabulary import TASKS, Ints, Modality, Vocabulary
 
 Values = TypeVar("Values")
+Mask = npt.NDArray[np.bool_]
 
 STRUCTURE, TEXT, IMAGE, VIDEO = range(4)
 """Kinds of token, as in `Sequence.kinds`."""
@@ -43,13 +50,32 @@ class Span:
     fps: int = 0
     """Frames per second of a video; 0 for text and images."""
     time: int = 0
-    """Index of the first cell on the clip's time axis; 0 for text and images."""
+    """Index of the first cell on the clip's time axis; 0 for text."""
+    hidden: Mask | None = None
+    """[t, h, w], True for the cells of a visual context that are not shown, at least one; their codes are 0."""
 
     def __post_init__(self) -> None:
         axes = 1 if self.modality is Modality.TEXT else 3
         assert self.values.ndim == axes, (self.modality, self.values.shape)
         assert self.modality is not Modality.IMAGE or self.values.shape[0] == 1, self.values.shape
-        assert self.modality is Modality.VIDEO or (self.fps == 0 and self.time == 0)
+        assert self.modality is Modality.VIDEO or self.fps == 0
+        assert self.modality is not Modality.TEXT or self.time == 0
+        if self.hidden is not None:
+            assert not self.target
+            assert self.hidden.shape == self.values.shape, (self.hidden.shape, self.values.shape)
+            assert self.hidden.any()
+            assert not self.values[self.hidden].any()
+
+    @property
+    def in_clip(self) -> bool:
+        """Whether its values are cells of the clip: it is neither text, nor a guide, nor has it hidden cells."""
+        guide = self.modality is Modality.IMAGE and not self.target and self.time > 0
+        return self.modality is not Modality.TEXT and not guide and self.hidden is None
+
+    def completes(self, other: "Span") -> bool:
+        """Whether this target shows the cells that ``other`` hides."""
+        grids = [(span.modality, span.time, span.values.shape) for span in (self, other)]
+        return self.target and other.hidden is not None and grids[0] == grids[1]
 
     def equals(self, other: "Span") -> bool:
         same = (self.modality, self.target, self.fps, self.time) == (
@@ -58,7 +84,11 @@ class Span:
             other.fps,
             other.time,
         )
-        return same and np.array_equal(self.values, other.values)
+        if not (same and np.array_equal(self.values, other.values)):
+            return False
+        if self.hidden is None or other.hidden is None:
+            return self.hidden is other.hidden
+        return np.array_equal(self.hidden, other.hidden)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -76,8 +106,8 @@ class Document:
         )
 
     def codes(self) -> Ints:
-        """The whole clip [t, h, w]: its visual spans along the time axis; ShapeError if a cell is missing or double."""
-        spans = sorted((s for s in self.spans if s.modality is not Modality.TEXT), key=lambda s: s.time)
+        """The whole clip [t, h, w]: its spans along the time axis; ShapeError if a cell is missing or double."""
+        spans = sorted((s for s in self.spans if s.in_clip), key=lambda s: s.time)
         time = 0
         for span in spans:
             if span.time != time:
@@ -90,6 +120,18 @@ class Document:
         if len(sizes := {span.values.shape[1:] for span in spans}) > 1:
             raise ShapeError(f"the clip's visual spans differ in height and width: {sorted(sizes)}")
         return np.concatenate([span.values for span in spans])
+
+    def predicted(self) -> list[Mask]:
+        """For each span, True where a value is predicted: in targets, but for the cells that a context has shown."""
+        masks = []
+        for i, span in enumerate(self.spans):
+            mask = np.full(span.values.shape, span.target)
+            for earlier in self.spans[:i]:
+                if span.completes(earlier):
+                    assert earlier.hidden is not None
+                    mask = earlier.hidden
+            masks.append(mask)
+        return masks
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -119,9 +161,10 @@ def build(document: Document, vocabulary: Vocabulary) -> Sequence:
 
     Text and structure advance the three axes together. The clip has one origin, the position of its first visual
     token; cell (t, h, w) stands at origin + (time + t, h, w) whichever span holds it, so that cells of one clip keep
-    their distances when a context and a target share it. After a span the axes go on together behind the furthest of
-    them. Predicted tokens are the codes of visual targets, and the pieces and the closing token of text targets:
-    everything else is known before it is reached.
+    their distances when a context and a target share it; a guide stands where the cell whose last frame it shows
+    does. After a span the axes go on together behind the furthest of them. Predicted tokens are the codes of visual
+    targets that no context has shown, and the pieces and the closing token of text targets: everything else is known
+    before it is reached.
     """
     ids: list[Ints] = []
     positions: list[Ints] = []
@@ -130,7 +173,7 @@ def build(document: Document, vocabulary: Vocabulary) -> Sequence:
     here = 0
     origin: int | None = None
 
-    def lay(tokens: npt.ArrayLike, kind: int, target: bool, at: Ints | None = None) -> None:
+    def lay(tokens: npt.ArrayLike, kind: int, target: bool | Mask, at: Ints | None = None) -> None:
         nonlocal here
         tokens = np.asarray(tokens, dtype=np.int32)
         if at is None:
@@ -138,26 +181,29 @@ def build(document: Document, vocabulary: Vocabulary) -> Sequence:
         ids.append(tokens)
         positions.append(at)
         kinds.append(np.full(len(tokens), kind, dtype=np.uint8))
-        targets.append(np.full(len(tokens), target))
+        targets.append(np.broadcast_to(target, len(tokens)))
         here = max(here, int(at.max()) + 1) if len(at) else here
 
     lay([vocabulary.special("<bos>"), vocabulary.special(f"<task:{document.task}>")], STRUCTURE, False)
-    for span in document.spans:
+    for span, predicted in zip(document.spans, document.predicted(), strict=True):
         role = "target" if span.target else "context"
         lay([vocabulary.special(f"<{role}:{span.modality}>")], STRUCTURE, False)
         kind = _KIND[span.modality]
         if span.modality is Modality.TEXT:
-            lay(vocabulary.text_ids(span.values), kind, span.target)
+            lay(vocabulary.text_ids(span.values), kind, predicted)
         else:
             t, h, w = span.values.shape
-            header = {"height": h, "width": w}
+            header = {"time": span.time, "height": h, "width": w}
             if span.modality is Modality.VIDEO:
-                header = {"fps": span.fps, "time": span.time, "length": t, **header}
+                header = {"fps": span.fps, "time": span.time, "length": t, "height": h, "width": w}
             lay([vocabulary.number(value, what) for what, value in header.items()], STRUCTURE, False)
             origin = here if origin is None else origin
             cells = np.indices((t, h, w), dtype=np.int32).reshape(3, -1).T
             at = np.asarray(cells + np.array([origin + span.time, origin, origin]), dtype=np.int32)
-            lay(vocabulary.visual_ids(span.values).reshape(-1), kind, span.target, at)
+            codes = vocabulary.visual_ids(span.values)
+            if span.hidden is not None:
+                codes = np.where(span.hidden, np.int32(vocabulary.special("<hidden>")), codes)
+            lay(codes.reshape(-1), kind, predicted.reshape(-1), at)
         closes_target = span.target and span.modality is Modality.TEXT
         lay([vocabulary.special(f"<close:{span.modality}>")], TEXT if closes_target else STRUCTURE, closes_target)
     lay([vocabulary.special("<eos>")], STRUCTURE, False)
@@ -191,6 +237,13 @@ def parse(ids: npt.ArrayLike, vocabulary: Vocabulary) -> Document:
     def header(ids: list[int]) -> list[int]:
         return [vocabulary.to_number(token) for token in ids]
 
+    def all_shown(ids: list[int]) -> tuple[Ints, Mask]:
+        return vocabulary.to_codes(ids), np.zeros(len(ids), dtype=np.bool_)
+
+    def shown(ids: list[int]) -> tuple[Ints, Mask]:
+        mask = np.array(ids, dtype=np.int32) == vocabulary.special("<hidden>")
+        return vocabulary.to_codes(np.where(mask, vocabulary.visual_ids(0), ids)), mask
+
     opens = {f"<{role}:{m}>": (role == "target", m) for m in Modality for role in ("context", "target")}
     take("<bos>")
     task = take(*(f"<task:{name}>" for name in TASKS)).removeprefix("<task:").removesuffix(">")
@@ -202,10 +255,14 @@ def parse(ids: npt.ArrayLike, vocabulary: Vocabulary) -> Document:
             n = tokens[at:].index(close) if close in tokens[at:] else len(tokens) - at
             spans.append(Span(modality, block(n, vocabulary.to_text), target))
         else:
-            numbers = block(5 if modality is Modality.VIDEO else 2, header)
-            fps, time, t, h, w = numbers if modality is Modality.VIDEO else (0, 0, 1, *numbers)
-            codes = block(t * h * w, vocabulary.to_codes).reshape(t, h, w)
-            spans.append(Span(modality, codes, target, fps=fps, time=time))
+            if modality is Modality.VIDEO:
+                fps, time, t, h, w = block(5, header)
+            else:
+                fps, t = 0, 1
+                time, h, w = block(3, header)
+            codes, mask = block(t * h * w, all_shown if target else shown)
+            hidden = mask.reshape(t, h, w) if mask.any() else None
+            spans.append(Span(modality, codes.reshape(t, h, w), target, fps=fps, time=time, hidden=hidden))
         take(f"<close:{modality}>")
     if at != len(tokens):
         raise ShapeError(f"token {at}: {len(tokens) - at} tokens after <eos>")

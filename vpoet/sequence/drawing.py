@@ -7,6 +7,7 @@ from vpoet.sequence.vocabulary import Vocabulary
 
 def draw_sequence(sequence: Sequence, vocabulary: Vocabulary) -> str:
     """One line for each run of tokens of a kind: where it stands, what it is, whether it is predicted, its positions.
+    Of a target that a context has shown in part, it says how many tokens are predicted.
 
     0..2    structure          <bos> <task:t2v> <context:text>      (0,0,0)..(2,2,2)
     3..9    text               text:5 text:9 .. text:2              (3,3,3)..(9,9,9)
@@ -15,15 +16,16 @@ def draw_sequence(sequence: Sequence, vocabulary: Vocabulary) -> str:
     lines = []
     start = 0
     while start < len(sequence):
-        kind, target = sequence.kinds[start], sequence.targets[start]
+        kind = sequence.kinds[start]
         stop = start
-        while stop < len(sequence) and sequence.kinds[stop] == kind and sequence.targets[stop] == target:
+        while stop < len(sequence) and sequence.kinds[stop] == kind:
             stop += 1
+        predicted = int(sequence.targets[start:stop].sum())
         names = [vocabulary.name(int(token)) for token in sequence.ids[start:stop]]
         shown = names if kind == STRUCTURE or len(names) <= 5 else [*names[:3], "..", names[-1]]
         first, last = ("({},{},{})".format(*sequence.positions[i]) for i in (start, stop - 1))
         where = f"{start}..{stop - 1}"
-        role = "target" if target else ""
+        role = "" if not predicted else "target" if predicted == stop - start else f"{predicted} of"
         lines.append(f"{where:>9}  {KINDS[kind]:<9} {role:<6}  {' '.join(shown):<60}  {first}..{last}")
         start = stop
     return "\n".join(lines)

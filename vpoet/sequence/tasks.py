@@ -1,22 +1,19 @@
 """Tasks: how the text and the clip of one sample become a document (VideoPoet, section 3.3).
 
 The same function arranges a sample for training, where all cells are known, and a request for sampling, where the
-cells of the target are still blank. ``given`` is the number of leading cells in time that are context.
-
-    unconditional   [video or image]
-    t2i             text -> [image]
-    t2v             text -> [video]
-    i2v             text, image -> [video from cell 1 on]
-    continuation    text, video of `given` cells -> [video from cell `given` on]
+cells of the target are still blank. `TABLE` holds the tasks that have a token of their own, `COMPOSED` what sampling
+makes of several of them or with their headers; `vpoet inspect` and sample/README.md show both. In the drawings of a
+sequence, brackets are around what is produced, and numbers are cells of time; the clip has t of them.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from vpoet.errors import ConfigError
-from vpoet.sequence.document import Document, Span
+from vpoet.sequence.document import Document, Mask, Span
 from vpoet.sequence.vocabulary import TASKS, Ints, Modality
 
 
@@ -30,6 +27,19 @@ class Sample:
     """[t, h, w]; an image has t = 1."""
     fps: int
     """Frames per second; 0 for an image."""
+    keyframes: Ints | None = None
+    """[t, h, w]: the last frame of each cell of time, as an image of its own; row 0 is that of ``codes``."""
+
+
+class Given(NamedTuple):
+    """How much of a sample is context; a task reads what concerns it."""
+
+    cells: int = 0
+    """Leading cells (i2v, continuation), or keyframes at the end (backward)."""
+    times: tuple[int, ...] = ()
+    """Ascending cells whose keyframes are given: the first, the last, and any between (interpolation)."""
+    hidden: Mask | None = None
+    """[t, h, w], True where a cell is not shown, at least one (inpainting, outpainting)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +47,45 @@ class Task:
     """One row of the task table."""
 
     name: str
-    arrange: Callable[[Sample, int], tuple[Span, ...]]
-    cells: int
+    meaning: str
+    drawing: str
+    flag: str
+    """How `vpoet sample` asks for it."""
+    arrange: Callable[[Sample, Given], tuple[Span, ...]]
+    draw: Callable[[Sample, np.random.Generator], Given]
+    """What training gives of a sample."""
+    cells: int = 1
     """Least number of cells in time that a sample needs."""
-    given: Callable[[int], tuple[int, int]]
-    """From the number of cells to the smallest and largest number that may be given as context."""
+    area: int = 1
+    """Least number of cells in height times width."""
+    keyframes: bool = False
+    """Needs a sample's keyframes."""
 
-    def document(self, sample: Sample, given: int) -> Document:
-        least, most = self.given(sample.codes.shape[0])
-        assert least <= given <= most, (self.name, given, sample.codes.shape)
-        return Document(self.name, self.arrange(sample, given))
+    def fits(self, sample: Sample) -> bool:
+        t, h, w = sample.codes.shape
+        return t >= self.cells and h * w >= self.area and (sample.keyframes is not None or not self.keyframes)
+
+    def document(
+        self, sample: Sample, cells: int = 0, times: tuple[int, ...] = (), hidden: Mask | None = None
+    ) -> Document:
+        """The document of a sample that `fits`, with as much context as `Given` says."""
+        assert self.fits(sample), (self.name, sample.codes.shape)
+        spans = self.arrange(sample, Given(cells, times, hidden))
+        document = Document(self.name, spans)
+        assert any(mask.any() for mask in document.predicted()), (self.name, cells, times, sample.codes.shape)
+        return document
+
+
+@dataclass(frozen=True, slots=True)
+class Composition:
+    """A row of the table without a token of its own."""
+
+    name: str
+    meaning: str
+    drawing: str
+    flag: str
+    of: tuple[str, ...]
+    """The tasks that it is made of; empty: it goes with each."""
 
 
 def _text(sample: Sample) -> Span:
@@ -57,30 +96,155 @@ def _image(codes: Ints, target: bool) -> Span:
     return Span(Modality.IMAGE, codes[:1], target)
 
 
+def _guide(sample: Sample, time: int) -> Span:
+    assert sample.keyframes is not None
+    return Span(Modality.IMAGE, sample.keyframes[time : time + 1], time=time)
+
+
 def _video(sample: Sample, start: int, stop: int, target: bool) -> Span:
     return Span(Modality.VIDEO, sample.codes[start:stop], target, fps=sample.fps, time=start)
 
 
-def _whole(sample: Sample) -> Span:
-    cells = sample.codes.shape[0]
-    return _image(sample.codes, True) if sample.fps == 0 else _video(sample, 0, cells, True)
-
-
 def _rest(sample: Sample, given: int) -> Span:
-    return _video(sample, given, sample.codes.shape[0], True)
+    assert 1 <= given < len(sample.codes), (given, sample.codes.shape)
+    return _video(sample, given, len(sample.codes), True)
 
 
-TABLE: Mapping[str, Task] = {
-    task.name: task
-    for task in (
-        Task("unconditional", lambda s, n: (_whole(s),), 1, lambda t: (0, 0)),
-        Task("t2i", lambda s, n: (_text(s), _image(s.codes, True)), 1, lambda t: (0, 0)),
-        Task("t2v", lambda s, n: (_text(s), _video(s, 0, s.codes.shape[0], True)), 2, lambda t: (0, 0)),
-        Task("i2v", lambda s, n: (_text(s), _image(s.codes, False), _rest(s, 1)), 2, lambda t: (1, 1)),
-        Task("continuation", lambda s, n: (_text(s), _video(s, 0, n, False), _rest(s, n)), 2, lambda t: (1, t - 1)),
-    )
-}
+def _whole(sample: Sample) -> Span:
+    return _image(sample.codes, True) if sample.fps == 0 else _video(sample, 0, len(sample.codes), True)
+
+
+def _backward(sample: Sample, given: Given) -> tuple[Span, ...]:
+    last = len(sample.codes) - given.cells
+    guides = (_guide(sample, time) for time in range(last, len(sample.codes)))
+    assert 1 <= last < len(sample.codes), (given.cells, sample.codes.shape)
+    return (_text(sample), *guides, _video(sample, 0, last + 1, True))
+
+
+def _interpolation(sample: Sample, given: Given) -> tuple[Span, ...]:
+    first, *later = given.times
+    assert (first, later[-1]) == (0, len(sample.codes) - 1), (given.times, sample.codes.shape)
+    guides = (_guide(sample, time) for time in later)
+    return (_text(sample), _image(sample.codes, False), *guides, _rest(sample, 1))
+
+
+def _painting(sample: Sample, given: Given) -> tuple[Span, ...]:
+    assert given.hidden is not None
+    whole, modality = _whole(sample), Modality.IMAGE if sample.fps == 0 else Modality.VIDEO
+    shown = np.where(given.hidden, np.int32(0), sample.codes)
+    return (_text(sample), Span(modality, shown, fps=sample.fps, hidden=given.hidden), whole)
+
+
+def _none(sample: Sample, random: np.random.Generator) -> Given:
+    return Given()
+
+
+def _any_number(sample: Sample, random: np.random.Generator) -> Given:
+    return Given(int(random.integers(1, len(sample.codes))))
+
+
+def _some_times(sample: Sample, random: np.random.Generator) -> Given:
+    """Evenly spaced half of the time, as a slow video's are; else any, each with one chance that is drawn first."""
+    last = len(sample.codes) - 1
+    if random.random() < 0.5:
+        steps = [step for step in range(1, last + 1) if last % step == 0]
+        return Given(times=tuple(range(0, last + 1, int(random.choice(steps)))))
+    inner = 1 + np.flatnonzero(random.random(last - 1) < random.random())
+    return Given(times=(0, *inner.tolist(), last))
+
+
+def _boxes(sample: Sample, random: np.random.Generator) -> Given:
+    """One to three boxes, half of them through the whole clip, the others through a stretch of it."""
+    size = sample.codes.shape
+    hidden = np.zeros(size, dtype=np.bool_)
+    for _ in range(random.integers(1, 4)):
+        t, h, w = (_stretch(cells, random) for cells in size)
+        hidden[t if random.random() < 0.5 else slice(None), h, w] = True
+    return Given(hidden=hidden)
+
+
+def _frame(sample: Sample, random: np.random.Generator) -> Given:
+    """All but one rectangle through the whole clip."""
+    size = sample.codes.shape
+    hidden = np.zeros(size, dtype=np.bool_)
+    while not hidden.any():
+        h, w = (_stretch(cells, random) for cells in size[1:])
+        hidden[:] = True
+        hidden[:, h, w] = False
+    return Given(hidden=hidden)
+
+
+def _stretch(size: int, random: np.random.Generator) -> slice:
+    """Of any length, anywhere."""
+    length = int(random.integers(1, size + 1))
+    start = int(random.integers(0, size - length + 1))
+    return slice(start, start + length)
+
+
+_ROWS = (
+    Task(
+        "unconditional", "a clip without a prompt", "[video or image]", "no --prompt",
+        lambda s, g: (_whole(s),), _none,
+    ),
+    Task(
+        "t2i", "text to image", "text -> [image]", "--prompt TEXT --frames 1",
+        lambda s, g: (_text(s), _image(s.codes, True)), _none,
+    ),
+    Task(
+        "t2v", "text to video", "text -> [video 0..t-1]", "--prompt TEXT",
+        lambda s, g: (_text(s), _video(s, 0, len(s.codes), True)), _none, cells=2,
+    ),
+    Task(
+        "i2v", "a video that starts from an image", "text, image 0 -> [video 1..t-1]", "--image FIRST",
+        lambda s, g: (_text(s), _image(s.codes, False), _rest(s, g.cells)), lambda s, r: Given(1), cells=2,
+    ),
+    Task(
+        "continuation", "the continuation of a video", "text, video 0..n-1 -> [video n..t-1]", "--video FILE",
+        lambda s, g: (_text(s), _video(s, 0, g.cells, False), _rest(s, g.cells)), _any_number, cells=2,
+    ),
+    Task(
+        "backward", "a video that leads to an image or video", "text, guides t-n..t-1 -> [video 0..t-n]",
+        "--last IMAGE, or --video FILE --task backward", _backward, _any_number, cells=2, keyframes=True,
+    ),
+    Task(
+        "interpolation", "the video between given frames", "text, image 0, guides at some of 1..t-1 -> [video 1..t-1]",
+        "--image FIRST --last LAST, or --video FILE --task interpolation", _interpolation, _some_times,
+        cells=2, keyframes=True,
+    ),
+    Task(
+        "inpainting", "a video or image painted anew where a mask says", "text, video with holes -> [its holes]",
+        "--video or --image FILE --mask MASK", _painting, _boxes,
+    ),
+    Task(
+        "outpainting", "a video or image painted on beyond its borders",
+        "text, video with blank borders -> [its borders]",
+        "--video or --image FILE --outpaint LEFT,TOP,RIGHT,BOTTOM", _painting, _frame, area=2,
+    ),
+)  # fmt: skip
+
+TABLE: Mapping[str, Task] = {task.name: task for task in _ROWS}
 assert tuple(TABLE) == TASKS
+
+COMPOSED: tuple[Composition, ...] = (
+    Composition(
+        "t2i, then i2v", "an image first, then a video that starts from it",
+        "text -> [image 0]; text, image 0 -> [video 1..t-1]", "--via-image", ("t2i", "i2v"),
+    ),
+    Composition(
+        "long video", "a sliding window: each continues from the frames made last, encoded again",
+        "text -> [video 0..t-1]; text, video 0..n-1 -> [video n..t-1]; ...", "--frames N, --window, --overlap",
+        ("continuation",),
+    ),
+    Composition(
+        "story", "a prompt that changes in time", "text 1 -> [video]; text 2, its end -> [video]; ...",
+        '--then "FRAME: TEXT"', ("continuation",),
+    ),
+    Composition(
+        "size, length, aspect", "any that the tokenizer has a grid for", "<target:video> fps time [t h w] ...",
+        "--height, --width, --frames", (),
+    ),
+    Composition("frame rate", "a condition", "<target:video> [fps] time t h w ...", "--fps", ()),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +265,10 @@ class Mixture:
         return cls(tuple(sorted((name, weight) for name, weight in weights.items() if weight > 0)))
 
     def draw(self, sample: Sample, random: np.random.Generator) -> Document | None:
-        """Choose a task among those that the sample is long enough for, and arrange it; None if there is none."""
-        cells = sample.codes.shape[0]
-        fit = [(name, weight) for name, weight in self.weights if cells >= TABLE[name].cells]
+        """Choose a task among those that the sample serves, and arrange it; None if there is none."""
+        fit = [(name, weight) for name, weight in self.weights if TABLE[name].fits(sample)]
         if not fit:
             return None
         total = sum(weight for _, weight in fit)
         task = TABLE[fit[int(random.choice(len(fit), p=[weight / total for _, weight in fit]))][0]]
-        least, most = task.given(cells)
-        return task.document(sample, int(random.integers(least, most + 1)))
+        return task.document(sample, *task.draw(sample, random))

@@ -30,17 +30,21 @@ class Modality(StrEnum):
     VIDEO = "video"
 
 
-TASKS = ("unconditional", "t2i", "t2v", "i2v", "continuation")
-"""Names of the tasks that have a token, in the order of their ids; `vpoet.sequence.tasks` says what each one does."""
-
 _NAMES = (
     "<pad>",
     "<bos>",
     "<eos>",
     *(f"<{role}:{modality}>" for modality in Modality for role in ("context", "target")),
     *(f"<close:{modality}>" for modality in Modality),
-    *(f"<task:{task}>" for task in TASKS),
+    *(f"<task:{task}>" for task in ("unconditional", "t2i", "t2v", "i2v", "continuation")),
+    *(f"<task:{task}>" for task in ("backward", "interpolation", "inpainting", "outpainting")),
+    "<hidden>",
 )
+"""A name's place is its id: new ones go to the end."""
+
+TASKS = tuple(name.removeprefix("<task:").removesuffix(">") for name in _NAMES if name.startswith("<task:"))
+"""Names of the tasks that have a token, in the order of their ids; `vpoet.sequence.tasks` says what each one does."""
+
 _SPECIAL = {name: i for i, name in enumerate(_NAMES)}
 _RESERVED = 64  # room for names to come: adding one must not move the ids that trained models know
 _NUMBERS = 256
