@@ -34,6 +34,7 @@ PROGRAMS = {
     "pretrain": "train/pretrain.py",
     "export": "train/export.py",
     "sample": "sample/generate.py",
+    "score": "sample/score.py",
     "reconstruct": "sample/reconstruct.py",
     "report": "train/report.py",
     "inspect": "train/describe.py",

@@ -81,8 +81,8 @@ def observe(bundle: Bundle, codes: Ints, fps: float, prompt: str, given_frames: 
     text = np.array(bundle.text.encode(prompt), np.int32)
     choices = [0, *(tokenizer.frames(cells) for cells in range(1, len(codes)))]
     if given_frames not in choices:
-        there = ", ".join(map(str, choices))
-        raise PromptError(f"given_frames = {given_frames}: for a clip of {tokenizer.frames(len(codes))} it is {there}")
+        there = f"for a clip of {tokenizer.frames(len(codes))} frames it is {', '.join(map(str, choices))}"
+        raise PromptError(f"given_frames = {given_frames}: {there}")
     given = choices.index(given_frames)
     task = "t2i" if len(codes) == 1 else "t2v"
     if given:
