@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from safetensors.torch import load_file
 
 from vpoet import cli, config
 from vpoet.errors import CheckpointError, HashMismatch
@@ -47,7 +46,7 @@ def main(
             "put the tokenizers back that the run was started with"
         )
     transformer = Transformer(cfg.model, vocabulary)
-    weights = load_file(folder / "model.safetensors")
+    weights = checkpoint.read_weights(folder)
     transformer.load_state_dict({name.removeprefix("transformer."): weight for name, weight in weights.items()})
     samples = cfg.samples
     described = bundle.BundleConfig(

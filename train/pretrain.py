@@ -18,14 +18,15 @@ from vpoet.evaluate.samples import sample_prompts
 from vpoet.nn.attention import backend
 from vpoet.nn.packed import PackTensors
 from vpoet.nn.transformer import Transformer
-from vpoet.sequence.document import KINDS
 from vpoet.sequence.vocabulary import Vocabulary, grouped
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training import checkpoint, engines
-from vpoet.training.engine import DTYPES, Engine
+from vpoet.training.engine import DTYPES, Engine, pack_seeds
+from vpoet.training.guard import Guard
+from vpoet.training.heldout import evaluate
 from vpoet.training.loss import PackLoss, counts, losses
-from vpoet.training.meter import Meter, matmul_peak
+from vpoet.training.meter import Meter, matmul_peak, progress
 from vpoet.training.optim import learning_rate
 from vpoet.training.recipe import PretrainConfig
 from vpoet.training.tracking import Tracker
@@ -64,10 +65,11 @@ def main(
     trainer = engines.start(module, cfg.engine, cfg.optimizer, cfg.packs_per_process)
     hashes = {"text": text.hash, "video": video.hash, "vocabulary": vocabulary.hash}
 
-    start, lanes = begin(run, trainer, hashes, resume)
+    state = begin(run, trainer, hashes, resume)
+    guard = Guard(cfg.guard, state["guard"])
     stream = PackStream(
         cfg.data, vocabulary=vocabulary, text=text.encode, seed=cfg.seed, lanes=cfg.batch, rank=trainer.rank,
-        world=trainer.world, state=lanes, prefetch=2,
+        world=trainer.world, state=state["lanes"], prefetch=2,
     )  # fmt: skip
     heldout = []
     if cfg.heldout:
@@ -83,7 +85,7 @@ def main(
     meter = Meter(peak)
     tracker = Tracker(
         run, config=config.to_dict(cfg), project=cfg.project, name=run.name, enabled=trainer.rank == 0,
-        resume_step=start,
+        resume_step=state["step"],
     )  # fmt: skip
     stop = {"signal": 0}
     for number in STOPPED:
@@ -91,7 +93,7 @@ def main(
 
     last: dict[str, float] = {}
     stopping = 0.0
-    for step in range(start, cfg.steps):
+    for step in range(state["step"], cfg.steps):
         began = time.perf_counter()
         packs = next(stream)
         waited = time.perf_counter() - began
@@ -103,26 +105,41 @@ def main(
 
         total = float(targets.sum())
         lr = learning_rate(cfg.optimizer, step, cfg.steps)
-        sums, norm = trainer.step(batch, lambda nats: nats.sum() / total, lr)  # noqa: B023 (used within the step)
-        last = losses("train", trainer.total(sums), targets) | {"train/lr": lr, "train/grad_norm": norm}
+        # the lambdas are used within the step alone
+        sums, norm = trainer.step(
+            batch, lambda nats: nats.sum() / total, lr,  # noqa: B023
+            seeds=pack_seeds(cfg.seed, step, range(trainer.rank, cfg.batch, trainer.world)),
+            accept=lambda sums, norm: guard.accept(float(sums.sum()) / total, norm),  # noqa: B023
+        )  # fmt: skip
+        last = losses("train", sums, targets)
+        last |= {"train/lr": lr, "train/grad_norm": norm, "train/skipped": float(guard.skipped)}
         meter.count(tokens=int(tokens), padding=int(padding), flops=flops, waited=waited / trainer.world)
 
         done = step + 1
+        if guard.reason and trainer.rank == 0:
+            console.print(f"step {done} left out: {guard.reason}")
         if done % cfg.log_every == 0 or done == cfg.steps:
             last |= meter.read()
             if trainer.rank == 0:
-                console.print(line(done, cfg.steps, last))
+                console.print(progress(done, cfg.steps, last))
         paused = time.perf_counter()
         if heldout and (done % cfg.evaluate_every == 0 or done == cfg.steps):
-            last |= evaluate(trainer, heldout, device)
+            last |= evaluate(trainer, heldout)
             if trainer.rank == 0:
                 console.print(f"held out: {last['heldout/loss']:.4f} nats a token, {last['heldout/bits']:.3f} bits")
         tracker.log(last, done)
+        guard.check(done)
         if done % cfg.save_every == 0 or done == cfg.steps or stopping:
-            state = {"step": done, "hashes": hashes, "lanes": merge(trainer.gather(stream.state()))}
-            folder = checkpoint.save(run, trainer, state, cfg.keep)
+            lanes = {lane: place for mine in trainer.gather(stream.state()) for lane, place in mine.items()}
+            state = {"step": done, "hashes": hashes, "lanes": lanes, "guard": guard.state()}
+            try:
+                said = f"saved {checkpoint.save(run, trainer, state, keep=cfg.keep, keep_every=cfg.keep_every)}"
+            except CheckpointError as error:
+                if done == cfg.steps or stopping:
+                    raise
+                said = f"warning: {error}; training goes on"
             if trainer.rank == 0:
-                console.print(f"saved {folder}")
+                console.print(said)
         if cfg.samples.every and cfg.samples.prompts and (done % cfg.samples.every == 0 or done == cfg.steps):
             weights = trainer.weights()
             if trainer.rank == 0:
@@ -132,12 +149,15 @@ def main(
         if stopping:
             break
 
+    unsound = {shard: count for mine in trainer.gather(stream.skipped) for shard, count in mine.items()}
     stream.close()
     tracker.close()
     received = stop["signal"] or (signal.SIGTERM if stopping else 0)  # or another process's
     if trainer.rank == 0:
         for problem, count in stream.problems.counts.items():
             console.print(f"skipped: {count} x {problem}")
+        for shard, count in unsound.items():
+            console.print(f"skipped: {count} samples of {shard}")
         if received:
             console.print(f"stopped by {signal.Signals(received).name} and saved; go on with --resume")
         else:
@@ -147,44 +167,18 @@ def main(
         sys.exit(STOPPED[signal.Signals(received)])
 
 
-def begin(run: Path, trainer: Engine, hashes: dict[str, str], resume: bool) -> tuple[int, dict[str, Any] | None]:
-    """The first step and the data stream's state: zero and None, or a checkpoint's."""
-    folders = checkpoint.complete(run)
+def begin(run: Path, trainer: Engine, hashes: dict[str, str], resume: bool) -> dict[str, Any]:
+    """The state to start from: of step 0, or a checkpoint's."""
+    folders = trainer.gather(checkpoint.complete(run))[0]
     if not resume and folders:
         raise CheckpointError(f"{run}: holds a run up to {folders[-1].name}; add --resume, or choose another run=")
     if not folders:
         run.mkdir(parents=True, exist_ok=True)
-        return 0, None
-    state = checkpoint.load(folders[-1], trainer, hashes)
+        return {"step": 0, "lanes": None, "guard": None}
+    folder, state = checkpoint.resume(run, trainer, hashes)
     if trainer.rank == 0:
-        console.print(f"resuming from {folders[-1]}")
-    return state["step"], state["lanes"]
-
-
-def merge(lanes: list[dict[str, Any]]) -> dict[str, Any]:
-    return {name: state for mine in lanes for name, state in mine.items()}
-
-
-def evaluate(trainer: Engine, heldout: list[Any], device: torch.device) -> dict[str, float]:
-    """Held-out losses; every process takes as many passes, as sharded weights need."""
-    sums, targets = torch.zeros(len(KINDS), dtype=torch.double), torch.zeros(len(KINDS), dtype=torch.double)
-    for first in range(0, len(heldout), trainer.world):
-        pack = heldout[(first + trainer.rank) % len(heldout)]
-        nats = trainer.evaluate(PackTensors.of(pack, device)).double().cpu()
-        if first + trainer.rank < len(heldout):
-            sums, targets = sums + nats, targets + counts(pack)
-    return losses("heldout", trainer.total(sums), trainer.total(targets))
-
-
-def line(done: int, steps: int, row: dict[str, float]) -> str:
-    """The console's line for the person waiting."""
-    left = int((steps - done) * row["speed/seconds_per_step"])
-    bits = "  ".join(f"{kind} {row[key]:.3f}" for kind in KINDS if (key := f"train/{kind}_bits") in row)
-    return (
-        f"step {done}/{steps}  loss {row['train/loss']:.4f}  bits: {bits}  |g| {row['train/grad_norm']:.2f}  "
-        f"lr {row['train/lr']:.1e}  {row['speed/tokens_per_second']:,.0f} tok/s  mfu {row['speed/mfu']:.0%}  "
-        f"padding {row['speed/padding']:.1%}  wait {row['speed/data_wait']:.1%}  left {left // 60}:{left % 60:02}"
-    )
+        console.print(f"resuming from {folder}, written by {state['engine']} with {state['world']} processes")
+    return state
 
 
 if __name__ == "__main__":

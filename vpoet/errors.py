@@ -36,5 +36,9 @@ class CheckpointError(VpoetError):
     """A checkpoint or bundle with a missing, damaged or foreign part."""
 
 
+class TrainingError(VpoetError):
+    """A training that goes wrong and would not mend by going on."""
+
+
 class VpoetWarning(UserWarning):
     """Something went wrong that does not stop the work. Programs print the message alone."""

@@ -3,6 +3,7 @@ skipped and counted, and a prefetching thread that neither leaks nor hides error
 
 import gc
 import json
+import re
 import threading
 import time
 import weakref
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vpoet.data import token_stream
+from vpoet.data import token_dataset, token_stream
 from vpoet.data.shards import Manifest, ShardWriter
 from vpoet.data.token_dataset import TokenDataset
 from vpoet.data.token_lane import Documents, Lane
@@ -484,3 +485,37 @@ def test_heldout_source_without_documents_is_an_error(tmp_path: Path) -> None:
     path = write_shards(tmp_path / "tokens", 4)
     with pytest.raises(DataError, match="no usable document"):
         heldout_packs(config(path, length=8), vocabulary=VOCABULARY, text=encode_text, count=3)
+
+
+def test_a_stalled_source_is_named(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shard comes when the warning was given, and the stream goes on as if nothing had been."""
+    expected = next(stream(config(folder)))
+    read, released, said = token_dataset.read_shard, threading.Event(), []
+
+    def stalled(*args: Any, **kwargs: Any) -> Any:
+        released.wait()
+        return read(*args, **kwargs)
+
+    def warn(message: str, *_: object, **__: object) -> None:
+        said.append(message)
+        if len(said) == 2:
+            released.set()
+
+    monkeypatch.setattr(token_dataset, "read_shard", stalled)
+    monkeypatch.setattr(token_stream, "STALLED", 0.01)
+    monkeypatch.setattr(token_stream.warnings, "warn", warn)
+    with stream(config(folder), prefetch=2) as packs:
+        assert same(next(packs), expected)
+    assert len(said) >= 2
+    assert all(line.startswith("no data for ") for line in said)
+    assert re.search(rf"reading {folder}/tokens-.*\.tar; waiting on", said[0])
+
+
+def test_what_is_skipped_is_counted_for_each_shard(tmp_path: Path) -> None:
+    path = write_shards(tmp_path / "tokens", 24, spoil=spoil)
+    packs = stream(config(path), lanes=1)
+    assert packs.skipped == {}
+    for _ in range(60):
+        next(packs)
+    first, second, _ = (f"{path}/{shard.name}" for shard in Manifest.load(path).shards)
+    assert packs.skipped == {first: 4, second: 3}

@@ -62,6 +62,10 @@ class TokenDataset:
         self._alive: weakref.WeakValueDictionary[int, Shard] = weakref.WeakValueDictionary()
         self._recent: deque[Shard] = deque(maxlen=4)
         self._reported: set[int] = set()
+        self.skipped: dict[str, int] = {}
+        """How many samples of a shard were unsound, for the shards read so far that have some."""
+        self.reading: Path | None = None
+        """The shard that is being read right now."""
 
     def __len__(self) -> int:
         """Number of shards."""
@@ -88,7 +92,7 @@ class TokenDataset:
         return shard
 
     def _read(self, index: int) -> Shard:
-        path = self.folder / self._names[index]
+        path = self.reading = self.folder / self._names[index]
         problems = Problems()
         shard = Shard()
         for sample in read_shard(path, required=("json", "codes.npy"), problems=problems):
@@ -100,6 +104,9 @@ class TokenDataset:
         if index not in self._reported:  # a shard is read once an epoch, and its faults stay the same
             self._reported.add(index)
             self.problems.update(problems)
+            if problems.total:
+                self.skipped[str(path)] = problems.total
+        self.reading = None
         return shard
 
     def _check(self, sample: Sample, name: str) -> TokenSample:

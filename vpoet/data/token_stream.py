@@ -9,6 +9,7 @@ so the same global batches come out at every world size that divides the number 
 import functools
 import queue
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -16,12 +17,14 @@ from typing import NamedTuple, Self
 
 from vpoet.data.shards import Problems
 from vpoet.data.token_lane import Documents, EncodeText, Lane, Source, State, StreamConfig, Walk
-from vpoet.errors import CheckpointError, ConfigError
+from vpoet.errors import CheckpointError, ConfigError, VpoetWarning
 from vpoet.sequence.packing import Pack
 from vpoet.sequence.vocabulary import Vocabulary
 
 __all__ = ["PackStream", "Source", "StreamConfig", "heldout_packs"]
 
+STALLED = 30.0
+"""Seconds without a batch after which the stream says what it waits for; again after twice as long."""
 _HELDOUT_SEED = 0
 
 
@@ -57,6 +60,7 @@ class PackStream:
         if lanes < 1 or lanes % world:
             raise ConfigError(f"a global batch of {lanes} packs cannot be shared by {world} processes; use a multiple")
         documents = Documents(config, vocabulary=vocabulary, text=text, seed=seed)
+        self._sources = documents.sources
         mine = range(rank, lanes, world)
         if state is not None and (missing := [lane for lane in mine if str(lane) not in state]):
             raise CheckpointError(f"the checkpoint's place in the data lacks lanes {missing}; it has {sorted(state)}")
@@ -83,12 +87,23 @@ class PackStream:
             raise StopIteration
         if self._error is not None:
             raise self._error
-        batch = self._make() if self._thread is None else self._queue.get()
+        batch = self._make() if self._thread is None else self._wait()
         if isinstance(batch, BaseException):
             self._error = batch
             raise batch
         self._last = batch
         return batch.packs
+
+    def _wait(self) -> "_Batch | BaseException":
+        patience, waited = STALLED, 0.0
+        while True:
+            try:
+                return self._queue.get(timeout=patience - waited)
+            except queue.Empty:
+                waited, patience = patience, 2 * patience
+            reading = [str(source.reading) for source in self._sources if source.reading is not None]
+            at = f"reading {reading[0]}" if reading else "making documents"
+            warnings.warn(f"no data for {waited:.0f} s: the stream is {at}; waiting on", VpoetWarning, stacklevel=3)
 
     def state(self) -> dict[str, State]:
         """{lane: its state} of this rank's lanes, after the last batch handed out; fit for JSON."""
@@ -98,6 +113,11 @@ class PackStream:
     def problems(self) -> Problems:
         """What was skipped up to the last batch handed out."""
         return self._last.problems
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Unsound samples of each shard that was read so far, ahead of what was handed out."""
+        return {shard: count for source in self._sources for shard, count in list(source.skipped.items())}
 
     def close(self) -> None:
         """Stop the thread and wait for it; the stream then ends. Safe to call twice."""

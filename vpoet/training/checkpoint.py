@@ -1,73 +1,155 @@
-"""Checkpoints of a run: written aside, renamed when whole, and found again.
+"""Checkpoints of a run: written aside, renamed when whole, checked when read, and found again.
 
 RUN/checkpoints/step-1200/
-    model.safetensors       all weights, fp32: what sampling and export read
-    engine/                 the engine's own files (optimiser; with DeepSpeed one shard for each process)
-    random-0.safetensors    state of the random number generators, one file for each process
-    state.json              step, position of every lane of the data stream, hashes, world size
-    manifest.json           every file with its size; written last
+    model.safetensors         all weights, fp32: what sampling and export read
+    optimizer-0.safetensors   AdamW's two states of the weights that process 0 had to write, fp32, and so on for others
+    state.json                step, place in the data, hashes, and who wrote it
+    manifest.json             every other file with its size and SHA-256; written last
+
+Every tensor is whole and has its own name, however the engine shared it: any engine, ZeRO stage and number of
+processes continues from what another wrote, bit for bit where they are the same. Nothing is unpickled. Random numbers
+need no state, as they are drawn from (seed, step, pack). All processes write into one folder, so machines must share
+the file system that it lies on.
 """
 
 import json
 import os
 import re
 import shutil
+import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
 
-from vpoet.errors import CheckpointError, HashMismatch
-from vpoet.training.engine import Engine
+from vpoet.errors import CheckpointError, HashMismatch, VpoetWarning
+from vpoet.training.engine import STATES, Engine, Part
+from vpoet.training.tensor_file import Sink, TensorFile, fingerprint
 
+FORMAT = 2
+WEIGHTS = "model.safetensors"
 _NAME = re.compile(r"step-(\d+)")
 
 
-def save(run: Path, engine: Engine, state: dict[str, Any], keep: int) -> Path:
-    """Write the checkpoint of ``state["step"]`` and drop all but the newest ``keep``; every process must call.
+def save(run: Path, engine: Engine, state: dict[str, Any], *, keep: int, keep_every: int = 0) -> Path:
+    """Write the checkpoint of ``state["step"]``; every process must call.
 
-    A kill at any moment leaves the checkpoints before this one as they were: the folder gets its name only when
-    whole.
+    Of the older ones stay the newest ``keep`` (this one included) and those whose step is a multiple of
+    ``keep_every``. A kill at any moment leaves the checkpoints before this one as they were: the folder gets its name
+    only when whole and on the disk. CheckpointError, in every process alike, if it cannot be written: what was written
+    of it is removed, and the older ones stay.
     """
     folder = run / "checkpoints" / f"step-{state['step']}"
     aside = folder.with_name(folder.name + ".tmp")
+    failed: OSError | None = None
     if engine.rank == 0:
-        shutil.rmtree(aside, ignore_errors=True)
-        (aside / "engine").mkdir(parents=True)
-    engine.gather(None)
-    weights = engine.weights()
-    engine.save(aside / "engine")
-    save_file(_random_state(), aside / f"random-{engine.rank}.safetensors")
+        try:
+            for left in folder.parent.glob("step-*.tmp"):  # by a save that was killed
+                shutil.rmtree(left, ignore_errors=True)
+            aside.mkdir(parents=True)
+        except OSError as error:
+            failed = error
+    _agree(engine, folder, failed)
+    sinks = _write_tensors(aside, engine)
     if engine.rank == 0:
-        save_file(weights, aside / "model.safetensors")
-        state = state | {"world": engine.world, "engine": type(engine).__name__}
-        (aside / "state.json").write_text(json.dumps(state, indent=1))
-    engine.gather(None)
+        about = {"world": engine.world, "engine": type(engine).__name__, "updates": engine.updates()}
+        sinks.append(_write_json(aside / "state.json", state | about))
+    files = {sink.path.name: sink.close() for sink in sinks}
+    try:
+        listed = _agree(engine, folder, next((sink.error for sink in sinks if sink.error), None), files)
+        if engine.rank == 0:
+            failed = _seal(aside, folder, {name: about for each in listed for name, about in each.items()})
+        _agree(engine, folder, failed)
+    except CheckpointError:
+        if engine.rank == 0:
+            shutil.rmtree(aside, ignore_errors=True)
+        raise
     if engine.rank == 0:
-        files = sorted(path for path in aside.rglob("*") if path.is_file())
-        for path in files:
-            _flush(path)
-        manifest = {str(path.relative_to(aside)): path.stat().st_size for path in files}
-        (aside / "manifest.json").write_text(json.dumps(manifest, indent=1))
-        _flush(aside / "manifest.json")
-        shutil.rmtree(folder, ignore_errors=True)
-        aside.rename(folder)
-        _flush(folder.parent)
-        for old in complete(run)[:-keep]:
-            shutil.rmtree(old)
-    engine.gather(None)
+        for old in _superseded(complete(run), keep, keep_every):
+            shutil.rmtree(old, ignore_errors=True)
     return folder
 
 
+def _write_tensors(aside: Path, engine: Engine) -> list[Sink]:
+    """The weights by rank 0, the optimiser's states by all processes in equal shares; a tensor in memory at a time."""
+    writers = _writers(engine)
+    shapes = {
+        f"{name}.{part}": engine.shapes[name]
+        for name, writer in writers.items()
+        if writer == engine.rank
+        for part in STATES
+    }
+    states = TensorFile(aside / f"optimizer-{engine.rank}.safetensors", shapes)
+    weights = TensorFile(aside / WEIGHTS, engine.shapes) if engine.rank == 0 else None
+    for name in engine.shapes:
+        weight = engine.read(name, "weight")
+        if weights is not None:
+            weights.add(name, weight)
+        if name in engine.trained:
+            for part in STATES:
+                value = engine.read(name, part)
+                if writers[name] == engine.rank:
+                    states.add(f"{name}.{part}", value)
+    return [states] if weights is None else [states, weights]
+
+
+def _writers(engine: Engine) -> dict[str, int]:
+    """Which process writes the states of a weight: the one with the least to write so far."""
+    load = [0] * engine.world
+    load[0] = sum(shape.numel() for shape in engine.shapes.values())
+    writers = {}
+    for name, shape in engine.shapes.items():
+        if name in engine.trained:
+            writers[name] = load.index(min(load))
+            load[writers[name]] += len(STATES) * shape.numel()
+    return writers
+
+
+def _write_json(path: Path, content: object) -> Sink:
+    sink = Sink(path)
+    sink.write(json.dumps(content, indent=1).encode())
+    return sink
+
+
+def _seal(aside: Path, folder: Path, files: dict[str, Any]) -> OSError | None:
+    """Write the manifest and give the folder its name; what went wrong, if anything."""
+    manifest = _write_json(aside / "manifest.json", {"format": FORMAT, "files": files})
+    manifest.close()
+    if manifest.error is not None:
+        return manifest.error
+    try:
+        _flush(aside)
+        if folder.exists():  # damaged, or of a run whose newer checkpoints were
+            shutil.rmtree(folder)
+        aside.rename(folder)
+        _flush(folder.parent)
+    except OSError as error:
+        return error
+    return None
+
+
+def _agree(engine: Engine, folder: Path, error: OSError | None, value: Any = None) -> list[Any]:
+    """``value`` of every process; CheckpointError in all of them if one had an error."""
+    told = engine.gather((None if error is None else str(error), value))
+    for rank, (failed, _) in enumerate(told):
+        if failed is not None:
+            raise CheckpointError(
+                f"{folder}: not written, process {rank} failed: {failed}; the checkpoints before it are as they were. "
+                "Make room there, or lower keep"
+            )
+    return [value for _, value in told]
+
+
+def _superseded(folders: list[Path], keep: int, keep_every: int) -> list[Path]:
+    return [folder for folder in folders[:-keep] if not (keep_every and _step(folder) % keep_every == 0)]
+
+
 def complete(run: Path) -> list[Path]:
-    """The whole checkpoints of a run, oldest first: those whose every file has its size."""
-    found = []
-    for folder in (run / "checkpoints").glob("step-*"):
-        match = _NAME.fullmatch(folder.name)
-        if match and _is_whole(folder):
-            found.append((int(match[1]), folder))
-    return [folder for _, folder in sorted(found)]
+    """The whole checkpoints of a run, oldest first: those whose every file has its size. `damage` looks further."""
+    folders = [folder for folder in (run / "checkpoints").glob("step-*") if _NAME.fullmatch(folder.name)]
+    return sorted((folder for folder in folders if _is_whole(folder)), key=_step)
 
 
 def newest(run: Path) -> Path:
@@ -80,8 +162,23 @@ def newest(run: Path) -> Path:
     return folders[-1]
 
 
+def damage(folder: Path, share: slice = slice(None)) -> list[str]:
+    """The files of a checkpoint that are not what was written, by size and SHA-256, each with what is wrong with it.
+
+    Reads all of every file; ``share`` of them when several processes divide the work.
+    """
+    wrong = []
+    for name, expected in sorted(_files(folder).items())[share]:
+        try:
+            if fingerprint(folder / name) != expected:
+                wrong.append(f"{folder / name}: not the bytes that were written")
+        except OSError as error:
+            wrong.append(f"{folder / name}: {error.strerror}")
+    return wrong
+
+
 def read_state(folder: Path) -> dict[str, Any]:
-    """The state that `save` was given, and the world size and engine that saved it."""
+    """The state that `save` was given, and the world size, engine and optimiser steps that go with it."""
     try:
         state: dict[str, Any] = json.loads((folder / "state.json").read_text())
     except (OSError, json.JSONDecodeError) as error:
@@ -89,50 +186,102 @@ def read_state(folder: Path) -> dict[str, Any]:
     return state
 
 
-def load(folder: Path, engine: Engine, hashes: dict[str, str]) -> dict[str, Any]:
-    """Bring engine and random number generators to a checkpoint, and return its state; every process must call.
+def resume(run: Path, engine: Engine, hashes: dict[str, str]) -> tuple[Path, dict[str, Any]]:
+    """Bring the engine to the newest sound checkpoint, and return it with its state; every process must call.
 
-    HashMismatch if the run was started with other tokenizers or another vocabulary, CheckpointError if another number
-    of processes or another engine wrote it: both sides are named.
+    A damaged one is passed over with a warning that names its files. CheckpointError if none is sound; HashMismatch if
+    the run was started with other tokenizers or another vocabulary: both sides are named.
     """
+    for folder in reversed(engine.gather(complete(run))[0]):
+        damaged = [
+            each for one in engine.gather(damage(folder, slice(engine.rank, None, engine.world))) for each in one
+        ]
+        if not damaged:
+            return folder, load(folder, engine, hashes)
+        if engine.rank == 0:
+            kept = folder.with_name(folder.name + ".damaged")  # a name that no later save counts or takes
+            shutil.rmtree(kept, ignore_errors=True)
+            folder.rename(kept)
+            warnings.warn(f"{folder} left out, kept as {kept.name}: {'; '.join(damaged)}", VpoetWarning, stacklevel=2)
+        engine.gather(None)
+    raise CheckpointError(f"{run}/checkpoints: no sound checkpoint there; start anew with another run=")
+
+
+def load(folder: Path, engine: Engine, hashes: dict[str, str]) -> dict[str, Any]:
+    """Bring the engine to a checkpoint, and return its state; every process must call."""
     state = read_state(folder)
     for name, own in hashes.items():
         if state["hashes"].get(name) != own:
             raise HashMismatch(f"{folder}: its {name} has hash {state['hashes'].get(name)}, the configured one {own}")
-    writer, reader = (state["engine"], state["world"]), (type(engine).__name__, engine.world)
-    if writer != reader:
+    wanted: dict[str, tuple[str, Part]] = {name: (name, "weight") for name in engine.shapes}
+    wanted |= {f"{name}.{part}": (name, part) for name in engine.shapes if name in engine.trained for part in STATES}
+    held: dict[str, Any] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            file = safe_open(path, "pt")
+            held |= dict.fromkeys(file.keys(), file)  # type: ignore[no-untyped-call]
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{path}: cannot be read: {error}") from None
+    if different := sorted(wanted.keys() ^ held.keys()):
         raise CheckpointError(
-            f"{folder}: written by {writer[0]} with {writer[1]} processes, this is {reader[0]} with {reader[1]}; "
-            "resume with as many processes as the run was started with"
+            f"{folder}: of another model, which has {_some(held.keys() - wanted.keys())} and lacks "
+            f"{_some(wanted.keys() - held.keys())} ({len(different)} differences); resume with its own recipe"
         )
-    engine.load(folder / "engine")
+    for key, (name, part) in wanted.items():
+        value = held[key].get_tensor(key)
+        if value.shape != engine.shapes[name]:
+            raise CheckpointError(
+                f"{folder}: {key} is {list(value.shape)}, the recipe's model has {list(engine.shapes[name])}; "
+                "resume with its own recipe"
+            )
+        engine.write(name, part, value)
+    engine.set_updates(state["updates"])
+    return state
+
+
+def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights alone, fp32 on the CPU; CheckpointError if the file is not what was written."""
+    path = folder / WEIGHTS
     try:
-        random = load_file(folder / f"random-{engine.rank}.safetensors")
-    except OSError as error:
-        raise CheckpointError(f"{folder}/random-{engine.rank}.safetensors: {error}") from None
-    torch.set_rng_state(random["cpu"])
-    if "cuda" in random:
-        torch.cuda.set_rng_state(random["cuda"])
-    return state
+        if fingerprint(path) != _files(folder).get(WEIGHTS):
+            raise CheckpointError(f"{path}: damaged, not the bytes that were written; take another --step")
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dictionary)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from None
 
 
-def _random_state() -> dict[str, torch.Tensor]:
-    state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
+def _files(folder: Path) -> dict[str, dict[str, Any]]:
+    """The manifest's files; none if there is no manifest of this format."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        return {}
+    files: dict[str, dict[str, Any]] = manifest["files"]
+    return files
 
 
 def _is_whole(folder: Path) -> bool:
+    files = _files(folder)
     try:
-        manifest = json.loads((folder / "manifest.json").read_text())
-        return all((folder / name).stat().st_size == size for name, size in manifest.items())
-    except (OSError, json.JSONDecodeError):
+        return bool(files) and all((folder / name).stat().st_size == about["bytes"] for name, about in files.items())
+    except OSError:
         return False
 
 
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = sorted(names)
+    return ", ".join(listed[:3]) + (", ..." if len(listed) > 3 else "") or "nothing more"
+
+
 def _flush(path: Path) -> None:
-    """Bring a file or a folder's entries to the disk: a rename must not overtake the data."""
+    """Bring a folder's entries to the disk: a rename must not overtake them."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

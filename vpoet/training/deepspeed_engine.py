@@ -1,65 +1,123 @@
 """The DeepSpeed engine: any number of processes, ZeRO stages 0 to 3."""
 
 import json
+import math
 import os
 import shutil
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vpoet.errors import BackendError, CheckpointError, ConfigError
-from vpoet.training.engine import EngineConfig
-from vpoet.training.optim import OptimizerConfig, parameter_groups
+from vpoet.errors import BackendError, ConfigError
+from vpoet.training.engine import Engine, EngineConfig, Part, always, finite
+from vpoet.training.optim import OptimizerConfig, adamw, start_states
 
 if not torch.cuda.is_available():
     # DeepSpeed would find this out by itself, with a warning from every process
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 import deepspeed
 import deepspeed.comm as dist
-from deepspeed.utils import safe_get_full_fp32_param
+from deepspeed.utils import (
+    safe_get_full_fp32_param,
+    safe_get_full_optimizer_state,
+    safe_set_full_fp32_param,
+    safe_set_full_optimizer_state,
+    safe_set_local_fp32_param,
+    safe_set_local_optimizer_state,
+)
 
 # of DeepSpeed's own calls, once a collective and process
 warnings.filterwarnings("ignore", message=r".*torch\.distributed.* is deprecated", category=FutureWarning)
 
-_TAG = "engine"
 
-
-class DeepSpeedEngine:
+class DeepSpeedEngine(Engine):
     """`Engine` by DeepSpeed; started by its launcher, or alone as a world of one."""
 
     def __init__(
         self, module: nn.Module, config: EngineConfig, optimizer: OptimizerConfig, accumulate: Callable[[int], int]
     ) -> None:
-        _start()
+        _start(config.timeout)
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self.micro_batches = accumulate(self.world)
-        groups = parameter_groups(module, optimizer)
+        self.zero = config.zero
+        self.shapes = {name: weight.shape for name, weight in module.named_parameters()}  # before they are sharded
+        self.trained = frozenset(name for name, weight in module.named_parameters() if weight.requires_grad)
+        self._adam = adamw(module, optimizer)
+        self._adam.register_step_pre_hook(self._ask)
         self.engine, *_ = deepspeed.initialize(
-            model=module, model_parameters=groups, config=_settings(config, optimizer, self.micro_batches)
+            model=module, optimizer=self._adam, config=_settings(config, optimizer, self.micro_batches)
         )
         self.device = torch.device(self.engine.device)
-        self.zero = config.zero
+        self._weights = dict(self.engine.module.named_parameters())
+        self._start_states()
+        self._question: Callable[[float], bool] = lambda norm: True
+        self._answer: bool | None = None
 
-    def step(self, batches: Sequence[Any], objective: Callable[[Tensor], Tensor], lr: float) -> tuple[Tensor, float]:
+    def _start_states(self) -> None:
+        """Make the optimiser's states now, not at its first step: a checkpoint is written into them."""
+        if self.zero == 0:
+            start_states(self._adam, (self._weights[name] for name in self.shapes if name in self.trained))
+        elif self.zero == 3:
+            start_states(self._adam, self.engine.optimizer.fp32_partitioned_groups_flat)
+        else:
+            start_states(self._adam, self.engine.optimizer.single_partition_of_fp32_groups)
+            self.engine.optimizer._lazy_init_hp_params_optimizer_state()
+
+    def step(
+        self,
+        batches: Sequence[Any],
+        objective: Callable[[Tensor], Tensor],
+        lr: float,
+        *,
+        seeds: Sequence[int] | None = None,
+        accept: Callable[[Tensor, float], bool] = always,
+    ) -> tuple[Tensor, float]:
         assert len(batches) == self.micro_batches
         for group in self.engine.optimizer.param_groups:
             group["lr"] = lr
-        outputs, norm = [], None
-        for batch in batches:
+        outputs: list[Tensor] = []
+        for number, batch in enumerate(batches):
+            if seeds is not None:
+                torch.manual_seed(seeds[number])
             output = self.engine(batch)
             # DeepSpeed averages over processes and over the micro-batches of a step; the objective asks for sums
             self.engine.backward(objective(output) * (self.world * self.micro_batches))
-            if self.zero == 0 and self.engine.is_gradient_accumulation_boundary():
-                norm = nn.utils.get_total_norm([p.grad for p in self.engine.module.parameters() if p.grad is not None])
-            self.engine.step()
             outputs.append(output.detach())
-        norm = self.engine.get_global_grad_norm() if norm is None else norm
-        return torch.stack(outputs).sum(0), float(norm)
+            if number + 1 < len(batches):
+                self.engine.step()
+        total = self.total(torch.stack(outputs).sum(0))
+        norm = self._norm() if self.zero == 0 else None  # there DeepSpeed tells none, and the step clips the gradients
+        self._answer = None
+        self._question = lambda told: accept(total, finite(told if norm is None else norm))
+        self.engine.step()
+        told = float(self.engine.get_global_grad_norm()) if norm is None else norm
+        if self._answer is None:  # DeepSpeed itself met a gradient that is not finite, and did not ask
+            self._answer = self._question(math.inf)
+        return total, finite(told)
+
+    def _ask(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        """Before AdamW's step on a group: have it leave out the step if it is not accepted.
+
+        By what ``torch.amp.GradScaler`` uses on fused optimisers, so that DeepSpeed notices nothing and tidies up as
+        after any step.
+        """
+        if self._answer is None:
+            self._answer = self._question(
+                math.inf if self.zero == 0 else float(self.engine.optimizer._global_grad_norm)
+            )
+        held = next(iter(optimizer.state))
+        optimizer.found_inf = torch.tensor(float(not self._answer), device=held.device)  # type: ignore[attr-defined]
+
+    def _norm(self) -> float:
+        gradients = [weight.grad for weight in self._weights.values() if weight.grad is not None]
+        return float(nn.utils.get_total_norm(gradients))
 
     @torch.no_grad()
     def evaluate(self, batch: Any) -> Tensor:
@@ -78,27 +136,58 @@ class DeepSpeedEngine:
         torch.distributed.all_gather_object(everyone, value)
         return everyone
 
-    def weights(self) -> dict[str, Tensor]:
-        weights = {}
-        for name, parameter in self.engine.module.named_parameters():
-            full = safe_get_full_fp32_param(parameter)
-            full = parameter if full is None else full
-            if self.rank == 0:
-                weights[name] = (
-                    full.detach().float().cpu().reshape(getattr(parameter, "ds_shape", parameter.shape)).clone()
-                )
-        return weights
+    @torch.no_grad()
+    def read(self, name: str, part: Part) -> Tensor:
+        weight = self._weights[name]
+        if self.zero == 0:
+            held = weight if part == "weight" else self._adam.state[weight][part]
+        elif part != "weight":
+            held = safe_get_full_optimizer_state(weight, part)
+        elif name in self.trained:
+            held = safe_get_full_fp32_param(weight)
+        else:
+            with self._whole(weight):
+                held = weight.detach().clone()
+        whole: Tensor = held.detach().float().cpu().reshape(self.shapes[name]).contiguous()
+        return whole
 
-    def save(self, folder: Path) -> None:
-        self.engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False)
+    @torch.no_grad()
+    def write(self, name: str, part: Part, value: Tensor) -> None:
+        weight = self._weights[name]
+        value = value.to(self.device)
+        if self.zero == 0 and part != "weight":
+            self._adam.state[weight][part].copy_(value)
+        elif self.zero == 3 and name in self.trained:
+            # this process's piece of it; the last one is padded
+            piece = weight.ds_tensor.numel()
+            flat = nn.functional.pad(value.flatten(), (0, piece * self.world - value.numel()))
+            mine = flat.narrow(0, piece * self.rank, piece)
+            if part == "weight":
+                safe_set_local_fp32_param(weight, mine)
+            else:
+                safe_set_local_optimizer_state(weight, mine, part)
+        elif self.zero and name in self.trained:
+            if part == "weight":
+                safe_set_full_fp32_param(weight, value)
+            else:
+                safe_set_full_optimizer_state(weight, value, part)
+        if part == "weight":  # and what the forward pass reads, in its own type
+            with self._whole(weight):
+                weight.data.copy_(value)
 
-    def load(self, folder: Path) -> None:
-        path, _ = self.engine.load_checkpoint(str(folder), tag=_TAG)
-        if path is None:
-            raise CheckpointError(f"{folder}: DeepSpeed found nothing to load there")
+    def _whole(self, weight: nn.Parameter) -> AbstractContextManager[Any]:
+        """A context in which a weight is whole in every process."""
+        return deepspeed.zero.GatheredParameters([weight], modifier_rank=0) if self.zero == 3 else nullcontext()
+
+    def updates(self) -> int:
+        return max((int(state["step"]) for state in self._adam.state.values()), default=0)
+
+    def set_updates(self, count: int) -> None:
+        for state in self._adam.state.values():
+            state["step"].fill_(count)
 
 
-def _start() -> None:
+def _start(timeout: float) -> None:
     """Join the process group; a process without a launcher is a world of one."""
     for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}.items():
         os.environ.setdefault(name, value)
@@ -115,7 +204,9 @@ def _start() -> None:
         # processes that each use every core wait for each other: many times slower than a fair share
         here = int(os.environ.get("LOCAL_SIZE") or os.environ.get("LOCAL_WORLD_SIZE") or 1)
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // here))
-    deepspeed.init_distributed(dist_backend="nccl" if on_cuda else "gloo", verbose=False)
+    deepspeed.init_distributed(
+        dist_backend="nccl" if on_cuda else "gloo", verbose=False, timeout=timedelta(seconds=timeout)
+    )
 
 
 def _settings(config: EngineConfig, optimizer: OptimizerConfig, micro_batches: int) -> dict[str, Any]:
@@ -125,17 +216,11 @@ def _settings(config: EngineConfig, optimizer: OptimizerConfig, micro_batches: i
             settings = json.loads(Path(config.deepspeed).read_text())
         except (OSError, json.JSONDecodeError) as error:
             raise ConfigError(f"engine.deepspeed = {config.deepspeed}: not readable as JSON: {error}") from None
-    adam = {
-        "lr": optimizer.lr,
-        "betas": [optimizer.beta1, optimizer.beta2],
-        "weight_decay": optimizer.weight_decay,
-        "torch_adam": True,  # DeepSpeed's own Adams are compiled at the first start, for minutes
-    }
     return settings | {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": micro_batches,
         "gradient_clipping": optimizer.clip,
-        "optimizer": {"type": "AdamW", "params": adam},
+        "zero_force_ds_cpu_optimizer": False,  # DeepSpeed's own Adams are compiled at the first start, for minutes
         "bf16": {"enabled": config.dtype == "bf16"},
         "zero_optimization": settings.get("zero_optimization", {}) | {"stage": config.zero},
         "steps_per_print": 2**31,

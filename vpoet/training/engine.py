@@ -5,18 +5,22 @@ divides by the number of predicted tokens of the whole global batch, so the loss
 of means, and does not depend on how many processes share the batch.
 """
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vpoet.errors import ConfigError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+STATES: tuple[Literal["exp_avg", "exp_avg_sq"], ...] = ("exp_avg", "exp_avg_sq")
+"""What AdamW keeps for each weight, by the names that torch and DeepSpeed share."""
+Part = Literal["weight", "exp_avg", "exp_avg_sq"]
 
 
 @dataclass(kw_only=True)
@@ -31,6 +35,9 @@ class EngineConfig:
     """DeepSpeed's ZeRO stage: 0 shares nothing, 1 optimiser states, 2 also gradients, 3 also weights."""
     deepspeed: str = ""
     """A JSON file of further DeepSpeed settings (offloading, buckets, communication); what vpoet sets itself wins."""
+    timeout: float = 600
+    """Seconds that a process waits for the others: so long after one dies or is cut off, the rest end with an error.
+    Longer than rank 0 needs for the samples on the way and for writing a checkpoint."""
 
     def __post_init__(self) -> None:
         if self.name not in ("auto", "torch", "deepspeed"):
@@ -39,6 +46,8 @@ class EngineConfig:
             raise ConfigError(f"engine.dtype = {self.dtype!r}: there are {' and '.join(DTYPES)}")
         if self.zero not in range(4):
             raise ConfigError(f"engine.zero = {self.zero}: ZeRO has stages 0 to 3")
+        if self.timeout <= 0:
+            raise ConfigError(f"engine.timeout = {self.timeout}: seconds above 0")
         if self.zero == 0 and self.dtype == "bf16" and self.launched:
             raise ConfigError("engine.zero = 0 keeps no fp32 master weights in bf16; use engine.zero=1")
 
@@ -48,19 +57,49 @@ class EngineConfig:
         return self.name == "deepspeed" or (self.name == "auto" and "RANK" in os.environ)
 
 
+def pack_seeds(seed: int, step: int, packs: Sequence[int]) -> list[int]:
+    """A seed for each of a step's packs, by its number in the global batch: a pure function, whoever computes it."""
+    return [int(np.random.SeedSequence([seed, step, pack]).generate_state(1, np.uint64)[0]) for pack in packs]
+
+
+def always(outputs: Tensor, norm: float) -> bool:
+    """Accept every step."""
+    return True
+
+
+def finite(norm: float) -> float:
+    """A gradient norm with one name for what is none: infinity. DeepSpeed also gives -1."""
+    return norm if math.isfinite(norm) and norm >= 0 else math.inf
+
+
 class Engine(Protocol):
-    """What the training loop needs."""
+    """What the training loop needs, and what a checkpoint reads and writes: whole tensors, however they are shared."""
 
     rank: int
     world: int
     device: torch.device
+    shapes: dict[str, torch.Size]
+    """Every weight of the module by name, with its whole shape; the same order in every process."""
+    trained: frozenset[str]
+    """The weights that have an optimiser state."""
 
-    def step(self, batches: Sequence[Any], objective: Callable[[Tensor], Tensor], lr: float) -> tuple[Tensor, float]:
+    def step(
+        self,
+        batches: Sequence[Any],
+        objective: Callable[[Tensor], Tensor],
+        lr: float,
+        *,
+        seeds: Sequence[int] | None = None,
+        accept: Callable[[Tensor, float], bool] = always,
+    ) -> tuple[Tensor, float]:
         """Forward and backward over this process's micro-batches, then one optimiser step.
 
         ``objective`` turns the module's output for a micro-batch into the scalar whose sum over the global batch is
-        minimised. Returns the sum of the outputs over this process's micro-batches, and the gradient norm before
-        clipping.
+        minimised. ``seeds`` start the random numbers of each micro-batch: where they name the micro-batch and not the
+        process, dropout is the same for any number of processes. Returns the sum of the outputs over all micro-batches
+        of all processes, and the gradient norm before clipping (infinite if any gradient is not finite). ``accept`` is
+        asked once, with both; if it says no, weights and optimiser stay as they were. It must answer alike everywhere,
+        and can: its arguments are the same bits in every process.
         """
 
     def evaluate(self, batch: Any) -> Tensor:
@@ -72,11 +111,23 @@ class Engine(Protocol):
     def gather(self, value: Any) -> list[Any]:
         """``value`` of every process, by rank."""
 
+    def read(self, name: str, part: Part) -> Tensor:
+        """One whole tensor, fp32 on the CPU, exactly as the engine holds it; every process must call."""
+
+    def write(self, name: str, part: Part, value: Tensor) -> None:
+        """The inverse of `read`; every process must call, with the same value."""
+
+    def updates(self) -> int:
+        """Steps that the optimiser has taken, which Adam's bias correction counts."""
+
+    def set_updates(self, count: int) -> None:
+        """The inverse of `updates`."""
+
     def weights(self) -> dict[str, Tensor]:
         """All weights of the module, fp32 on the CPU; every process must call, rank 0 gets them."""
-
-    def save(self, folder: Path) -> None:
-        """Write optimiser and weights; every process must call."""
-
-    def load(self, folder: Path) -> None:
-        """Read what `save` wrote, exactly."""
+        mine = {}
+        for name in self.shapes:
+            weight = self.read(name, "weight")
+            if self.rank == 0:
+                mine[name] = weight
+        return mine

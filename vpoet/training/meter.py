@@ -5,6 +5,8 @@ import time
 import torch
 from torch import Tensor
 
+from vpoet.sequence.document import KINDS
+
 
 def matmul_peak(device: torch.device, dtype: torch.dtype, size: int = 1024, seconds: float = 0.3) -> float:
     """Floating-point operations a second of a square matrix product of ``size``, the best of several runs.
@@ -62,3 +64,16 @@ class Meter:
         }
         self._reset()
         return rates
+
+
+def progress(done: int, steps: int, row: dict[str, float]) -> str:
+    """The console's line for the person waiting."""
+    left = int((steps - done) * row["speed/seconds_per_step"])
+    time_left = f"{left // 60}:{left % 60:02}"
+    bits = "  ".join(f"{kind} {row[key]:.3f}" for kind in KINDS if (key := f"train/{kind}_bits") in row)
+    skipped = f"  skipped {row['train/skipped']:.0f}" if row["train/skipped"] else ""
+    return (
+        f"step {done}/{steps}  loss {row['train/loss']:.4f}  bits: {bits}  |g| {row['train/grad_norm']:.2f}  "
+        f"lr {row['train/lr']:.1e}  {row['speed/tokens_per_second']:,.0f} tok/s  mfu {row['speed/mfu']:.0%}  "
+        f"padding {row['speed/padding']:.1%}  wait {row['speed/data_wait']:.1%}  left {time_left}{skipped}"
+    )

@@ -1,10 +1,12 @@
 """The optimiser: AdamW with decay on matrices alone, and a learning rate that is a pure function of the step."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from vpoet.errors import ConfigError
 
@@ -46,3 +48,19 @@ def parameter_groups(module: nn.Module, config: OptimizerConfig) -> list[dict[st
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
+
+
+def adamw(module: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
+    """The same optimiser for every engine, so that they differ in nothing but how the work is shared."""
+    betas = (config.beta1, config.beta2)
+    return torch.optim.AdamW(parameter_groups(module, config), lr=config.lr, betas=betas, fused=True)
+
+
+def start_states(optimizer: torch.optim.AdamW, parameters: Iterable[Tensor]) -> None:
+    """Give ``parameters`` the states that AdamW makes before its first step: a checkpoint can be written into them."""
+    for parameter in parameters:
+        optimizer.state[parameter] = {
+            "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+        }

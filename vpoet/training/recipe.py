@@ -7,6 +7,7 @@ from vpoet.data.token_stream import Source, StreamConfig
 from vpoet.errors import ConfigError
 from vpoet.nn.transformer import TransformerConfig
 from vpoet.training.engine import EngineConfig
+from vpoet.training.guard import GuardConfig
 from vpoet.training.optim import OptimizerConfig
 
 
@@ -42,6 +43,7 @@ class PretrainConfig:
     model: TransformerConfig = field(default_factory=TransformerConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
     attention: str = "auto"
     """Attention backend: auto, sdpa, flex or flash."""
     batch: int = 8
@@ -53,7 +55,9 @@ class PretrainConfig:
     evaluate_packs: int = 16
     save_every: int = 200
     keep: int = 2
-    """Checkpoints kept."""
+    """Newest checkpoints kept."""
+    keep_every: int = 0
+    """Checkpoints of steps that are a multiple of it are kept for good; 0 none."""
     samples: SampleConfig = field(default_factory=SampleConfig)
     project: str = "vpoet"
     """wandb project."""
@@ -62,6 +66,8 @@ class PretrainConfig:
         for name in ("batch", "steps", "log_every", "evaluate_every", "save_every", "keep"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be at least 1")
+        if self.keep_every < 0:
+            raise ConfigError(f"keep_every = {self.keep_every}: must be at least 0")
 
     def packs_per_process(self, world: int) -> int:
         if self.batch % world:

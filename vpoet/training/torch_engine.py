@@ -2,19 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from vpoet.errors import CheckpointError
-from vpoet.training.engine import DTYPES, EngineConfig
-from vpoet.training.optim import OptimizerConfig, parameter_groups
+from vpoet.training.engine import DTYPES, Engine, EngineConfig, Part, always, finite
+from vpoet.training.optim import OptimizerConfig, adamw, start_states
 
 
-class TorchEngine:
+class TorchEngine(Engine):
     """`Engine` without a launcher: what the others are compared with."""
 
     rank = 0
@@ -25,27 +22,45 @@ class TorchEngine:
         self.module = module.to(self.device).train()
         self.clip = optimizer.clip
         self.dtype = DTYPES[config.dtype]
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(module, optimizer), lr=optimizer.lr, betas=(optimizer.beta1, optimizer.beta2), fused=True
-        )
+        self.optimizer = adamw(module, optimizer)
+        self._weights = dict(module.named_parameters())
+        self.shapes = {name: weight.shape for name, weight in self._weights.items()}
+        self.trained = frozenset(name for name, weight in self._weights.items() if weight.requires_grad)
+        start_states(self.optimizer, (self._weights[name] for name in self.shapes if name in self.trained))
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return nullcontext() if self.dtype is torch.float32 else torch.autocast(self.device.type, self.dtype)
 
-    def step(self, batches: Sequence[Any], objective: Callable[[Tensor], Tensor], lr: float) -> tuple[Tensor, float]:
+    def step(
+        self,
+        batches: Sequence[Any],
+        objective: Callable[[Tensor], Tensor],
+        lr: float,
+        *,
+        seeds: Sequence[int] | None = None,
+        accept: Callable[[Tensor, float], bool] = always,
+    ) -> tuple[Tensor, float]:
         outputs = []
-        for batch in batches:
+        for number, batch in enumerate(batches):
+            if seeds is not None:
+                torch.manual_seed(seeds[number])
             with self._autocast():
                 output = self.module(batch)
                 loss = objective(output)
             loss.backward()  # type: ignore[no-untyped-call]
             outputs.append(output.detach())
-        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.clip)
+        for name in self.trained:
+            # a weight that nothing read decays and keeps its momentum, as it does where gradients lie in one flat piece
+            weight = self._weights[name]
+            weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
+        total = torch.stack(outputs).sum(0)
+        norm = finite(float(nn.utils.clip_grad_norm_(self.module.parameters(), self.clip)))
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.optimizer.step()
+        if accept(total, norm):
+            self.optimizer.step()
         self.optimizer.zero_grad()
-        return torch.stack(outputs).sum(0), float(norm)
+        return total, norm
 
     @torch.no_grad()
     def evaluate(self, batch: Any) -> Tensor:
@@ -61,17 +76,20 @@ class TorchEngine:
     def gather(self, value: Any) -> list[Any]:
         return [value]
 
-    def weights(self) -> dict[str, Tensor]:
-        return {name: p.detach().float().cpu().contiguous() for name, p in self.module.state_dict().items()}
+    def read(self, name: str, part: Part) -> Tensor:
+        return self._held(name, part).detach().float().cpu().contiguous()
 
-    def save(self, folder: Path) -> None:
-        # the weights stand in the checkpoint's own model.safetensors, in fp32 and therefore exactly
-        torch.save(self.optimizer.state_dict(), folder / "optimizer.pt")
+    @torch.no_grad()
+    def write(self, name: str, part: Part, value: Tensor) -> None:
+        self._held(name, part).copy_(value)
 
-    def load(self, folder: Path) -> None:
-        try:
-            self.module.load_state_dict(load_file(folder.parent / "model.safetensors", device=str(self.device)))
-            state = torch.load(folder / "optimizer.pt", map_location=self.device, weights_only=True)
-        except (OSError, RuntimeError) as error:
-            raise CheckpointError(f"{folder.parent}: cannot be read: {error}") from None
-        self.optimizer.load_state_dict(state)
+    def _held(self, name: str, part: Part) -> Tensor:
+        weight = self._weights[name]
+        return weight if part == "weight" else self.optimizer.state[weight][part]
+
+    def updates(self) -> int:
+        return max((int(state["step"]) for state in self.optimizer.state.values()), default=0)
+
+    def set_updates(self, count: int) -> None:
+        for state in self.optimizer.state.values():
+            state["step"].fill_(count)

@@ -1,0 +1,72 @@
+"""DeepSpeed's stages in two processes: one start, as it takes its time. The worker says what it does."""
+
+import json
+import math
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    shutil.which(os.environ.get("CXX", "c++")) is None, reason="DeepSpeed compiles an op on CPUs: no C++ compiler here"
+)
+CASES = ["0-fp32", "1-fp32", "2-fp32", "3-fp32", "1-bf16", "2-bf16", "3-bf16"]
+
+
+@pytest.fixture(scope="module")
+def told() -> list[dict[str, Any]]:
+    """What each of two processes saw, by stage and type."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    everyone = []
+    for rank in range(2):
+        places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_SIZE": 2, "MASTER_PORT": port}
+        environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in places.items()}}
+        worker = subprocess.Popen(
+            [sys.executable, Path(__file__).parent / "deepspeed_worker.py", *CASES], env=environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        everyone.append(worker)
+    seen = []
+    for worker in everyone:
+        out, err = worker.communicate()
+        assert worker.returncode == 0, err
+        seen.append(json.loads(out.splitlines()[-1]))
+    return seen
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_read_and_written_back_continues_bit_for_bit(told: list[dict[str, Any]], case: str) -> None:
+    for seen in told:
+        assert seen[case]["read back"]
+        assert seen[case]["resumed"] == seen[case]["curve"][4:]
+        assert seen[case]["same at the end"]
+        assert seen[case]["updates"] == 7
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_step_that_is_not_accepted_leaves_no_trace_in_any_process(told: list[dict[str, Any]], case: str) -> None:
+    for seen in told:
+        assert seen[case]["refusing changes nothing"]
+        assert seen[case]["asked"] == [seen[case]["refused norm"]]
+        assert 0 < seen[case]["refused norm"] < math.inf
+        assert seen[case]["nan changes nothing"]
+        assert seen[case]["nan"] == [math.inf]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_processes_see_the_same_losses_and_norms_to_the_last_bit(told: list[dict[str, Any]], case: str) -> None:
+    for name in ("curve", "refused norm", "resumed"):
+        assert told[0][case][name] == told[1][case][name]
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.endswith("fp32")])
+def test_every_stage_gives_the_curve_of_plain_torch(told: list[dict[str, Any]], case: str) -> None:
+    """With dropout, which is drawn by pack; to rounding."""
+    assert told[0][case]["curve"] == [pytest.approx(row, rel=1e-5) for row in told[0]["alone"]]
