@@ -12,7 +12,8 @@ import typer
 from rich.console import Console
 
 from vpoet import cli
-from vpoet.data.video import Frames, Video, encode_mp4, resize_frame, stream_frames
+from vpoet.data.mp4 import encode_mp4
+from vpoet.data.video import Frames, Video, resize_frame, stream_frames
 from vpoet.errors import DataError
 from vpoet.evaluate.pixels import WINDOW, psnr, ssim
 from vpoet.evaluate.reconstruction import reconstruct_stream

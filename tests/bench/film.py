@@ -11,7 +11,7 @@ from pathlib import Path
 
 import footprint
 
-from vpoet.data.video import Frames, encode_mp4
+from vpoet.data.mp4 import Frames, encode_mp4
 from vpoet.data.worlds.platformer import Platformer
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
 from vpoet.tokenizer.video import VideoTokenizer

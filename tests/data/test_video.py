@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from vpoet.data.mp4 import open_mp4
 from vpoet.data.video import Video, apply_display_matrix, nearest_in_time, read_image, resize_frame, stream_frames
 from vpoet.errors import DataError
 
@@ -277,3 +278,16 @@ def test_a_stream_yields_before_the_file_is_read_through() -> None:
     assert (rate, next(frames).shape) == (5.0, (16, 16, 3))
     with pytest.raises(DataError, match="above 0"):
         stream_frames(b"", fps=0.0)
+
+
+def test_an_mp4_takes_its_frames_as_they_are_made(tmp_path: Path) -> None:
+    """The same bytes as those of all frames at once; nothing lies there before the first, and none is refused."""
+    frames = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), np.uint8)
+    with open_mp4(tmp_path / "a.mp4", 8) as add:
+        assert not (tmp_path / "a.mp4").exists()
+        for frame in frames:
+            add(frame)
+    assert (tmp_path / "a.mp4").read_bytes() == Video(frames, 8).encode(".mp4")
+    with pytest.raises(DataError, match="one frame at least"), open_mp4(tmp_path / "b.mp4", 8):
+        pass
+    assert not (tmp_path / "b.mp4").exists()

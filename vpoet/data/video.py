@@ -6,7 +6,6 @@ so a variable rate becomes a constant one, a lower rate drops frames, and a high
 """
 
 import io
-import itertools
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,9 +16,10 @@ from typing import Any
 import av
 import numpy as np
 import numpy.typing as npt
-from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from av.video.reformatter import VideoReformatter
 from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 
+from vpoet.data.mp4 import CRF, encode_mp4
 from vpoet.errors import DataError
 
 Frames = npt.NDArray[np.uint8]
@@ -32,9 +32,6 @@ VIDEO_SUFFIXES = frozenset(
     (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".wmv", ".flv", ".3gp", ".ogv")
 )
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"))
-
-CRF = 18
-"""x264's constant rate factor: 18 is close to transparent, 0 to 51, lower is better."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -292,40 +289,6 @@ def apply_display_matrix(rgb: Frames, matrix: npt.NDArray[np.int32]) -> Frames:
     else:
         return rgb
     return np.ascontiguousarray(rgb[:: -1 if flip_y else 1, :: -1 if flip_x else 1])
-
-
-def encode_mp4(
-    out: Path | io.BytesIO, frames: Iterable[Frames], fps: float, *, lossless: bool = False, crf: int = CRF
-) -> None:
-    """Write frames uint8 [H, W, 3] to an .mp4 as they come, as `Video.encode` says: a long film needs no memory."""
-    incoming = iter(frames)
-    first = next(incoming, None)
-    if first is None:
-        raise DataError("a video has one frame at least")
-    height, width = first.shape[:2]
-    with av.open(out if isinstance(out, io.BytesIO) else str(out), "w", format="mp4") as container:
-        rate = Fraction(fps or 1).limit_denominator(1001)
-        stream: Any = container.add_stream("libx264rgb" if lossless else "libx264", rate=rate)
-        stream.width, stream.height = width, height
-        context = stream.codec_context
-        context.thread_count = 1  # x264's bytes depend on the number of threads
-        if lossless:
-            stream.pix_fmt, stream.options = "rgb24", {"qp": "0"}
-        else:
-            # 4:2:0 plays everywhere and needs even sides. Tagged BT.709, so that no player guesses by the size.
-            stream.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"
-            # Without mbtree: with it the same frames gave other bytes in one run of 20 (x264 core 165, measured).
-            stream.options = {"crf": str(crf), "x264-params": "mbtree=0"}
-            context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
-        convert = VideoReformatter()
-        for array in itertools.chain([first], incoming):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")
-            if not lossless:
-                frame = convert.reformat(
-                    frame, format=stream.pix_fmt, dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
-                )
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
 
 
 def _guard(frames: Iterator[Frames], name: str) -> Iterator[Frames]:

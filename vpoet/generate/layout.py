@@ -99,7 +99,7 @@ class Plan:
             longest=(at_SN.max(1) + 1).tolist(),
             ids_SB=move(np.stack([s.ids[at_SN[:, i]] for i, s in enumerate(sequences)], axis=1)),
             known_SB=torch.from_numpy(known_SB).to(device),
-            some_known=known_SB.any(1).tolist(),
+            some_known=[bool(known_B.any()) for known_B in known_SB],
         )
 
 
