@@ -20,7 +20,7 @@ from vpoet.generate.model import Model, Request
 from vpoet.nn.packed import PackTensors
 from vpoet.sequence.document import IMAGE, VIDEO, Document, Span, build
 from vpoet.sequence.packing import pack
-from vpoet.sequence.tasks import TABLE, Sample
+from vpoet.sequence.tasks import TABLE, Sample, Task
 from vpoet.sequence.vocabulary import Modality
 from vpoet.training.loss import PackLoss, counts, losses
 
@@ -69,6 +69,22 @@ def test_the_score_of_a_sample_is_the_sum_of_its_log_probabilities(model: Model,
         np.testing.assert_allclose(mine, one.nats, atol=1e-4)
         assert score.total.nats == pytest.approx(one.nats.sum(dtype=np.float64), abs=1e-3)
         assert mine.std() > 0.1
+
+
+@pytest.mark.parametrize("task", TABLE.values(), ids=list(TABLE))
+def test_every_task_is_scored_as_it_is_sampled(model: Model, task: Task) -> None:
+    random = np.random.default_rng(0)
+    codes, keyframes = random.integers(0, 36, (2, 3, 2, 3), dtype=np.int32)
+    keyframes[0] = codes[0]
+    sample = Sample(random.integers(0, 200, 5, dtype=np.int32), codes, 8, keyframes)
+    sample = Sample(sample.text, codes[:1], 0) if task.name == "t2i" else sample
+    given = task.draw(sample, random)
+    (one,) = model.decode([task.document(sample, *given)], [0])
+    (score,) = model.likelihoods([one.document])
+    assert score.cells.shape == one.document.codes().shape
+    np.testing.assert_allclose(score.cells[~np.isnan(score.cells)], one.nats, atol=1e-4)
+    if given.hidden is not None:
+        assert np.array_equal(np.isnan(score.cells), ~given.hidden)
 
 
 def test_the_score_is_the_training_loss(model: Model) -> None:

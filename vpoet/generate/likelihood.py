@@ -141,7 +141,7 @@ def likelihoods(
         nats = pack_nats(transformer, attention, PackTensors.of(row, device)).cpu().numpy()
         ends = np.cumsum([part.targets.sum() for part in parts])
         for i, mine in zip(members, np.split(nats, ends[:-1]), strict=True):
-            cells[i] = _on_grid(sequences[i], mine)
+            cells[i] = _on_grid(documents[i], sequences[i], mine)
     return [Likelihood(document.task, cells[i], stride) for i, document in enumerate(documents)]
 
 
@@ -158,11 +158,10 @@ def _visual(sequence: Sequence) -> npt.NDArray[np.bool_]:
     return np.isin(sequence.kinds, (IMAGE, VIDEO))
 
 
-def _on_grid(sequence: Sequence, nats: npt.NDArray[np.float32]) -> Floats:
-    """The nats [M] of a sequence's predicted tokens, laid on the clip's grid [t, h, w] by the codes' positions."""
+def _on_grid(document: Document, sequence: Sequence, nats: npt.NDArray[np.float32]) -> Floats:
+    """The nats [M] of a document's predicted tokens, laid on the clip's grid [t, h, w] by the codes' positions."""
     visual = _visual(sequence)
-    origin = sequence.positions[visual].min(axis=0)
-    cells = np.full(sequence.positions[visual].max(axis=0) - origin + 1, np.nan)
-    at = sequence.positions[sequence.targets & visual] - origin
+    cells = np.full(document.codes().shape, np.nan)
+    at = sequence.positions[sequence.targets & visual] - sequence.positions[visual].min(axis=0)
     cells[tuple(at.T)] = nats[visual[sequence.targets]]
     return cells
