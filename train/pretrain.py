@@ -61,7 +61,7 @@ def main(
     transformer = Transformer(cfg.model, vocabulary)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = DTYPES[cfg.engine.dtype]
-    module = PackLoss(transformer, backend(cfg.attention, device, dtype))
+    module = PackLoss(transformer, backend(cfg.attention, device, dtype), cfg.z_loss)
     trainer = engines.start(module, cfg.engine, cfg.optimizer, cfg.packs_per_process)
     hashes = {"text": text.hash, "video": video.hash, "vocabulary": vocabulary.hash}
 

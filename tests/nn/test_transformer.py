@@ -108,7 +108,7 @@ def test_text_is_predicted_among_pieces_and_the_closing_token_alone() -> None:
     transformer, states = model(), torch.randn(3, 32)
     close = VOCABULARY.special("<close:text>")
     choices = torch.tensor([close, *VOCABULARY.text_ids(range(30)).tolist()])
-    nats = torch.stack([transformer.text_nats(states, choice.repeat(3)) for choice in choices])
+    nats = torch.stack([transformer.text_nats(transformer.text_rows(), states, choice.repeat(3)) for choice in choices])
     torch.testing.assert_close(nats.neg().exp().sum(0), torch.ones(3))
     expected = -F.linear(states, transformer.language.weight[choices]).log_softmax(-1).T
     torch.testing.assert_close(nats, expected)

@@ -2,21 +2,29 @@
 
 Training sums it up, scoring reports it.
 
-Shapes: T packed tokens, D model width, M predicted tokens.
+Shapes: T packed tokens, D model width, M predicted tokens, in C chunks of R rows.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from vpoet.nn.attention import Backend, Visibility
 from vpoet.nn.transformer import Transformer
-from vpoet.sequence.document import IMAGE, TEXT, VIDEO
+from vpoet.sequence.document import TEXT
 from vpoet.sequence.packing import Pack
+
+CHUNK = 2048
+"""Predicted tokens whose logits exist at the same time."""
+
+ROWS = 64
+"""A head is given a multiple of so many tokens: oneDNN keeps the kernels of every shape that it ever met."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -50,16 +58,33 @@ class PackTensors:
         )
 
 
-def pack_nats(transformer: Transformer, attention: Backend, tensors: PackTensors) -> Tensor:
-    """-log p [M] of each predicted token given all before it, in the order of the pack, fp32."""
+def pack_nats(
+    transformer: Transformer, attention: Backend, tensors: PackTensors, *, z_loss: float = 0.0, chunk: int = CHUNK
+) -> Tensor:
+    """-log p [M] of each predicted token given all before it, in the order of the pack, fp32.
+
+    ``z_loss`` adds a gradient and no value (`vpoet.nn.transformer.nats`). The logits of at most ``chunk`` tokens exist
+    at a time: where a pack is longer, the backward pass computes them again, chunk by chunk.
+    """
     attend = attention(tensors.visibility, tensors.ids_T.device)
-    h_MD = transformer(tensors.ids_T, tensors.positions_T3, attend)[tensors.before_M]
-    nats_M = torch.zeros(len(h_MD), device=h_MD.device)
-    (text,) = torch.nonzero(tensors.kinds_M == TEXT, as_tuple=True)
-    if len(text):
-        nats_M = nats_M.index_copy(0, text, transformer.text_nats(h_MD[text], tensors.after_M[text]))
-    visual_kind = (tensors.kinds_M == IMAGE) | (tensors.kinds_M == VIDEO)
-    (visual,) = torch.nonzero(visual_kind, as_tuple=True)
-    # always called, on no tokens if need be: every process must touch every weight when weights are sharded
-    codes_M = tensors.after_M[visual] - transformer.vocabulary.language
-    return nats_M.index_copy(0, visual, transformer.visual.nats(h_MD[visual], codes_M))
+    h_TD = transformer(tensors.ids_T, tensors.positions_T3, attend)
+    nats_M = torch.zeros(len(tensors.after_M), device=h_TD.device)
+    text_M = tensors.kinds_M == TEXT
+    # Sharded weights are gathered by all processes together: the number of calls of a head depends on the length of the
+    # pack alone, which they share, and a head is called on no tokens if need be.
+    chunks = -(-len(h_TD) // chunk)
+    text_nats = partial(transformer.text_nats, transformer.text_rows())
+    for head, mine_M in ((text_nats, text_M), (transformer.visual_nats, ~text_M)):
+        (index,) = torch.nonzero(mine_M, as_tuple=True)
+        rows = -(-len(index) // (chunks * ROWS)) * ROWS
+        # the last token fills the chunks up, and what it gives there is left out
+        index_CR = index[torch.arange(chunks * rows, device=index.device).clamp(max=len(index) - 1)].view(chunks, rows)
+        h_CRD, ids_CR = h_TD[tensors.before_M[index_CR]], tensors.after_M[index_CR]
+        parts = [
+            checkpoint(head, h_RD, ids_R, z_loss, use_reentrant=False, preserve_rng_state=False)
+            if chunks > 1
+            else head(h_RD, ids_R, z_loss)
+            for h_RD, ids_R in zip(h_CRD.unbind(), ids_CR.unbind(), strict=True)
+        ]
+        nats_M = nats_M.index_copy(0, index, torch.cat(parts)[: len(index)])
+    return nats_M

@@ -109,6 +109,21 @@ class Block(nn.Module):
         return out
 
 
+def nats(logits_MV: Tensor, choice_M: Tensor, z_loss: float = 0.0) -> Tensor:
+    """-log softmax of the logits at the choice [M] in fp32.
+
+    ``z_loss`` adds the gradient of ``z_loss * log(Z)^2``, Z being the softmax's normaliser (PaLM, section 5), and
+    nothing to the value: what is reported stays -log p.
+    """
+    logits_MV = logits_MV.float()
+    nats_M = F.cross_entropy(logits_MV, choice_M, reduction="none")
+    if z_loss:
+        log_z_M = nats_M + logits_MV.gather(1, choice_M[:, None])[:, 0]
+        penalty_M = z_loss * log_z_M.square()
+        nats_M = nats_M + (penalty_M - penalty_M.detach())
+    return nats_M
+
+
 class VisualHead(nn.Module):
     """p(code | context) as an exact product of conditionals over its G groups of digits, least significant first.
 
@@ -150,13 +165,13 @@ class VisualHead(nn.Module):
         h_MD = h_MD + self.mixers[i](self.norms[i](h_MD + self.known[i](digit_M)))
         return h_MD, self.logits_of[group](h_MD)
 
-    def nats(self, h_MD: Tensor, codes_M: Tensor) -> Tensor:
-        """-log p(code) [M] in fp32."""
+    def nats(self, h_MD: Tensor, codes_M: Tensor, z_loss: float = 0.0) -> Tensor:
+        """-log p(code) [M] in fp32, with the gradient of the z-loss of each group as in `nats`."""
         digits = self.digits(codes_M)
-        total = F.cross_entropy(self.first(h_MD).float(), digits[0], reduction="none")
+        total = nats(self.first(h_MD), digits[0], z_loss)
         for group in range(1, len(self.radices)):
             h_MD, logits = self.following(group, h_MD, digits[group - 1])
-            total = total + F.cross_entropy(logits.float(), digits[group], reduction="none")
+            total = total + nats(logits, digits[group], z_loss)
         return total
 
 
@@ -208,13 +223,20 @@ class Transformer(nn.Module):
         out: Tensor = self.norm(x_TD)
         return out
 
-    def text_nats(self, h_MD: Tensor, ids_M: Tensor) -> Tensor:
-        """-log p(id) [M] in fp32 among what may stand in a text span: its closing token and the pieces. The head is the
-        embedding table (tied)."""
+    def visual_nats(self, h_MD: Tensor, ids_M: Tensor, z_loss: float = 0.0) -> Tensor:
+        """-log p(id) [M] in fp32 among the visual codes; z-loss as in `nats`."""
+        return self.visual.nats(h_MD, ids_M - self.vocabulary.language, z_loss)
+
+    def text_rows(self) -> Tensor:
+        """Rows [V, D] of the text head, the language table's (tied): what may stand in a text span, its closing token
+        and the pieces."""
         close, first = self.vocabulary.special("<close:text>"), int(self.vocabulary.text_ids([0])[0])
-        rows = torch.cat((self.language.weight[close : close + 1], self.language.weight[first:]))
-        choice_M = torch.where(ids_M == close, 0, ids_M - first + 1)
-        return F.cross_entropy(F.linear(h_MD, rows).float(), choice_M, reduction="none")
+        return torch.cat((self.language.weight[close : close + 1], self.language.weight[first:]))
+
+    def text_nats(self, rows_VD: Tensor, h_MD: Tensor, ids_M: Tensor, z_loss: float = 0.0) -> Tensor:
+        """-log p(id) [M] in fp32 among what may stand in a text span, given `text_rows`; z-loss as in `nats`."""
+        close, first = self.vocabulary.special("<close:text>"), int(self.vocabulary.text_ids([0])[0])
+        return nats(F.linear(h_MD, rows_VD), torch.where(ids_M == close, 0, ids_M - first + 1), z_loss)
 
     def flops(self, visibility: Visibility, visual_targets: int) -> float:
         """Floating-point operations of one forward and backward pass over a pack: 6 for each weight of a matrix product

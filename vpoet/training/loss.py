@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vpoet.nn.attention import Backend
-from vpoet.nn.packed import PackTensors, pack_nats
+from vpoet.nn.packed import CHUNK, PackTensors, pack_nats
 from vpoet.nn.transformer import Transformer
 from vpoet.sequence.document import KINDS
 from vpoet.sequence.packing import Pack
@@ -19,10 +19,12 @@ from vpoet.sequence.packing import Pack
 class PackLoss(nn.Module):
     """The model with its loss: what a training engine wraps."""
 
-    def __init__(self, transformer: Transformer, attention: Backend) -> None:
+    def __init__(self, transformer: Transformer, attention: Backend, z_loss: float = 0.0, chunk: int = CHUNK) -> None:
         super().__init__()
         self.transformer = transformer
         self.attention = attention
+        self.z_loss = z_loss
+        self.chunk = chunk
 
     def forward(self, tensors: PackTensors) -> Tensor:
         """Sums of -log p in nats over the predicted tokens, one for each kind in `KINDS`: fp32 [4]."""
@@ -32,7 +34,7 @@ class PackLoss(nn.Module):
 
     def nats(self, tensors: PackTensors) -> Tensor:
         """-log p [M] of each predicted token, in the order of the pack, fp32."""
-        return pack_nats(self.transformer, self.attention, tensors)
+        return pack_nats(self.transformer, self.attention, tensors, z_loss=self.z_loss, chunk=self.chunk)
 
 
 def counts(row: Pack) -> Tensor:

@@ -46,6 +46,8 @@ class PretrainConfig:
     guard: GuardConfig = field(default_factory=GuardConfig)
     attention: str = "auto"
     """Attention backend: auto, sdpa, flex or flash."""
+    z_loss: float = 0.0
+    """Weight of log(Z)^2 of each softmax in the gradient (PaLM, section 5, uses 1e-4); reported losses are without."""
     batch: int = 8
     """Packs between optimiser steps, over all processes; the number of processes divides it."""
     steps: int = 1000
@@ -66,6 +68,8 @@ class PretrainConfig:
         for name in ("batch", "steps", "log_every", "evaluate_every", "save_every", "keep"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be at least 1")
+        if self.z_loss < 0:
+            raise ConfigError(f"z_loss = {self.z_loss}: must be at least 0")
         if self.keep_every < 0:
             raise ConfigError(f"keep_every = {self.keep_every}: must be at least 0")
 
