@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 INSTALLED := .venv/installed
 
-.PHONY: help demo test lint check format bench clean
+.PHONY: help demo test torture lint check format bench clean
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -20,6 +20,9 @@ demo: $(INSTALLED) ## the whole chain on a laptop's CPU: world, tokenizers, pret
 
 test: $(INSTALLED) ## every test that runs without a GPU
 	@pytest -m "not gpu"
+
+torture: $(INSTALLED) ## 50 kills at random moments of a run of two processes, each resumed: no checkpoint lost, no bit changed
+	@VPOET_KILLS=50 pytest -q -k torture tests/training/test_pretrain.py
 
 lint: $(INSTALLED) ## ruff, mypy, and the floors of the house
 	@ruff format --check .
