@@ -1,23 +1,26 @@
-"""Sample videos from a prompt, and maybe an image or the start of a video; mp4, gif, webp or png."""
+"""Make videos and images from a prompt, and from images and videos to start from, lead to, fill in or paint on."""
 
-import json as json_module
 import time
 from collections import defaultdict
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from PIL.Image import Image
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vpoet import cli
-from vpoet.data.video import Video
+from vpoet.data.video import Frames, Video
 from vpoet.errors import PromptError, VpoetError
 from vpoet.evaluate.pictures import contact_sheet
 from vpoet.generate.decode import Sampling
+from vpoet.generate.film import Film, is_made
+from vpoet.generate.long import roll
 from vpoet.generate.model import Request, load
-from vpoet.generate.prompts import output_files, read_prompts, record
+from vpoet.generate.prompts import output_files, read_prompts, read_texts, record
 
 console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
@@ -29,19 +32,49 @@ def main(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="A prompt on each line, or a JSON object: prompt, image, video, given_frames, frames, height, "
-            "width, fps, seed.",
+            help="A prompt on each line, or a JSON object with the options' names: prompt, image, last, video, task, "
+            "mask, outpaint, given_frames, via_image, story (what --then says, a list), frames, seed, ...",
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="File: .mp4, .gif, .webp or .png (a contact sheet). Or a folder.")] = Path(
         "sample.mp4"
     ),
     image: Annotated[Path | None, typer.Option(help="The clip's first frame.")] = None,
-    video: Annotated[Path | None, typer.Option(help="Continue this video: its last frames open the clip.")] = None,
+    last: Annotated[Path | None, typer.Option(help="The clip's last frame.")] = None,
+    video: Annotated[Path | None, typer.Option(help="A video to continue, or what --task says.")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="What to make of --video. continuation (the default): what follows its end. backward: what leads to "
+            "its start. interpolation: more frames between its own, up to --fps."
+        ),
+    ] = None,
+    mask: Annotated[
+        Path | None, typer.Option(help="An image or video, white where --image or --video is to be painted anew.")
+    ] = None,
+    outpaint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="L,T,R,B", help="Paint on around --image or --video: so many of the result's pixels on each side."
+        ),
+    ] = None,
     given_frames: Annotated[
         int | None, typer.Option(help="How many of the video's frames. [default: at most half of the clip]")
     ] = None,
-    frames: Annotated[int | None, typer.Option(help="Frames; 1 makes an image. [default: the model's]")] = None,
+    via_image: Annotated[bool, typer.Option("--via-image", help="First an image, then a video of it.")] = False,
+    then: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FRAME:TEXT", help="Another prompt from this frame on; several times for a story."),
+    ] = None,
+    frames: Annotated[
+        int | None, typer.Option(help="Frames, as many as you like; 1 makes an image. [default: the model's]")
+    ] = None,
+    window: Annotated[
+        int | None, typer.Option(help="Frames made at once; longer clips go on from there. [default: the model's]")
+    ] = None,
+    overlap: Annotated[
+        int | None, typer.Option(help="Frames that a window sees of what came before. [default: about half]")
+    ] = None,
     height: Annotated[int | None, typer.Option(help="Pixels. [default: the model's]")] = None,
     width: Annotated[int | None, typer.Option(help="Pixels. [default: the model's]")] = None,
     fps: Annotated[int | None, typer.Option(help="Frames per second. [default: the model's]")] = None,
@@ -51,16 +84,17 @@ def main(
     temperature: Annotated[float, typer.Option(help="Below 1 is safer, above 1 wilder, 0 the likeliest.")] = 1.0,
     top_k: Annotated[int, typer.Option(help="Draw from the k likeliest only; 0 from all.")] = 0,
     top_p: Annotated[float, typer.Option(help="Draw from the likeliest that make up this mass; 1 from all.")] = 1.0,
+    min_p: Annotated[float, typer.Option(help="Drop what is less than this times as likely as the likeliest.")] = 0.0,
     batch_size: Annotated[int, typer.Option(help="Clips that are decoded together.", min=1)] = 8,
     sheet: Annotated[Path | None, typer.Option(metavar="PNG", help="A contact sheet of all clips.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
-    """Sample videos from a prompt, and maybe an image or the start of a video; mp4, gif, webp or png.
+    """Make videos and images from a prompt, and from images and videos to start from, lead to, fill in or paint on.
 
     Several clips are named after --out (x-0.mp4, x-1.mp4, ...), or, if --out is a folder, after their prompts. Beside
     each lies a .json that says how it was made; a clip that is there and was made just so is not made again. A request
-    that can't be served is reported, and the others are done.
+    that can't be served is reported, and the others are done. sample/README.md has an example of everything.
 
     Examples:
 
@@ -77,15 +111,11 @@ def main(
         seconds[on] += now - mark
         mark = now
 
-    sampling = Sampling(cfg, temperature, top_k, top_p)
-    given: dict[str, Any] = {
-        "image": image,
-        "video": video,
-        "given_frames": given_frames,
-        "frames": frames,
-        "height": height,
-    }
-    given |= {"width": width, "fps": fps, "seed": seed}
+    sampling = Sampling(cfg, temperature, top_k, top_p, min_p)
+    given: dict[str, Any] = {"image": image, "last": last, "video": video, "task": task, "mask": mask}
+    given |= {"outpaint": outpaint, "given_frames": given_frames, "via_image": via_image, "story": then or ()}
+    given |= {"frames": frames, "window": window, "overlap": overlap, "height": height, "width": width}
+    given = read_texts(given | {"fps": fps, "seed": seed})
     requests = [(f"--prompt {text!r}", Request(prompt=text, **given)) for text in prompt or []]
     problems: list[str] = []
     if batch:
@@ -105,46 +135,46 @@ def main(
             if is_made(file, made):
                 done += 1
             else:
-                jobs.append((sampler.document(request), request, file, made))
+                jobs.append((sampler.rollout(request), file, made))
         except VpoetError as error:
             problems.append(f"{where}: {error}")
     if problems and not jobs and not done:
         raise PromptError("\n".join(problems))
     for problem in problems:
         console.print(f"skipped: {problem}")
-    jobs.sort(key=lambda job: -job[0].codes().size)  # alike beside alike: none waits long for the end of another
+    jobs.sort(key=lambda job: job[0].size, reverse=True)  # alike beside alike: none waits long for the end of another
     spent("prepare")
 
-    tokens = 0
+    tokens, rounds = 0, 0
     groups = [jobs[start : start + batch_size] for start in range(0, len(jobs), batch_size)]
     speed = TextColumn("{task.fields[rate]:.0f} tokens/s")
-    with Progress(
-        TextColumn("sampling"),
-        BarColumn(),
-        speed,
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    ) as bar:
-        task = bar.add_task("", total=len(groups), rate=0.0)
-        for number, group in enumerate(groups):
+    columns = TextColumn("sampling"), BarColumn(), speed, TimeRemainingColumn()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        progress = bar.add_task("", total=sum(group[0][0].count for group in groups), rate=0.0)
 
-            def on_step(
-                step: int, steps: int, number: int = number, before: int = tokens, size: int = len(group)
-            ) -> None:
-                spent("decode" if step else "prefill")
-                rate = (before + step * size) / max(seconds["decode"], 1e-9)
-                bar.update(task, completed=number + step / steps, rate=rate)
+        def on_step(step: int, steps: int) -> None:
+            nonlocal rounds
+            spent("decode" if step else "prefill")
+            rounds += step == steps
+            done_here = step / steps if step < steps else 0.0
+            bar.update(
+                progress, completed=rounds + done_here, rate=(tokens + step * len(group)) / max(seconds["decode"], 1e-9)
+            )
 
-            documents = [document for document, *_ in group]
-            decoded = sampler.decode(documents, [request.seed for _, request, *_ in group], sampling, on_step)
-            for result, (_, _, file, made) in zip(decoded, group, strict=True):
-                tokens += len(result.nats)
-                clip = sampler.render(result.document)
-                spent("detokenise")
-                write(clip, file, {**made, "nats": float(result.nats.sum()), "tokens": len(result.nats)})
-                spent("write")
-    written = [file for *_, file, _ in jobs]
+        for group in groups:
+            with ExitStack() as stack:
+                films = [stack.enter_context(Film(file, rollout.fps, sheet_of)) for rollout, file, _ in group]
+                counts: list[dict[str, float]] = [{"nats": 0.0, "tokens": 0} for _ in group]
+                for i, decoded, made_frames in roll(sampler, [job[0] for job in group], sampling, on_step):
+                    spent("detokenise")
+                    tokens += len(decoded.nats)
+                    counts[i]["nats"] += float(decoded.nats.sum())
+                    counts[i]["tokens"] += len(decoded.nats)
+                    films[i].add(made_frames)
+                    if group[i][0].document is None:
+                        films[i].finish({**group[i][2], **counts[i]})
+                    spent("write")
+    written = [file for _, file, _ in jobs]
     if sheet and (files_there := [(r, f) for (_, r), f in zip(requests, files, strict=True) if f.is_file()]):
         sheet.parent.mkdir(parents=True, exist_ok=True)
         contact_sheet([(f"{r.prompt} ({r.seed})", Video.read(f).frames) for r, f in files_there]).save(sheet)
@@ -161,28 +191,8 @@ def main(
         raise PromptError(f"{len(problems)} requests failed; they are listed above, the others are done")
 
 
-def is_made(file: Path, made: dict[str, Any]) -> bool:
-    """Whether the clip is there, and the record beside it says that it was made just so."""
-    try:
-        found = json_module.loads(beside(file).read_text())
-    except (OSError, ValueError):
-        return False
-    return file.is_file() and isinstance(found, dict) and made.items() <= found.items()
-
-
-def beside(file: Path) -> Path:
-    return file.with_name(f"{file.name}.json")
-
-
-def write(clip: Video, file: Path, made: dict[str, Any]) -> None:
-    """The clip, then its record: a clip that has one is whole."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    beside(file).unlink(missing_ok=True)
-    if file.suffix.lower() == ".png" and len(clip) > 1:
-        contact_sheet([(made["prompt"], clip.frames)]).save(file)
-    else:
-        clip.write(file)
-    beside(file).write_text(json_module.dumps(made, indent=1) + "\n")
+def sheet_of(label: str, frames: Frames) -> Image:
+    return contact_sheet([(label, frames)])
 
 
 if __name__ == "__main__":

@@ -108,11 +108,61 @@ def test_kinds_of_files_counts_and_seeds(sample: Callable[..., Done], tmp_path: 
     assert Video.read(tmp_path / "z.png").width > 5 * 16  # a contact sheet of five frames
 
 
+def test_every_task_has_its_flags(sample: Callable[..., Done], tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for name in ("first.png", "last.png"):
+        Video(random.integers(0, 256, (1, 16, 16, 3), np.uint8), 0).write(tmp_path / name)
+    Video(random.integers(0, 256, (5, 16, 16, 3), np.uint8), 8).write(tmp_path / "clip.mp4")
+    mask = np.zeros((1, 16, 16, 3), np.uint8)
+    mask[:, :8, :8] = 255
+    Video(mask, 0).write(tmp_path / "mask.png")
+    frames = {
+        ("--image", "first.png", "--last", "last.png"): 5,
+        ("--last", "last.png"): 5,
+        ("--video", "clip.mp4", "--task", "backward"): 9,
+        ("--video", "clip.mp4", "--task", "interpolation"): 5,
+        ("--video", "clip.mp4", "--mask", "mask.png"): 5,
+        ("--image", "first.png", "--outpaint", "8,0,0,0"): 1,
+        ("--via-image", "--min-p", "0.1"): 5,
+        ("--frames", "21", "--overlap", "1"): 21,
+        ("--frames", "13", "--then", "5: a hero jumps", "--then", "9: a robot"): 13,
+    }
+    for i, (flags, count) in enumerate(frames.items()):
+        done = sample("--prompt", "a robot walks", *flags, "--out", f"x{i}.gif")
+        assert done.returncode == 0, done.stderr
+        assert len(Video.read(tmp_path / f"x{i}.gif")) == count
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_batch_of_every_task_resumes(sample: Callable[..., Done], tmp_path: Path) -> None:
+    Video(np.zeros((1, 16, 16, 3), np.uint8), 0).write(tmp_path / "a.png")
+    lines = [
+        '{"prompt": "a robot", "last": "a.png"}',
+        '{"prompt": "a robot", "image": "a.png", "outpaint": "8,0,0,0"}',
+        '{"prompt": "a robot", "frames": 13, "story": ["5: a hero"]}',
+        '{"prompt": "a robot", "frames": 13, "story": ["50: a hero"]}',
+        '{"prompt": "a robot", "via_image": true}',
+    ]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(lines))
+    done = sample("--batch", "prompts.jsonl", "--out", "clips", "--json", "--batch-size", "3")
+    assert done.returncode == 2
+    assert "prompts.jsonl:4: story: prompts change at frames 50" in done.stderr
+    written = result(done)["written"]
+    assert isinstance(written, list)
+    assert len(written) == 4
+    (tmp_path / written[2]).unlink()
+    again = sample("--batch", "prompts.jsonl", "--out", "clips", "--json")
+    assert (result(again)["skipped"], result(again)["written"]) == (3, [written[2]])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--prompt", "a", "--frames", "6"), "error: --prompt 'a': 6 frames of 16x16 do not fit"),
         (("--prompt", "a", "--out", "x.avi"), "error: x.avi: cannot write .avi"),
+        (("--prompt", "a", "--outpaint", "8"), "error: outpaint = '8': write left, top, right and bottom"),
+        (("--prompt", "a", "--then", "b"), "error: a story's change of prompt is FRAME: TEXT"),
+        (("--video", "none.mp4", "--task", "x"), "error: no --prompt: none.mp4: video not readable"),
         (("--prompt", "a", "--top-p", "0"), "error: top_p = 0.0: it must be above 0"),
         (("--prompt", "a", "--image", "none.png"), "error: --prompt 'a': none.png: image not readable"),
     ],

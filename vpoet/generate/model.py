@@ -3,14 +3,15 @@
     model = vpoet.load("bundle")
     model.sample("a fox runs to the right", seed=1).write("fox.mp4")
     model.sample("the fox jumps", image="fox.png", cfg=3.0).write("jump.mp4")
+    model.sample("the fox rests", frames=257).write("long.mp4")
     model.score("fox.mp4", "a fox runs to the right").per_frame.bits
 
-`Model.sample` is made of steps that are public too, for programs that show progress or want the codes:
-`document` (a request as tokens), `decode` (the tokens filled in), `render` (the video of a filled document).
+`Model.sample` is made of steps that are public too, for programs that show progress or want the codes: `rollout` (a
+request as a chain of documents), `decode` (their tokens filled in), `Rollout.take` (the frames of a filled document).
 """
 
+from collections.abc import Iterator
 from collections.abc import Sequence as Items
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,34 +24,14 @@ from vpoet.generate.bundle import Bundle
 from vpoet.generate.decode import Decoded, OnStep, Sampling, decode
 from vpoet.generate.fit import fit, observe
 from vpoet.generate.likelihood import Likelihood, likelihoods
+from vpoet.generate.long import Rollout, roll
+from vpoet.generate.request import Clip, Request, arrange, joined
 from vpoet.nn.attention import backend
-from vpoet.sequence.document import Document, build
+from vpoet.sequence.document import Document, Mask, build
 from vpoet.sequence.tasks import TABLE, Sample
 from vpoet.sequence.vocabulary import Ints
 
-Clip = Video | str | Path
-"""A video or image, or the file that holds it."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Request:
-    """What to sample. None: as the training data were."""
-
-    prompt: str = ""
-    image: Clip | None = None
-    """The first frame."""
-    video: Clip | None = None
-    """What to continue: its last frames open the clip."""
-    given_frames: int | None = None
-    """How many of them, 1 + a multiple of the tokenizer's time stride; None: all, but at most half of the clip."""
-    frames: int | None = None
-    """Frames of the clip, with those that are given; 1 makes an image."""
-    height: int | None = None
-    """Pixels; what is given is scaled to cover the size, and its centre is taken."""
-    width: int | None = None
-    fps: int | None = None
-    """Frames per second."""
-    seed: int = 0
+__all__ = ["Clip", "Model", "Request", "load"]
 
 
 def load(path: str | Path, device: str = "auto") -> "Model":
@@ -74,9 +55,17 @@ class Model:
         prompt: str = "",
         *,
         image: Clip | None = None,
+        last: Clip | None = None,
         video: Clip | None = None,
+        task: str | None = None,
+        mask: Clip | None = None,
+        outpaint: tuple[int, int, int, int] | None = None,
         given_frames: int | None = None,
+        via_image: bool = False,
+        story: Items[tuple[int, str]] = (),
         frames: int | None = None,
+        window: int | None = None,
+        overlap: int | None = None,
         height: int | None = None,
         width: int | None = None,
         fps: int | None = None,
@@ -85,43 +74,55 @@ class Model:
         temperature: float = 1.0,
         top_k: int = 0,
         top_p: float = 1.0,
+        min_p: float = 0.0,
     ) -> Video:
         """Sample one video; the arguments are those of `Request` and of `Sampling` (``cfg`` is its guidance)."""
         request = Request(
-            prompt=prompt,
-            image=image,
-            video=video,
-            given_frames=given_frames,
-            frames=frames,
-            height=height,
-            width=width,
-            fps=fps,
-            seed=seed,
-        )
-        return self.sample_batch([request], Sampling(cfg, temperature, top_k, top_p))[0]
+            prompt=prompt, image=image, last=last, video=video, task=task, mask=mask, outpaint=outpaint,
+            given_frames=given_frames, via_image=via_image, story=story, frames=frames, window=window, overlap=overlap,
+            height=height, width=width, fps=fps, seed=seed,
+        )  # fmt: skip
+        return self.sample_batch([request], Sampling(cfg, temperature, top_k, top_p, min_p))[0]
 
     def sample_batch(
         self, requests: Items[Request], sampling: Sampling = Sampling(), on_step: OnStep | None = None
     ) -> list[Video]:
-        """Sample all requests together; each one's video is that of the request alone."""
-        documents = [self.document(request) for request in requests]
-        decoded = self.decode(documents, [request.seed for request in requests], sampling, on_step)
-        return [self.render(one.document) for one in decoded]
+        """Sample all requests together; each one's video is that of the request alone. ``on_step`` counts anew in each
+        round of windows."""
+        rollouts = [self.rollout(request) for request in requests]
+        pieces: list[list[Frames]] = [[] for _ in rollouts]
+        for i, _, frames in roll(self, rollouts, sampling, on_step):
+            pieces[i].append(frames)
+        return [Video(np.concatenate(made), rollout.fps) for made, rollout in zip(pieces, rollouts, strict=True)]
+
+    def stream(
+        self, request: Request, sampling: Sampling = Sampling(), on_step: OnStep | None = None
+    ) -> Iterator[Frames]:
+        """The frames of a clip of any length, uint8 [T, H, W, 3], handed out as they are made; memory does not grow."""
+        for _, _, frames in roll(self, [self.rollout(request)], sampling, on_step):
+            yield frames
+
+    def rollout(self, request: Request) -> Rollout:
+        """The chain of documents that makes a request's clip; the errors are those of `document`."""
+        return Rollout(self, request)
 
     def document(self, request: Request) -> Document:
-        """The request as a document whose target is blank.
+        """The request as one document whose target is blank; what makes it several is for `rollout` to read.
 
         PromptError: the model can't serve it, or the prompt is too long. DataError, ShapeError: a size that the
         tokenizer or the model can't make.
         """
-        return self._served(*self._arrange(request))
+        sample, task, given = arrange(request, self.bundle)
+        return self.served(sample, task, *given)
 
-    def _served(self, sample: Sample, task: str, given: int) -> Document:
+    def served(
+        self, sample: Sample, task: str, cells: int = 0, times: tuple[int, ...] = (), hidden: Mask | None = None
+    ) -> Document:
         """The document of a task; PromptError, ShapeError: the model was not trained for it, or it is too long."""
         if task not in self.bundle.config.tasks:
             trained = ", ".join(self.bundle.config.tasks)
             raise PromptError(f"this model was not trained for {task} ({TABLE[task].meaning}); it was for {trained}")
-        document = TABLE[task].document(sample, given)
+        document = TABLE[task].document(sample, cells, times, hidden)
         length = self.bundle.config.length
         over = len(build(document, self.bundle.transformer.vocabulary)) - length
         if over > len(sample.text):
@@ -155,62 +156,10 @@ class Model:
             on_step=on_step,
         )
 
-    def render(self, document: Document) -> Video:
-        """The video of a filled document."""
-        fps = max(span.fps for span in document.spans)
-        return Video(self.bundle.video.decode(document.codes()), fps)
-
-    def _arrange(self, request: Request) -> tuple[Sample, str, int]:
-        """The request's text and clip (given cells, then blank ones), its task, and how many cells are given."""
-        config, tokenizer = self.bundle.config, self.bundle.video
-        frames = config.frames if request.frames is None else request.frames
-        height = config.height if request.height is None else request.height
-        width = config.width if request.width is None else request.width
-        fps = config.fps if request.fps is None else request.fps
-        if request.seed < 0:
-            raise PromptError(f"seed = {request.seed}: a seed is 0 or more")
-        if fps < 1:
-            raise PromptError(f"fps = {fps}: a video has at least 1 frame per second")
-        if request.image is not None and request.video is not None:
-            raise PromptError("an image and a video are given: a clip can open with one of them only")
-        if request.given_frames is not None and request.video is None:
-            raise PromptError("given_frames says how much of a video to continue, and no video is given")
-        codes = np.zeros(tokenizer.grid(frames, height, width), np.int32)
-        text = np.array(self.bundle.text.encode(request.prompt), np.int32)
-        cells, given, task = len(codes), 0, "t2v"
-        if request.image is not None or request.video is not None:
-            if cells < 2:
-                raise PromptError(f"{frames} frames are all given: ask for {tokenizer.frames(2)} or more")
-            if request.image is not None:
-                task, opening = "i2v", _open(request.image).frames[:1]
-            else:
-                task, opening = "continuation", self._opening(request, fps, cells)
-            before = tokenizer.encode(Video(opening, fps).resize(height, width))
-            given = len(before)
-            codes[:given] = before
-        elif cells == 1:
-            task, fps = "t2i", 0
-        if not len(text) and not given and "unconditional" in config.tasks:
-            task = "unconditional"
-        return Sample(text, codes, fps), task, given
-
-    def _opening(self, request: Request, fps: int, cells: int) -> Frames:
-        """The frames of the request's video that the clip opens with: uint8 [T, H, W, 3]."""
-        assert request.video is not None
-        tokenizer = self.bundle.video
-        video = _open(request.video)
-        frames = (video.resample(fps) if video.fps else video).frames
-        stride = tokenizer.stride[0]
-        given = request.given_frames
-        if given is None:
-            given = tokenizer.frames(min(1 + (len(frames) - 1) // stride, max(1, cells // 2)))
-        most = tokenizer.frames(cells - 1)
-        if not 1 <= given <= most or (given - 1) % stride:
-            choices = ", ".join(str(n) for n in range(1, most + 1, stride))
-            raise PromptError(f"given_frames = {given}: for a clip of {tokenizer.frames(cells)} frames it is {choices}")
-        if given > len(frames):
-            raise PromptError(f"given_frames = {given}, but the video has {len(frames)} frames at {fps} fps")
-        return frames[-given:]
+    def render(self, document: Document, request: Request | None = None) -> Video:
+        """The video of a filled document; if it leads to a request's video, that is joined on behind it."""
+        made = Video(self.bundle.video.decode(document.codes()), max(span.fps for span in document.spans))
+        return made if request is None else joined(request, self.bundle, made)
 
     def score(
         self,
@@ -234,7 +183,7 @@ class Model:
 
     def observed(self, codes: Ints, fps: float, prompt: str = "", given_frames: int = 0) -> Document:
         """A clip [t, h, w] as the document to score: the one that `document` makes to sample it, filled."""
-        return self._served(*observe(self.bundle, codes, fps, prompt, given_frames))
+        return self.served(*observe(self.bundle, codes, fps, prompt, given_frames))
 
     def likelihoods(self, documents: Items[Document]) -> list[Likelihood]:
         """`vpoet.generate.likelihood.likelihoods` with this model: of what was decoded, the sum of its nats."""
@@ -246,7 +195,3 @@ class Model:
             length=self.bundle.config.length,
             bidirectional=self.bundle.config.bidirectional,
         )
-
-
-def _open(clip: Clip) -> Video:
-    return clip if isinstance(clip, Video) else Video.read(clip)

@@ -11,10 +11,14 @@ from typing import Any
 
 from vpoet.errors import DataError, PromptError
 from vpoet.generate.decode import Sampling
-from vpoet.generate.model import Request
+from vpoet.generate.request import Request
 
-_TYPES = {
-    field.name: str if field.name in ("prompt", "image", "video") else int for field in dataclasses.fields(Request)
+_FILES = ("image", "last", "video", "mask")
+_TYPES: dict[str, type] = {
+    **{field.name: int for field in dataclasses.fields(Request)},
+    **dict.fromkeys(("prompt", "task", "outpaint", *_FILES), str),
+    "via_image": bool,
+    "story": list,
 }
 _SUFFIXES = (".mp4", ".gif", ".webp", ".png")
 
@@ -22,8 +26,9 @@ _SUFFIXES = (".mp4", ".gif", ".webp", ".png")
 def read_prompts(path: str | Path, defaults: Mapping[str, Any]) -> tuple[list[tuple[str, Request]], list[str]]:
     """The requests of a prompt file, each with where it stands, and what is wrong with the lines that are none.
 
-    A line is a prompt, or a JSON object with fields of `Request`; those left out come from ``defaults``. Files are
-    named relative to the prompt file. Empty lines and lines that begin with # are skipped.
+    A line is a prompt, or a JSON object with fields of `Request`; those left out come from ``defaults``. ``outpaint``
+    and each of the list ``story`` are texts, as on the command line. Files are named relative to the prompt file. Empty
+    lines and lines that begin with # are skipped.
     """
     path = Path(path)
     try:
@@ -55,7 +60,27 @@ def _fields(line: str, folder: Path) -> dict[str, Any]:
             raise PromptError(f"unknown field {name!r}; did you mean {near!r}?")
         if type(value) is not _TYPES[name]:
             raise PromptError(f"{name} = {value!r}: it must be of type {_TYPES[name].__name__}")
-    return fields | {name: folder / fields[name] for name in ("image", "video") if name in fields}
+    return read_texts(fields) | {name: folder / fields[name] for name in _FILES if name in fields}
+
+
+def read_texts(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a request with ``outpaint`` and ``story`` as they are written, "8,0,8,0" and "17: a robot jumps", as
+    `Request` has them. PromptError: they say something else."""
+    found = dict(fields)
+    if found.get("outpaint") is not None:
+        text = str(found["outpaint"])
+        if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*){3}", text):
+            raise PromptError(
+                f"outpaint = {text!r}: write left, top, right and bottom in pixels, for instance 16,0,16,0"
+            )
+        found["outpaint"] = tuple(int(part) for part in text.split(","))
+    if found.get("story"):
+        changes = [re.fullmatch(r"\s*(\d+)\s*:\s*(.*)", str(text), re.DOTALL) for text in found["story"]]
+        for text, change in zip(found["story"], changes, strict=True):
+            if change is None:
+                raise PromptError(f"a story's change of prompt is FRAME: TEXT, as in '17: a robot jumps', not {text!r}")
+        found["story"] = tuple((int(change[1]), change[2]) for change in changes if change)
+    return found
 
 
 def output_files(out: Path, requests: Sequence[Request]) -> list[Path]:
@@ -77,14 +102,15 @@ def output_files(out: Path, requests: Sequence[Request]) -> list[Path]:
 
 
 def record(request: Request, sampling: Sampling, model: str) -> dict[str, Any]:
-    """All that decides how a sample comes out, JSON-able; ``model`` is the bundle's hash."""
+    """All that decides how a sample comes out, in JSON's own types; ``model`` is the bundle's hash."""
     made: dict[str, Any] = {"model": model, **dataclasses.asdict(sampling)}
     for field in dataclasses.fields(request):
         value = getattr(request, field.name)
-        if isinstance(value, str | Path) and field.name != "prompt":
+        if isinstance(value, str | Path) and field.name in _FILES:
             try:
                 value = {"file": str(value), "sha256": hashlib.sha256(Path(value).read_bytes()).hexdigest()}
             except OSError as error:
                 raise DataError(f"{value}: {field.name} not readable: {error.strerror}") from None
         made[field.name] = value
-    return made
+    plain: dict[str, Any] = json.loads(json.dumps(made))
+    return plain
