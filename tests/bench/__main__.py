@@ -1,7 +1,8 @@
 """Speed of the parts: ``python tests/bench [--seconds N] [NAME ...]``. One JSON line each.
 
 Without names all but `video_tokenizer_peers` and `video_tokenizer_film`. The video tokenizer's are explained in
-`tokenizer` and `film`; of the others it is the best of five runs, as other work only slows.
+`tokenizer` and `film`, pretraining's in `training` and `attention`; of the others it is the best of five runs, as
+other work only slows.
 """
 
 import argparse
@@ -11,9 +12,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import attention
+import engines
 import film
 import numpy as np
 import tokenizer
+import training
 
 from vpoet.data.worlds.platformer import Platformer
 from vpoet.sequence.document import build
@@ -26,9 +30,12 @@ ROUNDS = 5
 
 def main() -> None:
     fast = {benchmark.__name__: benchmark for benchmark in (platformer, packing)}
-    coding = (tokenizer.video_tokenizer, tokenizer.video_tokenizer_quality)
+    coding = (engines.training_engines, tokenizer.video_tokenizer, tokenizer.video_tokenizer_quality)
+    pretraining = (attention.attention_cost, training.packing_step, training.logits_memory)
     asked_for = (tokenizer.video_tokenizer_peers, film.video_tokenizer_film)
-    slow: dict[str, Callable[[float], dict[str, Any]]] = {each.__name__: each for each in (*coding, *asked_for)}
+    slow: dict[str, Callable[[float], dict[str, Any]]] = {
+        each.__name__: each for each in (*pretraining, *coding, *asked_for)
+    }
     names = [*fast, *slow]
     parser = argparse.ArgumentParser(prog="python tests/bench", description="Speed of the parts, one JSON line each.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}; all but the last two if none")
