@@ -219,8 +219,9 @@ def test_every_recipe_builds_and_takes_a_step(path: Path, tmp_path: Path) -> Non
     assert sum(moved) > len(moved) / 2
 
 
-def encode(program: Program, raw: Path, tokenizer: Path, out: Path) -> dict[str, Any]:
-    status, stdout, err = program("tokenizers/encode_shards.py", raw, "--tokenizer", tokenizer, "--out", out, "--json")
+def encode(program: Program, raw: Path, tokenizer: Path, out: Path, *flags: str) -> dict[str, Any]:
+    arguments = ["--tokenizer", tokenizer, "--out", out, "--json", *flags]
+    status, stdout, err = program("tokenizers/encode_shards.py", raw, *arguments)
     assert status == 0, err
     result: dict[str, Any] = json.loads(stdout.splitlines()[-1])
     return result
@@ -249,6 +250,28 @@ def test_encoded_shards_hold_the_codes_and_the_raw_fields(
             assert after.json["tokenizer"] == tokenizer.hash
             assert after.json["caption"] == before.json["caption"]
     assert not problems.total
+
+
+def test_keyframes_are_each_cells_last_frame_encoded_alone(trained: Path, tmp_path: Path, program: Program) -> None:
+    """Of videos and images; shards without them are made again, and shards with them serve who asks for none."""
+    tokenizer = VideoTokenizer.load(trained / "tokenizer")
+    raw = shards(tmp_path / "raw", [moving_square(0, 13), moving_square(1, 1)])
+    out = tmp_path / "tokens"
+    encode(program, raw, trained / "tokenizer", out)
+    assert "keyframes.npy" not in next(read_shard(out / "raw-00000-00000.tar")).parts
+    encode(program, raw, trained / "tokenizer", out, "--keyframes")
+    pairs = zip(read_shard(raw / "raw-00000-00000.tar"), read_shard(out / "raw-00000-00000.tar"), strict=True)
+    for before, after in pairs:
+        frames = Video.read(before.video).frames
+        keyframes = npy_to_codes(after.parts["keyframes.npy"])
+        r = tokenizer.stride[0]
+        alone = [tokenizer.encode(frames[i : i + 1])[0] for i in range(0, len(frames), r)]
+        assert np.array_equal(keyframes, alone)
+        assert np.array_equal(keyframes[0], npy_to_codes(after.parts["codes.npy"])[0])
+    stamp = (out / "raw-00000-00000.tar").stat().st_mtime_ns
+    encode(program, raw, trained / "tokenizer", out)
+    encode(program, raw, trained / "tokenizer", out, "--keyframes")
+    assert (out / "raw-00000-00000.tar").stat().st_mtime_ns == stamp
 
 
 def test_images_are_one_cell_of_time_and_misfits_are_counted(trained: Path, tmp_path: Path, program: Program) -> None:

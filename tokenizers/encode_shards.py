@@ -26,6 +26,12 @@ def main(
     raw: Annotated[Path, typer.Argument(help="Folder of raw shards, as `vpoet ingest` makes them.")],
     tokenizer: Annotated[Path, typer.Option(help="Video tokenizer's folder, as `vpoet train-video` makes it.")],
     out: Annotated[Path, typer.Option(help="The folder of token shards to write.")],
+    keyframes: Annotated[
+        bool,
+        typer.Option(
+            "--keyframes", help="Also each cell's last frame as an image: training to interpolate and extend backwards."
+        ),
+    ] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     local_rank: Annotated[int, typer.Option("--local_rank", hidden=True, help="Given by the launcher.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
@@ -35,6 +41,9 @@ def main(
     One token shard a raw shard, under the same name; an image becomes one cell of time. A sample that can't be read, or
     whose size the tokenizer can't take, is left out, counted and named. Running the same command again does only what
     is left to do.
+
+    With --keyframes, frames 0, r, 2r, ... of a video are encoded once more, each by itself, into a second array of the
+    same size.
 
     One process, then four:
 
@@ -46,14 +55,14 @@ def main(
     shards = Manifest.load(raw).shards
     out.mkdir(parents=True, exist_ok=True)
     problems = Problems()
-    done = [finished(out, shard, coder.hash) is not None for shard in shards]
+    done = [finished(out, shard, coder.hash, keyframes) is not None for shard in shards]
     todo = [shard for shard, ready in list(zip(shards, done, strict=True))[rank::world] if not ready]
     for shard in track(todo, f"encoding (process {rank + 1} of {world})", console=console, disable=not todo):
-        encode(raw / shard.name, out, shard, coder, problems)
+        encode(raw / shard.name, out, shard, coder, keyframes, problems)
 
     if problems.total:
         console.print(f"left out: {problems}")
-    infos = [info for shard in shards if (info := finished(out, shard, coder.hash))]
+    infos = [info for shard in shards if (info := finished(out, shard, coder.hash, keyframes))]
     samples = sum(info.samples for info in infos)
     result: dict[str, Any] = {"out": out, "shards": len(infos), "samples": samples, "tokenizer": coder.hash}
     if len(infos) == len(shards):
@@ -68,24 +77,30 @@ def main(
     cli.finish(result | {"complete": len(infos) == len(shards), "left_out": problems.to_dict()}, as_json)
 
 
-def encode(path: Path, out: Path, raw: ShardInfo, coder: VideoTokenizer, problems: Problems) -> None:
+def encode(path: Path, out: Path, raw: ShardInfo, coder: VideoTokenizer, keyframes: bool, problems: Problems) -> None:
     """Write the token shard of one raw shard, and beside it the record by which `finished` knows it."""
     with ShardFile(out / raw.name) as shard:
         for sample in read_shard(path, problems=problems):
             try:
-                codes = coder.encode(np.asarray(Video.read(sample.video)), chunk_cells=CHUNK_CELLS)
+                frames = np.asarray(Video.read(sample.video))
+                codes = coder.encode(frames, chunk_cells=CHUNK_CELLS)
             except DataError as error:
                 problems.add(str(error), sample.key)
                 continue
             fields = sample.json | {"grid": list(codes.shape), "tokenizer": coder.hash}
-            shard.write(sample.key, {"codes.npy": codes, "json": fields})
+            parts = {"codes.npy": codes, "json": fields}
+            if keyframes:
+                images = frames[coder.stride[0] :: coder.stride[0], None]
+                pieces = [images[start : start + CHUNK_CELLS] for start in range(0, len(images), CHUNK_CELLS)]
+                parts["keyframes.npy"] = np.concatenate([codes[:1], *(coder.encode_batch(p)[:, 0] for p in pieces)])
+            shard.write(sample.key, parts)
     assert shard.info is not None
-    record = {"raw": raw.sha256, "tokenizer": coder.hash, "shard": asdict(shard.info)}
+    record = {"raw": raw.sha256, "tokenizer": coder.hash, "keyframes": keyframes, "shard": asdict(shard.info)}
     write_atomic(record_path(out, raw), json.dumps(record, indent=1).encode())
 
 
-def finished(out: Path, raw: ShardInfo, tokenizer: str) -> ShardInfo | None:
-    """The token shard of a raw shard if it is there, whole, and made of that very shard.
+def finished(out: Path, raw: ShardInfo, tokenizer: str, keyframes: bool) -> ShardInfo | None:
+    """The token shard of a raw shard if it is there, whole, made of that very shard, and has keyframes if it shall.
 
     HashMismatch if another tokenizer made it: codes of two tokenizers must not lie in one folder.
     """
@@ -100,7 +115,8 @@ def finished(out: Path, raw: ShardInfo, tokenizer: str) -> ShardInfo | None:
         )
     path = out / info.name
     whole = path.is_file() and path.stat().st_size == info.bytes
-    return info if whole and record["raw"] == raw.sha256 else None
+    enough = record.get("keyframes", False) or not keyframes
+    return info if whole and enough and record["raw"] == raw.sha256 else None
 
 
 def record_path(out: Path, raw: ShardInfo) -> Path:

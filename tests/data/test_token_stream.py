@@ -332,6 +332,57 @@ def test_samples_that_no_pack_or_task_can_take_are_an_error(tmp_path: Path, chan
         next(stream(config(path, **changes)))
 
 
+def with_keyframes(i: int, parts: dict[str, Any]) -> None:
+    """A sample's cells in time hold i, and its later keyframes i + 100."""
+    parts["keyframes.npy"] = parts["codes.npy"].copy()
+    parts["keyframes.npy"][1:] += 100
+
+
+def test_keyframes_are_the_guides_of_the_tasks_that_need_them(tmp_path: Path) -> None:
+    """Samples with keyframes serve interpolation and backward extension; those without serve the other tasks."""
+    keyed = write_shards(tmp_path / "keyed", 8, cells=lambda i: 4, spoil=with_keyframes)
+    plain = write_shards(tmp_path / "plain", 8, cells=lambda i: 4, first=50)
+    tasks = {"t2v": 1.0, "interpolation": 1.0, "backward": 1.0}
+    packs = stream(config(keyed, plain, tasks=tasks, length=200), lanes=8)
+    found = [document for _ in range(6) for document in documents(next(packs))]
+    assert {document.task for document in found if number(document) < 50} == set(tasks)
+    assert {document.task for document in found if number(document) >= 50} == {"t2v"}
+    for document in found:
+        guides = [span for span in document.spans if span.modality is Modality.IMAGE and span.time > 0]
+        assert bool(guides) == (document.task != "t2v")
+        assert all((guide.values == number(document) + 100).all() for guide in guides)
+
+
+def test_tasks_that_need_keyframes_are_refused_where_no_sample_has_them(folder: str) -> None:
+    for others in ({}, {"t2v": 1.0}):
+        with pytest.raises(DataError, match=r"interpolation: needs keyframes, .* `vpoet encode --keyframes`"):
+            stream(config(folder, tasks={"interpolation": 1.0, **others}))
+    stream(config(folder, tasks={"interpolation": 0.0, "t2v": 1.0}))
+    with pytest.raises(DataError, match="without the keyframes that one needs"):
+        heldout_packs(config(folder, tasks={"interpolation": 1.0}), vocabulary=VOCABULARY, text=encode_text, count=1)
+
+
+@pytest.mark.parametrize(
+    ("keyframes", "reason"),
+    [
+        (np.full((2, 2, 2), 1, np.int32), "keyframes of other codes"),
+        (np.full((3, 2, 2), 9, np.int32), "keyframes of other codes"),
+        (np.full((3, 2, 2), 1, np.int32) + 255 * np.arange(3, dtype=np.int32)[:, None, None], "codes of another tok"),
+        (b"nonsense", "broken keyframes"),
+    ],
+)
+def test_keyframes_that_do_not_belong_are_reported(tmp_path: Path, keyframes: Any, reason: str) -> None:
+    def spoil(i: int, parts: dict[str, Any]) -> None:
+        if i == 1:
+            parts["keyframes.npy"] = keyframes
+
+    path = write_shards(tmp_path / "tokens", 4, cells=lambda i: 3, spoil=spoil)
+    dataset = TokenDataset(path, vocabulary=VOCABULARY)
+    assert [sample.key for sample in dataset.shard(0)] == ["sample-0000", "sample-0002", "sample-0003"]
+    (found,) = dataset.problems.counts
+    assert reason in found
+
+
 def test_one_sample_feeds_many_lanes(tmp_path: Path) -> None:
     """Most of the parts of its only shard are empty, and still every lane meets it in some epoch."""
     packs = next(stream(config(write_shards(tmp_path / "tokens", 1, first=5), lookahead=1), lanes=8))

@@ -29,6 +29,8 @@ class TokenSample:
     """Different wordings of the same content; there may be none."""
     fps: int
     """Frames per second of a video, rounded; 0 for an image."""
+    keyframes: npt.NDArray[Any] | None = None
+    """[t, h, w]: the last frame of each cell of time as an image of its own; `vpoet encode --keyframes` makes them."""
 
 
 class Shard(list[TokenSample]):
@@ -116,6 +118,7 @@ class TokenDataset:
             raise _BadSampleError("broken codes") from None
         if codes.size == 0:
             raise _BadSampleError("no codes")
+        keyframes = self._keyframes(sample, codes)
         if codes.max() >= self._vocabulary.codes or sample.json.get("tokenizer", "") not in (
             "",
             self._vocabulary.visual_hash,
@@ -130,7 +133,20 @@ class TokenDataset:
         captions = sample.json.get("caption", "")
         captions = captions if isinstance(captions, list) else [captions]
         texts = tuple(caption for caption in captions if isinstance(caption, str) and caption.strip())
-        return TokenSample(name, sample.key, codes.astype(self._dtype), texts, fps)
+        return TokenSample(name, sample.key, codes.astype(self._dtype), texts, fps, keyframes)
+
+    def _keyframes(self, sample: Sample, codes: npt.NDArray[np.int32]) -> npt.NDArray[Any] | None:
+        if "keyframes.npy" not in sample.parts:
+            return None
+        try:
+            keyframes = npy_to_codes(sample.parts["keyframes.npy"])
+        except DataError:
+            raise _BadSampleError("broken keyframes") from None
+        if keyframes.shape != codes.shape or not np.array_equal(keyframes[0], codes[0]):
+            raise _BadSampleError("keyframes of other codes")
+        if keyframes.max() >= self._vocabulary.codes:
+            raise _BadSampleError("codes of another tokenizer")
+        return keyframes.astype(self._dtype)
 
 
 class _BadSampleError(Exception):

@@ -49,7 +49,7 @@ class StreamConfig:
 
     sources: list[Source]
     tasks: dict[str, float]
-    """Weight of each task; a sample draws among those that it is long enough for."""
+    """Weight of each task; a sample draws among those that it is long enough for, and has the keyframes for."""
     drop_caption: float = 0.1
     """Probability that a document's text is left empty, which classifier-free guidance needs."""
     length: int = 2048
@@ -101,6 +101,16 @@ class Documents:
         self._mixture = tasks.Mixture.of(config.tasks)
         self._text = text
 
+    def check_keyframes(self) -> None:
+        """DataError: a task needs keyframes, and no source has any, so that it would never be drawn."""
+        needy = [task for task, weight in self.config.tasks.items() if weight > 0 and tasks.TABLE[task].keyframes]
+        firsts = (source.shard(0) for source in self.sources) if needy else ()
+        if needy and not any(sample.keyframes is not None for shard in firsts for sample in shard):
+            raise DataError(
+                f"{', '.join(needy)}: needs keyframes, and the first shard of no source has any; "
+                "`vpoet encode --keyframes` makes them, or leave the task out"
+            )
+
     def choose(self, *counter: int) -> int:
         """A source by weight, a function of the seed and the counter."""
         chance = self.random(_SOURCE, *counter).random()
@@ -113,9 +123,11 @@ class Documents:
         if random.random() < self.config.drop_caption:
             caption = ""
         pieces = np.array(self._text(caption), dtype=np.int32)
-        drawn = self._mixture.draw(tasks.Sample(pieces, sample.codes.astype(np.int32), sample.fps), random)
+        keyframes = None if sample.keyframes is None else sample.keyframes.astype(np.int32)
+        clip = tasks.Sample(pieces, sample.codes.astype(np.int32), sample.fps, keyframes)
+        drawn = self._mixture.draw(clip, random)
         if drawn is None:
-            self.problems.add("too short for every task", sample.name)
+            self.problems.add("too short for every task, or without the keyframes that one needs", sample.name)
             return None
         sequence = document.build(drawn, self.vocabulary)
         if len(sequence) > self.config.length:
