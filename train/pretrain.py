@@ -59,6 +59,7 @@ def main(
     text, video = TextTokenizer.load(cfg.text), VideoTokenizer.load(cfg.video)
     vocabulary = Vocabulary(text.size, grouped(video.levels, cfg.model.visual_groups), text.hash, video.hash)
     transformer = Transformer(cfg.model, vocabulary)
+    transformer.compiled = cfg.compile
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = DTYPES[cfg.engine.dtype]
     module = PackLoss(transformer, backend(cfg.attention, device, dtype), cfg.z_loss)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import shutil
 
 import pytest
 import torch
@@ -177,3 +178,19 @@ def test_flops_count_products_and_visible_pairs() -> None:
     for parameter in transformer.parameters():
         parameter.data = torch.empty(0)  # as ZeRO stage 3 leaves a process without the gathered weights
     assert transformer.flops(visibility, visual_targets=7) == expected
+
+
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler")
+def test_compiled_blocks_give_the_same_states_and_gradients() -> None:
+    transformer = model().train()
+    visibility = Visibility((5, 4, 6), (0, 2, 5))
+    ids, positions = torch.randint(VOCABULARY.size, (15,)), torch.randint(9, (15, 3))
+    found = []
+    for transformer.compiled in (False, True):
+        transformer.zero_grad()
+        states = transformer(ids, positions, SDPA(visibility, CPU))
+        states.square().sum().backward()
+        gradients = [p.grad.clone() for p in transformer.blocks.parameters() if p.grad is not None]
+        found.append([states.detach(), *gradients])
+    for plain, compiled in zip(*found, strict=True):
+        torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-4)

@@ -58,7 +58,7 @@ class Step(nn.Module):
         digits: list[Tensor] = []
         nats_B = torch.zeros(count, device=h_ND.device)
         logits_NV = head.first(h_ND)
-        for group, noise in enumerate(noise_BV.split(list(head.radices), dim=-1)):
+        for group, noise in enumerate(torch.split(noise_BV, list(head.radices), dim=-1)):
             if group:
                 h_ND, logits_NV = head.following(group, h_ND, digits[-1].repeat(len(h_ND) // count))
             logits_NV = logits_NV.float()

@@ -85,10 +85,10 @@ def attend_step(keys: list[Tensor], values: list[Tensor], length_N: Tensor, prod
                 q_NQH[:, :, None], keys_NKSH, values_NKSH, attn_mask=at_NS[:, None, None], enable_gqa=grouped
             )
             return o[:, :, 0]
-        q_NKGH = q_NQH.unflatten(1, (k_NKH.shape[1], -1)).float() * q_NQH.shape[-1] ** -0.5
+        q_NKGH = q_NQH.view(*k_NKH.shape[:2], -1, k_NKH.shape[2]).float() * k_NKH.shape[2] ** -0.5
         scores_NKGS = (q_NKGH[:, :, :, None] * keys_NKSH[:, :, None].float()).sum(-1)
         weights_NKGS = scores_NKGS.masked_fill(~at_NS[:, None, None], -torch.inf).softmax(-1)
-        o_NKGH = (weights_NKGS[..., None] * values_NKSH[:, :, None].float()).sum(3)
-        return o_NKGH.flatten(1, 2).to(q_NQH.dtype)
+        o_NKGH: Tensor = (weights_NKGS[..., None] * values_NKSH[:, :, None].float()).sum(3)
+        return o_NKGH.view(q_NQH.shape).to(q_NQH.dtype)
 
     return attend

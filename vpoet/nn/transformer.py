@@ -9,7 +9,9 @@ and each has a head of its own.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +21,9 @@ from vpoet.errors import ConfigError
 from vpoet.nn.attention import Attend, Visibility
 from vpoet.nn.rope import rotate, rotations
 from vpoet.sequence.vocabulary import Vocabulary
+
+Rotation = tuple[Tensor, Tensor]
+"""Cosines and sines of `rotations`."""
 
 
 @dataclass(kw_only=True)
@@ -71,13 +76,11 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(config.head)
         self.k_norm = RMSNorm(config.head)
 
-    def forward(self, x_TD: Tensor, rotation: tuple[Tensor, Tensor], attend: Attend, layer: int) -> Tensor:
+    def forward(self, x_TD: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values [T, N or K, H]; `Block` hands them to whoever computes attention."""
         heads = self.qkv(x_TD).unflatten(-1, (-1, self.head))
         q_TNH, k_TKH, v_TKH = heads.split((self.heads, self.kv_heads, self.kv_heads), dim=1)
-        q_TNH = rotate(self.q_norm(q_TNH), *rotation)
-        k_TKH = rotate(self.k_norm(k_TKH), *rotation)
-        out: Tensor = self.out(attend(layer, q_TNH, k_TKH, v_TKH).flatten(1))
-        return out
+        return rotate(self.q_norm(q_TNH), *rotation), rotate(self.k_norm(k_TKH), *rotation), v_TKH
 
 
 class SwiGLU(nn.Module):
@@ -103,10 +106,22 @@ class Block(nn.Module):
         self.mlp = SwiGLU(config.width, config.hidden)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x_TD: Tensor, rotation: tuple[Tensor, Tensor], attend: Attend, layer: int) -> Tensor:
-        x_TD = x_TD + self.dropout(self.attention(self.attention_norm(x_TD), rotation, attend, layer))
+    def before(self, x_TD: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
+        """What the block does before its attention: queries, keys and values."""
+        qkv: tuple[Tensor, Tensor, Tensor] = self.attention(self.attention_norm(x_TD), rotation)
+        return qkv
+
+    def after(self, x_TD: Tensor, o_TNH: Tensor) -> Tensor:
+        """What it does after."""
+        x_TD = x_TD + self.dropout(self.attention.out(o_TNH.flatten(1)))
         out: Tensor = x_TD + self.dropout(self.mlp(self.mlp_norm(x_TD)))
         return out
+
+
+@cache
+def _compiled() -> tuple[Callable[..., tuple[Tensor, Tensor, Tensor]], Callable[..., Tensor]]:
+    """`Block.before` and `Block.after` as fused loops: their shapes are the same for every pack, unlike attention's."""
+    return torch.compile(Block.before, dynamic=False), torch.compile(Block.after, dynamic=False)
 
 
 def nats(logits_MV: Tensor, choice_M: Tensor, z_loss: float = 0.0) -> Tensor:
@@ -182,6 +197,8 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.vocabulary = vocabulary
+        self.compiled = False
+        """Run what stands between attentions compiled: for training, with packs of one length."""
         self.language = nn.Embedding(vocabulary.language, config.width)
         self.codes = nn.ModuleList(nn.Embedding(radix, config.width) for radix in vocabulary.visual)
         self.dropout = nn.Dropout(config.dropout)
@@ -218,8 +235,11 @@ class Transformer(nn.Module):
         """Hidden states [T, D] of tokens at positions (t, h, w), with attention computed by ``attend``."""
         rotation = rotations(positions_T3, self.config.head, self.config.rope_base)
         x_TD = self.dropout(self.embed(ids_T))
+        before, after = _compiled() if self.compiled else (Block.before, Block.after)
         for layer, block in enumerate(self.blocks):
-            x_TD = block(x_TD, rotation, attend, layer)
+            assert isinstance(block, Block)
+            q_TNH, k_TKH, v_TKH = before(block, x_TD, rotation)
+            x_TD = after(block, x_TD, attend(layer, q_TNH, k_TKH, v_TKH))
         out: Tensor = self.norm(x_TD)
         return out
 

@@ -46,6 +46,8 @@ class PretrainConfig:
     guard: GuardConfig = field(default_factory=GuardConfig)
     attention: str = "auto"
     """Attention backend: auto, sdpa, flex or flash."""
+    compile: bool = False
+    """Fuse what stands between attentions with torch.compile: half a minute at the start, then faster steps."""
     z_loss: float = 0.0
     """Weight of log(Z)^2 of each softmax in the gradient (PaLM, section 5, uses 1e-4); reported losses are without."""
     batch: int = 8
