@@ -172,6 +172,7 @@ def test_bundle(things: Things) -> None:
     assert (facts["is"], facts["tasks"], facts["tokens at most"]) == ("bundle", ["t2v"], 128)
     assert facts["parameters"] == describe(things.folder / "recipe.yaml")["parameters"]
     assert facts["video tokenizer"]["codebook"] == "12 = 4 * 3"
+    assert list(facts["with `vpoet sample`"]) == ["t2v", "size, length, aspect", "frame rate"]
 
 
 def test_run_folder_with_its_recipe_and_last_measurements(things: Things) -> None:

@@ -1,6 +1,7 @@
 """`sample/generate.py` as a user runs it, on a bundle of random weights."""
 
 import json
+import re
 import runpy
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from vpoet import cli
 from vpoet.data.video import Video
 from vpoet.generate.prompts import read_prompts
+from vpoet.sequence.tasks import COMPOSED, TABLE
 
 Done = subprocess.CompletedProcess[str]
 
@@ -188,6 +190,18 @@ def test_it_runs_by_its_path_and_helps_newcomers(
     assert page.returncode == 0
     for words in ("vpoet sample --model", "--cfg", "--given-frames", "--sheet", "closer to the prompt"):
         assert words in page.stdout
+
+
+def test_the_table_of_tasks_is_in_the_readme_with_an_example_and_flags_that_exist(
+    python: Callable[..., Done], root: Path
+) -> None:
+    readme = (root / "sample" / "README.md").read_text()
+    examples = [line.rpartition("# ")[2] for line in readme.splitlines() if line.startswith("    ") and "# " in line]
+    page = python(root / "sample" / "generate.py", "--help", cwd=root).stdout
+    for row in [*TABLE.values(), *COMPOSED]:
+        assert f"| {row.name} | {row.meaning} | `{row.flag}` | `{row.drawing}` |" in readme
+        assert row.name in examples
+        assert all(flag in page for flag in re.findall(r"--[a-z-]+", row.flag))
 
 
 def test_the_shipped_prompts_are_readable(root: Path) -> None:

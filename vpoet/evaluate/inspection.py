@@ -21,7 +21,7 @@ from vpoet.nn.attention import Visibility
 from vpoet.nn.transformer import Transformer
 from vpoet.sequence.drawing import draw_pack, draw_sequence
 from vpoet.sequence.packing import unpack
-from vpoet.sequence.tasks import TABLE
+from vpoet.sequence.tasks import TABLE, servable
 from vpoet.sequence.vocabulary import Vocabulary, grouped
 from vpoet.tokenizer import video
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
@@ -94,7 +94,7 @@ def describe_recipe(path: Path) -> Facts:
 def describe_shard(path: Path) -> Facts:
     """Everything in one shard is read and checked."""
     problems = Problems()
-    samples = captioned = captions = 0
+    samples = captioned = captions = keyed = 0
     seconds = 0.0
     sizes: Counter[str] = Counter()
     codes: set[int] = set()
@@ -117,6 +117,7 @@ def describe_shard(path: Path) -> Facts:
                 continue
             sizes["x".join(map(str, array.shape))] += 1
             codes.update(array.ravel().tolist())
+            keyed += "keyframes.npy" in sample.parts
             made_by.add(str(about.get("tokenizer")))
         else:
             sizes["x".join(str(about.get(name, "?")) for name in ("frames", "height", "width"))] += 1
@@ -135,6 +136,7 @@ def describe_shard(path: Path) -> Facts:
     }
     if codes:
         facts |= {"tokenizer": sorted(made_by), "different codes": len(codes), "largest code": max(codes)}
+        facts["with keyframes"] = keyed
     facts |= {name: dict(counter.most_common(8)) for name, counter in listed.items() if counter}
     return facts | ({"skipped": str(problems)} if problems.total else {})
 
@@ -179,6 +181,7 @@ def describe_bundle(folder: Path) -> Facts:
         "hash": whole.hash,
         "bytes": sum(part.stat().st_size for part in folder.rglob("*") if part.is_file()),
         "tasks": list(about.tasks),
+        "with `vpoet sample`": {row.name: f"{row.flag}: {row.meaning}" for row in servable(about.tasks)},
         "clip (frames, pixels, fps)": f"{about.frames}x{about.height}x{about.width} at {about.fps}",
         "tokens at most": about.length,
         "attention": "prefix both ways" if about.bidirectional else "causal",

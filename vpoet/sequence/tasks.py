@@ -6,7 +6,7 @@ makes of several of them or with their headers; `vpoet inspect` and sample/READM
 sequence, brackets are around what is produced, and numbers are cells of time; the clip has t of them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -245,6 +245,13 @@ COMPOSED: tuple[Composition, ...] = (
     ),
     Composition("frame rate", "a condition", "<target:video> [fps] time t h w ...", "--fps", ()),
 )  # fmt: skip
+
+
+def servable(trained: Collection[str]) -> list[Task | Composition]:
+    """The rows of the table that a model can serve which was trained for these tasks."""
+    return [row for row in TABLE.values() if row.name in trained] + [
+        row for row in COMPOSED if set(row.of) <= set(trained)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
