@@ -35,6 +35,7 @@ PROGRAMS = {
     "export": "train/export.py",
     "sample": "sample/generate.py",
     "score": "sample/score.py",
+    "evaluate": "sample/evaluate.py",
     "reconstruct": "sample/reconstruct.py",
     "report": "train/report.py",
     "inspect": "train/describe.py",

@@ -1,0 +1,199 @@
+"""Judge a bundle on the platformer world: prompts followed, distance to real clips, memory of training."""
+
+import json as json_module
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import track
+
+from vpoet import cli
+from vpoet.data.shards import Manifest, read_shard, write_atomic
+from vpoet.data.video import Frames, Video
+from vpoet.evaluate.following import Prompt, prompts, shares, table, wrong
+from vpoet.evaluate.frechet import NAME, clip_features, frechet
+from vpoet.evaluate.nearest import nearest
+from vpoet.evaluate.pictures import contact_sheet
+from vpoet.evaluate.witness import Witness
+from vpoet.generate.decode import Sampling
+from vpoet.generate.model import Model, Request, load
+from vpoet.generate.prompts import record
+from vpoet.nn.features import EfficientNetLite0
+
+SHEET_ROWS = 16
+NEAR = 5
+"""Percentile of the held-out clips' distances to training below which a sample counts as near."""
+console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+
+
+def main(
+    model: Annotated[Path, typer.Option(help="Bundle folder.")],
+    prompt_sets: Annotated[
+        list[Path],
+        typer.Option("--prompts", metavar="RAW", help="Raw shards of world:platformer not trained on. Repeatable."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for samples, tables and pictures; sampling goes on from there.")],
+    count: Annotated[int, typer.Option(help="Prompts of each set at most.", min=2)] = 100,
+    cfg: Annotated[list[float], typer.Option(help="Guidance; several are tried in turn.")] = [1.0],  # noqa: B006
+    temperature: Annotated[list[float], typer.Option(help="Likewise.")] = [1.0],  # noqa: B006
+    top_p: Annotated[list[float], typer.Option(help="Likewise.")] = [1.0],  # noqa: B006
+    train: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RAW", help="What it was trained on: no prompt of it is used; nearest clips are looked up there."
+        ),
+    ] = None,
+    distance: Annotated[
+        bool, typer.Option("--distance", help=f"{NAME} to real clips: pip install vpoet[perceptual].")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Prompt number i is sampled with seed SEED + i.", min=0)] = 0,
+    batch_size: Annotated[int, typer.Option(help="Clips that are decoded together.", min=1)] = 16,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
+) -> None:
+    """Judge a bundle on the platformer world, without a judge: the world's truth is known.
+
+    Each clip of the given shards lends its caption as a prompt. What a sample shows is found by matching it against all
+    that the world can draw, and counted where the prompt states it; so is what the real clips show, as they are and
+    through the bundle's tokenizer: no sampler can be measured better than these. Shares are in percent, with 95%
+    intervals (Wilson).
+
+    Give several values of --cfg, --temperature or --top-p for a table of all their combinations. Samples are kept in
+    OUT/samples.jsonl: an interrupted evaluation goes on where it was.
+
+    Examples:
+
+        vpoet evaluate --model runs/platformer/bundle --prompts runs/platformer/raw/heldout \\
+            --prompts runs/platformer/raw/unseen --train runs/platformer/raw/train --distance --out runs/judged
+
+        vpoet evaluate --model B --prompts raw/heldout --cfg 1 --cfg 2 --cfg 4 --temperature 0.9 --temperature 1 --out o
+    """
+    sampler = load(model, device)
+    config = sampler.bundle.config
+    known = training_captions(train) if train else frozenset()
+    sets = {folder.name: prompts(folder, count, known) for folder in prompt_sets}
+    asked = [prompt for group in sets.values() for prompt in group]
+    witness = Witness(config.height, config.width, float(config.fps))
+    network = EfficientNetLite0() if distance else None
+    out.mkdir(parents=True, exist_ok=True)
+
+    real = [prompt.real for prompt in asked]
+    coder = sampler.bundle.video
+    drawn = [coder.decode(coder.encode(Video(clip, prompt.fps))) for clip, prompt in zip(real, asked, strict=True)]
+    rows: dict[str, Any] = {}
+    first = clip_features(network, real[0::2]) if network else {}
+    reference = nearest(drawn, train)[0] if train else None
+
+    def judge(name: str, clips: list[Frames]) -> list[dict[str, str]]:
+        """Everything about one set of clips, into ``rows``."""
+        seen = [witness.see(clip) for clip in track(clips, f"seeing {name}", console=console)]
+        row = rows[name] = {"following": {}}
+        begin = 0
+        for label, group in sets.items():
+            row["following"][label] = shares([p.stated for p in group], seen[begin : begin + len(group)])
+            begin += len(group)
+        if network:
+            # halves of the prompts: no clip is compared with its own original
+            second = clip_features(network, clips[1::2])
+            row["distance"] = {what: frechet(first[what], second[what]) for what in first}
+        return seen
+
+    judge("real clips", real)
+    judge("real clips, through the tokenizer", drawn)
+    bits = [sampler.score(Video(p.real, p.fps), p.text) for p in asked]
+    bits_per_token = {
+        label: float(sum(b.total.bits for b in part) / sum(b.tokens for b in part))
+        for label, part in zip(sets, split(bits, sets), strict=True)
+    }
+    settings = [Sampling(guidance=g, temperature=t, top_p=p) for g, t, p in product(cfg, temperature, top_p)]
+    for sampling in settings:
+        name = f"cfg {sampling.guidance:g}, temperature {sampling.temperature:g}, top-p {sampling.top_p:g}"
+        clips = sample(sampler, asked, sampling, seed, batch_size, out / "samples.jsonl", name)
+        seen = judge(name, clips)
+        marked = list(zip(asked, seen, clips, strict=True))
+        for label, part in zip(sets, split(marked, sets), strict=True):
+            sheet = [(mark(prompt, found), clip) for prompt, found, clip in part[:SHEET_ROWS]]
+            contact_sheet(sheet, max_frames=9, scale=2).save(out / f"{label}, {name}.png".replace(" ", "-"))
+        if train and reference is not None:
+            distances, keys = nearest(clips, train)
+            near, closest = np.percentile(reference, NEAR), int(distances.argmin())
+            rows[name]["nearest"] = {
+                "median": float(np.median(distances)),
+                "least": float(distances[closest]),
+                "least_pair": [asked[closest].key, keys[closest]],
+                "nearer_than_5_percent_of_held_out": float((distances < near).mean()),
+                "median_of_held_out": float(np.median(reference)),
+                "least_of_held_out": float(reference.min()),
+            }
+
+    lines = []
+    for label in sets:
+        lines += [
+            f"\n{label}: {len(sets[label])} prompts, {bits_per_token[label]:.3f} bits a token of the real clips\n"
+        ]
+        lines += [table({name: row["following"][label] for name, row in rows.items()})]
+    for name, row in rows.items():
+        if "distance" in row:
+            values = ", ".join(f"{what} {value:.4g}" for what, value in row["distance"].items())
+            lines += [
+                f"\n{NAME}, {len(real) // 2} clips, {name}{' (the floor)' if name == 'real clips' else ''}: {values}"
+            ]
+        if "nearest" in row:
+            figures = ", ".join(f"{what.replace('_', ' ')} {value}" for what, value in row["nearest"].items())
+            lines += [f"\nnearest training clips, {name}: {figures}"]
+    write_atomic(out / "results.md", ("\n".join(lines).strip() + "\n").encode())
+    result = {"model": sampler.bundle.hash, "bits_per_token": bits_per_token, "sets": rows, "out": out}
+    write_atomic(out / "results.json", json_module.dumps(rows, indent=1).encode())
+    console.print("\n".join(lines))
+    cli.finish(result, json)
+
+
+def sample(
+    sampler: Model, asked: list[Prompt], sampling: Sampling, seed: int, batch_size: int, file: Path, name: str
+) -> list[Frames]:
+    """A clip for each prompt, those that the file holds already among them; new ones are appended, batch by batch."""
+    requests = [Request(prompt=prompt.text, seed=seed + i) for i, prompt in enumerate(asked)]
+    made = [json_module.dumps(record(request, sampling, sampler.bundle.hash), sort_keys=True) for request in requests]
+    codes: dict[str, Any] = {}
+    for line in file.read_text().splitlines() if file.exists() else []:
+        try:
+            kept = json_module.loads(line)
+            codes[kept["made"]] = kept["codes"]
+        except (ValueError, TypeError, KeyError):  # cut short when its process ended
+            continue
+    todo = [i for i, key in enumerate(made) if key not in codes]
+    groups = [todo[start : start + batch_size] for start in range(0, len(todo), batch_size)]
+    with file.open("a") as lines:
+        for group in track(groups, f"sampling {name}", console=console, disable=not groups):
+            documents = [sampler.document(requests[i]) for i in group]
+            decoded = sampler.decode(documents, [requests[i].seed for i in group], sampling)
+            lines.write("\n")
+            for i, result in zip(group, decoded, strict=True):
+                codes[made[i]] = result.document.codes().tolist()
+                lines.write(json_module.dumps({"made": made[i], "codes": codes[made[i]]}) + "\n")
+            lines.flush()
+    return [sampler.bundle.video.decode(np.array(codes[key], np.int32)) for key in made]
+
+
+def split(values: list[Any], sets: dict[str, list[Prompt]]) -> list[list[Any]]:
+    """Values of all prompts, set by set."""
+    ends = np.cumsum([len(group) for group in sets.values()]).tolist()
+    return [values[end - len(group) : end] for end, group in zip(ends, sets.values(), strict=True)]
+
+
+def mark(prompt: Prompt, seen: dict[str, str]) -> str:
+    """The prompt, and what is wrong about its clip."""
+    found = [f"{name}: {value or 'none'}" for name, value in wrong(prompt.stated, seen).items()]
+    return f"[{'WRONG' if found else 'right'}] {prompt.text}{' -> ' if found else ''}{', '.join(found)}"
+
+
+def training_captions(folder: Path) -> frozenset[str]:
+    shards = [folder / shard.name for shard in Manifest.load(folder).shards]
+    return frozenset(caption for shard in shards for sample in read_shard(shard) for caption in sample.json["caption"])
+
+
+if __name__ == "__main__":
+    cli.run(main)
