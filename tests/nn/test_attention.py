@@ -121,6 +121,20 @@ def test_bf16_is_near_fp32() -> None:
     torch.testing.assert_close(found.float(), dense(PREFIXED, q, k, v), rtol=0, atol=2e-2)
 
 
+def test_training_in_bf16_on_a_cpu_computes_attention_in_fp32() -> None:
+    """Where bf16's kernels would be kept for the length of every document."""
+    low = [x.detach().bfloat16().requires_grad_() for x in inputs(PREFIXED)]
+    high = [x.detach().float().requires_grad_() for x in low]
+    sdpa = backend("sdpa", CPU, torch.bfloat16)(PREFIXED, CPU)
+    found, wanted = sdpa(0, *low), sdpa(0, *high)
+    assert torch.equal(found, wanted.bfloat16())
+    seed = torch.randn_like(found)
+    for mine, theirs in zip(
+        torch.autograd.grad(found, low, seed), torch.autograd.grad(wanted, high, seed.float()), strict=True
+    ):
+        assert torch.equal(mine, theirs.bfloat16())
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 @pytest.mark.parametrize("name", ["flash", "flex"])

@@ -93,6 +93,10 @@ def _sdpa(visibility: Visibility, device: torch.device) -> Attend:
     lengths = list(visibility.lengths)
 
     def attend(_: int, q_TNH: Tensor, k_TKH: Tensor, v_TKH: Tensor) -> Tensor:
+        dtype = q_TNH.dtype
+        if device.type == "cpu" and q_TNH.requires_grad:
+            # oneDNN keeps the bf16 kernels of every length that it ever met: 1.5 GB after 400; fp32 has none to keep
+            q_TNH, k_TKH, v_TKH = q_TNH.float(), k_TKH.float(), v_TKH.float()
         # split and not sliced: the gradient of a slice is a whole pack of zeros, one for each document
         q_, k_, v_ = (x.transpose(0, 1)[None].split_with_sizes(lengths, dim=2) for x in (q_TNH, k_TKH, v_TKH))
         out = []
@@ -104,7 +108,7 @@ def _sdpa(visibility: Visibility, device: torch.device) -> Attend:
                 o_prefix = F.scaled_dot_product_attention(q, k, v, enable_gqa=grouped)
                 o = torch.cat((o_prefix, o[:, :, prefix:]), dim=2)
             out.append(o[0].transpose(0, 1))
-        return torch.cat(out)
+        return torch.cat(out).to(dtype)
 
     return attend
 
