@@ -1,5 +1,7 @@
 """The DeepSpeed engine: any number of processes, ZeRO stages 0 to 3."""
 
+import faulthandler
+import functools
 import json
 import math
 import os
@@ -10,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -33,8 +35,35 @@ from deepspeed.utils import (
     safe_set_local_optimizer_state,
 )
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 # of DeepSpeed's own calls, once a collective and process
 warnings.filterwarnings("ignore", message=r".*torch\.distributed.* is deprecated", category=FutureWarning)
+
+
+_GRACE = 5.0
+"""Seconds that a process group gets to tell of a timeout itself, as it can say who was missing."""
+
+
+def _in_time(call: Callable[P, T]) -> Callable[P, T]:
+    """End the process, with a traceback of all its threads, if a method takes longer than ``engine.timeout``.
+
+    A group's own timeout is not enough: DeepSpeed makes groups with torch's default of half an hour. The watch needs
+    no lock of Python's, so it also ends a process that waits inside a communication library.
+    """
+
+    @functools.wraps(call)
+    def watched(*args: P.args, **kwargs: P.kwargs) -> T:
+        engine = args[0]
+        assert isinstance(engine, DeepSpeedEngine)
+        faulthandler.dump_traceback_later(engine.timeout + _GRACE, exit=True)
+        try:
+            return call(*args, **kwargs)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+    return watched
 
 
 class DeepSpeedEngine(Engine):
@@ -46,7 +75,7 @@ class DeepSpeedEngine(Engine):
         _start(config.timeout)
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self.micro_batches = accumulate(self.world)
-        self.zero = config.zero
+        self.zero, self.timeout = config.zero, config.timeout
         self.shapes = {name: weight.shape for name, weight in module.named_parameters()}  # before they are sharded
         self.trained = frozenset(name for name, weight in module.named_parameters() if weight.requires_grad)
         self._adam = adamw(module, optimizer)
@@ -70,6 +99,7 @@ class DeepSpeedEngine(Engine):
             start_states(self._adam, self.engine.optimizer.single_partition_of_fp32_groups)
             self.engine.optimizer._lazy_init_hp_params_optimizer_state()
 
+    @_in_time
     def step(
         self,
         batches: Sequence[Any],
@@ -92,7 +122,8 @@ class DeepSpeedEngine(Engine):
             outputs.append(output.detach())
             if number + 1 < len(batches):
                 self.engine.step()
-        total = self.total(torch.stack(outputs).sum(0))
+        total = torch.stack(outputs).sum(0)
+        dist.all_reduce(total)
         norm = self._norm() if self.zero == 0 else None  # there DeepSpeed tells none, and the step clips the gradients
         self._answer = None
         self._question = lambda told: accept(total, finite(told if norm is None else norm))
@@ -119,6 +150,7 @@ class DeepSpeedEngine(Engine):
         gradients = [weight.grad for weight in self._weights.values() if weight.grad is not None]
         return float(nn.utils.get_total_norm(gradients))
 
+    @_in_time
     @torch.no_grad()
     def evaluate(self, batch: Any) -> Tensor:
         self.engine.eval()
@@ -126,16 +158,19 @@ class DeepSpeedEngine(Engine):
         self.engine.train()
         return output
 
+    @_in_time
     def total(self, values: Tensor) -> Tensor:
         values = values.to(self.device)
         dist.all_reduce(values)
         return values
 
+    @_in_time
     def gather(self, value: Any) -> list[Any]:
         everyone: list[Any] = [None] * self.world
         torch.distributed.all_gather_object(everyone, value)
         return everyone
 
+    @_in_time
     @torch.no_grad()
     def read(self, name: str, part: Part) -> Tensor:
         weight = self._weights[name]
@@ -151,6 +186,7 @@ class DeepSpeedEngine(Engine):
         whole: Tensor = held.detach().float().cpu().reshape(self.shapes[name]).contiguous()
         return whole
 
+    @_in_time
     @torch.no_grad()
     def write(self, name: str, part: Part, value: Tensor) -> None:
         weight = self._weights[name]

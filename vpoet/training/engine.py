@@ -37,7 +37,7 @@ class EngineConfig:
     """A JSON file of further DeepSpeed settings (offloading, buckets, communication); what vpoet sets itself wins."""
     timeout: float = 600
     """Seconds that a process waits for the others: so long after one dies or is cut off, the rest end with an error.
-    Longer than rank 0 needs for the samples on the way and for writing a checkpoint."""
+    Longer than a step takes, and than rank 0 needs for the samples on the way and for writing a checkpoint."""
 
     def __post_init__(self) -> None:
         if self.name not in ("auto", "torch", "deepspeed"):
