@@ -80,7 +80,8 @@ class TensorFile(Sink):
     def add(self, name: str, tensor: Tensor) -> None:
         assert self._expected.pop() == (name, tensor.shape), name
         assert tensor.dtype == torch.float32, tensor.dtype
-        self.write(tensor.detach().cpu().contiguous().numpy().data)
+        if tensor.numel():  # memory views of nothing cannot be cast
+            self.write(tensor.detach().cpu().contiguous().numpy().data)
 
 
 def fingerprint(path: Path) -> dict[str, int | str]:
