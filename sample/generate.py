@@ -1,4 +1,4 @@
-"""Make videos and images from a prompt, and from images and videos to start from, lead to, fill in or paint on."""
+"""Make videos and images from a prompt, and from images and videos to start from, lead to or fill in."""
 
 import time
 from collections import defaultdict
@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from PIL.Image import Image
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vpoet import cli
-from vpoet.data.video import Frames, Video
+from vpoet.data.video import Video
 from vpoet.errors import PromptError, VpoetError
 from vpoet.evaluate.pictures import contact_sheet
 from vpoet.generate.decode import Sampling
 from vpoet.generate.film import Film, is_made
 from vpoet.generate.long import roll
-from vpoet.generate.model import Request, load
+from vpoet.generate.model import Request, StepCompiler, load
 from vpoet.generate.prompts import output_files, read_prompts, read_texts, record
 
 console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
@@ -88,9 +87,14 @@ def main(
     batch_size: Annotated[int, typer.Option(help="Clips that are decoded together.", min=1)] = 8,
     sheet: Annotated[Path | None, typer.Option(metavar="PNG", help="A contact sheet of all clips.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[str, typer.Option(help="Of the weights: auto, fp32, bf16 or, on a CPU, int8.")] = "auto",
+    compiled: Annotated[
+        bool,
+        typer.Option("--compile", help="For many or long clips on a CPU: compile the decoder first, once a model."),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
-    """Make videos and images from a prompt, and from images and videos to start from, lead to, fill in or paint on.
+    """Make videos and images from a prompt, and from images and videos to start from, lead to or fill in.
 
     Several clips are named after --out (x-0.mp4, x-1.mp4, ...), or, if --out is a folder, after their prompts. Beside
     each lies a .json that says how it was made; a clip that is there and was made just so is not made again. A request
@@ -125,13 +129,14 @@ def main(
         requests = [("no --prompt", Request(**given))]
     requests = [(where, replace(r, seed=r.seed + i)) for where, r in requests for i in range(count)]
     files = output_files(out, [request for _, request in requests])
-    sampler = load(model, device)
+    compiler = StepCompiler(lambda path: console.print(f"compiling the decoder, once: {path}")) if compiled else None
+    sampler = load(model, device, precision, compiler)
     spent("load")
 
     jobs, done = [], 0
     for (where, request), file in zip(requests, files, strict=True):
         try:
-            made = record(request, sampling, sampler.bundle.hash)
+            made = record(request, sampling, sampler.bundle.hash, precision)
             if is_made(file, made):
                 done += 1
             else:
@@ -163,7 +168,7 @@ def main(
 
         for group in groups:
             with ExitStack() as stack:
-                films = [stack.enter_context(Film(file, rollout.fps, sheet_of)) for rollout, file, _ in group]
+                films = [stack.enter_context(Film(file, rollout.fps, contact_sheet)) for rollout, file, _ in group]
                 counts: list[dict[str, float]] = [{"nats": 0.0, "tokens": 0} for _ in group]
                 for i, decoded, made_frames in roll(sampler, [job[0] for job in group], sampling, on_step):
                     spent("detokenise")
@@ -189,10 +194,6 @@ def main(
     cli.finish({**summary, "tokens_per_second": overall, "seconds": dict(seconds)}, json)
     if problems:
         raise PromptError(f"{len(problems)} requests failed; they are listed above, the others are done")
-
-
-def sheet_of(label: str, frames: Frames) -> Image:
-    return contact_sheet([(label, frames)])
 
 
 if __name__ == "__main__":

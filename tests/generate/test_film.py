@@ -14,7 +14,8 @@ FRAMES = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), np.uint8)
 MADE: dict[str, Any] = {"prompt": "a", "seed": 1}
 
 
-def sheet(label: str, frames: Frames) -> Image.Image:
+def sheet(rows: list[tuple[str, Frames]]) -> Image.Image:
+    ((_, frames),) = rows
     return Image.fromarray(frames.reshape(-1, *frames.shape[2:]))
 
 

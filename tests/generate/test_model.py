@@ -395,18 +395,19 @@ def test_a_record_changes_with_all_that_changes_the_sample(tmp_path: Path) -> No
     image.write_bytes(b"one")
     request = Request(prompt="a", image=image)
     records = [
-        record(request, Sampling(), "model"),
-        record(replace(request, seed=1), Sampling(), "model"),
-        record(request, Sampling(top_k=3), "model"),
-        record(request, Sampling(), "other"),
-        record(replace(request, mask=image), Sampling(), "model"),
-        record(replace(request, story=((5, "b"),)), Sampling(), "model"),
-        record(replace(request, task="backward"), Sampling(), "model"),
+        record(request, Sampling(), "model", "fp32"),
+        record(replace(request, seed=1), Sampling(), "model", "fp32"),
+        record(request, Sampling(top_k=3), "model", "fp32"),
+        record(request, Sampling(), "other", "fp32"),
+        record(request, Sampling(), "model", "int8"),
+        record(replace(request, mask=image), Sampling(), "model", "fp32"),
+        record(replace(request, story=((5, "b"),)), Sampling(), "model", "fp32"),
+        record(replace(request, task="backward"), Sampling(), "model", "fp32"),
     ]
     assert all(json.loads(json.dumps(made)) == made for made in records)
     image.write_bytes(b"two")
-    records.append(record(request, Sampling(), "model"))
-    assert len({str(r) for r in records}) == 8
-    assert record(request, Sampling(), "model") == records[-1]
+    records.append(record(request, Sampling(), "model", "fp32"))
+    assert len({str(r) for r in records}) == 9
+    assert record(request, Sampling(), "model", "fp32") == records[-1]
     with pytest.raises(DataError, match="image not readable"):
-        record(Request(image=tmp_path / "none.png"), Sampling(), "model")
+        record(Request(image=tmp_path / "none.png"), Sampling(), "model", "fp32")

@@ -52,7 +52,7 @@ def decode(
         # a finished document idles: it feeds its last token again, over its last slot
         at = [min(n + done, len(x) - 1) for n, x in zip(prompts, ids, strict=True)]
         step = [torch.stack([x[i] for x, i in zip(part, at, strict=True)]) for part in (ids, positions)]
-        attend = attend_step(*cache.upto(max(at) + 1), torch.tensor(at), products)
+        attend = attend_step(cache.keys, cache.values, torch.tensor(at), cache.reach(max(at) + 1), products)
         for slot, state in enumerate(transformer(step[0], step[1], attend)):
             if prompts[slot] + done < len(ids[slot]):
                 out[slot].append(state)
@@ -106,9 +106,9 @@ def test_one_past_the_last_slot_is_refused_with_both_numbers() -> None:
     cache = cache_of(model(), slots=2, size=4)
     with pytest.raises(ShapeError, match="holds 4 tokens a slot, and 5 are needed"):
         cache.prefill(Visibility((4, 5), (0, 0)), SDPA(Visibility((4, 5), (0, 0)), CPU))
-    assert [k.shape[2] for k in cache.upto(4)[0]] == [BLOCK] * 3
+    assert torch.equal(cache.reach(4), torch.arange(BLOCK))
     with pytest.raises(ShapeError, match="holds 4 tokens a slot, and 5 are needed"):
-        cache.upto(5)
+        cache.reach(5)
 
 
 def test_bf16_decoding_is_near_fp32() -> None:

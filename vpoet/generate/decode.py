@@ -147,9 +147,8 @@ def stream(
         if done == 0:
             ids_B, nats_B = step.draw(h_ND, noise_BV, settings)
         else:
-            longest = plan.longest[done - 1]
-            at = plan.positions_SN3[done - 1], plan.lengths_SN[done - 1]
-            ids_B, nats_B = run(ids_B, *at, noise_BV, settings, *cache.upto(longest))
+            at = plan.positions_SN3[done - 1], plan.lengths_SN[done - 1], cache.reach(plan.longest[done - 1])
+            ids_B, nats_B = run(ids_B, *at, noise_BV, settings, cache.keys, cache.values)
         if plan.some_known[done]:
             ids_B = torch.where(plan.known_SB[done], plan.ids_SB[done], ids_B)
         yield ids_B, nats_B

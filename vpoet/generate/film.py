@@ -13,8 +13,8 @@ from PIL import Image
 from vpoet.data.mp4 import open_mp4
 from vpoet.data.video import Frames, Video
 
-Sheet = Callable[[str, Frames], Image.Image]
-"""Label and frames to a picture of them: `vpoet.evaluate.pictures.contact_sheet`, which this floor does not know."""
+Sheet = Callable[[list[tuple[str, Frames]]], Image.Image]
+"""Labels and frames to a picture of them: `vpoet.evaluate.pictures.contact_sheet`, which this floor does not know."""
 
 
 class Film:
@@ -46,7 +46,7 @@ class Film:
         if not self._held:
             self._aside.replace(self.file)
         elif self.file.suffix.lower() == ".png" and len(self._held) > 1:
-            self._sheet(made["prompt"], np.stack(self._held)).save(self.file)
+            self._sheet([(made["prompt"], np.stack(self._held))]).save(self.file)
         else:
             Video(np.stack(self._held), self._fps).write(self.file)
         beside(self.file).write_text(json.dumps(made, indent=1) + "\n")

@@ -10,6 +10,7 @@
 request as a chain of documents), `decode` (their tokens filled in), `Rollout.take` (the frames of a filled document).
 """
 
+import functools
 from collections.abc import Iterator
 from collections.abc import Sequence as Items
 from pathlib import Path
@@ -18,35 +19,55 @@ import numpy as np
 import torch
 
 from vpoet.data.video import Frames, Video
-from vpoet.errors import PromptError, ShapeError
+from vpoet.errors import ConfigError, PromptError, ShapeError
 from vpoet.generate import bundle as bundles
 from vpoet.generate.bundle import Bundle
-from vpoet.generate.decode import Decoded, OnStep, Sampling, decode
+from vpoet.generate.compiled import StepCompiler
+from vpoet.generate.decode import Build, Decoded, OnStep, Sampling, decode
 from vpoet.generate.fit import fit, observe
 from vpoet.generate.likelihood import Likelihood, likelihoods
 from vpoet.generate.long import Rollout, roll
 from vpoet.generate.request import Clip, Request, arrange, joined
 from vpoet.nn.attention import backend
+from vpoet.nn.int8 import quantise
 from vpoet.sequence.document import Document, Mask, build
 from vpoet.sequence.tasks import TABLE, Sample
 from vpoet.sequence.vocabulary import Ints
 
-__all__ = ["Clip", "Model", "Request", "load"]
+__all__ = ["PRECISIONS", "Clip", "Model", "Request", "StepCompiler", "load"]
 
 
-def load(path: str | Path, device: str = "auto") -> "Model":
-    """The model in a bundle folder. ``auto``: CUDA in bfloat16 where there is one, else the CPU in float32."""
+PRECISIONS = ("auto", "fp32", "bf16", "int8")
+
+
+def load(
+    path: str | Path, device: str = "auto", precision: str = "auto", compiler: StepCompiler | None = None
+) -> "Model":
+    """The model in a bundle folder.
+
+    ``device`` auto: CUDA where there is one. ``precision`` auto: bfloat16 on CUDA, float32 on the CPU; int8 is that of
+    the weights, beside bfloat16 for all else, on the CPU. ``compiler`` makes decoding faster, once it has compiled.
+    """
+    if precision not in PRECISIONS:
+        raise ConfigError(f"precision = {precision!r}: there are {', '.join(PRECISIONS)}")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
-    return Model(bundles.load(path, device, dtype))
+    on_cuda = torch.device(device).type == "cuda"
+    if precision == "int8" and on_cuda:
+        raise ConfigError("precision = int8 is for the CPU; on CUDA use bf16")
+    half = precision == "bf16" or (precision == "auto" and on_cuda)
+    bundle = bundles.load(path, device, torch.bfloat16 if half else torch.float32)
+    if precision == "int8":
+        quantise(bundle.transformer)
+    return Model(bundle, compiler)
 
 
 class Model:
     """A bundle that samples and scores."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, compiler: StepCompiler | None = None) -> None:
         self.bundle = bundle
+        self.compiler = compiler
         weight = bundle.transformer.language.weight
         self.attention = backend("auto", weight.device, weight.dtype)
 
@@ -146,15 +167,25 @@ class Model:
         on_step: OnStep | None = None,
     ) -> list[Decoded]:
         """`vpoet.generate.decode.decode` with this model."""
-        return decode(
+        count = len(documents)
+        # a compiled step is for one number of documents: few numbers, few compilations
+        spare = [0] * (0 if self.compiler is None else (1 << (count - 1).bit_length()) - count)
+        decoded = decode(
             self.bundle.transformer,
-            documents,
-            seeds=seeds,
+            [*documents, *(documents[i] for i in spare)],
+            seeds=[*seeds, *(seeds[i] for i in spare)],
             attention=self.attention,
             sampling=sampling,
             bidirectional=self.bundle.config.bidirectional,
+            build=self.build,
             on_step=on_step,
         )
+        return decoded[:count]
+
+    @property
+    def build(self) -> Build | None:
+        """What makes a compiled step of the plain one, if there is a compiler."""
+        return None if self.compiler is None else functools.partial(self.compiler, self.bundle.hash)
 
     def render(self, document: Document, request: Request | None = None) -> Video:
         """The video of a filled document; if it leads to a request's video, that is joined on behind it."""

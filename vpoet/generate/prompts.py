@@ -101,9 +101,9 @@ def output_files(out: Path, requests: Sequence[Request]) -> list[Path]:
     return [out.with_name(f"{out.stem}-{i}{out.suffix}") for i in range(len(requests))]
 
 
-def record(request: Request, sampling: Sampling, model: str) -> dict[str, Any]:
+def record(request: Request, sampling: Sampling, model: str, precision: str) -> dict[str, Any]:
     """All that decides how a sample comes out, in JSON's own types; ``model`` is the bundle's hash."""
-    made: dict[str, Any] = {"model": model, **dataclasses.asdict(sampling)}
+    made: dict[str, Any] = {"model": model, "precision": precision, **dataclasses.asdict(sampling)}
     for field in dataclasses.fields(request):
         value = getattr(request, field.name)
         if isinstance(value, str | Path) and field.name in _FILES:

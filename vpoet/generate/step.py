@@ -34,6 +34,7 @@ class Step(nn.Module):
         ids_B: Tensor,
         positions_N3: Tensor,
         lengths_N: Tensor,
+        reach_S: Tensor,
         noise_BV: Tensor,
         settings: Tensor,
         keys: list[Tensor],
@@ -41,11 +42,11 @@ class Step(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """The token after ``ids_B`` in each document, and -log p of it in nats: [B], [B].
 
-        ``positions_N3`` are those of ``ids_B``; ``lengths_N`` count the tokens before it. Its keys and values are
-        written into ``keys`` and ``values`` (`KVCache.upto`).
+        ``positions_N3`` are those of ``ids_B``; ``lengths_N`` count the tokens before it, and ``reach_S`` are the
+        positions of the cache that are read (`KVCache.reach`). Keys and values of the token are written there.
         """
         twice = len(positions_N3) // len(ids_B)
-        attend = attend_step(keys, values, lengths_N, self.products)
+        attend = attend_step(keys, values, lengths_N, reach_S, self.products)
         return self.draw(self.transformer(ids_B.repeat(twice), positions_N3, attend), noise_BV, settings)
 
     def draw(self, h_ND: Tensor, noise_BV: Tensor, settings: Tensor) -> tuple[Tensor, Tensor]:

@@ -52,11 +52,10 @@ class KVCache:
 
         return attend
 
-    def upto(self, longest: int) -> tuple[list[Tensor], list[Tensor]]:
-        """Keys and values of the first blocks that hold ``longest`` tokens: views, for `attend_step`."""
+    def reach(self, longest: int) -> Tensor:
+        """The positions of the first blocks that hold ``longest`` tokens, for `attend_step`."""
         self.check(longest)
-        stop = -(-longest // BLOCK) * BLOCK
-        return [k[:, :, :stop] for k in self.keys], [v[:, :, :stop] for v in self.values]
+        return torch.arange(-(-longest // BLOCK) * BLOCK, device=self.keys[0].device)
 
     def check(self, longest: int) -> None:
         """ShapeError if a slot cannot hold ``longest`` tokens."""
@@ -64,14 +63,17 @@ class KVCache:
             raise ShapeError(f"the KV cache holds {self.size} tokens a slot, and {longest} are needed")
 
 
-def attend_step(keys: list[Tensor], values: list[Tensor], length_N: Tensor, products: bool = False) -> Attend:
+def attend_step(
+    keys: list[Tensor], values: list[Tensor], length_N: Tensor, reach_S: Tensor, products: bool = False
+) -> Attend:
     """Attention of one new token a slot, written behind the ``length_N`` tokens that its slot holds.
 
-    ``products`` spells it as products and sums, of which a compiler makes one loop over the cache; without a compiler
-    PyTorch's own kernel is faster.
+    ``reach_S`` are the positions that are read (`KVCache.reach`). ``products`` spells attention as products and sums,
+    of which a compiler makes one loop over the cache; without a compiler PyTorch's own kernel is faster.
     """
     slot_N = torch.arange(len(length_N), device=length_N.device)
-    at_NS = torch.arange(keys[0].shape[2], device=length_N.device) <= length_N[:, None]
+    sees_NS = reach_S <= length_N[:, None]
+    stop = reach_S.shape[0]  # not len(): a compiler must see that it changes
 
     def attend(layer: int, q_NQH: Tensor, k_NKH: Tensor, v_NKH: Tensor) -> Tensor:
         keys_NKSH, values_NKSH = keys[layer], values[layer]
@@ -79,15 +81,17 @@ def attend_step(keys: list[Tensor], values: list[Tensor], length_N: Tensor, prod
         where = slot_N[:, None], head_K[None, :], length_N[:, None]
         keys_NKSH.index_put_(where, k_NKH.to(keys_NKSH.dtype))
         values_NKSH.index_put_(where, v_NKH.to(values_NKSH.dtype))
+        torch._check(stop <= keys_NKSH.shape[2])  # type: ignore[no-untyped-call]
+        keys_NKSH, values_NKSH = keys_NKSH[:, :, :stop], values_NKSH[:, :, :stop]
         grouped = q_NQH.shape[1] != k_NKH.shape[1]
         if not products:
             o = F.scaled_dot_product_attention(
-                q_NQH[:, :, None], keys_NKSH, values_NKSH, attn_mask=at_NS[:, None, None], enable_gqa=grouped
+                q_NQH[:, :, None], keys_NKSH, values_NKSH, attn_mask=sees_NS[:, None, None], enable_gqa=grouped
             )
             return o[:, :, 0]
         q_NKGH = q_NQH.view(*k_NKH.shape[:2], -1, k_NKH.shape[2]).float() * k_NKH.shape[2] ** -0.5
         scores_NKGS = (q_NKGH[:, :, :, None] * keys_NKSH[:, :, None].float()).sum(-1)
-        weights_NKGS = scores_NKGS.masked_fill(~at_NS[:, None, None], -torch.inf).softmax(-1)
+        weights_NKGS = scores_NKGS.masked_fill(~sees_NS[:, None, None], -torch.inf).softmax(-1)
         o_NKGH: Tensor = (weights_NKGS[..., None] * values_NKSH[:, :, None].float()).sum(3)
         return o_NKGH.view(q_NQH.shape).to(q_NQH.dtype)
 

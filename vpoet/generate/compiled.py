@@ -1,0 +1,123 @@
+"""The step compiled ahead of time for this machine's CPU, and kept on disk.
+
+At batch 1 a step of a small model is a hundred short operations, and most of its time goes into calling them; with
+weights packed for products with one row, the rest is reading each weight once. AOTInductor makes one native function of
+the step. That takes half a minute or more, once: the function is kept in the user's cache folder under a name that says
+all it depends on, and loading it compiles nothing.
+"""
+
+import contextlib
+import hashlib
+import io
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor
+from torch.export import Dim
+
+from vpoet.errors import BackendError
+from vpoet.generate import logits as logits_module
+from vpoet.generate import step as step_module
+from vpoet.generate.step import SETTINGS, Step
+from vpoet.nn import cache as cache_module
+from vpoet.nn import rope as rope_module
+from vpoet.nn import transformer as transformer_module
+from vpoet.nn.cache import BLOCK, KVCache
+
+_SOURCES: tuple[ModuleType, ...] = (*(step_module, logits_module, cache_module, rope_module, transformer_module),)
+_INDUCTOR = {
+    "freezing": True,  # weights are constants: packed for the kernel that takes them
+    "max_autotune": True,  # of the kernels for one row, the fastest is far from the default
+    "max_autotune_gemm_backends": "CPP,ATEN",
+}
+_MOST_BLOCKS = 4096
+
+Compiled = Callable[..., tuple[Tensor, Tensor]]
+
+
+class StepCompiler:
+    """Compiles steps, or finds them compiled."""
+
+    def __init__(self, on_compile: Callable[[Path], None] = lambda path: None) -> None:
+        self.on_compile = on_compile
+        """Called with the file's path before a step is compiled, which takes a while."""
+        self._loaded: dict[Path, Compiled] = {}
+
+    def __call__(self, model: str, step: Step, documents: int, slots: int) -> Compiled:
+        """The compiled step for ``documents`` in ``slots``; ``model`` is the hash of its weights and vocabulary.
+
+        BackendError where it cannot be compiled.
+        """
+        path = compiled_file(model, step, documents, slots)
+        if path not in self._loaded:
+            if not path.is_file():
+                self.on_compile(path)
+                _compile(step, documents, slots, path)
+            try:
+                self._loaded[path] = torch._inductor.aoti_load_package(str(path))
+            except RuntimeError as error:
+                raise BackendError(f"{path}: the compiled step cannot be loaded: {error}; remove the file") from None
+        return self._loaded[path]
+
+
+def compiled_file(model: str, step: Step, documents: int, slots: int) -> Path:
+    """Where a compiled step lies, or will: its name is a hash of all that it depends on."""
+    weight = step.transformer.language.weight
+    if weight.device.type != "cpu":
+        raise BackendError(f"compiled decoding is for the CPU, and the model is on {weight.device.type}")
+    kinds = sorted({type(part).__name__ for part in step.modules()})  # of 8 bits or of 16
+    facts = [model, weight.dtype, kinds, documents, slots, step.filtered, _INDUCTOR, BLOCK]
+    facts += [torch.__version__, torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()]
+    digest = hashlib.sha256(repr(facts).encode())
+    for module in _SOURCES:
+        assert module.__file__ is not None
+        digest.update(Path(module.__file__).read_bytes())
+    return cache_folder() / f"step-{digest.hexdigest()[:24]}.pt2"
+
+
+def cache_folder() -> Path:
+    """``vpoet/`` in the user's cache folder (XDG_CACHE_HOME, or ~/.cache)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vpoet"
+
+
+def _compile(step: Step, documents: int, slots: int, path: Path) -> None:
+    if shutil.which(os.environ.get("CXX", "g++")) is None:
+        raise BackendError("compiling a step needs a C++ compiler (apt install g++); without it, decode uncompiled")
+    config, weight = step.transformer.config, step.transformer.language.weight
+    cache = KVCache(
+        layers=config.depth, slots=slots, size=4 * BLOCK, kv_heads=config.kv_heads, head=config.head,
+        device=weight.device, dtype=weight.dtype,
+    )  # fmt: skip
+    inputs = (
+        torch.full((documents,), step.transformer.vocabulary.language),
+        torch.zeros(slots, 3, dtype=torch.int64),
+        torch.zeros(slots, dtype=torch.int64),
+        cache.reach(2 * BLOCK),
+        torch.zeros(documents, sum(step.transformer.visual.radices)),
+        torch.zeros(len(SETTINGS)),
+        cache.keys,
+        cache.values,
+    )
+    # a cache of any size, read as far as it is filled: one compiled step serves clips of all lengths
+    reach, size = (BLOCK * Dim(name, min=1, max=_MOST_BLOCKS) for name in ("reach", "size"))
+    shapes = (None, None, None, {0: reach}, None, None, [{2: size}] * config.depth, [{2: size}] * config.depth)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.stem}.{os.getpid()}.pt2")
+    level = logging.getLogger("torch._inductor").level
+    logging.getLogger("torch._inductor").setLevel(logging.ERROR)
+    said = io.StringIO()
+    try:
+        with torch.no_grad(), contextlib.redirect_stderr(said):  # it prints its timings of every kernel
+            program = torch.export.export(step, inputs, dynamic_shapes=shapes)
+            torch._inductor.aoti_compile_and_package(program, package_path=str(aside), inductor_configs=dict(_INDUCTOR))
+        aside.replace(path)
+    except Exception as error:
+        raise BackendError(f"the step cannot be compiled here: {error}; decode uncompiled\n{said.getvalue()}") from None
+    finally:
+        aside.unlink(missing_ok=True)
+        logging.getLogger("torch._inductor").setLevel(level)

@@ -1,0 +1,55 @@
+"""Frames as soon as their tokens are there, for someone who watches.
+
+tokens   | cell 0 | cell 1       | cell 2
+frames            | 0            | 1 2 3 4      | 5 6 7 8
+"""
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+from torch import Tensor
+
+from vpoet.data.video import Frames
+from vpoet.errors import PromptError
+from vpoet.generate.decode import Sampling, stream
+from vpoet.generate.layout import Plan
+from vpoet.generate.model import Model
+from vpoet.generate.request import Request
+from vpoet.sequence.vocabulary import Ints
+
+
+def live(model: Model, request: Request, sampling: Sampling = Sampling()) -> Iterator[Frames]:
+    """The frames of one window's clip, uint8 [T, H, W, 3] for each cell in time, while the next cell is being decoded.
+
+    Together they are what `Model.sample` gives, to the rounding of a pixel. The errors are those of `Model.document`,
+    and PromptError for a task whose cells are not made in the order of time behind what is given.
+    """
+    document = model.document(request)
+    if any(span.hidden is not None for span in document.spans):
+        raise PromptError(f"{document.task}: only a clip that is made cell after cell can be watched")
+    transformer = model.bundle.transformer
+    plan = Plan.of(transformer, [document], guided=sampling.guidance != 1)
+    (target,) = (span for span in document.spans if span.target)
+    given = [span.values for span in document.spans if span.in_clip and not span.target]
+    tokens = stream(
+        transformer,
+        plan,
+        seeds=[request.seed],
+        attention=model.attention,
+        sampling=sampling,
+        bidirectional=model.bundle.config.bidirectional,
+        build=model.build,
+    )
+    cells = _cells(tokens, transformer.vocabulary.language, target.values.shape[1:])
+    yield from model.bundle.video.decode_stream(itertools.chain(given, cells))
+
+
+def _cells(tokens: Iterator[tuple[Tensor, Tensor]], language: int, size: tuple[int, int]) -> Iterator[Ints]:
+    """Codes [1, h, w] of one cell in time after the other."""
+    codes: list[int] = []
+    for ids_B, _ in tokens:
+        codes.append(int(ids_B[0]) - language)
+        if len(codes) == size[0] * size[1]:
+            yield np.array(codes, np.int32).reshape(1, *size)
+            codes = []
