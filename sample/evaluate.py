@@ -1,4 +1,4 @@
-"""Judge a bundle on the platformer world: prompts followed, distance to real clips, memory of training."""
+"""Judge a bundle on the platformer world: prompts followed, nearness to real clips, copies."""
 
 import json as json_module
 from itertools import product

@@ -1,4 +1,4 @@
-"""Make videos and images from a prompt, and from images and videos to start from, lead to or fill in."""
+"""Make videos and images from a prompt, or from images and videos to start from, lead to or fill in."""
 
 import time
 from collections import defaultdict
@@ -94,7 +94,7 @@ def main(
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
-    """Make videos and images from a prompt, and from images and videos to start from, lead to or fill in.
+    """Make videos and images from a prompt, or from images and videos to start from, lead to or fill in.
 
     Several clips are named after --out (x-0.mp4, x-1.mp4, ...), or, if --out is a folder, after their prompts. Beside
     each lies a .json that says how it was made; a clip that is there and was made just so is not made again. A request
