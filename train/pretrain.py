@@ -15,6 +15,8 @@ from vpoet import cli, config
 from vpoet.data.token_stream import PackStream, heldout_packs
 from vpoet.errors import CheckpointError
 from vpoet.evaluate.samples import sample_prompts
+from vpoet.generate import bundle
+from vpoet.nn import lora
 from vpoet.nn.attention import backend
 from vpoet.nn.packed import PackTensors
 from vpoet.nn.transformer import Transformer
@@ -58,13 +60,17 @@ def main(
     torch.manual_seed(cfg.seed)
     text, video = TextTokenizer.load(cfg.text), VideoTokenizer.load(cfg.video)
     vocabulary = Vocabulary(text.size, grouped(video.levels, cfg.model.visual_groups), text.hash, video.hash)
+    hashes = {"text": text.hash, "video": video.hash, "vocabulary": vocabulary.hash}
     transformer = Transformer(cfg.model, vocabulary)
-    transformer.compiled = cfg.compile
+    if cfg.begin:
+        hashes["begin"] = bundle.begin(transformer, cfg.begin)
+    if cfg.lora is not None:
+        lora.add(transformer, cfg.lora)
+    transformer.compiled, transformer.checkpointed = cfg.compile, cfg.checkpoint_blocks
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = DTYPES[cfg.engine.dtype]
     module = PackLoss(transformer, backend(cfg.attention, device, dtype), cfg.z_loss)
     trainer = engines.start(module, cfg.engine, cfg.optimizer, cfg.packs_per_process)
-    hashes = {"text": text.hash, "video": video.hash, "vocabulary": vocabulary.hash}
 
     state = begin(run, trainer, hashes, resume)
     guard = Guard(cfg.guard, state["guard"])

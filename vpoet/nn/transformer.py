@@ -16,6 +16,7 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from vpoet.errors import ConfigError
 from vpoet.nn.attention import Attend, Visibility
@@ -199,6 +200,9 @@ class Transformer(nn.Module):
         self.vocabulary = vocabulary
         self.compiled = False
         """Run what stands between attentions compiled: for training, with packs of one length."""
+        self.checkpointed = False
+        """Keep each block's input alone for the backward pass, which computes the block again (Chen et al.,
+        arXiv:1604.06174): for training."""
         self.language = nn.Embedding(vocabulary.language, config.width)
         self.codes = nn.ModuleList(nn.Embedding(radix, config.width) for radix in vocabulary.visual)
         self.dropout = nn.Dropout(config.dropout)
@@ -236,10 +240,18 @@ class Transformer(nn.Module):
         rotation = rotations(positions_T3, self.config.head, self.config.rope_base)
         x_TD = self.dropout(self.embed(ids_T))
         before, after = _compiled() if self.compiled else (Block.before, Block.after)
-        for layer, block in enumerate(self.blocks):
+
+        def run(layer: int, x_TD: Tensor) -> Tensor:
+            block = self.blocks[layer]
             assert isinstance(block, Block)
             q_TNH, k_TKH, v_TKH = before(block, x_TD, rotation)
-            x_TD = after(block, x_TD, attend(layer, q_TNH, k_TKH, v_TKH))
+            return after(block, x_TD, attend(layer, q_TNH, k_TKH, v_TKH))
+
+        for layer in range(len(self.blocks)):
+            if self.checkpointed:
+                x_TD = checkpoint(run, layer, x_TD, use_reentrant=False, preserve_rng_state=self.config.dropout > 0)
+            else:
+                x_TD = run(layer, x_TD)
         out: Tensor = self.norm(x_TD)
         return out
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from vpoet.config import REQUIRED
 from vpoet.data.token_stream import Source, StreamConfig
 from vpoet.errors import ConfigError
+from vpoet.nn.lora import LoraConfig
 from vpoet.nn.transformer import TransformerConfig
 from vpoet.training.engine import EngineConfig
 from vpoet.training.guard import GuardConfig
@@ -41,6 +42,10 @@ class PretrainConfig:
     heldout: list[Source] = field(default_factory=list)
     """Token shards never trained on."""
     model: TransformerConfig = field(default_factory=TransformerConfig)
+    begin: str = ""
+    """Bundle whose weights the run starts from; empty: random ones. Tokenizers and sizes are the bundle's."""
+    lora: LoraConfig | None = None
+    """Train updates of low rank beside the weights of ``begin``, which stay as they are; none: train all weights."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     guard: GuardConfig = field(default_factory=GuardConfig)
@@ -48,6 +53,9 @@ class PretrainConfig:
     """Attention backend: auto, sdpa, flex or flash."""
     compile: bool = False
     """Fuse what stands between attentions with torch.compile: half a minute at the start, then faster steps."""
+    checkpoint_blocks: bool = False
+    """Compute every block again in the backward pass, from its input: a third more arithmetic for a fraction of the
+    activations (`vpoet inspect RECIPE --device` prints both)."""
     z_loss: float = 0.0
     """Weight of log(Z)^2 of each softmax in the gradient (PaLM, section 5, uses 1e-4); reported losses are without."""
     batch: int = 8
@@ -70,6 +78,8 @@ class PretrainConfig:
         for name in ("batch", "steps", "log_every", "evaluate_every", "save_every", "keep"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be at least 1")
+        if self.lora is not None and not self.begin:
+            raise ConfigError("lora: changes a trained model, and none is given; add begin=BUNDLE")
         if self.z_loss < 0:
             raise ConfigError(f"z_loss = {self.z_loss}: must be at least 0")
         if self.keep_every < 0:
