@@ -149,3 +149,26 @@ def test_saving_is_plain_yaml_that_loads_equal(tmp_path):
 def test_from_dict_names_its_origin():
     with pytest.raises(ConfigError, match=r"step-8/config: unknown key 'step'; did you mean steps\?"):
         config.from_dict({"step": 3}, Recipe, where="step-8/config")
+
+
+def test_a_file_says_only_what_it_changes_of_its_base(load, tmp_path):
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "all.yaml").write_text("steps: 3\noptimizer: {lr: 1, warmup: 2}\nsources: [{folder: a}]\n")
+    (tmp_path / "more.yaml").write_text("base: shared/all.yaml\noptimizer: {warmup: 7}\nnamed: {x: {folder: b}}\n")
+    recipe = load("base: more.yaml\nsteps: 4\nsources: [{folder: c}, {folder: d}]\n", "optimizer.lr=5")
+    assert recipe == Recipe(
+        steps=4, optimizer=Optimizer(lr=5.0, warmup=7), sources=[Source(folder=Path("c")), Source(folder=Path("d"))],
+        named={"x": Source(folder=Path("b"))},
+    )  # fmt: skip
+    assert set(config.given(tmp_path / "recipe.yaml")) == {"steps", "optimizer", "sources", "named"}
+
+
+def test_errors_of_a_base_name_its_file(load, tmp_path):
+    with pytest.raises(ConfigError, match=r"gone\.yaml: no such config file \(the base of .*recipe\.yaml\)"):
+        load("base: gone.yaml\nsteps: 3")
+    (tmp_path / "first.yaml").write_text("stepps: 3\n")
+    with pytest.raises(ConfigError, match=r"first\.yaml: unknown key 'stepps'; did you mean steps\?"):
+        load("base: first.yaml\nsteps: 3")
+    (tmp_path / "first.yaml").write_text("base: recipe.yaml\n")
+    with pytest.raises(ConfigError, match=r"recipe\.yaml: is its own base, by way of .*recipe\.yaml, .*first\.yaml"):
+        load("base: first.yaml\nsteps: 3")

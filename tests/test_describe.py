@@ -188,9 +188,10 @@ def test_what_is_nothing_or_broken_is_refused(tmp_path: Path, things: Things) ->
         describe(tmp_path / "nothing")
     with pytest.raises(DataError, match="nothing that vpoet knows"):
         describe(tmp_path)
-    for text in ("cats: 3\n", "- 3\n", "3\n", ""):
+    refused = {"cats: 3\n": "keys are those of no config", "": "keys are those of no config"}
+    for text, why in (refused | {"- 3\n": "a config is a mapping of keys", "3\n": "a.yaml: .*int"}).items():
         (tmp_path / "a.yaml").write_text(text)
-        with pytest.raises(ConfigError, match="keys are those of no config"):
+        with pytest.raises(ConfigError, match=why):
             describe(tmp_path / "a.yaml")
     (tmp_path / "b.yaml").write_text("run: [\n")
     with pytest.raises(ConfigError, match="not readable as YAML"):

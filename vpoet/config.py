@@ -24,19 +24,40 @@ T = TypeVar("T")
 REQUIRED = MISSING
 """Default of a field that the user must give."""
 
+BASE = "base"
+"""Key of a file that names the file it changes."""
+
 
 def load(path: str | Path, schema: type[T], overrides: Sequence[str] = ()) -> T:
-    """Read a YAML file into ``schema``, then ``key.sub=value`` overrides; ConfigError names file, key and remedy."""
-    path = Path(path)
+    """Read a YAML file into ``schema``, then ``key.sub=value`` overrides; ConfigError names file, key and remedy.
+
+    A file may name another with ``base: FILE``, relative to its own folder: it then says only what it changes.
+    """
+    return _merge(schema, [*_read(Path(path)), *_parse_overrides(overrides)])
+
+
+def given(path: str | Path) -> dict[str, Any]:
+    """What a YAML file and its bases give, before any schema; ConfigError if that is no mapping."""
+    merged = OmegaConf.merge(*(values for _, values in _read(Path(path))))
+    return cast(dict[str, Any], OmegaConf.to_container(merged))
+
+
+def _read(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[str, DictConfig]]:
+    """A file's values behind its bases'."""
     try:
         values = OmegaConf.load(path)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such config file") from None
+        raise ConfigError(f"{path}: no such config file{f' (the base of {above[-1]})' if above else ''}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: not readable as YAML: {error}") from None
     if not isinstance(values, DictConfig):
         raise ConfigError(f"{path}: a config is a mapping of keys to values, not {type(values).__name__}")
-    return _merge(schema, [(str(path), values), *_parse_overrides(overrides)])
+    base = values.pop(BASE, None)
+    if base is None:
+        return [(str(path), values)]
+    if path.resolve() in (file.resolve() for file in above):
+        raise ConfigError(f"{path}: is its own base, by way of {', '.join(map(str, above))}")
+    return [*_read(path.parent / str(base), (*above, path)), (str(path), values)]
 
 
 def from_dict(values: dict[str, Any], schema: type[T], where: str = "config") -> T:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -68,11 +67,7 @@ def describe(path: str | Path) -> Facts:
 
 def load_recipe(path: Path) -> Any:
     """A recipe of whichever kind its keys fit best; ConfigError from that kind's reading."""
-    try:
-        values = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: not readable as YAML: {error}") from None
-    keys = set(values) if isinstance(values, dict) else set()
+    keys = set(config.given(path))
     known = {schema: keys & {field.name for field in fields(schema)} for schema in RECIPES}
     best = max(RECIPES, key=lambda schema: (len(known[schema]), -len(fields(schema))))
     if not known[best]:
