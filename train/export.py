@@ -1,14 +1,18 @@
-"""Make a bundle, everything that sampling loads, from a training run."""
+"""Make a bundle, everything that sampling loads, from a training run; or an adapter from a LoRA run."""
 
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 from rich.console import Console
 
 from vpoet import cli, config
-from vpoet.errors import CheckpointError, HashMismatch
+from vpoet.data.token_dataset import caption_words
+from vpoet.errors import CheckpointError, ConfigError, HashMismatch
+from vpoet.generate import adapter as adapters
 from vpoet.generate import bundle
+from vpoet.nn import lora
 from vpoet.nn.transformer import Transformer
 from vpoet.sequence.vocabulary import Vocabulary, grouped
 from vpoet.tokenizer.text import TextTokenizer
@@ -16,13 +20,18 @@ from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training import checkpoint
 from vpoet.training.recipe import PretrainConfig
 
+MOST_WORDS = 300
+"""A model of so small a language can say what it knows."""
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 console = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 def main(
-    run: Annotated[Path, typer.Argument(help="Run folder of vpoet pretrain")],
-    out: Annotated[Path, typer.Option(help="Bundle folder to write")],
+    run: Annotated[Path, typer.Argument(help="Run folder of vpoet pretrain; with --adapter a bundle")],
+    out: Annotated[Path, typer.Option(help="Bundle folder to write; FILE.safetensors writes an adapter")],
+    adapter: Annotated[Path | None, typer.Option(help="Adapter to add to the weights of a bundle")] = None,
     step: Annotated[int | None, typer.Option(help="Checkpoint to take; default the newest whole one")] = None,
+    dtype: Annotated[str, typer.Option(help="Of the weights in the file: fp32, or fp16 in half the space")] = "fp32",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON line at the end")] = False,
 ) -> None:
     """Make a bundle from a checkpoint of a training run, written by any engine and number of processes.
@@ -30,7 +39,21 @@ def main(
       vpoet export runs/demo/pretrain --out runs/demo/bundle
 
     The bundle holds config.yaml, model.safetensors, text.model, video_tokenizer/ and card.md, and needs nothing else.
+
+    A run with LoRA becomes a bundle whose weights have the update added, or the update alone, an adapter, which can be
+    added to its bundle later:
+
+      vpoet export runs/dog-run --out runs/dog.safetensors
+      vpoet export runs/demo/bundle --adapter runs/dog.safetensors --out runs/dog/bundle
     """
+    if adapter is not None:
+        whole = bundle.load(run, adapter=adapter)
+        about = (run / bundle.CARD).read_text() + f"\nThe adapter {adapter.name} is added to its weights.\n"
+        bundle.save(out, whole.transformer, whole.config, whole.text, whole.video, about)
+        finish(out, adapter, as_json)
+        return
+    if dtype not in DTYPES:
+        raise ConfigError(f"--dtype {dtype}: there are {' and '.join(DTYPES)}")
     folder = checkpoint.newest(run) if step is None else run / "checkpoints" / f"step-{step}"
     if folder not in checkpoint.complete(run):
         names = ", ".join(path.name for path in checkpoint.complete(run))
@@ -45,18 +68,39 @@ def main(
             f"{folder}: trained with vocabulary {trained}, but {cfg.text} and {cfg.video} now make {found}; "
             "put the tokenizers back that the run was started with"
         )
+    weights = {name.removeprefix("transformer."): value for name, value in checkpoint.read_weights(folder).items()}
+    if out.suffix == adapters.SUFFIX:
+        if cfg.lora is None:
+            raise ConfigError(
+                f"{run}: trained all weights, without LoRA, so there is no adapter; name a folder as --out"
+            )
+        adapters.Adapter(lora.update(weights), cfg.lora.scale, state["hashes"]["begin"]).save(out)
+        finish(out, folder, as_json)
+        return
     transformer = Transformer(cfg.model, vocabulary)
-    weights = checkpoint.read_weights(folder)
-    transformer.load_state_dict({name.removeprefix("transformer."): weight for name, weight in weights.items()})
+    transformer.load_state_dict(lora.trained(weights, cfg.lora))
     samples = cfg.samples
+    each = [caption_words(source.path, MOST_WORDS) for source in cfg.data.sources if Path(source.path).is_dir()]
+    words = sorted({word for words in each for word in words}) if all(each) else []
     described = bundle.BundleConfig(
         model=cfg.model, bidirectional=cfg.data.bidirectional, length=cfg.data.length, tasks=sorted(cfg.data.tasks),
         frames=samples.frames, height=samples.height, width=samples.width, fps=samples.fps,
+        guidance=samples.guidance, temperature=samples.temperature, words=words,
     )  # fmt: skip
-    bundle.save(out, transformer, described, text, video, card(run, folder, transformer))
-    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    console.print(f'{out}: {size / 1e6:.1f} MB; next: vpoet sample --model {out} --prompt "..." --out clip.mp4')
-    cli.finish({"bundle": str(out), "checkpoint": str(folder), "bytes": size}, as_json)
+    bundle.save(out, transformer, described, text, video, card(run, folder, transformer), DTYPES[dtype])
+    finish(out, folder, as_json)
+
+
+def finish(out: Path, made_of: Path, as_json: bool) -> None:
+    """Say what was written."""
+    files = [path for path in out.rglob("*") if path.is_file()] if out.is_dir() else [out]
+    size = sum(path.stat().st_size for path in files)
+    further = f'vpoet sample --model {out} --prompt "..." --out clip.mp4'
+    if not out.is_dir():
+        further = f"vpoet export BUNDLE --adapter {out} --out MERGED, with the bundle that it was trained from"
+    console.print(f"{out}: {size / 1e6:.1f} MB; next: {further}")
+    kind = "bundle" if out.is_dir() else "adapter"
+    cli.finish({kind: str(out), "checkpoint": str(made_of), "bytes": size}, as_json)
 
 
 def card(run: Path, folder: Path, transformer: Transformer) -> str:

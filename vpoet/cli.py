@@ -17,7 +17,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import typer
 
@@ -32,6 +32,7 @@ PROGRAMS = {
     "compare-quantisers": "tokenizers/compare_quantisers.py",
     "encode": "tokenizers/encode_shards.py",
     "pretrain": "train/pretrain.py",
+    "finetune": "train/finetune.py",
     "export": "train/export.py",
     "sample": "sample/generate.py",
     "score": "sample/score.py",
@@ -86,13 +87,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif name == "--version":
         print(f"vpoet {vpoet.__version__}")
     elif name in PROGRAMS:
-        # Under another name than __main__, so that the program's own last line does not run it without our name.
-        program = runpy.run_path(str(programs_folder() / PROGRAMS[name]), run_name=f"vpoet.programs.{name}")
-        run(program["main"], name=f"vpoet {name}", arguments=rest)
+        run(program(name), name=f"vpoet {name}", arguments=rest)
     else:
         near = difflib.get_close_matches(name, PROGRAMS, n=1, cutoff=0.0)[0]
         print(f"error: no command {name!r}; did you mean {near!r}? `vpoet --help` lists them all", file=sys.stderr)
         raise SystemExit(2)
+
+
+def program(name: str) -> Callable[..., None]:
+    """The ``main`` of a command's program: what a command that is a chain of others calls, with Python's arguments."""
+    # Under another name than __main__, so that the program's own last line does not run it without our name.
+    found = runpy.run_path(str(programs_folder() / PROGRAMS[name]), run_name=f"vpoet.programs.{name}")
+    return cast(Callable[..., None], found["main"])
 
 
 def programs_folder() -> Path:

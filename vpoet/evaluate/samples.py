@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vpoet.data.video import Video
 from vpoet.generate.decode import Sampling, decode
+from vpoet.nn import lora
 from vpoet.nn.attention import backend
 from vpoet.nn.transformer import Transformer
 from vpoet.sequence.tasks import TABLE, Sample
@@ -29,7 +30,8 @@ def sample_prompts(
     wanted = config.samples
     with torch.random.fork_rng():  # the training's random state is not to move
         copy = Transformer(config.model, vocabulary).eval()
-    copy.load_state_dict({name.removeprefix("transformer."): weight for name, weight in weights.items()})
+    weights = {name.removeprefix("transformer."): weight for name, weight in weights.items()}
+    copy.load_state_dict(lora.trained(weights, config.lora))
     blank = np.zeros(video.grid(wanted.frames, wanted.height, wanted.width), dtype=np.int32)
     task = TABLE["t2i" if blank.shape[0] == 1 else "t2v"]
     prompts = [np.array(text.encode(prompt), dtype=np.int32) for prompt in wanted.prompts]

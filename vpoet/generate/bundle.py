@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 
 from vpoet import config as configs
 from vpoet.errors import CheckpointError, ConfigError, DataError, HashMismatch
+from vpoet.generate.adapter import Adapter
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.sequence.vocabulary import Vocabulary, grouped
 from vpoet.tokenizer.text import TextTokenizer
@@ -29,6 +30,8 @@ WEIGHTS = "model.safetensors"
 TEXT = "text.model"
 VIDEO = "video_tokenizer"
 CARD = "card.md"
+SHIPPED = Path(__file__).parent.parent / "weights" / "platformer-64"
+"""The bundle that comes with the package."""
 PARTS = (CONFIG, WEIGHTS, TEXT, VIDEO, CARD)
 
 
@@ -51,6 +54,11 @@ class BundleConfig:
     height: int = 64
     width: int = 64
     fps: int = 8
+    guidance: float = 1.0
+    """Guidance and temperature unless others are asked for: those that suit the model."""
+    temperature: float = 1.0
+    words: list[str] = field(default_factory=list)
+    """Every word of the captions that it was trained on, where they are few; empty: too many to tell."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -62,7 +70,7 @@ class Bundle:
     video: VideoTokenizer
     config: BundleConfig
     hash: str
-    """16 hex digits of the weights and the vocabulary, as they were when saved."""
+    """16 hex digits of the weights, an adapter's update included, and the vocabulary, as they were when saved."""
 
 
 def save(
@@ -72,25 +80,22 @@ def save(
     text: TextTokenizer,
     video: VideoTokenizer,
     card: str,
+    dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Write the folder whole or not at all, in place of a bundle that is there already.
+    """Write the folder whole or not at all, in place of a bundle that is there already; the weights in ``dtype``.
 
     CheckpointError if the folder holds something else, or a weight is not finite; HashMismatch if parts don't belong
     together.
     """
     folder = Path(folder)
-    if folder.exists() and not (folder.is_dir() and ((folder / CONFIG).is_file() or not any(folder.iterdir()))):
-        raise CheckpointError(f"{folder}: exists and is no bundle; choose another name, or remove it yourself")
+    check_vacant(folder)
     assert config.model == transformer.config, (config.model, transformer.config)
     config = replace(config, text_tokenizer=text.hash, video_tokenizer=video.hash)
     _check_vocabulary(folder, transformer.vocabulary.hash, _vocabulary(config, text, video))
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in transformer.state_dict().items()}
+    weights = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in transformer.state_dict().items()}
     if broken := [name for name, tensor in weights.items() if not bool(tensor.isfinite().all())]:
         raise CheckpointError(f"{folder}: {len(broken)} tensors hold NaN or infinity ({broken[0]} first); not saved")
-    digest = hashlib.sha256(transformer.vocabulary.hash.encode())
-    for name in sorted(weights):
-        digest.update(name.encode() + weights[name].view(torch.uint8).numpy().tobytes())
-    header = {"vocabulary": transformer.vocabulary.hash, "hash": digest.hexdigest()[:16]}
+    header = {"vocabulary": transformer.vocabulary.hash, "hash": _hash(transformer.vocabulary, weights)}
 
     fresh, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{what}") for what in ("tmp", "old"))
     shutil.rmtree(fresh, ignore_errors=True)
@@ -106,8 +111,22 @@ def save(
     shutil.rmtree(old, ignore_errors=True)
 
 
-def load(folder: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Bundle:
-    """Read a bundle. CheckpointError: a part is missing or damaged; HashMismatch: two parts don't belong together."""
+def check_vacant(folder: Path) -> None:
+    """CheckpointError if a bundle can't be written there, as something else is."""
+    if folder.exists() and not (folder.is_dir() and ((folder / CONFIG).is_file() or not any(folder.iterdir()))):
+        raise CheckpointError(f"{folder}: exists and is no bundle; choose another name, or remove it yourself")
+
+
+def load(
+    folder: str | Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    adapter: str | Path | None = None,
+) -> Bundle:
+    """Read a bundle, and add an adapter's update to its weights.
+
+    CheckpointError: a part is missing or damaged; HashMismatch: two parts, or the adapter, don't belong together.
+    """
     folder, device = Path(folder), torch.device(device)
     if missing := [part for part in PARTS if not (folder / part).exists()]:
         what = "no such folder" if not folder.is_dir() else f"not a whole bundle, it lacks {', '.join(missing)}"
@@ -121,10 +140,16 @@ def load(folder: str | Path, device: torch.device | str = "cpu", dtype: torch.dt
     _check_hashes(folder, config, text, video)
     vocabulary = _vocabulary(config, text, video)
     try:
-        with safe_open(folder / WEIGHTS, framework="pt", device=str(device)) as file:
+        # an adapter is added where every machine rounds alike: the result has a hash of its own
+        with safe_open(folder / WEIGHTS, framework="pt", device="cpu" if adapter else str(device)) as file:
             header = file.metadata() or {}
             _check_vocabulary(folder, header.get("vocabulary", "(none)"), vocabulary)
-            weights = {name: file.get_tensor(name).to(dtype) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        own_hash = header.get("hash", "")
+        if adapter:
+            weights = Adapter.load(Path(adapter)).applied(weights, own_hash, str(adapter))
+            own_hash = _hash(vocabulary, weights)
+        weights = {name: weight.to(device, dtype) for name, weight in weights.items()}
         with torch.device("meta"):
             transformer = Transformer(config.model, vocabulary)
         transformer.load_state_dict(weights, assign=True)
@@ -132,7 +157,33 @@ def load(folder: str | Path, device: torch.device | str = "cpu", dtype: torch.dt
         raise CheckpointError(f"{folder / WEIGHTS}: not readable: {error}; copy the bundle again") from None
     except RuntimeError as error:
         raise CheckpointError(f"{folder}: {WEIGHTS} does not fit {CONFIG}: {' '.join(str(error).split())}") from None
-    return Bundle(transformer.eval().requires_grad_(False), text, video, config, header.get("hash", ""))
+    return Bundle(transformer.eval().requires_grad_(False), text, video, config, own_hash)
+
+
+def begin(transformer: Transformer, folder: str | Path) -> str:
+    """Fill a transformer with a bundle's weights, and return the bundle's hash; only its dropout may be another.
+
+    HashMismatch: the bundle has another vocabulary, so other tokenizers; ConfigError: its network has other sizes.
+    """
+    held = load(folder)
+    wanted, found = transformer.vocabulary.hash, held.transformer.vocabulary.hash
+    if wanted != found:
+        raise HashMismatch(
+            f"begin = {folder}: its vocabulary is {found}, the recipe's tokenizers make {wanted}; take the bundle's "
+            f"own, text = {folder}/{TEXT} and video = {folder}/{VIDEO}"
+        )
+    sizes = replace(held.config.model, dropout=transformer.config.dropout)
+    if sizes != transformer.config:
+        raise ConfigError(f"begin = {folder}: its network is {sizes}, the recipe's model is {transformer.config}")
+    transformer.load_state_dict(held.transformer.state_dict())
+    return held.hash
+
+
+def _hash(vocabulary: Vocabulary, weights: dict[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256(vocabulary.hash.encode())
+    for name in sorted(weights):
+        digest.update(name.encode() + weights[name].view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _vocabulary(config: BundleConfig, text: TextTokenizer, video: VideoTokenizer) -> Vocabulary:

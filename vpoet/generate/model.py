@@ -11,6 +11,7 @@ request as a chain of documents), `decode` (their tokens filled in), `Rollout.ta
 """
 
 import functools
+import re
 from collections.abc import Iterator
 from collections.abc import Sequence as Items
 from pathlib import Path
@@ -41,9 +42,13 @@ PRECISIONS = ("auto", "fp32", "bf16", "int8")
 
 
 def load(
-    path: str | Path, device: str = "auto", precision: str = "auto", compiler: StepCompiler | None = None
+    path: str | Path = bundles.SHIPPED,
+    device: str = "auto",
+    precision: str = "auto",
+    compiler: StepCompiler | None = None,
+    adapter: str | Path | None = None,
 ) -> "Model":
-    """The model in a bundle folder.
+    """The model in a bundle folder, by default the one that ships, with an adapter of `vpoet finetune --lora` if one is given.
 
     ``device`` auto: CUDA where there is one. ``precision`` auto: bfloat16 on CUDA, float32 on the CPU; int8 is that of
     the weights, beside bfloat16 for all else, on the CPU. ``compiler`` makes decoding faster, once it has compiled.
@@ -56,7 +61,7 @@ def load(
     if precision == "int8" and on_cuda:
         raise ConfigError("precision = int8 is for the CPU; on CUDA use bf16")
     half = precision == "bf16" or (precision == "auto" and on_cuda)
-    bundle = bundles.load(path, device, torch.bfloat16 if half else torch.float32)
+    bundle = bundles.load(path, device, torch.bfloat16 if half else torch.float32, adapter)
     if precision == "int8":
         quantise(bundle.transformer)
     return Model(bundle, compiler)
@@ -91,19 +96,42 @@ class Model:
         width: int | None = None,
         fps: int | None = None,
         seed: int = 0,
-        cfg: float = 1.0,
-        temperature: float = 1.0,
+        cfg: float | None = None,
+        temperature: float | None = None,
         top_k: int = 0,
         top_p: float = 1.0,
         min_p: float = 0.0,
     ) -> Video:
-        """Sample one video; the arguments are those of `Request` and of `Sampling` (``cfg`` is its guidance)."""
+        """Sample one video; the arguments are those of `Request` and of `sampling`."""
         request = Request(
             prompt=prompt, image=image, last=last, video=video, task=task, mask=mask, outpaint=outpaint,
             given_frames=given_frames, via_image=via_image, story=story, frames=frames, window=window, overlap=overlap,
             height=height, width=width, fps=fps, seed=seed,
         )  # fmt: skip
-        return self.sample_batch([request], Sampling(cfg, temperature, top_k, top_p, min_p))[0]
+        return self.sample_batch([request], self.sampling(cfg, temperature, top_k, top_p, min_p))[0]
+
+    def sampling(
+        self,
+        cfg: float | None = None,
+        temperature: float | None = None,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+    ) -> Sampling:
+        """A `Sampling` (``cfg`` is its guidance); guidance and temperature that are None are the model's own."""
+        config = self.bundle.config
+        return Sampling(
+            config.guidance if cfg is None else cfg,
+            config.temperature if temperature is None else temperature,
+            top_k,
+            top_p,
+            min_p,
+        )
+
+    def unknown(self, prompt: str) -> list[str]:
+        """The words of a prompt that no caption had in training, where the bundle knows; they mean nothing to it."""
+        known = self.bundle.config.words
+        return [word for word in re.findall(r"\w+", prompt.lower()) if word not in known] if known else []
 
     def sample_batch(
         self, requests: Items[Request], sampling: Sampling = Sampling(), on_step: OnStep | None = None
