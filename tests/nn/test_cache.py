@@ -6,7 +6,7 @@ from torch import Tensor
 
 from vpoet.errors import ShapeError
 from vpoet.nn.attention import Visibility, backend
-from vpoet.nn.cache import BLOCK, KVCache, attend_step
+from vpoet.nn.cache import BLOCK, KVCache, attend_ahead, attend_step
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.sequence.vocabulary import Vocabulary
 
@@ -87,6 +87,37 @@ def test_decoding_goes_on_from_block_to_block() -> None:
         whole = Visibility((len(ids_T),), (0,))
         full = transformer(ids_T, positions_T3, SDPA(whole, CPU))
         torch.testing.assert_close(states, full[prompt - 1 :], rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("kv_heads", [4, 1])
+@pytest.mark.parametrize("both_ways", [False, True], ids=["causal", "prefix"])
+def test_several_tokens_at_once_are_the_full_forward_pass_and_leave_no_trace_when_taken_back(
+    kv_heads: int, both_ways: bool
+) -> None:
+    """Passes of four tokens a slot, of which all but the first one to three are wrong and are put right in the next."""
+    lengths, prompts = (19, 14), (5, 2)
+    transformer, (ids, positions) = model(kv_heads), tokens(lengths)
+    visibility = Visibility(lengths, prompts if both_ways else (0, 0))
+    wanted = transformer(torch.cat(ids), torch.cat(positions), SDPA(visibility, CPU)).split(lengths)
+    cache = cache_of(transformer, 2, max(lengths))
+    visibility = Visibility(prompts, prompts if both_ways else (0, 0))
+    given = [torch.cat([x[:n] for x, n in zip(part, prompts, strict=True)]) for part in (ids, positions)]
+    transformer(given[0], given[1], cache.prefill(visibility, SDPA(visibility, CPU)))
+    here = list(prompts)
+    for right in [(1, 3), (3, 1), (2, 2), (1, 1), (3, 1), (1, 1)]:
+        at_NW = torch.tensor(here)[:, None] + torch.arange(4)
+        ids_NW, positions_NW3 = (
+            torch.stack([x[at] for x, at in zip(part, at_NW, strict=True)]) for part in (ids, positions)
+        )
+        for slot, n in enumerate(right):
+            ids_NW[slot, n:] = (ids_NW[slot, n:] + 7) % VOCABULARY.size
+        attend = attend_ahead(cache.keys, cache.values, at_NW, cache.reach(int(at_NW.max()) + 1))
+        states = transformer(ids_NW.flatten(), positions_NW3.flatten(0, 1), attend).view(2, 4, -1)
+        for slot, n in enumerate(right):
+            stop = here[slot] + n
+            torch.testing.assert_close(states[slot, :n], wanted[slot][here[slot] : stop], rtol=0, atol=2e-5)
+            here[slot] = stop
+    assert here == [16, 11]
 
 
 def test_slots_that_begin_alike_share_one_prefill() -> None:

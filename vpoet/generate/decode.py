@@ -23,7 +23,9 @@ import torch
 from torch import Tensor
 
 from vpoet.errors import PromptError
+from vpoet.generate.ahead import ahead
 from vpoet.generate.layout import Decoded, Plan, filled, null_prompt
+from vpoet.generate.logits import gumbel
 from vpoet.generate.step import SETTINGS, Step
 from vpoet.nn.attention import Backend, Visibility
 from vpoet.nn.cache import KVCache
@@ -82,18 +84,27 @@ def decode(
     sampling: Sampling = Sampling(),
     bidirectional: bool = False,
     build: Build | None = None,
+    guesses: int = 0,
     on_step: OnStep | None = None,
 ) -> list[Decoded]:
     """Fill the visual targets of ``documents``, whose codes are ignored; everything else in them is kept as it is.
 
     Each document has its seed: what is drawn for it does not depend on the batch around it (but for rounding, which may
     turn a near tie). ``bidirectional``: the model reads prompts both ways. ``build`` makes another step of the plain
-    one, a compiled one. PromptError: a text target.
+    one, a compiled one. ``guesses`` are so many codes of a document that each pass guesses and tests; the codes that
+    come out are the same, in fewer passes (`vpoet.generate.ahead`). PromptError: a text target.
     """
     plan = Plan.of(transformer, documents, guided=sampling.guidance != 1)
     ids, nats = [], []
     tokens = stream(
-        transformer, plan, seeds=seeds, attention=attention, sampling=sampling, bidirectional=bidirectional, build=build
+        transformer,
+        plan,
+        seeds=seeds,
+        attention=attention,
+        sampling=sampling,
+        bidirectional=bidirectional,
+        build=build,
+        guesses=guesses,
     )
     for done, (ids_B, nats_B) in enumerate(tokens):
         if on_step:
@@ -120,11 +131,16 @@ def stream(
     sampling: Sampling = Sampling(),
     bidirectional: bool = False,
     build: Build | None = None,
+    guesses: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The tokens of each step as soon as they are drawn, and their nats: [B], [B], ``plan.steps`` times."""
+    """The tokens of each step as soon as they are drawn, and their nats: [B], [B], ``plan.steps`` times.
+
+    The arguments are those of `decode`.
+    """
     assert not transformer.training, "dropout would be sampled too: call eval() first"
     count, slots, device = len(plan.sequences), len(plan.sources), plan.prompt_T.device
     assert len(seeds) == count > 0
+    assert guesses == 0 or build is None, "a compiled step takes one token a slot"
     config = transformer.config
     cache = KVCache(
         layers=config.depth, slots=slots, size=plan.size, kv_heads=config.kv_heads, head=config.head,
@@ -139,10 +155,14 @@ def stream(
     run = step if build is None else build(step, count, slots)
     settings = torch.tensor([float(getattr(sampling, name)) for name in SETTINGS], device=device)
     generators = [np.random.default_rng(seed) for seed in seeds]
+    if guesses:
+        yield from ahead(step, plan, cache, h_ND, generators, settings, guesses)
+        return
     ids_B = nats_B = torch.empty(0)
     for done in range(plan.steps):
         if done % _NOISE_STEPS == 0:
-            noise = _gumbel(generators, sum(transformer.visual.radices)).to(device)
+            size = _NOISE_STEPS, sum(transformer.visual.radices)
+            noise = torch.from_numpy(np.stack([gumbel(g, *size) for g in generators], axis=1)).to(device)
         noise_BV = noise[done % _NOISE_STEPS]
         if done == 0:
             ids_B, nats_B = step.draw(h_ND, noise_BV, settings)
@@ -152,10 +172,3 @@ def stream(
         if plan.some_known[done]:
             ids_B = torch.where(plan.known_SB[done], plan.ids_SB[done], ids_B)
         yield ids_B, nats_B
-
-
-def _gumbel(generators: list[np.random.Generator], size: int) -> Tensor:
-    """[steps, B, size]: each document's own noise, made on the CPU so that a seed means the same on every device."""
-    # in double precision: a float32 exponential is 0 once in 2^23 draws, and its Gumbel infinite
-    noise = [-np.log(g.standard_exponential((_NOISE_STEPS, size))) for g in generators]
-    return torch.from_numpy(np.stack(noise, axis=1).astype(np.float32))

@@ -4,6 +4,8 @@ What a filter removes becomes -inf, so that `draw` never returns it. Settings ar
 compiled step takes them as inputs, and serves all of them.
 """
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -50,3 +52,10 @@ def draw(logits: Tensor, gumbel: Tensor, temperature: Setting = 1.0) -> Tensor:
     applied by `temper`.
     """
     return (logits + gumbel * (torch.as_tensor(temperature, device=logits.device) > 0)).argmax(-1)
+
+
+def gumbel(generator: np.random.Generator, steps: int, size: int) -> npt.NDArray[np.float32]:
+    """Noise [steps, size] for `draw`, the same in however many calls; from the CPU, so that a seed means the same on
+    every device."""
+    # in double precision: a float32 exponential is 0 once in 2^23 draws, and its Gumbel infinite
+    return (-np.log(generator.standard_exponential((steps, size)))).astype(np.float32)

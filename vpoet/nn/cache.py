@@ -1,7 +1,7 @@
 """The KV cache of a batch of documents, and attention through it.
 
-Shapes: N slots (one for each document), S positions a slot holds, K key/value heads, G query heads that share one of
-them, H head size.
+Shapes: N slots (one for each document), W new tokens a slot, S positions a slot holds, K key/value heads, G query heads
+that share one of them, H head size.
 
 Prompts of any lengths are prefilled as one pack, so there is no padding between them; afterwards each step brings one
 token to each slot. How many tokens a slot holds is told at each step, not kept here.
@@ -71,6 +71,8 @@ def attend_step(
     ``reach_S`` are the positions that are read (`KVCache.reach`). ``products`` spells attention as products and sums,
     of which a compiler makes one loop over the cache; without a compiler PyTorch's own kernel is faster.
     """
+    if not products:
+        return attend_ahead(keys, values, length_N[:, None], reach_S)
     slot_N = torch.arange(len(length_N), device=length_N.device)
     sees_NS = reach_S <= length_N[:, None]
     stop = reach_S.shape[0]  # not len(): a compiler must see that it changes
@@ -83,16 +85,40 @@ def attend_step(
         values_NKSH.index_put_(where, v_NKH.to(values_NKSH.dtype))
         torch._check(stop <= keys_NKSH.shape[2])  # type: ignore[no-untyped-call]
         keys_NKSH, values_NKSH = keys_NKSH[:, :, :stop], values_NKSH[:, :, :stop]
-        grouped = q_NQH.shape[1] != k_NKH.shape[1]
-        if not products:
-            o = F.scaled_dot_product_attention(
-                q_NQH[:, :, None], keys_NKSH, values_NKSH, attn_mask=sees_NS[:, None, None], enable_gqa=grouped
-            )
-            return o[:, :, 0]
         q_NKGH = q_NQH.view(*k_NKH.shape[:2], -1, k_NKH.shape[2]).float() * k_NKH.shape[2] ** -0.5
         scores_NKGS = (q_NKGH[:, :, :, None] * keys_NKSH[:, :, None].float()).sum(-1)
         weights_NKGS = scores_NKGS.masked_fill(~sees_NS[:, None, None], -torch.inf).softmax(-1)
         o_NKGH: Tensor = (weights_NKGS[..., None] * values_NKSH[:, :, None].float()).sum(3)
         return o_NKGH.view(q_NQH.shape).to(q_NQH.dtype)
+
+    return attend
+
+
+def attend_ahead(keys: list[Tensor], values: list[Tensor], place_NW: Tensor, reach_S: Tensor) -> Attend:
+    """Attention of W new tokens a slot at once, [N * W, heads, H], slot by slot.
+
+    Each is written to its ``place_NW`` in its slot, over what is there, and sees all up to that place: what lies behind
+    the new tokens, left by tokens that were taken back, is never read. ``reach_S`` as in `attend_step`.
+    """
+    device = place_NW.device
+    slot_N11 = torch.arange(len(place_NW), device=device)[:, None, None]
+    sees_N1WS = (reach_S <= place_NW[..., None])[:, None]
+    stop = reach_S.shape[0]
+
+    def attend(layer: int, q_TQH: Tensor, k_TKH: Tensor, v_TKH: Tensor) -> Tensor:
+        q_NQWH, k_NKWH, v_NKWH = (x.view(*place_NW.shape, *x.shape[1:]).transpose(1, 2) for x in (q_TQH, k_TKH, v_TKH))
+        keys_NKSH, values_NKSH = keys[layer], values[layer]
+        head_K1 = torch.arange(k_NKWH.shape[1], device=device)[:, None]
+        where = slot_N11, head_K1, place_NW[:, None]
+        keys_NKSH.index_put_(where, k_NKWH.to(keys_NKSH.dtype))
+        values_NKSH.index_put_(where, v_NKWH.to(values_NKSH.dtype))
+        o_NQWH = F.scaled_dot_product_attention(
+            q_NQWH,
+            keys_NKSH[:, :, :stop],
+            values_NKSH[:, :, :stop],
+            attn_mask=sees_N1WS,
+            enable_gqa=q_NQWH.shape[1] != k_NKWH.shape[1],
+        )
+        return o_NQWH.transpose(1, 2).flatten(0, 1)
 
     return attend
