@@ -15,7 +15,7 @@ from vpoet import cli
 from vpoet.data.video import Video
 from vpoet.errors import PromptError, VpoetError
 from vpoet.evaluate.pictures import contact_sheet
-from vpoet.generate.decode import Sampling
+from vpoet.generate.bundle import SHIPPED
 from vpoet.generate.film import Film, is_made
 from vpoet.generate.long import roll
 from vpoet.generate.model import Request, StepCompiler, load
@@ -25,7 +25,9 @@ console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
 
 def main(
-    model: Annotated[Path, typer.Option(help="Bundle folder; `vpoet export` makes one.")],
+    model: Annotated[
+        Path, typer.Option(help="Bundle folder. [default: the one that ships]", show_default=False)
+    ] = SHIPPED,
     prompt: Annotated[list[str] | None, typer.Option(help="What to show; give it several times for several.")] = None,
     batch: Annotated[
         Path | None,
@@ -57,30 +59,24 @@ def main(
             metavar="L,T,R,B", help="Paint on around --image or --video: so many of the result's pixels on each side."
         ),
     ] = None,
-    given_frames: Annotated[
-        int | None, typer.Option(help="How many of the video's frames. [default: at most half of the clip]")
-    ] = None,
+    given_frames: Annotated[int | None, typer.Option(help="How many of the video's. [default: half a clip]")] = None,
     via_image: Annotated[bool, typer.Option("--via-image", help="First an image, then a video of it.")] = False,
     then: Annotated[
         list[str] | None,
         typer.Option(metavar="FRAME:TEXT", help="Another prompt from this frame on; several times for a story."),
     ] = None,
-    frames: Annotated[
-        int | None, typer.Option(help="Frames, as many as you like; 1 makes an image. [default: the model's]")
-    ] = None,
-    window: Annotated[
-        int | None, typer.Option(help="Frames made at once; longer clips go on from there. [default: the model's]")
-    ] = None,
-    overlap: Annotated[
-        int | None, typer.Option(help="Frames that a window sees of what came before. [default: about half]")
-    ] = None,
+    frames: Annotated[int | None, typer.Option(help="As many as you like; 1: an image. [default: the model's]")] = None,
+    window: Annotated[int | None, typer.Option(help="Frames made at once. [default: the model's]")] = None,
+    overlap: Annotated[int | None, typer.Option(help="Frames a window sees of the last. [default: half]")] = None,
     height: Annotated[int | None, typer.Option(help="Pixels. [default: the model's]")] = None,
     width: Annotated[int | None, typer.Option(help="Pixels. [default: the model's]")] = None,
     fps: Annotated[int | None, typer.Option(help="Frames per second. [default: the model's]")] = None,
     seed: Annotated[int, typer.Option(help="The same seed makes the same clip.")] = 0,
     count: Annotated[int, typer.Option(help="Clips of each prompt, with seeds SEED, SEED+1, ...", min=1)] = 1,
-    cfg: Annotated[float, typer.Option(help="Guidance: above 1 keeps closer to the prompt, in twice the time.")] = 1.0,
-    temperature: Annotated[float, typer.Option(help="Below 1 is safer, above 1 wilder, 0 the likeliest.")] = 1.0,
+    cfg: Annotated[float | None, typer.Option(help="Above 1: closer to the prompt. [default: the model's]")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="Lower is safer, 0 likeliest. [default: the model's]")
+    ] = None,
     top_k: Annotated[int, typer.Option(help="Draw from the k likeliest only; 0 from all.")] = 0,
     top_p: Annotated[float, typer.Option(help="Draw from the likeliest that make up this mass; 1 from all.")] = 1.0,
     min_p: Annotated[float, typer.Option(help="Drop what is less than this times as likely as the likeliest.")] = 0.0,
@@ -102,7 +98,7 @@ def main(
 
     Examples:
 
-        vpoet sample --model runs/demo/bundle --prompt "a robot walks left on snow" --out robot.mp4
+        vpoet sample --prompt "a robot walks left on snow" --out robot.mp4
         vpoet sample --model runs/demo/bundle --prompt "a hero jumps" --image hero.png --cfg 3 --count 4 --out x.gif
         vpoet sample --model runs/demo/bundle --batch sample/prompts/platformer.txt --out runs/samples --sheet all.png
     """
@@ -115,7 +111,6 @@ def main(
         seconds[on] += now - mark
         mark = now
 
-    sampling = Sampling(cfg, temperature, top_k, top_p, min_p)
     given: dict[str, Any] = {"image": image, "last": last, "video": video, "task": task, "mask": mask}
     given |= {"outpaint": outpaint, "given_frames": given_frames, "via_image": via_image, "story": then or ()}
     given |= {"frames": frames, "window": window, "overlap": overlap, "height": height, "width": width}
@@ -131,6 +126,10 @@ def main(
     files = output_files(out, [request for _, request in requests])
     compiler = StepCompiler(lambda path: console.print(f"compiling the decoder, once: {path}")) if compiled else None
     sampler = load(model, device, precision, compiler)
+    sampling = sampler.sampling(cfg, temperature, top_k, top_p, min_p)
+    if unknown := sorted({word for _, request in requests for word in sampler.unknown(request.prompt)}):
+        console.print(f"warning: words that this model never met: {', '.join(unknown)}")
+        console.print(f"it knows {', '.join(sampler.bundle.config.words)}")
     spent("load")
 
     jobs, done = [], 0

@@ -83,6 +83,7 @@ def make_bundle() -> Callable[..., Path]:
 
     def make(folder: Path, depth: int = 2, **settings: Any) -> Path:
         torch.manual_seed(0)
+        folder.mkdir(exist_ok=True)
         small = AutoencoderConfig(
             widths=[8, 8, 8],
             encoder_blocks=[0, 0, 1],

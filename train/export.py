@@ -68,24 +68,26 @@ def main(
             f"{folder}: trained with vocabulary {trained}, but {cfg.text} and {cfg.video} now make {found}; "
             "put the tokenizers back that the run was started with"
         )
+    each = [caption_words(source.path, MOST_WORDS) for source in cfg.data.sources if Path(source.path).is_dir()]
     weights = {name.removeprefix("transformer."): value for name, value in checkpoint.read_weights(folder).items()}
     if out.suffix == adapters.SUFFIX:
         if cfg.lora is None:
             raise ConfigError(
                 f"{run}: trained all weights, without LoRA, so there is no adapter; name a folder as --out"
             )
-        adapters.Adapter(lora.update(weights), cfg.lora.scale, state["hashes"]["begin"]).save(out)
+        base = state["hashes"]["begin"]
+        adapters.Adapter(lora.update(weights), cfg.lora.scale, base, bundle.join_words(*each)).save(out)
         finish(out, folder, as_json)
         return
+    if cfg.begin:
+        each.append(config.load(Path(cfg.begin) / bundle.CONFIG, bundle.BundleConfig).words)
     transformer = Transformer(cfg.model, vocabulary)
     transformer.load_state_dict(lora.trained(weights, cfg.lora))
     samples = cfg.samples
-    each = [caption_words(source.path, MOST_WORDS) for source in cfg.data.sources if Path(source.path).is_dir()]
-    words = sorted({word for words in each for word in words}) if all(each) else []
     described = bundle.BundleConfig(
         model=cfg.model, bidirectional=cfg.data.bidirectional, length=cfg.data.length, tasks=sorted(cfg.data.tasks),
         frames=samples.frames, height=samples.height, width=samples.width, fps=samples.fps,
-        guidance=samples.guidance, temperature=samples.temperature, words=words,
+        guidance=samples.guidance, temperature=samples.temperature, words=bundle.join_words(*each),
     )  # fmt: skip
     bundle.save(out, transformer, described, text, video, card(run, folder, transformer), DTYPES[dtype])
     finish(out, folder, as_json)

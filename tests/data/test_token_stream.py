@@ -570,3 +570,12 @@ def test_what_is_skipped_is_counted_for_each_shard(tmp_path: Path) -> None:
         next(packs)
     first, second, _ = (f"{path}/{shard.name}" for shard in Manifest.load(path).shards)
     assert packs.skipped == {first: 4, second: 3}
+
+
+def test_words_of_captions_are_told_where_they_are_few(tmp_path: Path) -> None:
+    def caption(i: int, parts: dict[str, Any]) -> None:
+        parts["json"]["caption"] = ["A robot, walking.", "a ROBOT on sand"] if i % 2 else "a robot's key"
+
+    folder = write_shards(tmp_path, 10, spoil=caption)
+    assert token_dataset.caption_words(folder, 7) == ["a", "key", "on", "robot", "s", "sand", "walking"]
+    assert token_dataset.caption_words(folder, 6) == []

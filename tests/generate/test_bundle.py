@@ -163,3 +163,15 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"1 tensors hold NaN or infinity \(norm\.weight first\)"):
         bundle.save(tmp_path / "bundle", transformer, BundleConfig(model=SIZES), text, video, "")
     assert not (tmp_path / "bundle").exists()
+
+
+def test_half_the_space_keeps_the_weights_to_their_eleventh_bit(saved: Path, tmp_path: Path) -> None:
+    transformer, text, video = parts(tmp_path)
+    bundle.save(tmp_path / "half", transformer, BundleConfig(model=SIZES), text, video, "", torch.float16)
+    whole, half = (bundle.load(folder).transformer.state_dict() for folder in (saved, tmp_path / "half"))
+    for name, weight in whole.items():
+        assert half[name].dtype == torch.float32
+        torch.testing.assert_close(half[name], weight, rtol=2**-11, atol=1e-7)
+    sizes = [(folder / bundle.WEIGHTS).stat().st_size for folder in (saved, tmp_path / "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    assert bundle.load(tmp_path / "half").hash != bundle.load(saved).hash

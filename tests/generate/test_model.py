@@ -411,3 +411,18 @@ def test_a_record_changes_with_all_that_changes_the_sample(tmp_path: Path) -> No
     assert record(request, Sampling(), "model", "fp32") == records[-1]
     with pytest.raises(DataError, match="image not readable"):
         record(Request(image=tmp_path / "none.png"), Sampling(), "model", "fp32")
+
+
+def test_a_bundle_says_which_words_it_knows_and_how_it_is_best_sampled(
+    tmp_path: Path, make_bundle: Callable[..., Path]
+) -> None:
+    small = {"length": 60, "frames": 5, "height": 16, "width": 16}
+    told = vpoet.load(
+        make_bundle(tmp_path / "a", words=["a", "robot", "walks"], guidance=2.5, temperature=0.7, **small)
+    )
+    assert told.unknown("A robot dances, a dragon walks") == ["dances", "dragon"]
+    assert told.sampling() == Sampling(guidance=2.5, temperature=0.7)
+    assert told.sampling(cfg=1.0, top_k=3) == Sampling(guidance=1.0, temperature=0.7, top_k=3)
+    quiet = vpoet.load(make_bundle(tmp_path / "b", **small))
+    assert quiet.unknown("a dragon") == []
+    assert quiet.sampling() == Sampling()

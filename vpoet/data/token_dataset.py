@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 import weakref
 from collections import deque
 from dataclasses import dataclass
@@ -147,6 +148,21 @@ class TokenDataset:
         if keyframes.max() >= self._vocabulary.codes:
             raise _BadSampleError("codes of another tokenizer")
         return keyframes.astype(self._dtype)
+
+
+def caption_words(folder: str | Path, most: int) -> list[str]:
+    """All words of a token-shard folder's captions in alphabetical order, in small letters; none if more than ``most``.
+
+    DataError: no such shards.
+    """
+    words: set[str] = set()
+    for shard in Manifest.load(folder).shards:
+        for sample in read_shard(Path(folder) / shard.name, required=("json",)):
+            captions = sample.json.get("caption", "")
+            words.update(*(re.findall(r"\w+", str(text).lower()) for text in np.atleast_1d(captions)))
+        if len(words) > most:
+            return []
+    return sorted(words)
 
 
 class _BadSampleError(Exception):

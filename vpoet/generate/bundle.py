@@ -140,16 +140,19 @@ def load(
     _check_hashes(folder, config, text, video)
     vocabulary = _vocabulary(config, text, video)
     try:
-        # an adapter is added where every machine rounds alike: the result has a hash of its own
-        with safe_open(folder / WEIGHTS, framework="pt", device="cpu" if adapter else str(device)) as file:
+        # an adapter is added in fp32 on the CPU, so that the sum and its hash are the same for every device and dtype
+        place, kept = ("cpu", torch.float32) if adapter else (str(device), dtype)
+        with safe_open(folder / WEIGHTS, framework="pt", device=place) as file:
             header = file.metadata() or {}
             _check_vocabulary(folder, header.get("vocabulary", "(none)"), vocabulary)
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            weights = {name: file.get_tensor(name).to(kept) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         own_hash = header.get("hash", "")
         if adapter:
-            weights = Adapter.load(Path(adapter)).applied(weights, own_hash, str(adapter))
+            learned = Adapter.load(Path(adapter))
+            weights = learned.applied(weights, own_hash, str(adapter))
             own_hash = _hash(vocabulary, weights)
-        weights = {name: weight.to(device, dtype) for name, weight in weights.items()}
+            weights = {name: weight.to(device, dtype) for name, weight in weights.items()}
+            config = replace(config, words=join_words(config.words, learned.words))
         with torch.device("meta"):
             transformer = Transformer(config.model, vocabulary)
         transformer.load_state_dict(weights, assign=True)
@@ -158,6 +161,11 @@ def load(
     except RuntimeError as error:
         raise CheckpointError(f"{folder}: {WEIGHTS} does not fit {CONFIG}: {' '.join(str(error).split())}") from None
     return Bundle(transformer.eval().requires_grad_(False), text, video, config, own_hash)
+
+
+def join_words(*each: list[str]) -> list[str]:
+    """All words of several `BundleConfig.words`; empty if any is: too many to tell."""
+    return sorted({word for words in each for word in words}) if all(each) else []
 
 
 def begin(transformer: Transformer, folder: str | Path) -> str:

@@ -48,7 +48,7 @@ def load(
     compiler: StepCompiler | None = None,
     adapter: str | Path | None = None,
 ) -> "Model":
-    """The model in a bundle folder, by default the one that ships, with an adapter of `vpoet finetune --lora` if one is given.
+    """The model in a bundle folder, by default the one that ships, and an adapter (`vpoet finetune --lora`) if given.
 
     ``device`` auto: CUDA where there is one. ``precision`` auto: bfloat16 on CUDA, float32 on the CPU; int8 is that of
     the weights, beside bfloat16 for all else, on the CPU. ``compiler`` makes decoding faster, once it has compiled.
