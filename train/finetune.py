@@ -60,7 +60,7 @@ def main(
 
     about = base.config
     del base  # training loads its weights anew
-    shape = {"frames": about.frames, "height": about.height, "width": about.width, "fps": about.fps}
+    kept = ("frames", "height", "width", "fps", "guidance", "temperature")
     defaults: dict[str, Any] = {
         "run": str(run),
         "text": str(model / bundle.TEXT),
@@ -76,11 +76,12 @@ def main(
         },
         "lora": None if lora is None else {"rank": lora, "alpha": 2.0 * lora},
         "optimizer": {"lr": 3e-4 if lora is None else 2e-3, "warmup": 10, "weight_decay": 0.0},
-        "samples": shape,
+        "samples": {name: getattr(about, name) for name in kept},
         "batch": 1,
         "steps": 200,
         "save_every": 50,
     }
+    run.mkdir(parents=True, exist_ok=True)
     recipe = run / "recipe.yaml"
     config.save(config.from_dict(defaults, PretrainConfig, "the defaults"), recipe)
     check_same(run / "resolved.yaml", config.load(recipe, PretrainConfig, overrides or []))

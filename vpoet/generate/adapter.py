@@ -1,7 +1,7 @@
 """An adapter: what LoRA learned beside a bundle's weights, in one small safetensors file.
 
 MATRIX.lora_A [R, in], MATRIX.lora_B [out, R]    for each matrix of each block
-header: scale (alpha/rank), base                 base is the hash of the bundle whose weights it was trained beside
+header: scale (alpha/rank), base, words          base is the hash of the bundle whose weights it was trained beside
 """
 
 import os
@@ -29,14 +29,17 @@ class Adapter:
     """How many times the update counts."""
     base: str
     """Hash of the bundle that it belongs to."""
+    words: list[str]
+    """Those of its captions, as `vpoet.generate.bundle.BundleConfig` has them."""
 
     def save(self, path: Path) -> None:
         """Write the file whole or not at all; CheckpointError if a weight is not finite."""
         if broken := [name for name, tensor in self.update.items() if not bool(tensor.isfinite().all())]:
             raise CheckpointError(f"{path}: {len(broken)} tensors hold NaN or infinity ({broken[0]} first); not saved")
         path.parent.mkdir(parents=True, exist_ok=True)
+        header = {"scale": repr(self.scale), "base": self.base, "words": " ".join(self.words)}
         fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        save_file(self.update, fresh, metadata={"scale": repr(self.scale), "base": self.base})
+        save_file(self.update, fresh, metadata=header)
         fresh.replace(path)
 
     @classmethod
@@ -46,7 +49,7 @@ class Adapter:
             with safe_open(path, framework="pt") as file:
                 header = file.metadata() or {}
                 update = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            return cls(update, float(header["scale"]), header["base"])
+            return cls(update, float(header["scale"]), header["base"], header["words"].split())
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{path}: adapter not readable: {error}") from None
         except (KeyError, ValueError):
