@@ -10,6 +10,7 @@ from vpoet import cli
 from vpoet.errors import DataError
 from vpoet.evaluate import inspection
 from vpoet.tokenizer.text import TextTokenizer
+from vpoet.training import planning
 from vpoet.training.recipe import PretrainConfig
 
 
@@ -20,6 +21,15 @@ def main(
         Path | None, typer.Option(help="Text tokenizer, to draw a folder of token shards. A recipe names its own.")
     ] = None,
     length: Annotated[int, typer.Option(help="Tokens of the pack to draw. A recipe says its own.")] = 2048,
+    device: Annotated[
+        str | None, typer.Option(help=f"Plan the run of a pretraining recipe: {', '.join(planning.DEVICES)} or cpu.")
+    ] = None,
+    world: Annotated[int, typer.Option(help="Plan: processes, each with a device.")] = 1,
+    zero: Annotated[int | None, typer.Option(help="Plan: DeepSpeed's ZeRO stage, in place of the recipe's.")] = None,
+    mfu: Annotated[
+        float, typer.Option(help="Plan: share of the device's peak that training will reach.")
+    ] = planning.MFU,
+    price: Annotated[float | None, typer.Option(help="Plan: what an hour of a device costs.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one line of JSON, and nothing else.")] = False,
 ) -> None:
     """Say what a thing is: a recipe, a shard or a folder of shards, a text or video tokenizer, a bundle, a run.
@@ -27,13 +37,20 @@ def main(
     A drawing of a sequence has one line for each run of tokens of a kind: its place, its kind, whether it is predicted,
     its tokens, and its positions (t, h, w). A drawing of a pack shows who sees whom: # what lies before, + both ways.
 
+    A plan says what a run needs before it is bought: parameters, memory of each process by kind, time and cost. Devices
+    are counted with by their data sheets, cpu by what this machine's matrix product reaches.
+
     Examples:
 
         vpoet inspect train/configs/demo.yaml
+        vpoet inspect train/configs/1b.yaml --device h100 --world 8 --zero 2 --price 2.5
         vpoet inspect runs/demo/tokens/train --draw --text runs/demo/text.model
         vpoet inspect runs/demo/bundle --json
     """
     facts = inspection.describe(thing)
+    if device is not None:
+        options: dict[str, Any] = {"world": world, "zero": zero, "mfu": mfu, "price": price}
+        facts["plan"] = planning.plan(pretraining(thing, "--device plans"), device, **options)
     pictures = drawings(thing, text, length) if draw else {}
     if json:
         cli.finish(facts | ({"drawings": pictures} if draw else {}), as_json=True)
@@ -51,10 +68,15 @@ def drawings(thing: Path, text: Path | None, length: int) -> dict[str, str]:
         if text is None:
             raise DataError(f"{thing}: drawing its sequences needs the text tokenizer; add --text text.model")
         return inspection.draw_shards(thing, TextTokenizer.load(text), length)
+    return inspection.draw_recipe(pretraining(thing, "--draw draws folders of token shards and"))
+
+
+def pretraining(thing: Path, wanted: str) -> PretrainConfig:
+    """The recipe; DataError if it is of another kind."""
     recipe = inspection.load_recipe(thing) if thing.suffix in (".yaml", ".yml") else None
     if not isinstance(recipe, PretrainConfig):
-        raise DataError(f"{thing}: --draw draws pretraining recipes and folders of token shards")
-    return inspection.draw_recipe(recipe)
+        raise DataError(f"{thing}: {wanted} pretraining recipes")
+    return recipe
 
 
 def lines(facts: dict[str, Any], indent: str = "  ") -> Iterator[str]:

@@ -5,6 +5,7 @@ Training sums it up, scoring reports it.
 Shapes: T packed tokens, D model width, M predicted tokens, in C chunks of R rows.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -70,21 +71,35 @@ def pack_nats(
     h_TD = transformer(tensors.ids_T, tensors.positions_T3, attend)
     nats_M = torch.zeros(len(tensors.after_M), device=h_TD.device)
     text_M = tensors.kinds_M == TEXT
-    # Sharded weights are gathered by all processes together: the number of calls of a head depends on the length of the
-    # pack alone, which they share, and a head is called on no tokens if need be.
-    chunks = -(-len(h_TD) // chunk)
     text_nats = partial(transformer.text_nats, transformer.text_rows())
     for head, mine_M in ((text_nats, text_M), (transformer.visual_nats, ~text_M)):
         (index,) = torch.nonzero(mine_M, as_tuple=True)
-        rows = -(-len(index) // (chunks * ROWS)) * ROWS
-        # the last token fills the chunks up, and what it gives there is left out
-        index_CR = index[torch.arange(chunks * rows, device=index.device).clamp(max=len(index) - 1)].view(chunks, rows)
-        h_CRD, ids_CR = h_TD[tensors.before_M[index_CR]], tensors.after_M[index_CR]
-        parts = [
-            checkpoint(head, h_RD, ids_R, z_loss, use_reentrant=False, preserve_rng_state=False)
-            if chunks > 1
-            else head(h_RD, ids_R, z_loss)
-            for h_RD, ids_R in zip(h_CRD.unbind(), ids_CR.unbind(), strict=True)
-        ]
-        nats_M = nats_M.index_copy(0, index, torch.cat(parts)[: len(index)])
+        before_M, after_M = tensors.before_M[index], tensors.after_M[index]
+        nats_M = nats_M.index_copy(0, index, head_nats(head, h_TD, before_M, after_M, z_loss=z_loss, chunk=chunk))
     return nats_M
+
+
+def head_nats(
+    head: Callable[[Tensor, Tensor, float], Tensor],
+    h_TD: Tensor,
+    before_M: Tensor,
+    after_M: Tensor,
+    *,
+    z_loss: float,
+    chunk: int,
+) -> Tensor:
+    """-log p [M] of the ids ``after_M`` by one head, given the states ``h_TD`` at ``before_M``; see `pack_nats`."""
+    # Sharded weights are gathered by all processes together: the number of calls of a head depends on the length of the
+    # pack alone, which they share, and a head is called on no tokens if need be.
+    chunks = -(-len(h_TD) // chunk)
+    rows = -(-len(after_M) // (chunks * ROWS)) * ROWS
+    # the last token fills the chunks up, and what it gives there is left out
+    fill_CR = torch.arange(chunks * rows, device=h_TD.device).clamp(max=len(after_M) - 1).view(chunks, rows)
+    h_CRD, ids_CR = h_TD[before_M[fill_CR]], after_M[fill_CR]
+    parts = [
+        checkpoint(head, h_RD, ids_R, z_loss, use_reentrant=False, preserve_rng_state=False)
+        if chunks > 1
+        else head(h_RD, ids_R, z_loss)
+        for h_RD, ids_R in zip(h_CRD.unbind(), ids_CR.unbind(), strict=True)
+    ]
+    return torch.cat(parts)[: len(after_M)]
