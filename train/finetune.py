@@ -78,7 +78,7 @@ def main(
         "optimizer": {"lr": 3e-4 if lora is None else 2e-3, "warmup": 10, "weight_decay": 0.0},
         "samples": {name: getattr(about, name) for name in kept},
         "batch": 1,
-        "steps": 200,
+        "steps": 100,
         "save_every": 50,
     }
     run.mkdir(parents=True, exist_ok=True)
