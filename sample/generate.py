@@ -84,10 +84,8 @@ def main(
     sheet: Annotated[Path | None, typer.Option(metavar="PNG", help="A contact sheet of all clips.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[str, typer.Option(help="Of the weights: auto, fp32, bf16 or, on a CPU, int8.")] = "auto",
-    compiled: Annotated[
-        bool,
-        typer.Option("--compile", help="For many or long clips on a CPU: compile the decoder first, once a model."),
-    ] = False,
+    compiled: Annotated[bool, typer.Option("--compile", help="On a CPU: compile the decoder first, once.")] = False,
+    guesses: Annotated[int, typer.Option(help="Codes each pass guesses and tests: faster, the same clips.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
     """Make videos and images from a prompt, or from images and videos to start from, lead to or fill in.
@@ -125,7 +123,7 @@ def main(
     requests = [(where, replace(r, seed=r.seed + i)) for where, r in requests for i in range(count)]
     files = output_files(out, [request for _, request in requests])
     compiler = StepCompiler(lambda path: console.print(f"compiling the decoder, once: {path}")) if compiled else None
-    sampler = load(model, device, precision, compiler)
+    sampler = load(model, device, precision, compiler, guesses=guesses)
     sampling = sampler.sampling(cfg, temperature, top_k, top_p, min_p)
     if unknown := sorted({word for _, request in requests for word in sampler.unknown(request.prompt)}):
         console.print(f"warning: words that this model never met: {', '.join(unknown)}")

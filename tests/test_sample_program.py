@@ -67,6 +67,17 @@ def test_one_prompt_makes_one_clip_and_says_where_the_time_went(sample: Callable
     assert result(other)["written"] == ["x.mp4"]
 
 
+def test_guessed_codes_make_the_same_clip(sample: Callable[..., Done], tmp_path: Path) -> None:
+    arguments = ("--prompt", "a robot walks", "--cfg", "2", "--seed", "5", "--out")
+    for done in (sample(*arguments, "one.mp4"), sample(*arguments, "guessed.mp4", "--guesses", "3")):
+        assert done.returncode == 0, done.stderr
+    one, guessed = (Video.read(tmp_path / name).frames for name in ("one.mp4", "guessed.mp4"))
+    assert np.array_equal(one, guessed)
+    refused = sample(*arguments, "x.mp4", "--guesses", "3", "--compile")
+    assert refused.returncode != 0
+    assert "a compiled step makes one code a pass" in refused.stderr
+
+
 def test_a_batch_reports_its_bad_lines_and_does_the_rest(sample: Callable[..., Done], tmp_path: Path) -> None:
     Video(np.zeros((1, 16, 16, 3), np.uint8), 0).write(tmp_path / "start.png")
     lines = [

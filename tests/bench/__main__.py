@@ -1,8 +1,8 @@
 """Speed of the parts: ``python tests/bench [--seconds N] [NAME ...]``. One JSON line each.
 
 Without names all but `video_tokenizer_peers` and `video_tokenizer_film`. The video tokenizer's are explained in
-`tokenizer` and `film`, pretraining's in `training` and `attention`, sampling's in `decoding`; of the others it is the
-best of five runs, as other work only slows.
+`tokenizer` and `film`, pretraining's in `training` and `attention`, sampling's in `decoding` and `guessing`; of the
+others it is the best of five runs, as other work only slows.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import attention
 import decoding
 import engines
 import film
+import guessing
 import numpy as np
 import tokenizer
 import training
@@ -33,7 +34,7 @@ def main() -> None:
     fast = {benchmark.__name__: benchmark for benchmark in (platformer, packing)}
     coding = (engines.training_engines, tokenizer.video_tokenizer, tokenizer.video_tokenizer_quality)
     pretraining = (attention.attention_cost, training.packing_step, training.logits_memory)
-    sampling = (decoding.decoding_3m, decoding.decoding_30m, decoding.decoding_120m)
+    sampling = (decoding.decoding_3m, decoding.decoding_30m, decoding.decoding_120m, guessing.guessing)
     asked_for = (tokenizer.video_tokenizer_peers, film.video_tokenizer_film)
     slow: dict[str, Callable[[float], dict[str, Any]]] = {
         each.__name__: each for each in (*pretraining, *sampling, *coding, *asked_for)

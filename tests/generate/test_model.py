@@ -10,9 +10,10 @@ import pytest
 
 import vpoet
 from vpoet.data.video import Video
-from vpoet.errors import DataError, PromptError, ShapeError
+from vpoet.errors import ConfigError, DataError, PromptError, ShapeError
 from vpoet.generate.decode import Sampling
-from vpoet.generate.model import Model, Request
+from vpoet.generate.live import live
+from vpoet.generate.model import Model, Request, StepCompiler
 from vpoet.generate.prompts import output_files, read_prompts, record
 from vpoet.sequence.document import Document, build
 from vpoet.sequence.vocabulary import Modality
@@ -388,6 +389,22 @@ def test_files_are_named_after_out_or_after_the_prompts(tmp_path: Path) -> None:
     assert names == ["a-robot-walking-2.mp4", "a-robot-walking-2.2.mp4", "sample-2.mp4", "b-0.png"]
     with pytest.raises(DataError, match=r"x\.avi: cannot write \.avi; use \.mp4, \.gif, \.webp, \.png, or a folder"):
         output_files(Path("x.avi"), [one])
+
+
+def test_guesses_leave_the_clips_as_they_are(folder: Path, model: Model) -> None:
+    requests = [Request(prompt="a robot"), Request(prompt="a hero", image=clip(1, fps=0), seed=4, frames=5)]
+    guessing = vpoet.load(folder, device="cpu", guesses=3)
+    for one, other in zip(model.sample_batch(requests), guessing.sample_batch(requests), strict=True):
+        assert np.array_equal(one.frames, other.frames)
+    watched = np.concatenate(list(live(guessing, requests[0])))
+    assert int(np.abs(watched.astype(int) - model.sample("a robot").frames).max()) <= 1
+
+
+def test_guesses_are_no_negative_number_and_not_for_a_compiled_step(model: Model) -> None:
+    with pytest.raises(ConfigError, match="guesses = -1: it must be 0 or more"):
+        Model(model.bundle, guesses=-1)
+    with pytest.raises(ConfigError, match="guesses = 4: a compiled step makes one code a pass"):
+        Model(model.bundle, StepCompiler(), guesses=4)
 
 
 def test_a_record_changes_with_all_that_changes_the_sample(tmp_path: Path) -> None:

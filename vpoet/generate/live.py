@@ -40,6 +40,7 @@ def live(model: Model, request: Request, sampling: Sampling = Sampling()) -> Ite
         sampling=sampling,
         bidirectional=model.bundle.config.bidirectional,
         build=model.build,
+        guesses=model.guesses,
     )
     cells = _cells(tokens, transformer.vocabulary.language, target.values.shape[1:])
     yield from model.bundle.video.decode_stream(itertools.chain(given, cells))

@@ -47,11 +47,13 @@ def load(
     precision: str = "auto",
     compiler: StepCompiler | None = None,
     adapter: str | Path | None = None,
+    guesses: int = 0,
 ) -> "Model":
     """The model in a bundle folder, by default the one that ships, and an adapter (`vpoet finetune --lora`) if given.
 
     ``device`` auto: CUDA where there is one. ``precision`` auto: bfloat16 on CUDA, float32 on the CPU; int8 is that of
-    the weights, beside bfloat16 for all else, on the CPU. ``compiler`` makes decoding faster, once it has compiled.
+    the weights, beside bfloat16 for all else, on the CPU. ``compiler`` makes decoding faster, once it has compiled; or
+    ``guesses`` (8, say) do: so many codes that each pass guesses and tests, which leaves the samples as they are.
     """
     if precision not in PRECISIONS:
         raise ConfigError(f"precision = {precision!r}: there are {', '.join(PRECISIONS)}")
@@ -64,15 +66,19 @@ def load(
     bundle = bundles.load(path, device, torch.bfloat16 if half else torch.float32, adapter)
     if precision == "int8":
         quantise(bundle.transformer)
-    return Model(bundle, compiler)
+    return Model(bundle, compiler, guesses)
 
 
 class Model:
     """A bundle that samples and scores."""
 
-    def __init__(self, bundle: Bundle, compiler: StepCompiler | None = None) -> None:
+    def __init__(self, bundle: Bundle, compiler: StepCompiler | None = None, guesses: int = 0) -> None:
+        if guesses < 0 or (guesses and compiler):
+            why = "it must be 0 or more" if guesses < 0 else "a compiled step makes one code a pass; choose one of them"
+            raise ConfigError(f"guesses = {guesses}: {why}")
         self.bundle = bundle
         self.compiler = compiler
+        self.guesses = guesses
         weight = bundle.transformer.language.weight
         self.attention = backend("auto", weight.device, weight.dtype)
 
@@ -206,6 +212,7 @@ class Model:
             sampling=sampling,
             bidirectional=self.bundle.config.bidirectional,
             build=self.build,
+            guesses=self.guesses,
             on_step=on_step,
         )
         return decoded[:count]

@@ -1,0 +1,76 @@
+"""Guessed codes on a trained bundle: codes that a pass adds, and the gain over one code a pass in the same run.
+
+The bundle is the newest of runs/demo/bundle and runs/platformer/bundle, or else the one that ships. Four clips are
+made, one after the other or as one batch, with one code a pass and with K guesses; codes a second of whole calls, the
+better of two. ``same`` is the share of clips whose codes are those of one code a pass.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vpoet.generate.bundle import SHIPPED
+from vpoet.generate.decode import Sampling
+from vpoet.generate.model import Model, Request, load
+from vpoet.sequence.vocabulary import Ints
+
+GUESSES = (4, 8, 16, 32)
+PLAIN, GUIDED = Sampling(), Sampling(guidance=3.0, temperature=0.9, top_p=0.95)
+PROMPTS = (
+    "a robot walks right on grass",
+    "a zombie jumps up and down on sand",
+    "a man walks left on snow at night",
+    "a hero stands on grass",
+)
+ROUNDS = 2
+
+
+def guessing(_: float) -> dict[str, Any]:
+    """4, 8, 16 and 32 guesses a pass."""
+    runs = [folder for name in ("demo", "platformer") if (folder := Path("runs", name, "bundle")).is_dir()]
+    bundle = max(runs, key=lambda folder: folder.stat().st_mtime, default=SHIPPED)
+    return on(bundle) if bundle.is_dir() else {"skipped": "no trained bundle here; `make demo` makes one"}
+
+
+def on(bundle: Path) -> dict[str, Any]:
+    one = load(bundle, "cpu")
+    line: dict[str, Any] = {"bundle": str(bundle), "threads": torch.get_num_threads()}
+    for name, sampling, batch in (("plain", PLAIN, 1), ("guided", GUIDED, 1), ("batch_4", PLAIN, 4)):
+        rate, _, wanted = _best(one, sampling, batch)
+        line[name] = {"codes_per_second": round(rate)}
+        for guesses in GUESSES:
+            faster, a_pass, found = _best(Model(one.bundle, guesses=guesses), sampling, batch)
+            same = float(np.mean([np.array_equal(a, b) for a, b in zip(wanted, found, strict=True)]))
+            line[name][str(guesses)] = {"codes_a_pass": a_pass, "times": round(faster / rate, 2), "same": same}
+    return line
+
+
+def _best(model: Model, sampling: Sampling, batch: int) -> tuple[float, float, list[Ints]]:
+    """Codes a second, codes of a clip that a pass adds, and the clips."""
+    documents = [model.document(Request(prompt=prompt)) for prompt in PROMPTS]
+    passes = 0
+
+    def count(*_: Any) -> None:
+        nonlocal passes
+        passes += 1
+
+    rates, clips = [], []
+    for _ in range(ROUNDS):
+        passes = 0
+        hook = model.bundle.transformer.register_forward_hook(count)
+        began = time.perf_counter()
+        clips = [
+            decoded.document.codes()
+            for start in range(0, len(documents), batch)
+            for decoded in model.decode(
+                documents[start : start + batch], range(start, min(start + batch, len(documents))), sampling
+            )
+        ]
+        rates.append(sum(clip.size for clip in clips) / (time.perf_counter() - began))
+        hook.remove()
+    calls = -(-len(documents) // batch)
+    drawn = sum(clips[start].size for start in range(0, len(documents), batch))
+    return max(rates), round((drawn - calls) / max(1, passes - calls), 2), clips
