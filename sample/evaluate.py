@@ -18,6 +18,7 @@ from vpoet.evaluate.frechet import NAME, clip_features, frechet
 from vpoet.evaluate.nearest import nearest
 from vpoet.evaluate.pictures import contact_sheet
 from vpoet.evaluate.witness import Witness
+from vpoet.generate.bundle import SHIPPED
 from vpoet.generate.decode import Sampling
 from vpoet.generate.model import Model, Request, load
 from vpoet.generate.prompts import record
@@ -30,21 +31,18 @@ console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
 
 def main(
-    model: Annotated[Path, typer.Option(help="Bundle folder.")],
     prompt_sets: Annotated[
         list[Path],
         typer.Option("--prompts", metavar="RAW", help="Raw shards of world:platformer not trained on. Repeatable."),
     ],
     out: Annotated[Path, typer.Option(help="Folder for samples, tables and pictures; sampling goes on from there.")],
+    model: Annotated[Path, typer.Option(help="Bundle folder. The default ships.", show_default=False)] = SHIPPED,
     count: Annotated[int, typer.Option(help="Prompts of each set at most.", min=2)] = 100,
     cfg: Annotated[list[float], typer.Option(help="Guidance; several are tried in turn.")] = [1.0],  # noqa: B006
     temperature: Annotated[list[float], typer.Option(help="Likewise.")] = [1.0],  # noqa: B006
     top_p: Annotated[list[float], typer.Option(help="Likewise.")] = [1.0],  # noqa: B006
     train: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="RAW", help="What it was trained on: no prompt of it is used; nearest clips are looked up there."
-        ),
+        Path | None, typer.Option(metavar="RAW", help="What it was trained on: no prompt is of it; to look for copies.")
     ] = None,
     distance: Annotated[
         bool, typer.Option("--distance", help=f"{NAME} to real clips: pip install vpoet[perceptual].")
@@ -66,8 +64,8 @@ def main(
 
     Examples:
 
-        vpoet evaluate --model runs/platformer/bundle --prompts runs/platformer/raw/heldout \\
-            --prompts runs/platformer/raw/unseen --train runs/platformer/raw/train --distance --out runs/judged
+        vpoet evaluate --prompts runs/platformer/raw/heldout --prompts runs/platformer/raw/unseen \\
+            --train runs/platformer/raw/train --distance --out runs/judged
 
         vpoet evaluate --model B --prompts raw/heldout --cfg 1 --cfg 2 --cfg 4 --temperature 0.9 --temperature 1 --out o
     """
@@ -156,7 +154,10 @@ def sample(
 ) -> list[Frames]:
     """A clip for each prompt, those that the file holds already among them; new ones are appended, batch by batch."""
     requests = [Request(prompt=prompt.text, seed=seed + i) for i, prompt in enumerate(asked)]
-    made = [json_module.dumps(record(request, sampling, sampler.bundle.hash), sort_keys=True) for request in requests]
+    made = [
+        json_module.dumps(record(request, sampling, sampler.bundle.hash, "auto"), sort_keys=True)
+        for request in requests
+    ]
     codes: dict[str, Any] = {}
     for line in file.read_text().splitlines() if file.exists() else []:
         try:

@@ -12,6 +12,7 @@ from vpoet import cli
 from vpoet.data.sources import Item, gather
 from vpoet.errors import DataError, VpoetError
 from vpoet.evaluate.surprise import surprise_figure
+from vpoet.generate.bundle import SHIPPED
 from vpoet.generate.fit import fit
 from vpoet.generate.likelihood import Likelihood, posterior
 from vpoet.generate.model import load
@@ -29,7 +30,7 @@ def main(
     videos: Annotated[
         list[str], typer.Argument(metavar="VIDEO...", help="Videos, images, folders, or .csv and .jsonl lists of them.")
     ],
-    model: Annotated[Path, typer.Option(help="Bundle folder; `vpoet export` makes one.")],
+    model: Annotated[Path, typer.Option(help="Bundle folder. The default ships.", show_default=False)] = SHIPPED,
     prompt: Annotated[
         list[str] | None,
         typer.Option(help='What the video shows; give it several times to compare. "" is none. [default: none]'),

@@ -9,6 +9,7 @@ import typer
 from vpoet import cli
 from vpoet.errors import DataError
 from vpoet.evaluate import inspection
+from vpoet.evaluate.learning import draw_learning
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.training import planning
 from vpoet.training.recipe import PretrainConfig
@@ -30,6 +31,7 @@ def main(
         float, typer.Option(help="Plan: share of the device's peak that training will reach.")
     ] = planning.MFU,
     price: Annotated[float | None, typer.Option(help="Plan: what an hour of a device costs.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the curves of a run into this picture.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one line of JSON, and nothing else.")] = False,
 ) -> None:
     """Say what a thing is: a recipe, a shard or a folder of shards, a text or video tokenizer, a bundle, a run.
@@ -45,12 +47,15 @@ def main(
         vpoet inspect train/configs/demo.yaml
         vpoet inspect train/configs/1b.yaml --device h100 --world 8 --zero 2 --price 2.5
         vpoet inspect runs/demo/tokens/train --draw --text runs/demo/text.model
+        vpoet inspect runs/demo/pretrain --plot curves.png
         vpoet inspect runs/demo/bundle --json
     """
     facts = inspection.describe(thing)
     if device is not None:
         options: dict[str, Any] = {"world": world, "zero": zero, "mfu": mfu, "price": price}
         facts["plan"] = planning.plan(pretraining(thing, "--device plans"), device, **options)
+    if plot is not None:
+        facts["curves"] = f"{draw_learning(thing / 'metrics.jsonl', plot)} steps in {plot}"
     pictures = drawings(thing, text, length) if draw else {}
     if json:
         cli.finish(facts | ({"drawings": pictures} if draw else {}), as_json=True)

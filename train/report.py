@@ -13,9 +13,8 @@ from vpoet import cli
 from vpoet.data.shards import Manifest, read_shard
 from vpoet.data.video import Video
 from vpoet.errors import DataError
-from vpoet.evaluate.pictures import curves
+from vpoet.evaluate.learning import draw_learning
 from vpoet.evaluate.report import Picture, Section, Table, write_report
-from vpoet.training.tracking import read_metrics
 
 
 def main(
@@ -101,16 +100,9 @@ def learning(run: Path, scratch: Path) -> list[Section]:
     """The curves of each part that was trained: losses and scores, no speeds."""
     sections = []
     for path in sorted(run.glob("*/metrics.jsonl")):
-        rows = read_metrics(path)
-        names = sorted({name for row in rows for name in row if name.startswith(("train/", "heldout/", "held_out/"))})
-        series = {}
-        for name in names:
-            points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
-            series[name] = ([float(step) for step, _ in points], [float(value) for _, value in points])
-        if series:
-            picture = scratch / f"{path.parent.name}.png"
-            curves(series, picture)
-            sections.append(Section(f"Learning: {path.parent.name}", [[Picture(picture, f"{rows[-1]['step']} steps")]]))
+        picture = scratch / f"{path.parent.name}.png"
+        steps = draw_learning(path, picture)
+        sections.append(Section(f"Learning: {path.parent.name}", [[Picture(picture, f"{steps} steps")]]))
     return sections
 
 
