@@ -106,7 +106,9 @@ def test_a_wheel_is_one_package_that_carries_the_programs(tmp_path, python):
     assert {f"vpoet/programs/{named(path)}" for path in configs} <= names
     assert not [name for name in names if "__pycache__" in name]
     assert {f"vpoet/weights/video-4x8x8/{part}" for part in ("config.yaml", "model.safetensors", "card.md")} <= names
-    assert {f"vpoet/weights/platformer-64/{part}" for part in ("config.yaml", "model.safetensors", "text.model")} <= names
+    assert {
+        f"vpoet/weights/platformer-64/{part}" for part in ("config.yaml", "model.safetensors", "text.model")
+    } <= names
 
     # The wheel's own copy, found although the repository is installed: -P keeps the working folder off sys.path.
     script = (
