@@ -85,7 +85,10 @@ def test_what_cannot_be_compiled_or_loaded_says_so(
     with pytest.raises(BackendError, match="needs a C\\+\\+ compiler"):
         model.decode([document], [0])
     step = Step(model.bundle.transformer, filtered=False, products=True)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as `Model.decode` does with a small model
     file = compiled_file(model.bundle.hash, step, 1, 1)
+    torch.set_num_threads(threads)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(b"not a package")
     with pytest.raises(BackendError, match=f"{file.name}.*remove the file"):

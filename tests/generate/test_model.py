@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import vpoet
 from vpoet.data.video import Video
@@ -443,3 +444,15 @@ def test_a_bundle_says_which_words_it_knows_and_how_it_is_best_sampled(
     quiet = vpoet.load(make_bundle(tmp_path / "b", **small))
     assert quiet.unknown("a dragon") == []
     assert quiet.sampling() == Sampling()
+
+
+def test_a_small_model_decodes_in_one_thread_and_leaves_the_others_as_they_were(model: Model) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    seen: list[int] = []
+    model.decode(
+        [model.document(Request(prompt="a robot"))], [0], on_step=lambda *_: seen.append(torch.get_num_threads())
+    )
+    assert set(seen) == {1}
+    assert torch.get_num_threads() == 3
+    torch.set_num_threads(threads)

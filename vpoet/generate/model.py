@@ -14,6 +14,7 @@ import functools
 import re
 from collections.abc import Iterator
 from collections.abc import Sequence as Items
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ from vpoet.generate.long import Rollout, roll
 from vpoet.generate.request import Clip, Request, arrange, joined
 from vpoet.nn.attention import backend
 from vpoet.nn.int8 import quantise
+from vpoet.nn.transformer import Transformer
 from vpoet.sequence.document import Document, Mask, build
 from vpoet.sequence.tasks import TABLE, Sample
 from vpoet.sequence.vocabulary import Ints
@@ -38,6 +40,8 @@ from vpoet.sequence.vocabulary import Ints
 __all__ = ["PRECISIONS", "Clip", "Model", "Request", "StepCompiler", "load"]
 
 
+SMALL = 10_000_000
+"""Parameters of a model below which threads do not pay."""
 PRECISIONS = ("auto", "fp32", "bf16", "int8")
 
 
@@ -204,17 +208,18 @@ class Model:
         count = len(documents)
         # a compiled step is for one number of documents: few numbers, few compilations
         spare = [0] * (0 if self.compiler is None else (1 << (count - 1).bit_length()) - count)
-        decoded = decode(
-            self.bundle.transformer,
-            [*documents, *(documents[i] for i in spare)],
-            seeds=[*seeds, *(seeds[i] for i in spare)],
-            attention=self.attention,
-            sampling=sampling,
-            bidirectional=self.bundle.config.bidirectional,
-            build=self.build,
-            guesses=self.guesses,
-            on_step=on_step,
-        )
+        with _threads(self.bundle.transformer):
+            decoded = decode(
+                self.bundle.transformer,
+                [*documents, *(documents[i] for i in spare)],
+                seeds=[*seeds, *(seeds[i] for i in spare)],
+                attention=self.attention,
+                sampling=sampling,
+                bidirectional=self.bundle.config.bidirectional,
+                build=self.build,
+                guesses=self.guesses,
+                on_step=on_step,
+            )
         return decoded[:count]
 
     @property
@@ -261,3 +266,16 @@ class Model:
             length=self.bundle.config.length,
             bidirectional=self.bundle.config.bidirectional,
         )
+
+
+@contextmanager
+def _threads(transformer: Transformer) -> Iterator[None]:
+    """One thread while a small model decodes on a CPU: its operations are too short to share, and two threads that wait
+    for each other, where something else has a core, are many times slower."""
+    threads = torch.get_num_threads()
+    small = transformer.parameter_count < SMALL and transformer.language.weight.device.type == "cpu"
+    torch.set_num_threads(1 if small else threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
