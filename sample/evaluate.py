@@ -38,8 +38,8 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder for samples, tables and pictures; sampling goes on from there.")],
     model: Annotated[Path, typer.Option(help="Bundle folder. The default ships.", show_default=False)] = SHIPPED,
     count: Annotated[int, typer.Option(help="Prompts of each set at most.", min=2)] = 100,
-    cfg: Annotated[list[float], typer.Option(help="Guidance; several are tried in turn.")] = [1.0],  # noqa: B006
-    temperature: Annotated[list[float], typer.Option(help="Likewise.")] = [1.0],  # noqa: B006
+    cfg: Annotated[list[float] | None, typer.Option(help="Guidance; several in turn. [default: the model's]")] = None,
+    temperature: Annotated[list[float] | None, typer.Option(help="Likewise. [default: the model's]")] = None,
     top_p: Annotated[list[float], typer.Option(help="Likewise.")] = [1.0],  # noqa: B006
     train: Annotated[
         Path | None, typer.Option(metavar="RAW", help="What it was trained on: no prompt is of it; to look for copies.")
@@ -106,7 +106,8 @@ def main(
         label: float(sum(b.total.bits for b in part) / sum(b.tokens for b in part))
         for label, part in zip(sets, split(bits, sets), strict=True)
     }
-    settings = [Sampling(guidance=g, temperature=t, top_p=p) for g, t, p in product(cfg, temperature, top_p)]
+    tried = product(cfg or [config.guidance], temperature or [config.temperature], top_p)
+    settings = [Sampling(guidance=g, temperature=t, top_p=p) for g, t, p in tried]
     for sampling in settings:
         name = f"cfg {sampling.guidance:g}, temperature {sampling.temperature:g}, top-p {sampling.top_p:g}"
         clips = sample(sampler, asked, sampling, seed, batch_size, out / "samples.jsonl", name)
@@ -129,9 +130,7 @@ def main(
 
     lines = []
     for label in sets:
-        lines += [
-            f"\n{label}: {len(sets[label])} prompts, {bits_per_token[label]:.3f} bits a token of the real clips\n"
-        ]
+        lines += [f"\n{label}: {len(sets[label])} prompts, {bits_per_token[label]:.3f} bits a token of real clips\n"]
         lines += [table({name: row["following"][label] for name, row in rows.items()})]
     for name, row in rows.items():
         if "distance" in row:

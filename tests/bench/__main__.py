@@ -34,7 +34,13 @@ def main() -> None:
     fast = {benchmark.__name__: benchmark for benchmark in (platformer, packing)}
     coding = (engines.training_engines, tokenizer.video_tokenizer, tokenizer.video_tokenizer_quality)
     pretraining = (attention.attention_cost, training.packing_step, training.logits_memory)
-    sampling = (decoding.decoding_3m, decoding.decoding_30m, decoding.decoding_120m, guessing.guessing)
+    sampling = (
+        decoding.decoding_3m,
+        decoding.decoding_30m,
+        decoding.decoding_120m,
+        decoding.precision,
+        guessing.guessing,
+    )
     asked_for = (tokenizer.video_tokenizer_peers, film.video_tokenizer_film)
     slow: dict[str, Callable[[float], dict[str, Any]]] = {
         each.__name__: each for each in (*pretraining, *sampling, *coding, *asked_for)

@@ -1,8 +1,9 @@
 """Guessed codes on a trained bundle: codes that a pass adds, and the gain over one code a pass in the same run.
 
 The bundle is the newest of runs/demo/bundle and runs/platformer/bundle, or else the one that ships. Four clips are
-made, one after the other or as one batch, with one code a pass and with K guesses; codes a second of whole calls, the
-better of two. ``same`` is the share of clips whose codes are those of one code a pass.
+made, one after the other or as one batch, with one code a pass and with K guesses; codes a second of processor time of
+one thread, as other work only slows, the better of two. ``same`` is the share of clips whose codes are those that one
+code a pass gives.
 """
 
 import time
@@ -36,8 +37,9 @@ def guessing(_: float) -> dict[str, Any]:
 
 
 def on(bundle: Path) -> dict[str, Any]:
+    torch.set_num_threads(1)
     one = load(bundle, "cpu")
-    line: dict[str, Any] = {"bundle": str(bundle), "threads": torch.get_num_threads()}
+    line: dict[str, Any] = {"bundle": bundle.name}
     for name, sampling, batch in (("plain", PLAIN, 1), ("guided", GUIDED, 1), ("batch_4", PLAIN, 4)):
         rate, _, wanted = _best(one, sampling, batch)
         line[name] = {"codes_per_second": round(rate)}
@@ -61,7 +63,7 @@ def _best(model: Model, sampling: Sampling, batch: int) -> tuple[float, float, l
     for _ in range(ROUNDS):
         passes = 0
         hook = model.bundle.transformer.register_forward_hook(count)
-        began = time.perf_counter()
+        began = time.process_time()
         clips = [
             decoded.document.codes()
             for start in range(0, len(documents), batch)
@@ -69,7 +71,7 @@ def _best(model: Model, sampling: Sampling, batch: int) -> tuple[float, float, l
                 documents[start : start + batch], range(start, min(start + batch, len(documents))), sampling
             )
         ]
-        rates.append(sum(clip.size for clip in clips) / (time.perf_counter() - began))
+        rates.append(sum(clip.size for clip in clips) / (time.process_time() - began))
         hook.remove()
     calls = -(-len(documents) // batch)
     drawn = sum(clips[start].size for start in range(0, len(documents), batch))
