@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from vpoet import cli
+from vpoet import STARTED, cli
 from vpoet.data.video import Video
 from vpoet.errors import PromptError, VpoetError
 from vpoet.evaluate.pictures import contact_sheet
@@ -101,7 +101,7 @@ def main(
         vpoet sample --model runs/demo/bundle --batch sample/prompts/platformer.txt --out runs/samples --sheet all.png
     """
     seconds: dict[str, float] = defaultdict(float)
-    mark = time.perf_counter()
+    mark = STARTED
 
     def spent(on: str) -> None:
         nonlocal mark
@@ -109,6 +109,7 @@ def main(
         seconds[on] += now - mark
         mark = now
 
+    spent("start")
     given: dict[str, Any] = {"image": image, "last": last, "video": video, "task": task, "mask": mask}
     given |= {"outpaint": outpaint, "given_frames": given_frames, "via_image": via_image, "story": then or ()}
     given |= {"frames": frames, "window": window, "overlap": overlap, "height": height, "width": width}

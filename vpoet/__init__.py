@@ -7,6 +7,7 @@ The names below are loaded on first use, so ``import vpoet`` costs nothing.
 """
 
 import importlib
+import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from vpoet.generate.model import load
     from vpoet.tokenizer.video import VideoTokenizer
 
+STARTED = time.perf_counter()
+"""When this process began to load vpoet, and with it torch: where a program tells what took its time, it counts from
+here."""
 __version__ = "0.1.0"
 __all__ = ["Video", "VideoTokenizer", "__version__", "load"]
 

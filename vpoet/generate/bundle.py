@@ -12,10 +12,12 @@ import os
 import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch.overrides import TorchFunctionMode
 
 from vpoet import config as configs
 from vpoet.errors import CheckpointError, ConfigError, DataError, HashMismatch
@@ -153,7 +155,7 @@ def load(
             own_hash = _hash(vocabulary, weights)
             weights = {name: weight.to(device, dtype) for name, weight in weights.items()}
             config = replace(config, words=join_words(config.words, learned.words))
-        with torch.device("meta"):
+        with torch.device("meta"), _Undrawn():
             transformer = Transformer(config.model, vocabulary)
         transformer.load_state_dict(weights, assign=True)
     except (SafetensorError, OSError) as error:
@@ -161,6 +163,17 @@ def load(
     except RuntimeError as error:
         raise CheckpointError(f"{folder}: {WEIGHTS} does not fit {CONFIG}: {' '.join(str(error).split())}") from None
     return Bundle(transformer.eval().requires_grad_(False), text, video, config, own_hash)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Weights that are about to be loaded are not drawn at random first: on the meta device a normal draw alone makes
+    torch import its compiler, which takes longer than sampling a clip."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def join_words(*each: list[str]) -> list[str]:
