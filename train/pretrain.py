@@ -24,7 +24,7 @@ from vpoet.sequence.vocabulary import Vocabulary, grouped
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training import checkpoint, engines
-from vpoet.training.engine import DTYPES, Engine, pack_seeds
+from vpoet.training.engine import DTYPES, Engine
 from vpoet.training.guard import Guard
 from vpoet.training.heldout import evaluate
 from vpoet.training.loss import PackLoss, counts, losses
@@ -32,6 +32,7 @@ from vpoet.training.meter import Meter, matmul_peak, progress
 from vpoet.training.optim import learning_rate
 from vpoet.training.recipe import PretrainConfig
 from vpoet.training.tracking import Tracker
+from vpoet.training.ulysses import Share, shared_attention
 
 STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 console = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -69,14 +70,16 @@ def main(
     transformer.compiled, transformer.checkpointed = cfg.compile, cfg.checkpoint_blocks
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = DTYPES[cfg.engine.dtype]
-    module = PackLoss(transformer, backend(cfg.attention, device, dtype), cfg.z_loss)
+    attention = shared_attention(backend(cfg.attention, device, dtype), cfg.engine.sequence_parallel)
+    module = PackLoss(transformer, attention, cfg.z_loss)
     trainer = engines.start(module, cfg.engine, cfg.optimizer, cfg.packs_per_process)
+    share = Share(trainer.rank, trainer.world, cfg.engine.sequence_parallel)
 
     state = begin(run, trainer, hashes, resume)
     guard = Guard(cfg.guard, state["guard"])
     stream = PackStream(
-        cfg.data, vocabulary=vocabulary, text=text.encode, seed=cfg.seed, lanes=cfg.batch, rank=trainer.rank,
-        world=trainer.world, state=state["lanes"], prefetch=2,
+        cfg.data, vocabulary=vocabulary, text=text.encode, seed=cfg.seed, lanes=cfg.batch, rank=share.group,
+        world=share.groups, state=state["lanes"], prefetch=2,
     )  # fmt: skip
     heldout = []
     if cfg.heldout:
@@ -107,20 +110,22 @@ def main(
         batch = [PackTensors.of(pack, device) for pack in packs]
         flops = sum(transformer.flops(b.visibility, len(b.after_M)) for b in batch)
         mine = [sum(map(len, packs)), sum(p.padding for p in packs), flops, waited, stop["signal"]]
-        targets = trainer.total(sum(counts(pack) for pack in packs))
-        tokens, padding, flops, waited, stopping = trainer.total(torch.tensor(mine, dtype=torch.double)).tolist()
+        share.check(packs, trainer.total)
+        targets = trainer.total(sum(counts(pack) for pack in packs)) / share.pieces  # a group counts each so often
+        everyones = trainer.total(torch.tensor(mine, dtype=torch.double)) / share.pieces
+        tokens, padding, flops, waited, stopping = everyones.tolist()
 
         total = float(targets.sum())
         lr = learning_rate(cfg.optimizer, step, cfg.steps)
         # the lambdas are used within the step alone
         sums, norm = trainer.step(
-            batch, lambda nats: nats.sum() / total, lr,  # noqa: B023
-            seeds=pack_seeds(cfg.seed, step, range(trainer.rank, cfg.batch, trainer.world)),
+            [share.piece(whole) for whole in batch], lambda nats: nats.sum() / total, lr,  # noqa: B023
+            seeds=share.seeds(cfg.seed, step, cfg.batch),
             accept=lambda sums, norm: guard.accept(float(sums.sum()) / total, norm),  # noqa: B023
         )  # fmt: skip
         last = losses("train", sums, targets)
         last |= {"train/lr": lr, "train/grad_norm": norm, "train/skipped": float(guard.skipped)}
-        meter.count(tokens=int(tokens), padding=int(padding), flops=flops, waited=waited / trainer.world)
+        meter.count(tokens=int(tokens), padding=int(padding), flops=flops, waited=waited / share.groups)
 
         done = step + 1
         if guard.reason and trainer.rank == 0:
@@ -131,7 +136,7 @@ def main(
                 console.print(progress(done, cfg.steps, last))
         paused = time.perf_counter()
         if heldout and (done % cfg.evaluate_every == 0 or done == cfg.steps):
-            last |= evaluate(trainer, heldout)
+            last |= evaluate(trainer, heldout, share)
             if trainer.rank == 0:
                 console.print(f"held out: {last['heldout/loss']:.4f} nats a token, {last['heldout/bits']:.3f} bits")
         tracker.log(last, done)

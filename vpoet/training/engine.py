@@ -35,6 +35,9 @@ class EngineConfig:
     """DeepSpeed's ZeRO stage: 0 shares nothing, 1 optimiser states, 2 also gradients, 3 also weights."""
     deepspeed: str = ""
     """A JSON file of further DeepSpeed settings (offloading, buckets, communication); what vpoet sets itself wins."""
+    sequence_parallel: int = 1
+    """Processes that share each pack, a piece of its tokens each (DeepSpeed-Ulysses), for packs too long for one. It
+    divides data.length, model.heads, model.kv_heads and the number of processes; those of a group follow each other."""
     timeout: float = 600
     """Seconds that a process waits for the others: so long after one dies or is cut off, the rest end with an error.
     Longer than a step takes, and than rank 0 needs for the samples on the way and for writing a checkpoint."""
@@ -46,6 +49,8 @@ class EngineConfig:
             raise ConfigError(f"engine.dtype = {self.dtype!r}: there are {' and '.join(DTYPES)}")
         if self.zero not in range(4):
             raise ConfigError(f"engine.zero = {self.zero}: ZeRO has stages 0 to 3")
+        if self.sequence_parallel < 1:
+            raise ConfigError(f"engine.sequence_parallel = {self.sequence_parallel}: 1 process or more share a pack")
         if self.timeout <= 0:
             raise ConfigError(f"engine.timeout = {self.timeout}: seconds above 0")
         if self.zero == 0 and self.dtype == "bf16" and self.launched:

@@ -10,6 +10,7 @@ from vpoet.nn.transformer import TransformerConfig
 from vpoet.training.engine import EngineConfig
 from vpoet.training.guard import GuardConfig
 from vpoet.training.optim import OptimizerConfig
+from vpoet.training.ulysses import Share
 
 
 @dataclass(kw_only=True)
@@ -59,7 +60,8 @@ class PretrainConfig:
     z_loss: float = 0.0
     """Weight of log(Z)^2 of each softmax in the gradient (PaLM, section 5, uses 1e-4); reported losses are without."""
     batch: int = 8
-    """Packs between optimiser steps, over all processes; the number of processes divides it."""
+    """Packs between optimiser steps, over all processes; the number of processes (of groups of them, with
+    engine.sequence_parallel) divides it."""
     steps: int = 1000
     log_every: int = 10
     evaluate_every: int = 200
@@ -84,8 +86,15 @@ class PretrainConfig:
             raise ConfigError(f"z_loss = {self.z_loss}: must be at least 0")
         if self.keep_every < 0:
             raise ConfigError(f"keep_every = {self.keep_every}: must be at least 0")
+        pieces, model = self.engine.sequence_parallel, self.model
+        shared = {"data.length": self.data.length, "model.heads": model.heads, "model.kv_heads": model.kv_heads}
+        for name, number in shared.items():
+            if number % pieces:
+                raise ConfigError(f"engine.sequence_parallel = {pieces} must divide {name} = {number}")
 
     def packs_per_process(self, world: int) -> int:
-        if self.batch % world:
-            raise ConfigError(f"batch = {self.batch} packs cannot be shared evenly by {world} processes")
-        return self.batch // world
+        share = Share(0, world, self.engine.sequence_parallel)
+        if self.batch % share.groups:
+            who = "processes" if share.pieces == 1 else f"groups of {share.pieces} processes"
+            raise ConfigError(f"batch = {self.batch} packs cannot be shared evenly by {share.groups} {who}")
+        return self.batch // share.groups
