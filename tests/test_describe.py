@@ -3,7 +3,7 @@
 import json
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from vpoet.data.shards import Manifest, ShardWriter
 from vpoet.data.token_stream import Source, StreamConfig
 from vpoet.errors import CheckpointError, ConfigError, DataError
 from vpoet.evaluate.inspection import describe, draw_recipe, draw_shards
+from vpoet.evaluate.scaling import predict
 from vpoet.generate import bundle
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.sequence.vocabulary import Vocabulary, grouped
@@ -237,3 +238,35 @@ def test_program_prints_for_people_and_for_machines(things: Things, python: Run,
     failed = python(program, folder / "tokens", "--draw")
     assert (failed.returncode, failed.stdout) == (2, "")
     assert "add --text" in failed.stderr
+
+
+def test_a_recipe_is_predicted_from_the_ends_of_shorter_runs(
+    things: Things, tmp_path: Path, python: Run, root: Path
+) -> None:
+    heldout = [Source(path=str(things.folder / "tokens"))]
+    recipes = {steps: replace(things.recipe, steps=steps, heldout=heldout) for steps in (10, 20, 40, 80, 640)}
+    for steps, recipe in recipes.items():
+        run = tmp_path / f"r{steps}"
+        run.mkdir()
+        config.save(recipe, run / "resolved.yaml")
+        bits = 1.5 + 4 * steps**-0.5
+        rows = [{"step": steps // 2, "heldout/bits": 9.0}, {"step": steps, "heldout/bits": bits}]
+        (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    runs = [tmp_path / f"r{steps}" for steps in (10, 20, 40, 80)]
+    given = [part for run in runs for part in ("--fit", run)]
+    program = root / "train/describe.py"
+    done = python(program, tmp_path / "r640/resolved.yaml", *given, "--plot", tmp_path / "law.png", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["prediction"]
+    assert found["held-out bits"] == pytest.approx(1.5 + 4 * 640**-0.5, rel=0.005)
+    assert found["times the largest run"] == pytest.approx(8)
+    assert found["FLOPs"] == describe(tmp_path / "r640/resolved.yaml")["of the data"]["FLOPs in all"]
+    assert (tmp_path / "law.png").stat().st_size > 1000
+
+    rows = (runs[0] / "metrics.jsonl").read_text().splitlines()
+    (runs[0] / "metrics.jsonl").write_text(rows[0] + "\n")
+    with pytest.raises(DataError, match="r10: not finished"):
+        predict(tmp_path / "r640", runs)
+    config.save(replace(recipes[10], evaluate_packs=3), runs[0] / "resolved.yaml")
+    with pytest.raises(DataError, match="r10: evaluate_packs: not those of"):
+        predict(tmp_path / "r640", runs)

@@ -10,6 +10,7 @@ from vpoet import cli
 from vpoet.errors import DataError
 from vpoet.evaluate import inspection
 from vpoet.evaluate.learning import draw_learning
+from vpoet.evaluate.scaling import predict
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.training import planning
 from vpoet.training.recipe import PretrainConfig
@@ -31,7 +32,15 @@ def main(
         float, typer.Option(help="Plan: share of the device's peak that training will reach.")
     ] = planning.MFU,
     price: Annotated[float | None, typer.Option(help="Plan: what an hour of a device costs.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw the curves of a run into this picture.")] = None,
+    fit: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="RUN", help="Predict the held-out bits of a pretraining recipe from such runs. Repeatable."
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the curves of a run, or with --fit the law, into this picture.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one line of JSON, and nothing else.")] = False,
 ) -> None:
     """Say what a thing is: a recipe, a shard or a folder of shards, a text or video tokenizer, a bundle, a run.
@@ -42,19 +51,25 @@ def main(
     A plan says what a run needs before it is bought: parameters, memory of each process by kind, time and cost. Devices
     are counted with by their data sheets, cpu by what this machine's matrix product reaches.
 
+    A law of held-out bits over compute, with a floor, is fitted to the ends of at least four finished runs of other
+    sizes (--fit), and says where a recipe or run with more compute ends.
+
     Examples:
 
         vpoet inspect train/configs/demo.yaml
         vpoet inspect train/configs/1b.yaml --device h100 --world 8 --zero 2 --price 2.5
         vpoet inspect runs/demo/tokens/train --draw --text runs/demo/text.model
         vpoet inspect runs/demo/pretrain --plot curves.png
+        vpoet inspect long.yaml --fit runs/a --fit runs/b --fit runs/c --fit runs/d --plot law.png
         vpoet inspect runs/demo/bundle --json
     """
     facts = inspection.describe(thing)
     if device is not None:
         options: dict[str, Any] = {"world": world, "zero": zero, "mfu": mfu, "price": price}
         facts["plan"] = planning.plan(pretraining(thing, "--device plans"), device, **options)
-    if plot is not None:
+    if fit:
+        facts["prediction"] = predict(thing, fit, plot)
+    elif plot is not None:
         facts["curves"] = f"{draw_learning(thing / 'metrics.jsonl', plot)} steps in {plot}"
     pictures = drawings(thing, text, length) if draw else {}
     if json:

@@ -16,16 +16,21 @@ STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 Line = Mapping[str, Any]
 
 
+def student(degrees: int) -> float:
+    """97.5% quantile of Student's t."""
+    if degrees <= len(STUDENT):
+        return STUDENT[degrees - 1]
+    # beyond the table the expansion in 1 / degrees (Abramowitz and Stegun, 26.7.5), good to 0.1%
+    first, second = (NORMAL**3 + NORMAL) / 4, (5 * NORMAL**5 + 16 * NORMAL**3 + 3 * NORMAL) / 96
+    return NORMAL + first / degrees + second / degrees**2
+
+
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     """Mean, and half the width of its 95% interval by Student's t: NaN for one value."""
     mean, degrees = statistics.mean(values), len(values) - 1
     if degrees < 1:
         return mean, math.nan
-    # beyond the table the expansion in 1 / degrees (Abramowitz and Stegun, 26.7.5), good to 0.1%
-    first, second = (NORMAL**3 + NORMAL) / 4, (5 * NORMAL**5 + 16 * NORMAL**3 + 3 * NORMAL) / 96
-    expanded = NORMAL + first / degrees + second / degrees**2
-    quantile = STUDENT[degrees - 1] if degrees <= len(STUDENT) else expanded
-    return mean, quantile * statistics.stdev(values) / math.sqrt(len(values))
+    return mean, student(degrees) * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def over_seeds(rows: Sequence[Line], alike: Sequence[str], scores: Sequence[str]) -> list[dict[str, Any]]:

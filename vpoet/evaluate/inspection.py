@@ -242,21 +242,28 @@ def _pretraining(recipe: PretrainConfig) -> Facts:
         facts["note"] = "the tokenizers are not there yet: embeddings and heads are not counted"
         blocks = _model(recipe, Vocabulary(1, (2,) * recipe.model.visual_groups, "", "")).blocks
         return facts | {"parameters in blocks": sum(parameter.numel() for parameter in blocks.parameters())}
+    _, vocabulary = _tokenizers(recipe)
+    facts |= _vocabulary(vocabulary) | _transformer(_model(recipe, vocabulary), recipe.data.length)
+    if there == sources:
+        facts["of the data"] = of_the_data(recipe)
+    return facts
+
+
+def of_the_data(recipe: PretrainConfig, packs: int = 8) -> Facts:
+    """What the first packs of a recipe's own data hold, and the FLOPs of its run if all are like them."""
     text, vocabulary = _tokenizers(recipe)
     transformer = _model(recipe, vocabulary)
-    facts |= _vocabulary(vocabulary) | _transformer(transformer, recipe.data.length)
-    if there == sources:
-        packs = heldout_packs(recipe.data, vocabulary=vocabulary, text=text.encode, count=8)
-        total = sum(map(len, packs))
-        flops = sum(transformer.flops(Visibility(row.lengths, row.prefixes), int(row.targets.sum())) for row in packs)
-        facts[f"of the data, {len(packs)} packs"] = {
-            "documents a pack": sum(len(row.lengths) - bool(row.padding) for row in packs) / len(packs),
-            "share predicted": sum(int(row.targets.sum()) for row in packs) / total,
-            "share of padding": sum(row.padding for row in packs) / total,
-            "FLOPs per token": flops / total,
-            "FLOPs in all": flops / total * recipe.steps * tokens,
-        }
-    return facts
+    rows = heldout_packs(recipe.data, vocabulary=vocabulary, text=text.encode, count=packs)
+    total = sum(map(len, rows))
+    flops = sum(transformer.flops(Visibility(row.lengths, row.prefixes), int(row.targets.sum())) for row in rows)
+    return {
+        "packs": len(rows),
+        "documents a pack": sum(len(row.lengths) - bool(row.padding) for row in rows) / len(rows),
+        "share predicted": sum(int(row.targets.sum()) for row in rows) / total,
+        "share of padding": sum(row.padding for row in rows) / total,
+        "FLOPs per token": flops / total,
+        "FLOPs in all": flops / total * recipe.steps * recipe.batch * recipe.data.length,
+    }
 
 
 def _tokenizers(recipe: PretrainConfig) -> tuple[TextTokenizer, Vocabulary]:
