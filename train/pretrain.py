@@ -31,6 +31,7 @@ from vpoet.training.loss import PackLoss, counts, losses
 from vpoet.training.meter import Meter, matmul_peak, progress
 from vpoet.training.optim import learning_rate
 from vpoet.training.recipe import PretrainConfig
+from vpoet.training.saving import Saver
 from vpoet.training.tracking import Tracker
 from vpoet.training.ulysses import Share, shared_attention
 
@@ -97,6 +98,7 @@ def main(
         run, config=config.to_dict(cfg), project=cfg.project, name=run.name, enabled=trainer.rank == 0,
         resume_step=state["step"],
     )  # fmt: skip
+    saver = Saver(run, trainer, keep=cfg.keep, keep_every=cfg.keep_every, say=console.print)
     stop = {"signal": 0}
     for number in STOPPED:
         signal.signal(number, lambda received, _: stop.update(signal=received))
@@ -140,18 +142,12 @@ def main(
             if trainer.rank == 0:
                 console.print(f"held out: {last['heldout/loss']:.4f} nats a token, {last['heldout/bits']:.3f} bits")
         tracker.log(last, done)
+        saver.poll(wait=guard.spent)
         guard.check(done)
         if done % cfg.save_every == 0 or done == cfg.steps or stopping:
             lanes = {lane: place for mine in trainer.gather(stream.state()) for lane, place in mine.items()}
             state = {"step": done, "hashes": hashes, "lanes": lanes, "guard": guard.state()}
-            try:
-                said = f"saved {checkpoint.save(run, trainer, state, keep=cfg.keep, keep_every=cfg.keep_every)}"
-            except CheckpointError as error:
-                if done == cfg.steps or stopping:
-                    raise
-                said = f"warning: {error}; training goes on"
-            if trainer.rank == 0:
-                console.print(said)
+            saver.save(state, last=done == cfg.steps or bool(stopping))
         if cfg.samples.every and cfg.samples.prompts and (done % cfg.samples.every == 0 or done == cfg.steps):
             weights = trainer.weights()
             if trainer.rank == 0:

@@ -63,7 +63,7 @@ def run(trainer: Engine, data: Tensor, first: int, last: int, **options: Any) ->
 
 
 def held(trainer: Engine) -> dict[tuple[str, Part], Tensor]:
-    return {(name, part): trainer.read(name, part).clone() for name in trainer.shapes for part in PARTS}
+    return {(name, part): trainer.read(name, part) for name in trainer.shapes for part in PARTS}
 
 
 def same(a: dict[tuple[str, Part], Tensor], b: dict[tuple[str, Part], Tensor]) -> bool:

@@ -14,6 +14,7 @@ from vpoet.errors import CheckpointError, HashMismatch, VpoetWarning
 from vpoet.training import checkpoint, tensor_file
 from vpoet.training.engine import EngineConfig
 from vpoet.training.optim import OptimizerConfig
+from vpoet.training.saving import Saver
 from vpoet.training.torch_engine import TorchEngine
 
 HASHES = {"text": "a", "video": "b", "vocabulary": "c"}
@@ -32,7 +33,8 @@ def train(engine: TorchEngine, first: int, last: int) -> list[float]:
 
 
 def save(run: Path, engine: TorchEngine, step: int, keep: int = 2, keep_every: int = 0) -> Path:
-    return checkpoint.save(run, engine, {"step": step, "hashes": HASHES}, keep=keep, keep_every=keep_every)
+    Saver(run, engine, keep=keep, keep_every=keep_every).save({"step": step, "hashes": HASHES}, last=True)
+    return run / "checkpoints" / f"step-{step}"
 
 
 def names(run: Path) -> list[str]:

@@ -8,20 +8,17 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from vpoet.training.tensor_file import TensorFile, fingerprint
+from vpoet.training.tensor_file import Sink, fingerprint, write_tensors
 
 TENSORS = {"weight": torch.randn(3, 5), "a.bias": torch.randn(7), "scalar": torch.tensor(2.5), "none": torch.ones(0, 4)}
 
 
-def write(path: Path) -> TensorFile:
-    file = TensorFile(path, {name: tensor.shape for name, tensor in TENSORS.items()})
-    for name, tensor in TENSORS.items():
-        file.add(name, tensor)
-    return file
+def write(path: Path) -> Sink:
+    return write_tensors(path, dict(TENSORS))
 
 
 def test_the_safetensors_library_reads_what_is_written(tmp_path: Path) -> None:
-    told = write(tmp_path / "ours").close()
+    told = write(tmp_path / "ours").about
     read = load_file(tmp_path / "ours")
     assert read.keys() == TENSORS.keys()
     assert all(torch.equal(read[name], tensor) for name, tensor in TENSORS.items())
@@ -47,10 +44,9 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_tensor_file import write
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
 file = write(Path(sys.argv[2]))
-file.close()
 print(json.dumps(file.error and file.error.strerror))
 """
-    whole = int(write(tmp_path / "whole").close()["bytes"])
+    whole = int(write(tmp_path / "whole").about["bytes"])
 
     def failed(limit: int) -> str | None:
         done = subprocess.run(
@@ -66,6 +62,10 @@ print(json.dumps(file.error and file.error.strerror))
 
 
 def test_a_folder_that_is_not_there_is_remembered(tmp_path: Path) -> None:
-    file = write(tmp_path / "nowhere" / "file")
-    file.close()
-    assert isinstance(file.error, FileNotFoundError)
+    assert isinstance(write(tmp_path / "nowhere" / "file").error, FileNotFoundError)
+
+
+def test_tensors_are_let_go_when_they_are_written(tmp_path: Path) -> None:
+    tensors = dict(TENSORS)
+    write_tensors(tmp_path / "file", tensors)
+    assert tensors == {}

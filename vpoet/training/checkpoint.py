@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written aside, renamed when whole, checked when read, and found again.
+"""Checkpoints of a run: found again, checked when read, and what they hold. `vpoet.training.saving` writes them.
 
 RUN/checkpoints/step-1200/
     model.safetensors         all weights, fp32: what sampling and export read
@@ -13,7 +13,6 @@ the file system that it lies on.
 """
 
 import json
-import os
 import re
 import shutil
 import warnings
@@ -26,130 +25,17 @@ from safetensors import SafetensorError, safe_open
 
 from vpoet.errors import CheckpointError, HashMismatch, VpoetWarning
 from vpoet.training.engine import STATES, Engine, Part
-from vpoet.training.tensor_file import Sink, TensorFile, fingerprint
+from vpoet.training.tensor_file import fingerprint
 
 FORMAT = 2
 WEIGHTS = "model.safetensors"
 _NAME = re.compile(r"step-(\d+)")
 
 
-def save(run: Path, engine: Engine, state: dict[str, Any], *, keep: int, keep_every: int = 0) -> Path:
-    """Write the checkpoint of ``state["step"]``; every process must call.
-
-    Of the older ones stay the newest ``keep`` (this one included) and those whose step is a multiple of
-    ``keep_every``. A kill at any moment leaves the checkpoints before this one as they were: the folder gets its name
-    only when whole and on the disk. CheckpointError, in every process alike, if it cannot be written: what was written
-    of it is removed, and the older ones stay.
-    """
-    folder = run / "checkpoints" / f"step-{state['step']}"
-    aside = folder.with_name(folder.name + ".tmp")
-    failed: OSError | None = None
-    if engine.rank == 0:
-        try:
-            for left in folder.parent.glob("step-*.tmp"):  # by a save that was killed
-                shutil.rmtree(left, ignore_errors=True)
-            aside.mkdir(parents=True)
-        except OSError as error:
-            failed = error
-    _agree(engine, folder, failed)
-    sinks = _write_tensors(aside, engine)
-    if engine.rank == 0:
-        about = {"world": engine.world, "engine": type(engine).__name__, "updates": engine.updates()}
-        sinks.append(_write_json(aside / "state.json", state | about))
-    files = {sink.path.name: sink.close() for sink in sinks}
-    try:
-        listed = _agree(engine, folder, next((sink.error for sink in sinks if sink.error), None), files)
-        if engine.rank == 0:
-            failed = _seal(aside, folder, {name: about for each in listed for name, about in each.items()})
-        _agree(engine, folder, failed)
-    except CheckpointError:
-        if engine.rank == 0:
-            shutil.rmtree(aside, ignore_errors=True)
-        raise
-    if engine.rank == 0:
-        for old in _superseded(complete(run), keep, keep_every):
-            shutil.rmtree(old, ignore_errors=True)
-    return folder
-
-
-def _write_tensors(aside: Path, engine: Engine) -> list[Sink]:
-    """The weights by rank 0, the optimiser's states by all processes in equal shares; a tensor in memory at a time."""
-    writers = _writers(engine)
-    shapes = {
-        f"{name}.{part}": engine.shapes[name]
-        for name, writer in writers.items()
-        if writer == engine.rank
-        for part in STATES
-    }
-    states = TensorFile(aside / f"optimizer-{engine.rank}.safetensors", shapes)
-    weights = TensorFile(aside / WEIGHTS, engine.shapes) if engine.rank == 0 else None
-    for name in engine.shapes:
-        weight = engine.read(name, "weight")
-        if weights is not None:
-            weights.add(name, weight)
-        if name in engine.trained:
-            for part in STATES:
-                value = engine.read(name, part)
-                if writers[name] == engine.rank:
-                    states.add(f"{name}.{part}", value)
-    return [states] if weights is None else [states, weights]
-
-
-def _writers(engine: Engine) -> dict[str, int]:
-    """Which process writes the states of a weight: the one with the least to write so far."""
-    load = [0] * engine.world
-    load[0] = sum(shape.numel() for shape in engine.shapes.values())
-    writers = {}
-    for name, shape in engine.shapes.items():
-        if name in engine.trained:
-            writers[name] = load.index(min(load))
-            load[writers[name]] += len(STATES) * shape.numel()
-    return writers
-
-
-def _write_json(path: Path, content: object) -> Sink:
-    sink = Sink(path)
-    sink.write(json.dumps(content, indent=1).encode())
-    return sink
-
-
-def _seal(aside: Path, folder: Path, files: dict[str, Any]) -> OSError | None:
-    """Write the manifest and give the folder its name; what went wrong, if anything."""
-    manifest = _write_json(aside / "manifest.json", {"format": FORMAT, "files": files})
-    manifest.close()
-    if manifest.error is not None:
-        return manifest.error
-    try:
-        _flush(aside)
-        if folder.exists():  # damaged, or of a run whose newer checkpoints were
-            shutil.rmtree(folder)
-        aside.rename(folder)
-        _flush(folder.parent)
-    except OSError as error:
-        return error
-    return None
-
-
-def _agree(engine: Engine, folder: Path, error: OSError | None, value: Any = None) -> list[Any]:
-    """``value`` of every process; CheckpointError in all of them if one had an error."""
-    told = engine.gather((None if error is None else str(error), value))
-    for rank, (failed, _) in enumerate(told):
-        if failed is not None:
-            raise CheckpointError(
-                f"{folder}: not written, process {rank} failed: {failed}; the checkpoints before it are as they were. "
-                "Make room there, or lower keep"
-            )
-    return [value for _, value in told]
-
-
-def _superseded(folders: list[Path], keep: int, keep_every: int) -> list[Path]:
-    return [folder for folder in folders[:-keep] if not (keep_every and _step(folder) % keep_every == 0)]
-
-
 def complete(run: Path) -> list[Path]:
     """The whole checkpoints of a run, oldest first: those whose every file has its size. `damage` looks further."""
     folders = [folder for folder in (run / "checkpoints").glob("step-*") if _NAME.fullmatch(folder.name)]
-    return sorted((folder for folder in folders if _is_whole(folder)), key=_step)
+    return sorted((folder for folder in folders if _is_whole(folder)), key=step_of)
 
 
 def newest(run: Path) -> Path:
@@ -178,7 +64,7 @@ def damage(folder: Path, share: slice = slice(None)) -> list[str]:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """The state that `save` was given, and the world size, engine and optimiser steps that go with it."""
+    """The state that `Saver.save` was given, and the world size, engine and optimiser steps that go with it."""
     try:
         state: dict[str, Any] = json.loads((folder / "state.json").read_text())
     except (OSError, json.JSONDecodeError) as error:
@@ -271,19 +157,10 @@ def _is_whole(folder: Path) -> bool:
         return False
 
 
-def _step(folder: Path) -> int:
+def step_of(folder: Path) -> int:
     return int(folder.name.removeprefix("step-"))
 
 
 def _some(names: Iterable[str]) -> str:
     listed = sorted(names)
     return ", ".join(listed[:3]) + (", ..." if len(listed) > 3 else "") or "nothing more"
-
-
-def _flush(path: Path) -> None:
-    """Bring a folder's entries to the disk: a rename must not overtake them."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -175,7 +175,7 @@ class DeepSpeedEngine(Engine):
     def read(self, name: str, part: Part) -> Tensor:
         weight = self._weights[name]
         if self.zero == 0:
-            held = weight if part == "weight" else self._adam.state[weight][part]
+            held = (weight if part == "weight" else self._adam.state[weight][part]).clone()
         elif part != "weight":
             held = safe_get_full_optimizer_state(weight, part)
         elif name in self.trained:

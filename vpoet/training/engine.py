@@ -117,7 +117,7 @@ class Engine(Protocol):
         """``value`` of every process, by rank."""
 
     def read(self, name: str, part: Part) -> Tensor:
-        """One whole tensor, fp32 on the CPU, exactly as the engine holds it; every process must call."""
+        """A copy of one whole tensor, fp32 on the CPU, exactly as the engine holds it; every process must call."""
 
     def write(self, name: str, part: Part, value: Tensor) -> None:
         """The inverse of `read`; every process must call, with the same value."""

@@ -59,9 +59,14 @@ class Guard:
             self.norms.append(norm)
         return not self.reason
 
+    @property
+    def spent(self) -> bool:
+        """Whether too many steps in a row were left out."""
+        return self.row >= self.config.patience
+
     def check(self, step: int) -> None:
-        """TrainingError if too many steps in a row were left out."""
-        if self.row >= self.config.patience:
+        """TrainingError if it is `spent`."""
+        if self.spent:
             raise TrainingError(
                 f"step {step}: the last {self.row} steps were left out, this one as its {self.reason}. Resume from the "
                 "last checkpoint with a lower optimizer.lr, a longer optimizer.warmup, a lower optimizer.clip, or "

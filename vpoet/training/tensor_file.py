@@ -1,14 +1,12 @@
-"""Safetensors written one tensor at a time and hashed on the way: no more than one tensor is ever in memory.
+"""Safetensors hashed while they are written, and flushed to the disk.
 
-The library's own writer wants all tensors at once. The layout (https://huggingface.co/docs/safetensors): the header's
-length in 8 bytes, the header as JSON with the place of every tensor, and the tensors' bytes in order.
+The library's own writer does neither. The layout (https://huggingface.co/docs/safetensors): the header's length in 8
+bytes, the header as JSON with the place of every tensor, and the tensors' bytes in order.
 """
 
 import hashlib
 import json
-import math
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,8 +19,8 @@ CHUNK = 1 << 24
 class Sink:
     """A file in the making: its bytes and SHA-256 are known when it is closed, and it is on the disk then.
 
-    A disk that refuses is remembered in ``error`` and not raised, and nothing is written any more: in the middle of a
-    collective, a process that left would leave the others waiting.
+    A disk that refuses is remembered in ``error`` and not raised, and nothing is written any more: the other processes
+    have to be told of it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,30 +56,32 @@ class Sink:
             except OSError as error:
                 self.error = self.error or error
             self._file = None
+        return self.about
+
+    @property
+    def about(self) -> dict[str, int | str]:
         return {"bytes": self._bytes, "sha256": self._hash.hexdigest()}
 
 
-class TensorFile(Sink):
-    """fp32 tensors of the given names and shapes, to be given in this order."""
-
-    def __init__(self, path: Path, shapes: Mapping[str, torch.Size]) -> None:
-        super().__init__(path)
-        header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-        start = 0
-        for name, shape in shapes.items():
-            end = start + 4 * math.prod(shape)
-            header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
-            start = end
-        text = json.dumps(header).encode()
-        text += b" " * (-len(text) % 8)
-        self._expected = list(shapes.items())[::-1]
-        self.write(len(text).to_bytes(8, "little") + text)
-
-    def add(self, name: str, tensor: Tensor) -> None:
-        assert self._expected.pop() == (name, tensor.shape), name
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> Sink:
+    """A closed file of fp32 tensors on the CPU. ``tensors`` is empty then: each is let go when it is written."""
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    start = 0
+    for name, tensor in tensors.items():
         assert tensor.dtype == torch.float32, tensor.dtype
+        end = start + 4 * tensor.numel()
+        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [start, end]}
+        start = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    sink = Sink(path)
+    sink.write(len(text).to_bytes(8, "little") + text)
+    for name in list(tensors):
+        tensor = tensors.pop(name)
         if tensor.numel():  # memory views of nothing cannot be cast
-            self.write(tensor.detach().cpu().contiguous().numpy().data)
+            sink.write(tensor.contiguous().numpy().data)
+    sink.close()
+    return sink
 
 
 def fingerprint(path: Path) -> dict[str, int | str]:

@@ -77,7 +77,7 @@ class TorchEngine(Engine):
         return [value]
 
     def read(self, name: str, part: Part) -> Tensor:
-        return self._held(name, part).detach().float().cpu().contiguous()
+        return self._held(name, part).detach().to("cpu", torch.float32, copy=True).contiguous()
 
     @torch.no_grad()
     def write(self, name: str, part: Part, value: Tensor) -> None:
