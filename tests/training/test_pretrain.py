@@ -254,11 +254,13 @@ def test_torture_by_sigkill_loses_no_checkpoint_and_changes_no_bit(
         assert newest >= reached, f"kill {number + 1} lost checkpoint step-{reached}"
         assert not (folders and checkpoint.damage(folders[-1]))
         reached = newest
+        with capsys.disabled():
+            print(f"\r{number + 1} of {kills} kills", end="", flush=True)
     assert [job.wait() for job in two(root, recipe, f"run={cut}", "--resume")] == [0, 0]
     assert curve(cut) == curve(whole)
     with capsys.disabled():
         print(
-            f"\n{kills} kills, {both} of both processes, {saving} while saving and in {beside} of these with training "
+            f"\r{kills} kills, {both} of both processes, {saving} while saving and in {beside} of these with training "
             "gone on meanwhile: 0 checkpoints lost, curve bit-equal"
         )
 
