@@ -96,7 +96,8 @@ def main(
     meter = Meter(peak)
     tracker = Tracker(
         run, config=config.to_dict(cfg), project=cfg.project, name=run.name, enabled=trainer.rank == 0,
-        resume_step=state["step"],
+        resume_step=state["step"], tokens_per_step=cfg.batch * cfg.data.length,
+        about={"parameters": transformer.parameter_count, "processes": trainer.world},
     )  # fmt: skip
     saver = Saver(run, trainer, keep=cfg.keep, keep_every=cfg.keep_every, say=console.print)
     stop = {"signal": 0}
@@ -151,8 +152,7 @@ def main(
         if cfg.samples.every and cfg.samples.prompts and (done % cfg.samples.every == 0 or done == cfg.steps):
             weights = trainer.weights()
             if trainer.rank == 0:
-                for i, path in enumerate(sample_prompts(cfg, weights, vocabulary, text, video, done)):
-                    tracker.video(f"samples/{i}", path, cfg.samples.prompts[i], done)
+                tracker.samples(sample_prompts(cfg, weights, vocabulary, text, video, done), done)
         meter.pause(time.perf_counter() - paused)
         if stopping:
             break

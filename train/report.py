@@ -1,7 +1,6 @@
 """Show a run of the whole chain on one HTML page: what ran, curves, samples beside real clips."""
 
 import json as json_module
-import re
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +12,7 @@ from vpoet import cli
 from vpoet.data.shards import Manifest, read_shard
 from vpoet.data.video import Video
 from vpoet.errors import DataError
+from vpoet.evaluate.beside import likeness
 from vpoet.evaluate.learning import draw_learning
 from vpoet.evaluate.report import Picture, Section, Table, write_report
 
@@ -82,12 +82,6 @@ def held_out(run: Path) -> list[tuple[str, bytes]]:
         for payload in [sample.parts["mp4"]]
         for caption in ([sample.json["caption"]] if isinstance(sample.json["caption"], str) else sample.json["caption"])
     ]
-
-
-def likeness(one: str, other: str) -> float:
-    """Shared words of two texts, as a part of all their words (Jaccard)."""
-    words = [set(re.findall(r"\w+", text.lower())) for text in (one, other)]
-    return len(words[0] & words[1]) / max(1, len(words[0] | words[1]))
 
 
 def reconstructions(run: Path) -> list[Section]:

@@ -1,8 +1,16 @@
 """The curves of a run: what is written, what survives a resume, and that nothing here stops a training."""
 
 import json
+import math
+import os
+import resource
+import signal
 import struct
+import subprocess
+import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +19,8 @@ from wandb.proto import wandb_internal_pb2
 
 from vpoet.data.video import Video
 from vpoet.errors import VpoetWarning
-from vpoet.training.tracking import Tracker, read_metrics
+from vpoet.training.tracking import Sampled, Tracker, read_metrics
+from vpoet.training.versions import versions
 
 
 def rows(run):
@@ -50,10 +59,27 @@ def parse(data):
     return records
 
 
+def offline_summary(run):
+    """What wandb shows of the run as a whole: the last value of each name."""
+    return {
+        "/".join(item.nested_key) or item.key: json.loads(item.value_json)
+        for record in offline_records(run)
+        if record.HasField("summary")
+        for item in record.summary.update
+    }
+
+
+def offline_tables(run, name):
+    """The rows of every table of that name, in order."""
+    paths = run.glob(f"wandb/offline-run-*/files/media/table/{name}_*.table.json")
+    ordered = sorted(paths, key=lambda path: int(path.name.split("_")[-2]))
+    return [row for path in ordered for row in json.loads(path.read_text())["data"]]
+
+
 def test_offline_run_holds_config_metrics_and_media(tmp_path):
     Video(np.zeros((5, 32, 32, 3), np.uint8), 8.0).write(tmp_path / "clip.mp4")
     run = tmp_path / "runs" / "a"
-    tracker = Tracker(run, config={"model": {"layers": 4}}, project="vpoet", name="a")
+    tracker = Tracker(run, config={"model": {"layers": 4}}, about={"parameters": 7}, project="vpoet", name="a")
     tracker.log({"train/loss": 2.5}, 1)
     tracker.log({"train/loss": 1.5}, 2)
     tracker.video("samples/0", tmp_path / "clip.mp4", "a red fox", 2)
@@ -66,6 +92,7 @@ def test_offline_run_holds_config_metrics_and_media(tmp_path):
     start = next(record.run for record in records if record.HasField("run"))
     config = {item.key: json.loads(item.value_json) for item in start.config.update}
     assert config["model"] == {"layers": 4}
+    assert config["start"] == {"parameters": 7, **versions()}
     assert (start.project, start.display_name) == ("vpoet", "a")
     history = [
         {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
@@ -77,7 +104,65 @@ def test_offline_run_holds_config_metrics_and_media(tmp_path):
     assert any(row.get("reconstructions/caption") == "step 2" for row in history)
     assert len(list(run.glob("wandb/offline-run-*/files/media/images/**/*.png"))) == 1
     assert len(list(run.glob("wandb/offline-run-*/files/media/videos/**/*.mp4"))) == 1
-    assert {path.name for path in run.iterdir()} == {"metrics.jsonl", "wandb"}
+    assert {path.name for path in run.iterdir()} == {"metrics.jsonl", "starts.jsonl", "wandb"}
+
+
+def test_offline_run_holds_a_summary_that_a_resumed_run_carries_on(tmp_path):
+    """Read back from wandb's own file: the best and the last held-out loss, tokens, rates, and which code it was."""
+    rates = {"speed/mfu": 0.25, "speed/padding": 0.1, "speed/data_wait": 0.01}
+    fast = {"speed/seconds_per_step": 0.5, "speed/tokens_per_second": 200.0, **rates}
+    tracker = Tracker(tmp_path, config={}, about={"parameters": 7, "processes": 2}, tokens_per_step=100)
+    for step, loss in ((10, 3.0), (20, 1.0)):
+        tracker.log({"train/skipped": 1.0, "heldout/loss": loss, "heldout/bits": loss / math.log(2), **fast}, step)
+    del tracker  # killed: never closed
+    wandb.finish()
+    killed = offline_summary(tmp_path)
+    assert (killed["best/heldout_loss"], killed["total/tokens"]) == (1.0, 2000)
+
+    tracker = Tracker(tmp_path, config={}, about={"parameters": 7, "processes": 1}, tokens_per_step=100, resume_step=20)
+    tracker.log({"train/skipped": 2.0, "heldout/loss": 2.0, "heldout/bits": 2 / math.log(2), **fast}, 30)
+    tracker.close()
+    expected = {
+        "final/heldout_loss": 2.0, "final/heldout_bits": 2 / math.log(2),
+        "best/heldout_loss": 1.0, "best/heldout_bits": 1 / math.log(2), "best/step": 20,
+        "total/steps": 30, "total/tokens": 3000, "total/hours": 15 / 3600, "total/skipped": 2,
+        "mean/tokens_per_second": 200, "mean/mfu": 0.25, "mean/padding": 0.1, "mean/data_wait": 0.01,
+        "parameters": 7, "processes": 1, **versions(),
+    }  # fmt: skip
+    summary = offline_summary(tmp_path)
+    assert {name: summary.get(name) for name in expected} == pytest.approx(expected)
+    table = dict(offline_tables(tmp_path, "summary"))
+    assert table["held-out loss, best"] == "1.0000 nats, 1.443 bits a token, at step 20"
+    assert table["tokens"] == "3,000, 10.0% of them padding"
+    starts = read_metrics(tmp_path / "starts.jsonl")
+    assert [(row["step"], row["processes"], row["torch"]) for row in starts] == [
+        (0, 2, versions()["torch"]),
+        (20, 1, versions()["torch"]),
+    ]
+
+
+def test_samples_are_shown_beside_real_clips(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # where wandb would keep what belongs into the run folder
+    for index, name in enumerate(("sampled", "real")):
+        Video(np.full((5, 32, 32, 3), 90 * index, np.uint8), 8.0).write(tmp_path / f"{name}.mp4")
+    run = tmp_path / "run"
+    tracker = Tracker(run, config={})
+    both = Sampled("a red fox", tmp_path / "sampled.mp4", tmp_path / "real.mp4", "a fox that is red")
+    tracker.samples([both, Sampled("a dog", tmp_path / "sampled.mp4")], 6)
+    tracker.samples([], 7)
+    tracker.close()
+    offline_records(run)
+    rows = offline_tables(run, "samples/beside_real")
+    assert [(step, prompt, caption) for step, prompt, _, _, caption in rows] == [
+        (6, "a red fox", "a fox that is red"),
+        (6, "a dog", ""),
+    ]
+    assert [[cell is not None for cell in row[2:4]] for row in rows] == [[True, True], [True, False]]
+    clips = {(tmp_path / f"{name}.mp4").read_bytes() for name in ("sampled", "real")}
+    kept = {path.read_bytes() for path in (run / "wandb/artifacts/staging").iterdir() if path.is_file()}
+    assert clips <= kept, "a table's clips travel with the run folder"
+    assert not list((tmp_path / "home").rglob("staging"))
+    assert "WANDB_DATA_DIR" not in os.environ
 
 
 def test_resuming_drops_later_rows_and_keeps_the_wandb_run(tmp_path):
@@ -132,7 +217,7 @@ def test_a_disk_that_fails_is_warned_about_once_and_written_again_when_it_works(
     path = tmp_path / "metrics.jsonl"
     path.rename(tmp_path / "kept")
     path.mkdir()  # appending fails, even for root
-    with pytest.warns(VpoetWarning, match="metrics not written") as warned:  # noqa: PT031
+    with pytest.warns(VpoetWarning, match=r"metrics\.jsonl: not written") as warned:  # noqa: PT031
         tracker.log({"loss": 2.0}, 2)
         tracker.log({"loss": 3.0}, 3)
     assert len(warned) == 1
@@ -217,6 +302,80 @@ def test_an_unreachable_server_means_offline(tmp_path, monkeypatch):
     with pytest.warns(VpoetWarning, match="does not answer .timed out.; this run is kept offline"):
         Tracker(tmp_path, config={})
     assert modes == ["online", "offline"]
+
+
+def test_a_server_that_nobody_can_reach_leaves_a_whole_offline_run(tmp_path, monkeypatch):
+    """wandb itself, and a port on which nothing listens."""
+    for name, value in {"MODE": "online", "BASE_URL": "http://127.0.0.1:9", "API_KEY": "k" * 40}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1")
+    with pytest.warns(VpoetWarning, match="does not answer") as warned:  # noqa: PT031
+        tracker = Tracker(tmp_path, config={})
+        tracker.log({"train/loss": 2.5, "speed/mfu": 0.5}, 1)
+        tracker.close()
+    assert len(warned) == 1, "what follows is kept"
+    assert offline_summary(tmp_path)["train/loss"] == 2.5
+    assert len(rows(tmp_path)) == 1
+
+
+RUN = """
+import sys, time, warnings
+from pathlib import Path
+from vpoet.training.tracking import Tracker
+tracker = Tracker(Path(sys.argv[1]), config={"seed": 1})
+for step in range(1, 41):
+    tracker.log({f"train/{i}": step / 7 for i in range(40)}, step)
+    print(step, flush=True)
+    sys.stdin.readline()
+tracker.close()
+print("closed", flush=True)
+"""
+
+
+def lonely_run(folder, **options):
+    """A process that logs 40 steps, each after a line from us; with a wandb of its own, not the one that serves us."""
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}, text=True, **options,
+    )  # fmt: skip
+
+
+def processes_of_wandb(parent):
+    """The processes that wandb has started to serve ``parent``."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended meanwhile
+            program, *words = (process / "cmdline").read_bytes().split(b"\0")
+            if b"wandb" in program and str(parent).encode() in words:
+                found.append(int(process.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").is_file(), reason="wandb's process is found in /proc")
+def test_wandb_killed_in_mid_run_stops_nothing(tmp_path):
+    """wandb does its work in a process of its own: that one is killed the hard way."""
+    run = lonely_run(tmp_path)
+    assert run.stdout.readline() == "1\n"
+    (service,) = processes_of_wandb(run.pid)
+    os.kill(service, signal.SIGKILL)
+    out, err = run.communicate("\n" * 40, timeout=60)
+    assert run.returncode == 0, err
+    assert out.endswith("40\nclosed\n")
+    assert err.count("VpoetWarning: wandb failed and is left out from here") == 1
+    assert [row["step"] for row in rows(tmp_path)] == list(range(1, 41))
+
+
+@pytest.mark.parametrize("limit", [2_000, 30_000], ids=["from the start", "later"])
+def test_a_full_disk_under_the_logs_and_wandb_stops_nothing(tmp_path, limit):
+    """A limit on the size of files stands in for the full disk, for wandb's own process as well."""
+    run = lonely_run(tmp_path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    out, err = run.communicate("\n" * 40, timeout=120)
+    assert run.returncode == 0, err
+    assert out.endswith("40\nclosed\n")
+    assert err.count("metrics.jsonl: not written: File too large; training goes on") == 1
+    kept = [row["step"] for row in rows(tmp_path)]
+    assert kept == list(range(1, len(kept) + 1))
+    assert 0 < len(kept) < 40
 
 
 class FakeRun:

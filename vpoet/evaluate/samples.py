@@ -1,5 +1,6 @@
 """Clips sampled from the weights of a run in progress."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,8 @@ import torch
 from torch import Tensor
 
 from vpoet.data.video import Video
+from vpoet.errors import DataError, VpoetWarning
+from vpoet.evaluate import beside
 from vpoet.generate.decode import Sampling, decode
 from vpoet.nn import lora
 from vpoet.nn.attention import backend
@@ -16,6 +19,7 @@ from vpoet.sequence.vocabulary import Vocabulary
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training.recipe import PretrainConfig
+from vpoet.training.tracking import Sampled
 
 
 def sample_prompts(
@@ -25,8 +29,12 @@ def sample_prompts(
     text: TextTokenizer,
     video: VideoTokenizer,
     step: int,
-) -> list[Path]:
-    """Sample the recipe's prompts from a copy of the weights on the CPU, into RUN/samples/step-N-i.mp4."""
+) -> list[Sampled]:
+    """Sample the recipe's prompts from a copy of the weights on the CPU, into RUN/samples/step-N-i.mp4.
+
+    With each comes the held-out clip that is nearest to the prompt, where the run has any. A disk that takes no clip,
+    or shards that cannot be read, are warned about, and training goes on.
+    """
     wanted = config.samples
     with torch.random.fork_rng():  # the training's random state is not to move
         copy = Transformer(config.model, vocabulary).eval()
@@ -44,9 +52,13 @@ def sample_prompts(
         bidirectional=config.data.bidirectional,
     )
     folder = Path(config.run) / "samples"
-    folder.mkdir(exist_ok=True)
-    paths = []
-    for i, result in enumerate(decoded):
-        paths.append(folder / f"step-{step}-{i}.mp4")
-        Video(video.decode(result.document.codes()), float(wanted.fps)).write(paths[-1])
-    return paths
+    shown: list[Sampled] = []
+    try:
+        folder.mkdir(exist_ok=True)
+        for i, (prompt, result) in enumerate(zip(wanted.prompts, decoded, strict=True)):
+            shown.append(Sampled(prompt, folder / f"step-{step}-{i}.mp4"))
+            Video(video.decode(result.document.codes()), float(wanted.fps)).write(shown[-1].path)
+        return beside.with_real(shown, config, vocabulary, video)
+    except (OSError, DataError) as error:
+        warnings.warn(f"{folder}: not all samples written: {error}; training goes on", VpoetWarning, stacklevel=2)
+    return [sampled for sampled in shown if sampled.path.is_file()]

@@ -1,0 +1,69 @@
+"""Real clips to hold samples against: of those held out, the one whose caption comes nearest to the prompt."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from vpoet.data.shards import Problems, write_atomic
+from vpoet.data.token_dataset import TokenDataset, TokenSample
+from vpoet.data.video import Video
+from vpoet.sequence.vocabulary import Vocabulary
+from vpoet.tokenizer.video import VideoTokenizer
+from vpoet.training.recipe import PretrainConfig
+from vpoet.training.tracking import Sampled
+
+SEARCHED = 2000
+"""Captioned held-out clips, from the first on, among which the nearest one is looked for."""
+LIST = "real.json"
+"""Beside the samples: prompt, caption and file of each real clip, so that they are looked for once a run."""
+
+
+def with_real(
+    shown: Sequence[Sampled], config: PretrainConfig, vocabulary: Vocabulary, video: VideoTokenizer
+) -> list[Sampled]:
+    """``shown`` with their real clips, which have been through the tokenizer as the sampled ones have.
+
+    They lie in the folder of the samples as real-i.mp4. A run without captioned held-out clips has none.
+    """
+    if not shown:
+        return []
+    folder = shown[0].path.parent
+    if set(known := read_real(folder)) != {sampled.prompt for sampled in shown}:
+        clips = list(islice(_captioned(config, vocabulary), SEARCHED))
+        rows = []
+        for i, sampled in enumerate(shown if clips else []):
+            caption, clip = max(clips, key=lambda each: likeness(sampled.prompt, each[0]))
+            codes = clip.codes[:1] if config.samples.frames == 1 else clip.codes
+            Video(video.decode(codes), float(clip.fps or config.samples.fps)).write(folder / f"real-{i}.mp4")
+            rows.append({"prompt": sampled.prompt, "caption": caption, "file": f"real-{i}.mp4"})
+        write_atomic(folder / LIST, json.dumps(rows, indent=1, ensure_ascii=False).encode())
+        known = read_real(folder)
+    return [replace(sampled, **known.get(sampled.prompt, {})) for sampled in shown]
+
+
+def read_real(folder: Path) -> dict[str, dict[str, Any]]:
+    """Prompt -> ``real``, the file, and its ``caption``; empty if the samples of that folder have none beside them."""
+    try:
+        rows = json.loads((folder / LIST).read_text(encoding="utf-8"))
+        return {row["prompt"]: {"real": folder / row["file"], "caption": row["caption"]} for row in rows}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def likeness(one: str, other: str) -> float:
+    """Shared words of two texts, as a part of all their words (Jaccard)."""
+    words = [set(re.findall(r"\w+", text.lower())) for text in (one, other)]
+    return len(words[0] & words[1]) / max(1, len(words[0] | words[1]))
+
+
+def _captioned(config: PretrainConfig, vocabulary: Vocabulary) -> Iterator[tuple[str, TokenSample]]:
+    """Every held-out clip, once for each of its captions."""
+    for source in config.heldout:
+        dataset = TokenDataset(source.path, vocabulary=vocabulary, problems=Problems())
+        for index in range(len(dataset)):
+            for sample in dataset.shard(index):
+                yield from ((caption, sample) for caption in sample.captions)
