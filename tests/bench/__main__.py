@@ -33,7 +33,12 @@ ROUNDS = 5
 def main() -> None:
     fast = {benchmark.__name__: benchmark for benchmark in (platformer, packing)}
     coding = (engines.training_engines, tokenizer.video_tokenizer, tokenizer.video_tokenizer_quality)
-    pretraining = (attention.attention_cost, training.packing_step, training.logits_memory)
+    pretraining = (
+        attention.attention_cost,
+        attention.attention_products,
+        training.packing_step,
+        training.logits_memory,
+    )
     sampling = (
         decoding.decoding_3m,
         decoding.decoding_30m,

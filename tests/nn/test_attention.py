@@ -14,6 +14,8 @@ from vpoet.nn.attention import Backend, Visibility, backend, flash_backend
 CPU = torch.device("cpu")
 CAUSAL = Visibility((5, 1, 9), (0, 0, 0))
 PREFIXED = Visibility((5, 1, 9, 4), (2, 0, 6, 4))
+LONG = Visibility((70, 5, 64, 3, 65), (0, 0, 35, 2, 65))
+"""Several blocks of 32 rows, and prefixes that end within one."""
 
 
 def twin(
@@ -43,6 +45,13 @@ def twin(
     return torch.cat(out)
 
 
+BACKENDS = pytest.mark.parametrize(
+    "attention",
+    [backend("sdpa", CPU, torch.float32), backend("products", CPU, torch.float32), flash_backend(twin)],
+    ids=["sdpa", "products", "flash"],
+)
+
+
 def inputs(visibility: Visibility, heads: int = 4, kv_heads: int = 2, head: int = 8) -> tuple[Tensor, Tensor, Tensor]:
     torch.manual_seed(0)
     total = visibility.bounds[-1]
@@ -64,7 +73,7 @@ def test_the_mask_is_the_one_in_the_drawing() -> None:
 
 @pytest.mark.parametrize("visibility", [CAUSAL, PREFIXED], ids=["causal", "prefixed"])
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
-@pytest.mark.parametrize("attention", [backend("sdpa", CPU, torch.float32), flash_backend(twin)], ids=["sdpa", "flash"])
+@BACKENDS
 def test_a_backend_gives_the_definition_and_its_gradients(
     visibility: Visibility, kv_heads: int, attention: Backend
 ) -> None:
@@ -79,12 +88,30 @@ def test_a_backend_gives_the_definition_and_its_gradients(
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("attention", [backend("sdpa", CPU, torch.float32), flash_backend(twin)], ids=["sdpa", "flash"])
+@BACKENDS
 def test_what_a_token_sees_by_gradient_is_the_mask_exactly(attention: Backend) -> None:
     q, k, v = inputs(PREFIXED)
     out = attention(PREFIXED, CPU)(0, q, k, v)
     seen = torch.stack([torch.autograd.grad(row.sum(), v, retain_graph=True)[0].abs().sum((1, 2)) for row in out])
     assert torch.equal(seen > 0, PREFIXED.mask())
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 4e-2)], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("rows", [32, 64, 384])
+def test_products_are_the_definition_whatever_the_rows_of_a_block(
+    rows: int, dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vpoet.nn.products.ROWS", rows)
+    q, k, v = inputs(LONG)
+    seed = torch.randn_like(q)
+    wanted = dense(LONG, q, k, v)
+    found = backend("products", CPU, dtype)(LONG, CPU)(0, *(x.to(dtype) for x in (q, k, v)))
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), wanted, rtol=0, atol=tolerance)
+    for mine, theirs in zip(
+        torch.autograd.grad(found, (q, k, v), seed.to(dtype)), torch.autograd.grad(wanted, (q, k, v), seed), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.slow
@@ -108,7 +135,7 @@ def test_a_backend_says_when_it_is_chosen_what_it_cannot_do() -> None:
         backend("flash", CPU, torch.bfloat16)
     with pytest.raises(BackendError, match=r"fp16 or bf16, not in torch\.float32"):
         backend("flash", torch.device("cuda"), torch.float32)
-    with pytest.raises(BackendError, match="'xformers': there are auto, sdpa, flex and flash"):
+    with pytest.raises(BackendError, match="'xformers': there are auto, sdpa, products, flex and flash"):
         backend("xformers", CPU, torch.float32)
     assert backend("auto", CPU, torch.float32) is backend("sdpa", CPU, torch.float32)
 

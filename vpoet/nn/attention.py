@@ -3,11 +3,12 @@
 Shapes: T packed tokens, N query heads, K key/value heads (N a multiple of K), H head size.
 
 A backend is a function from a `Visibility` to an `Attend`: what depends only on the pack (a block mask, cumulative
-lengths) is made once, and used by every layer. Three of them:
+lengths) is made once, and used by every layer. Four of them:
 
-    sdpa    pure torch, one call for each document; supports everything; the oracle of the others
-    flex    FlexAttention with a block mask; on CPU forward only
-    flash   flash-attn's varlen kernel; CUDA, fp16 and bf16
+    sdpa        pure torch, one call for each document; supports everything; the oracle of the others
+    products    plain products of matrices (`vpoet.nn.products`): training in bf16 on CPUs with units for it
+    flex        FlexAttention with a block mask; on CPU forward only
+    flash       flash-attn's varlen kernel; CUDA, fp16 and bf16
 """
 
 from collections.abc import Callable
@@ -73,20 +74,26 @@ Backend = Callable[[Visibility, torch.device], Attend]
 
 
 def backend(name: str, device: torch.device, dtype: torch.dtype) -> Backend:
-    """The backend called ``name`` (sdpa, flex, flash, or auto: flash where it can run, else sdpa), checked for this
-    device and dtype; BackendError says what it lacks."""
+    """The backend called ``name`` (sdpa, products, flex or flash), checked for this device and dtype; BackendError says
+    what it lacks. auto: flash where it can run, products in bf16 on a CPU with AMX, else sdpa."""
     if name == "auto":
+        if device.type == "cpu" and dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported():
+            return _products
         try:
             return backend("flash", device, dtype)
         except BackendError:
             return _sdpa
     if name == "sdpa":
         return _sdpa
+    if name == "products":
+        if device.type != "cpu":
+            raise BackendError(f"attention backend products is for CPUs, not for {device.type}; use flash or sdpa")
+        return _products
     if name == "flex":
         return _flex
     if name == "flash":
         return _flash(device, dtype)
-    raise BackendError(f"attention backend {name!r}: there are auto, sdpa, flex and flash")
+    raise BackendError(f"attention backend {name!r}: there are auto, sdpa, products, flex and flash")
 
 
 def _sdpa(visibility: Visibility, device: torch.device) -> Attend:
@@ -111,6 +118,12 @@ def _sdpa(visibility: Visibility, device: torch.device) -> Attend:
         return torch.cat(out).to(dtype)
 
     return attend
+
+
+def _products(visibility: Visibility, device: torch.device) -> Attend:
+    from vpoet.nn.products import products
+
+    return products(visibility, device)
 
 
 def _flex(visibility: Visibility, device: torch.device) -> Attend:
