@@ -28,13 +28,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory, make_bundle: Callable[..., 
 
 
 @needs_compiler
+@pytest.mark.parametrize("guesses", [0, 3])
 def test_a_compiled_step_decodes_as_the_plain_one_and_is_compiled_once(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guesses: int
 ) -> None:
     """108 codes a clip, so that the cache grows over a block; three clips, which fill up to four."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     made: list[Path] = []
-    plain, fast = vpoet.load(folder, "cpu"), vpoet.load(folder, "cpu", compiler=StepCompiler(made.append))
+    plain = vpoet.load(folder, "cpu")
+    fast = vpoet.load(folder, "cpu", compiler=StepCompiler(made.append), guesses=guesses)
     requests = [Request(prompt=text, seed=seed) for seed, text in enumerate(("a robot", "", "a hero on sand"))]
     sampling = Sampling(guidance=2.0, temperature=0.9, top_k=30, top_p=0.9, min_p=0.01)
     documents = [plain.document(request) for request in requests]
@@ -46,7 +48,7 @@ def test_a_compiled_step_decodes_as_the_plain_one_and_is_compiled_once(
             assert one.document.equals(other.document)
             np.testing.assert_allclose(other.nats, one.nats, atol=1e-4)
     assert len(made) == 1
-    again = vpoet.load(folder, "cpu", compiler=StepCompiler(made.append))
+    again = vpoet.load(folder, "cpu", compiler=StepCompiler(made.append), guesses=guesses)
     assert again.decode(documents, [0, 1, 2], sampling)[2].document.equals(
         plain.decode(documents, [0, 1, 2], sampling)[2].document
     )
@@ -58,21 +60,22 @@ def test_the_file_depends_on_all_that_the_step_depends_on(folder: Path) -> None:
     model = vpoet.load(folder, "cpu")
     step = Step(model.bundle.transformer, filtered=False, products=True)
     files = [
-        compiled_file("a", step, 1, 1),
-        compiled_file("b", step, 1, 1),
-        compiled_file("a", step, 1, 2),
-        compiled_file("a", step, 2, 2),
-        compiled_file("a", Step(model.bundle.transformer, filtered=True, products=True), 1, 1),
+        compiled_file("a", step, 1, 1, 1),
+        compiled_file("b", step, 1, 1, 1),
+        compiled_file("a", step, 1, 2, 1),
+        compiled_file("a", step, 2, 2, 1),
+        compiled_file("a", step, 1, 1, 2),
+        compiled_file("a", Step(model.bundle.transformer, filtered=True, products=True), 1, 1, 1),
     ]
     for precision in ("bf16", "int8"):
         other = vpoet.load(folder, "cpu", precision)
-        files.append(compiled_file("a", Step(other.bundle.transformer, filtered=False, products=True), 1, 1))
+        files.append(compiled_file("a", Step(other.bundle.transformer, filtered=False, products=True), 1, 1, 1))
     threads = torch.get_num_threads()
     torch.set_num_threads(threads + 1)
-    files.append(compiled_file("a", step, 1, 1))
+    files.append(compiled_file("a", step, 1, 1, 1))
     torch.set_num_threads(threads)
     assert len(set(files)) == len(files)
-    assert compiled_file("a", step, 1, 1) == files[0]
+    assert compiled_file("a", step, 1, 1, 1) == files[0]
 
 
 def test_what_cannot_be_compiled_or_loaded_says_so(
@@ -87,7 +90,7 @@ def test_what_cannot_be_compiled_or_loaded_says_so(
     step = Step(model.bundle.transformer, filtered=False, products=True)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as `Model.decode` does with a small model
-    file = compiled_file(model.bundle.hash, step, 1, 1)
+    file = compiled_file(model.bundle.hash, step, 1, 1, 1)
     torch.set_num_threads(threads)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(b"not a package")

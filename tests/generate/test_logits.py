@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vpoet.generate.logits import draw, guide, keep, temper
+from vpoet.generate.logits import gumbel as noise
 
 # Rounded to eighths, so that equal logits are common.
 rows = st.lists(st.integers(-80, 80).map(lambda n: n / 8), min_size=1, max_size=40).map(torch.tensor)
@@ -127,3 +128,12 @@ def test_draws_have_their_distribution() -> None:
     assert float(expected.min()) > 5
     found = torch.bincount(drawn, minlength=20)
     assert float(((found - expected) ** 2 / expected).sum()) < 60
+
+
+def test_noise_is_that_of_its_seed_in_however_many_calls_and_none_without_a_generator() -> None:
+    whole = noise(np.random.default_rng(4), 5, 300)
+    wanted = -np.log(np.random.default_rng(4).standard_exponential((5, 300)))
+    assert np.array_equal(whole, wanted.astype(np.float32))
+    generator = np.random.default_rng(4)
+    assert np.array_equal(np.concatenate([noise(generator, 2, 300), noise(generator, 3, 300)]), whole)
+    assert not noise(None, 5, 300).any()

@@ -14,7 +14,7 @@ from vpoet.data.video import Video
 from vpoet.errors import ConfigError, DataError, PromptError, ShapeError
 from vpoet.generate.decode import Sampling
 from vpoet.generate.live import live
-from vpoet.generate.model import Model, Request, StepCompiler
+from vpoet.generate.model import Model, Request
 from vpoet.generate.prompts import output_files, read_prompts, record
 from vpoet.sequence.document import Document, build
 from vpoet.sequence.vocabulary import Modality
@@ -401,11 +401,9 @@ def test_guesses_leave_the_clips_as_they_are(folder: Path, model: Model) -> None
     assert int(np.abs(watched.astype(int) - model.sample("a robot").frames).max()) <= 1
 
 
-def test_guesses_are_no_negative_number_and_not_for_a_compiled_step(model: Model) -> None:
+def test_guesses_are_no_negative_number(model: Model) -> None:
     with pytest.raises(ConfigError, match="guesses = -1: it must be 0 or more"):
         Model(model.bundle, guesses=-1)
-    with pytest.raises(ConfigError, match="guesses = 4: a compiled step makes one code a pass"):
-        Model(model.bundle, StepCompiler(), guesses=4)
 
 
 def test_a_record_changes_with_all_that_changes_the_sample(tmp_path: Path) -> None:

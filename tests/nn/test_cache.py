@@ -29,9 +29,11 @@ def tokens(lengths: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
     return ids, [torch.randint(30, (n, 3), generator=generator) for n in lengths]
 
 
-def cache_of(transformer: Transformer, slots: int, size: int) -> KVCache:
+def cache_of(transformer: Transformer, slots: int, size: int, lanes: bool = False) -> KVCache:
     c, dtype = transformer.config, transformer.language.weight.dtype
-    return KVCache(layers=c.depth, slots=slots, size=size, kv_heads=c.kv_heads, head=c.head, device=CPU, dtype=dtype)
+    return KVCache(
+        layers=c.depth, slots=slots, size=size, kv_heads=c.kv_heads, head=c.head, device=CPU, dtype=dtype, lanes=lanes
+    )  # fmt: skip
 
 
 def decode(
@@ -43,7 +45,7 @@ def decode(
     products: bool = False,
 ) -> list[Tensor]:
     """Hidden states of each document from its last prompt token on: prefill, then one token a step."""
-    cache = cache_of(transformer, len(ids), max(map(len, ids)))
+    cache = cache_of(transformer, len(ids), max(map(len, ids)), lanes=products)
     visibility = Visibility(prompts, prompts if both_ways else (0,) * len(prompts))
     given = [torch.cat([x[:n] for x, n in zip(part, prompts, strict=True)]) for part in (ids, positions)]
     states = transformer(given[0], given[1], cache.prefill(visibility, SDPA(visibility, CPU)))

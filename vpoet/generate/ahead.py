@@ -31,11 +31,12 @@ from torch import Tensor
 
 from vpoet.generate.layout import Plan
 from vpoet.generate.logits import gumbel
-from vpoet.generate.step import Step
-from vpoet.nn.cache import KVCache, attend_ahead
+from vpoet.generate.step import Run, Step
+from vpoet.nn.cache import KVCache
 from vpoet.sequence.document import IMAGE, VIDEO, Sequence
 from vpoet.sequence.vocabulary import Ints
 
+Generator = np.random.Generator | None
 Floats = npt.NDArray[np.float32]
 Longs = npt.NDArray[np.int64]
 
@@ -45,26 +46,31 @@ _BEFORE = ((1, 0, 0), (0, 0, 1), (0, 1, 0))
 
 def ahead(
     step: Step,
+    run: Run,
     plan: Plan,
     cache: KVCache,
     h_ND: Tensor,
-    generators: Items[np.random.Generator],
+    generators: Items[Generator],
     settings: Tensor,
     guesses: int,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The tokens of each step and their nats, [B], [B], ``plan.steps`` times, given the states of the prompts' last
-    tokens. Each document goes on as far as its own guesses were right; a step is handed out when all have passed it.
+    tokens; the first code is drawn by ``step``, all others by ``run``. Each document goes on as far as its own guesses
+    were right; a step is handed out when all have passed it.
     """
     device, width = h_ND.device, guesses + 1
     size = sum(step.transformer.visual.radices)
     drafts = [_Draft(s, plan.steps, width, g, size) for s, g in zip(plan.sequences, generators, strict=True)]
     sources = len(plan.sources) // len(drafts)
     slot_N1 = torch.arange(len(plan.sources), device=device)[:, None]
+
+    def noise(count: int) -> Tensor:
+        return torch.from_numpy(np.concatenate([draft.noise(count) for draft in drafts])).to(device)
+
+    drawn = step.draw(h_ND, noise(1), settings)
     passed = 0
     while True:
-        drawn = 1 if passed == 0 else width
-        noise = torch.from_numpy(np.concatenate([draft.noise(drawn) for draft in drafts])).to(device)
-        ids, nats = (x.view(-1, drawn).cpu().numpy() for x in step.draw(h_ND, noise, settings))
+        ids, nats = (x.view(len(drafts), -1).cpu().numpy() for x in drawn)
         for draft, ids_W, nats_W in zip(drafts, ids, nats, strict=True):
             draft.take(ids_W, nats_W)
         until = min(draft.done for draft in drafts)
@@ -79,17 +85,16 @@ def ahead(
             [np.minimum(draft.done - 1 + np.arange(width), plan.steps - 1) for draft in drafts] * sources
         )
         at_NW = torch.from_numpy(step_NW).to(device)
-        attend = attend_ahead(
-            cache.keys, cache.values, plan.lengths_SN[at_NW, slot_N1], cache.reach(plan.longest[int(step_NW.max())])
-        )
-        ids_T = torch.from_numpy(np.concatenate([draft.guess(width) for draft in drafts] * sources)).to(device)
-        h_ND = step.transformer(ids_T, plan.positions_SN3[at_NW, slot_N1].flatten(0, 1), attend)
+        turn_NW2P, place_NW = plan.turn_SN2P[at_NW, slot_N1], plan.place_SN[at_NW, slot_N1]
+        reach_S = cache.reach(plan.longest[int(step_NW.max())])
+        ids_BW = torch.from_numpy(np.stack([draft.guess(width) for draft in drafts])).to(device)
+        drawn = run(ids_BW, turn_NW2P, place_NW, reach_S, noise(width), settings, cache.keys, cache.values)
 
 
 class _Draft:
     """One document: its codes as far as they are known, and guesses from there on."""
 
-    def __init__(self, sequence: Sequence, steps: int, width: int, generator: np.random.Generator, size: int) -> None:
+    def __init__(self, sequence: Sequence, steps: int, width: int, generator: Generator, size: int) -> None:
         self.done = 0
         """Steps whose token is final."""
         self._prefix, self._steps, self._generator = sequence.prefix, steps, generator

@@ -7,6 +7,7 @@ all it depends on, and loading it compiles nothing.
 """
 
 import contextlib
+import functools
 import hashlib
 import io
 import logging
@@ -15,6 +16,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +25,7 @@ from torch.export import Dim
 from vpoet.errors import BackendError
 from vpoet.generate import logits as logits_module
 from vpoet.generate import step as step_module
-from vpoet.generate.step import SETTINGS, Step
+from vpoet.generate.step import SETTINGS, Run, Step
 from vpoet.nn import cache as cache_module
 from vpoet.nn import rope as rope_module
 from vpoet.nn import transformer as transformer_module
@@ -37,8 +39,6 @@ _INDUCTOR = {
 }
 _MOST_BLOCKS = 4096
 
-Compiled = Callable[..., tuple[Tensor, Tensor]]
-
 
 class StepCompiler:
     """Compiles steps, or finds them compiled."""
@@ -46,32 +46,41 @@ class StepCompiler:
     def __init__(self, on_compile: Callable[[Path], None] = lambda path: None) -> None:
         self.on_compile = on_compile
         """Called with the file's path before a step is compiled, which takes a while."""
-        self._loaded: dict[Path, Compiled] = {}
+        self._loaded: dict[Path, Run] = {}
 
-    def __call__(self, model: str, step: Step, documents: int, slots: int) -> Compiled:
-        """The compiled step for ``documents`` in ``slots``; ``model`` is the hash of its weights and vocabulary.
+    def __call__(self, model: str, step: Step, documents: int, slots: int, width: int) -> Run:
+        """The compiled step for ``documents`` in ``slots``, of ``width`` tokens each; ``model`` is the hash of its
+        weights and vocabulary.
 
         BackendError where it cannot be compiled.
         """
-        path = compiled_file(model, step, documents, slots)
+        path = compiled_file(model, step, documents, slots, width)
         if path not in self._loaded:
             if not path.is_file():
                 self.on_compile(path)
-                _compile(step, documents, slots, path)
+                _compile(step, documents, slots, width, path)
             try:
-                self._loaded[path] = torch._inductor.aoti_load_package(str(path))
+                loader = torch._inductor.aoti_load_package(str(path)).loader
             except RuntimeError as error:
                 raise BackendError(f"{path}: the compiled step cannot be loaded: {error}; remove the file") from None
+            self._loaded[path] = functools.partial(_run, loader)
         return self._loaded[path]
 
 
-def compiled_file(model: str, step: Step, documents: int, slots: int) -> Path:
+def _run(loader: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+    """The loader's own call reads the program's signature from JSON each time: a tenth of a small model's step."""
+    *tensors, keys, values = inputs
+    ids_M, nats_M = loader.boxed_run([*tensors, *keys, *values])
+    return ids_M, nats_M
+
+
+def compiled_file(model: str, step: Step, documents: int, slots: int, width: int) -> Path:
     """Where a compiled step lies, or will: its name is a hash of all that it depends on."""
     weight = step.transformer.language.weight
     if weight.device.type != "cpu":
         raise BackendError(f"compiled decoding is for the CPU, and the model is on {weight.device.type}")
     kinds = sorted({type(part).__name__ for part in step.modules()})  # of 8 bits or of 16
-    facts = [model, weight.dtype, kinds, documents, slots, step.filtered, _INDUCTOR, BLOCK]
+    facts = [model, weight.dtype, kinds, documents, slots, width, step.filtered, _INDUCTOR, BLOCK]
     facts += [torch.__version__, torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()]
     digest = hashlib.sha256(repr(facts).encode())
     for module in _SOURCES:
@@ -85,20 +94,20 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vpoet"
 
 
-def _compile(step: Step, documents: int, slots: int, path: Path) -> None:
+def _compile(step: Step, documents: int, slots: int, width: int, path: Path) -> None:
     if shutil.which(os.environ.get("CXX", "g++")) is None:
         raise BackendError("compiling a step needs a C++ compiler (apt install g++); without it, decode uncompiled")
     config, weight = step.transformer.config, step.transformer.language.weight
     cache = KVCache(
         layers=config.depth, slots=slots, size=4 * BLOCK, kv_heads=config.kv_heads, head=config.head,
-        device=weight.device, dtype=weight.dtype,
+        device=weight.device, dtype=weight.dtype, lanes=width == 1,
     )  # fmt: skip
     inputs = (
-        torch.full((documents,), step.transformer.vocabulary.language),
-        torch.zeros(slots, 3, dtype=torch.int64),
-        torch.zeros(slots, dtype=torch.int64),
+        torch.full((documents, width), step.transformer.vocabulary.language),
+        torch.zeros(slots, width, 2, config.head // 2),
+        torch.zeros(slots, width, dtype=torch.int64),
         cache.reach(2 * BLOCK),
-        torch.zeros(documents, sum(step.transformer.visual.radices)),
+        torch.zeros(documents * width, sum(step.transformer.visual.radices)),
         torch.zeros(len(SETTINGS)),
         cache.keys,
         cache.values,

@@ -26,7 +26,7 @@ from vpoet.errors import PromptError
 from vpoet.generate.ahead import ahead
 from vpoet.generate.layout import Decoded, Plan, filled, null_prompt
 from vpoet.generate.logits import gumbel
-from vpoet.generate.step import SETTINGS, Step
+from vpoet.generate.step import SETTINGS, Run, Step
 from vpoet.nn.attention import Backend, Visibility
 from vpoet.nn.cache import KVCache
 from vpoet.nn.transformer import Transformer
@@ -37,8 +37,8 @@ __all__ = ["Decoded", "OnStep", "Sampling", "decode", "null_prompt"]
 OnStep = Callable[[int, int], None]
 """(steps done, steps in all); first called with 0, when the prompts have been read."""
 
-Build = Callable[[Step, int, int], Callable[..., tuple[Tensor, Tensor]]]
-"""(step, documents, slots) -> what is called in its place, with the same arguments: a compiled one."""
+Build = Callable[[Step, int, int, int], Run]
+"""(step, documents, slots, tokens a slot) -> what is called in its place, with the same arguments: a compiled one."""
 
 _NOISE_STEPS = 32
 """Steps that noise is drawn for at once: few calls, little memory."""
@@ -140,11 +140,10 @@ def stream(
     assert not transformer.training, "dropout would be sampled too: call eval() first"
     count, slots, device = len(plan.sequences), len(plan.sources), plan.prompt_T.device
     assert len(seeds) == count > 0
-    assert guesses == 0 or build is None, "a compiled step takes one token a slot"
     config = transformer.config
     cache = KVCache(
         layers=config.depth, slots=slots, size=plan.size, kv_heads=config.kv_heads, head=config.head,
-        device=device, dtype=transformer.language.weight.dtype,
+        device=device, dtype=transformer.language.weight.dtype, lanes=build is not None and guesses == 0,
     )  # fmt: skip
     visibility = Visibility(plan.prompts, plan.prompts if bidirectional else (0,) * len(plan.prompts))
     attend = cache.prefill(visibility, attention(visibility, device), plan.sources)
@@ -152,11 +151,11 @@ def stream(
     h_ND = transformer(plan.prompt_T, plan.prompt_T3, attend)[last_N]
 
     step = Step(transformer, filtered=sampling.filtered, products=build is not None)
-    run = step if build is None else build(step, count, slots)
+    run: Run = step if build is None else build(step, count, slots, guesses + 1)
     settings = torch.tensor([float(getattr(sampling, name)) for name in SETTINGS], device=device)
-    generators = [np.random.default_rng(seed) for seed in seeds]
+    generators = [np.random.default_rng(seed) if sampling.temperature else None for seed in seeds]
     if guesses:
-        yield from ahead(step, plan, cache, h_ND, generators, settings, guesses)
+        yield from ahead(step, run, plan, cache, h_ND, generators, settings, guesses)
         return
     ids_B = nats_B = torch.empty(0)
     for done in range(plan.steps):
@@ -167,8 +166,9 @@ def stream(
         if done == 0:
             ids_B, nats_B = step.draw(h_ND, noise_BV, settings)
         else:
-            at = plan.positions_SN3[done - 1], plan.lengths_SN[done - 1], cache.reach(plan.longest[done - 1])
-            ids_B, nats_B = run(ids_B, *at, noise_BV, settings, cache.keys, cache.values)
+            at = plan.turn_SN2P[done - 1][:, None], plan.place_SN[done - 1][:, None]
+            reach_S = cache.reach(plan.longest[done - 1])
+            ids_B, nats_B = run(ids_B[:, None], *at, reach_S, noise_BV, settings, cache.keys, cache.values)
         if plan.some_known[done]:
             ids_B = torch.where(plan.known_SB[done], plan.ids_SB[done], ids_B)
         yield ids_B, nats_B

@@ -1,7 +1,7 @@
 """What decoding lays out before its first step, and how it puts the codes back into the documents afterwards.
 
 Shapes: B documents; N slots of the cache: B, or 2B with guidance (document i and its null prompt in slots i and B + i);
-S steps; T tokens of all different prompts; M sampled codes of a document.
+S steps; P rotated pairs of a head; T tokens of all different prompts; M sampled codes of a document.
 """
 
 from collections.abc import Sequence as Items
@@ -50,9 +50,9 @@ class Plan:
     prompt_T: Tensor
     """All different prompts, end to end."""
     prompt_T3: Tensor
-    positions_SN3: Tensor
-    """Positions of the token that a step makes."""
-    lengths_SN: Tensor
+    turn_SN2P: Tensor
+    """Rotation of the position of the token that a step makes (`Transformer.rotation`)."""
+    place_SN: Tensor
     """Tokens before it in its slot; a finished slot idles at its last."""
     longest: list[int]
     """Tokens in the fullest slot once the step's token is written."""
@@ -86,6 +86,7 @@ class Plan:
         def move(values: npt.NDArray[Any]) -> Tensor:
             return torch.from_numpy(values.astype(np.int64)).to(device)
 
+        positions_SN3 = move(np.stack([s.positions[at_SN[:, i]] for i, s in enumerate(slots)], axis=1))
         return cls(
             sequences=sequences,
             prompts=tuple(s.prefix for s in prompts),
@@ -94,8 +95,8 @@ class Plan:
             size=max(last) + 1,
             prompt_T=move(np.concatenate([s.ids[: s.prefix] for s in prompts])),
             prompt_T3=move(np.concatenate([s.positions[: s.prefix] for s in prompts])),
-            positions_SN3=move(np.stack([s.positions[at_SN[:, i]] for i, s in enumerate(slots)], axis=1)),
-            lengths_SN=move(at_SN),
+            turn_SN2P=torch.stack(transformer.rotation(positions_SN3.flatten(0, 1)), dim=1).view(*at_SN.shape, 2, -1),
+            place_SN=move(at_SN),
             longest=(at_SN.max(1) + 1).tolist(),
             ids_SB=move(np.stack([s.ids[at_SN[:, i]] for i, s in enumerate(sequences)], axis=1)),
             known_SB=torch.from_numpy(known_SB).to(device),

@@ -54,8 +54,15 @@ def draw(logits: Tensor, gumbel: Tensor, temperature: Setting = 1.0) -> Tensor:
     return (logits + gumbel * (torch.as_tensor(temperature, device=logits.device) > 0)).argmax(-1)
 
 
-def gumbel(generator: np.random.Generator, steps: int, size: int) -> npt.NDArray[np.float32]:
+def gumbel(generator: np.random.Generator | None, steps: int, size: int) -> npt.NDArray[np.float32]:
     """Noise [steps, size] for `draw`, the same in however many calls; from the CPU, so that a seed means the same on
-    every device."""
-    # in double precision: a float32 exponential is 0 once in 2^23 draws, and its Gumbel infinite
-    return (-np.log(generator.standard_exponential((steps, size)))).astype(np.float32)
+    every device. None: zeros, for temperature 0, which uses none."""
+    noise = np.zeros((steps, size), np.float32)
+    if generator is not None:
+        # in double precision: a float32 exponential is 0 once in 2^23 draws, and its Gumbel infinite
+        row = np.empty(size)
+        for each in noise:  # row by row in one small buffer: memory that is touched once costs more than the logarithm
+            generator.standard_exponential(out=row)
+            np.log(row, out=row)
+            np.negative(row, out=each, casting="same_kind")
+    return noise

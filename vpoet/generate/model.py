@@ -56,8 +56,8 @@ def load(
     """The model in a bundle folder, by default the one that ships, and an adapter (`vpoet finetune --lora`) if given.
 
     ``device`` auto: CUDA where there is one. ``precision`` auto: bfloat16 on CUDA, float32 on the CPU; int8 is that of
-    the weights, beside bfloat16 for all else, on the CPU. ``compiler`` makes decoding faster, once it has compiled; or
-    ``guesses`` (8, say) do: so many codes that each pass guesses and tests, which leaves the samples as they are.
+    the weights, beside bfloat16 for all else, on the CPU. ``compiler`` makes decoding faster, once it has compiled, and
+    so do ``guesses`` (8, say), so many codes that each pass guesses and tests; both leave the samples as they are.
     """
     if precision not in PRECISIONS:
         raise ConfigError(f"precision = {precision!r}: there are {', '.join(PRECISIONS)}")
@@ -77,9 +77,8 @@ class Model:
     """A bundle that samples and scores."""
 
     def __init__(self, bundle: Bundle, compiler: StepCompiler | None = None, guesses: int = 0) -> None:
-        if guesses < 0 or (guesses and compiler):
-            why = "it must be 0 or more" if guesses < 0 else "a compiled step makes one code a pass; choose one of them"
-            raise ConfigError(f"guesses = {guesses}: {why}")
+        if guesses < 0:
+            raise ConfigError(f"guesses = {guesses}: it must be 0 or more")
         self.bundle = bundle
         self.compiler = compiler
         self.guesses = guesses
@@ -208,7 +207,7 @@ class Model:
         count = len(documents)
         # a compiled step is for one number of documents: few numbers, few compilations
         spare = [0] * (0 if self.compiler is None else (1 << (count - 1).bit_length()) - count)
-        with _threads(self.bundle.transformer):
+        with few_threads(self.bundle.transformer):
             decoded = decode(
                 self.bundle.transformer,
                 [*documents, *(documents[i] for i in spare)],
@@ -269,7 +268,7 @@ class Model:
 
 
 @contextmanager
-def _threads(transformer: Transformer) -> Iterator[None]:
+def few_threads(transformer: Transformer) -> Iterator[None]:
     """One thread while a small model decodes on a CPU: its operations are too short to share, and two threads that wait
     for each other, where something else has a core, are many times slower."""
     threads = torch.get_num_threads()

@@ -1,19 +1,24 @@
-"""One step of decoding: the token of every slot goes in, the next one comes out.
+"""One step of decoding: the token of every slot goes in, the next one comes out; or several, and those behind each.
 
-Shapes: B documents; N slots, B or, with guidance, 2B; D model width; V logits of a group of digits, of all groups in
-the noise.
+Shapes: B documents; N slots, B or, with guidance, 2B; W tokens a slot; M of all documents, B * W, document by document;
+P rotated pairs of a head; D model width; V logits of a group of digits, of all groups in the noise.
 
 All that changes from step to step is an input, and so are the settings of the draw: the step can be compiled once and
 serve every prompt (`vpoet.generate.compiled`), and as it is, it is the compiled one's slow twin.
 """
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpoet.generate.logits import draw, guide, keep, temper
-from vpoet.nn.cache import attend_step
+from vpoet.nn.cache import attend_ahead, attend_step
 from vpoet.nn.transformer import Transformer
+
+Run = Callable[..., tuple[Tensor, Tensor]]
+"""A step, or what takes its place, with the arguments of `Step.forward`."""
 
 SETTINGS = ("guidance", "temperature", "top_k", "top_p", "min_p")
 """What the settings of a step are, in order."""
@@ -27,27 +32,33 @@ class Step(nn.Module):
         self.transformer = transformer
         self.filtered = filtered
         self.products = products
-        """How attention is spelled (`attend_step`)."""
+        """How attention of one token a slot is spelled (`attend_step`)."""
 
     def forward(
         self,
-        ids_B: Tensor,
-        positions_N3: Tensor,
-        lengths_N: Tensor,
+        ids_BW: Tensor,
+        turn_NW2P: Tensor,
+        place_NW: Tensor,
         reach_S: Tensor,
-        noise_BV: Tensor,
+        noise_MV: Tensor,
         settings: Tensor,
         keys: list[Tensor],
         values: list[Tensor],
     ) -> tuple[Tensor, Tensor]:
-        """The token after ``ids_B`` in each document, and -log p of it in nats: [B], [B].
+        """The token behind each of ``ids_BW``, and -log p of it in nats: [M], [M].
 
-        ``positions_N3`` are those of ``ids_B``; ``lengths_N`` count the tokens before it, and ``reach_S`` are the
-        positions of the cache that are read (`KVCache.reach`). Keys and values of the token are written there.
+        ``turn_NW2P`` is the rotation of their positions (`Transformer.rotation`), ``place_NW`` counts the tokens before
+        each in its slot, and ``reach_S`` are the positions of the cache that are read (`KVCache.reach`). Keys and
+        values of the tokens are written there.
         """
-        twice = len(positions_N3) // len(ids_B)
-        attend = attend_step(keys, values, lengths_N, reach_S, self.products)
-        return self.draw(self.transformer(ids_B.repeat(twice), positions_N3, attend), noise_BV, settings)
+        twice = len(place_NW) // len(ids_BW)
+        if self.products and place_NW.shape[1] == 1:
+            attend = attend_step(keys, values, place_NW[:, 0], reach_S, products=True)
+        else:
+            attend = attend_ahead(keys, values, place_NW, reach_S)
+        cos_TP, sin_TP = turn_NW2P.flatten(0, 1).unbind(1)
+        h_TD = self.transformer(ids_BW.repeat(twice, 1).flatten(), (cos_TP, sin_TP), attend)
+        return self.draw(h_TD, noise_MV, settings)
 
     def draw(self, h_ND: Tensor, noise_BV: Tensor, settings: Tensor) -> tuple[Tensor, Tensor]:
         """A code, digit by digit, from the states before it; a document and its null prompt go on with the same digits.

@@ -22,16 +22,34 @@ BLOCK = 64
 
 
 class KVCache:
-    """Keys and values of each layer [N, K, S, H], allocated once; ``size`` is rounded up to whole blocks."""
+    """Keys and values of each layer [N, K, S, H], allocated once; ``size`` is rounded up to whole blocks.
+
+    ``lanes``: positions lie side by side in memory instead of a position's features, as compiled loops read them, a
+    vector of positions at a time.
+    """
 
     def __init__(
-        self, *, layers: int, slots: int, size: int, kv_heads: int, head: int, device: torch.device, dtype: torch.dtype
+        self,
+        *,
+        layers: int,
+        slots: int,
+        size: int,
+        kv_heads: int,
+        head: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        lanes: bool = False,
     ) -> None:
         self.size = size
-        shape = (slots, kv_heads, -(-size // BLOCK) * BLOCK, head)
+        shape = [slots, kv_heads, -(-size // BLOCK) * BLOCK, head]
+        order = (0, 1, 3, 2) if lanes else (0, 1, 2, 3)
+
+        def zeros() -> Tensor:
+            return torch.zeros([shape[axis] for axis in order], device=device, dtype=dtype).permute(order)
+
         # a layer's own tensor each: what is written in place must not be a part of what other layers read
-        self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(layers)]
-        self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(layers)]
+        self.keys = [zeros() for _ in range(layers)]
+        self.values = [zeros() for _ in range(layers)]
 
     def prefill(self, visibility: Visibility, packed: Attend, sources: Sequence[int] | None = None) -> Attend:
         """Attention of a pack of prompts, computed by ``packed``: document ``sources[n]`` fills slot n from its start.
@@ -87,8 +105,11 @@ def attend_step(
         keys_NKSH, values_NKSH = keys_NKSH[:, :, :stop], values_NKSH[:, :, :stop]
         q_NKGH = q_NQH.view(*k_NKH.shape[:2], -1, k_NKH.shape[2]).float() * k_NKH.shape[2] ** -0.5
         scores_NKGS = (q_NKGH[:, :, :, None] * keys_NKSH[:, :, None].float()).sum(-1)
-        weights_NKGS = scores_NKGS.masked_fill(~sees_NS[:, None, None], -torch.inf).softmax(-1)
+        scores_NKGS = scores_NKGS.masked_fill(~sees_NS[:, None, None], -torch.inf)
+        # a softmax whose division waits for the sum: one for each feature, not one for each position
+        weights_NKGS = (scores_NKGS - scores_NKGS.amax(-1, keepdim=True)).exp()
         o_NKGH: Tensor = (weights_NKGS[..., None] * values_NKSH[:, :, None].float()).sum(3)
+        o_NKGH = o_NKGH / weights_NKGS.sum(-1, keepdim=True)
         return o_NKGH.view(q_NQH.shape).to(q_NQH.dtype)
 
     return attend

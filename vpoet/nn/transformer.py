@@ -235,9 +235,14 @@ class Transformer(nn.Module):
         x_visual_TD = torch.stack([table(d) for table, d in zip(self.codes, digits, strict=True)]).sum(0)
         return torch.where(visual_T[:, None], x_visual_TD, x_TD)
 
-    def forward(self, ids_T: Tensor, positions_T3: Tensor, attend: Attend) -> Tensor:
-        """Hidden states [T, D] of tokens at positions (t, h, w), with attention computed by ``attend``."""
-        rotation = rotations(positions_T3, self.config.head, self.config.rope_base)
+    def rotation(self, positions_T3: Tensor) -> Rotation:
+        """What `forward` makes of positions (t, h, w)."""
+        return rotations(positions_T3, self.config.head, self.config.rope_base)
+
+    def forward(self, ids_T: Tensor, positions_T3: Tensor | Rotation, attend: Attend) -> Tensor:
+        """Hidden states [T, D] of tokens at positions (t, h, w), or of that `rotation`, with attention computed by
+        ``attend``."""
+        rotation = self.rotation(positions_T3) if isinstance(positions_T3, Tensor) else positions_T3
         x_TD = self.dropout(self.embed(ids_T))
         before, after = _compiled() if self.compiled else (Block.before, Block.after)
 
