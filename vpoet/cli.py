@@ -37,6 +37,7 @@ PROGRAMS = {
     "sample": "sample/generate.py",
     "score": "sample/score.py",
     "evaluate": "sample/evaluate.py",
+    "drift": "sample/drift.py",
     "reconstruct": "sample/reconstruct.py",
     "report": "train/report.py",
     "inspect": "train/describe.py",

@@ -1,0 +1,117 @@
+"""How a long clip drifts: bits, what it shows, and how sharp it is over time, as curves beside real clips."""
+
+import json as json_module
+import resource
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import Progress, track
+
+from vpoet import cli
+from vpoet.data.shards import write_atomic
+from vpoet.data.video import Frames, Video
+from vpoet.data.worlds.platformer import Platformer
+from vpoet.errors import ShapeError
+from vpoet.evaluate.drift import Segments, curve, drift_figure, estimates, lasting, measure, table
+from vpoet.evaluate.pictures import contact_sheet
+from vpoet.evaluate.witness import Witness
+from vpoet.generate.bundle import SHIPPED
+from vpoet.generate.long import roll
+from vpoet.generate.model import Request, load
+
+GUESSES = 8
+"""Codes a pass guesses and tests: the clips are the same, sooner."""
+SHOWN = 16
+"""Frames of each rollout on the contact sheet."""
+UNIT = 1e6 if sys.platform == "darwin" else 1e3
+"""Of the operating system's figures in a MB: bytes there, kilobytes elsewhere."""
+
+console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder for curves, figures and pictures.")],
+    model: Annotated[Path, typer.Option(help="Bundle folder. The default ships.", show_default=False)] = SHIPPED,
+    count: Annotated[int, typer.Option(help="Rollouts, made together.", min=2)] = 8,
+    frames: Annotated[int, typer.Option(help="Frames of each.")] = 513,
+    overlap: Annotated[int | None, typer.Option(help="Frames a window sees of the last. [default: half]")] = None,
+    cfg: Annotated[float | None, typer.Option(help="Guidance. [default: the model's]")] = None,
+    temperature: Annotated[float | None, typer.Option(help="[default: the model's]")] = None,
+    seed: Annotated[int, typer.Option(help="Rollout i has seed SEED + i; also chooses the prompts.", min=0)] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
+) -> None:
+    """How a long clip drifts: bits, what it shows, and how sharp it is over time, as curves beside real clips.
+
+    Prompts are captions of clips of the platformer world in which one character stands or jumps, alone: what can go on
+    for ever. Each rollout is cut into segments as long as a clip, and each is judged as a clip of its own: bits a token
+    of its codes under the model, whether who, ground and sky are as the prompt says and as they were in the first
+    segment (found by matching with all that the world draws), contrast, sharpness and motion, as differences to the
+    prompt's real clip, through the tokenizer.
+
+    OUT gets drift.png, rollouts.png (a contact sheet), results.md, and segments.jsonl, a line each; `megabytes` is the
+    most memory that the process had had by then. 8 rollouts of 513 frames take 4 minutes of one core.
+
+    Examples:
+
+        vpoet drift --out runs/drift
+        vpoet drift --model runs/demo/bundle --count 32 --overlap 13 --cfg 1 --out runs/drift-13
+    """
+    sampler = load(model, device, guesses=GUESSES)
+    config, coder = sampler.bundle.config, sampler.bundle.video
+    world = Platformer(config.height, config.width, float(config.fps))
+    if frames < 2 * world.frames - 1:
+        raise ShapeError(f"frames = {frames}: a curve begins with two segments, {2 * world.frames - 1} frames")
+    witness = Witness(config.height, config.width, float(config.fps))
+    sampling = sampler.sampling(cfg, temperature)
+    asked = lasting(world, count, seed)
+    requests = [Request(prompt=p.text, frames=frames, overlap=overlap, seed=seed + i) for i, p in enumerate(asked)]
+    rollouts = [sampler.rollout(request) for request in requests]
+    out.mkdir(parents=True, exist_ok=True)
+
+    drawn = [coder.decode(coder.encode(Video(prompt.real, prompt.fps))) for prompt in asked]
+    pairs = list(zip(asked, drawn, strict=True))
+    reals = [measure(sampler, witness, *pair) for pair in track(pairs, "real clips", console=console)]
+
+    rows: list[dict[str, Any]] = []
+    firsts: dict[int, dict[str, Any]] = {}
+    cutters = [Segments(world.frames) for _ in asked]
+    shown: list[list[Frames]] = [[] for _ in asked]
+    with (out / "segments.jsonl").open("w") as lines, Progress(console=console) as bar:
+        progress = bar.add_task("rollouts", total=count * frames)
+        for i, _, fresh in roll(sampler, rollouts, sampling):
+            for frame, segment in cutters[i].add(fresh):
+                row: dict[str, Any] = {"rollout": i, "prompt": asked[i].text, "seed": requests[i].seed, "frame": frame}
+                row |= measure(sampler, witness, asked[i], segment, firsts.get(i))
+                row["megabytes"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / UNIT)
+                firsts.setdefault(i, row)
+                rows.append(row)
+                shown[i].append(segment[0])
+                lines.write(json_module.dumps(row) + "\n")
+                lines.flush()
+            bar.update(progress, advance=len(fresh))
+
+    over_time = curve(rows, reals)
+    drift_figure(over_time).savefig(out / "drift.png", dpi=80)
+    sheet = [
+        (f"{prompt.text} ({i})", np.stack(some)) for i, (prompt, some) in enumerate(zip(asked, shown, strict=True))
+    ]
+    contact_sheet(sheet, max_frames=SHOWN, scale=1).save(out / "rollouts.png")
+    megabytes = [rows[at]["megabytes"] for at in (0, len(rows) // 2, -1)]
+    text = f"""{table(over_time, reals)}
+
+{count} rollouts of {frames} frames of the model {sampler.bundle.hash}; 95% intervals. The most memory that the process
+had had when the first, the middle and the last segment were measured: {", ".join(map(str, megabytes))} MB.
+"""
+    write_atomic(out / "results.md", text.encode())
+    console.print(text)
+    result = {"model": sampler.bundle.hash, "real": estimates(reals), "curve": over_time, "megabytes": megabytes}
+    cli.finish(result | {"out": out}, json)
+
+
+if __name__ == "__main__":
+    cli.run(main)

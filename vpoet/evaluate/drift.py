@@ -1,0 +1,171 @@
+"""How a long clip drifts: cut into segments as long as the world's clips, each judged as if it were a clip of its own.
+
+    frames      0 ........ 16 ....... 32 ....... 48
+    segment 0   [           ]
+    segment 1              [           ]
+    segment 2                         [           ]
+
+Each window of a long clip starts from what the tokenizer kept of the last (`vpoet.generate.long`), so what is lost adds
+up. What is measured of a segment, a key each of `measure`:
+
+    bits          a token of its codes, encoded again, given the prompt: what the model thinks of its own clip
+    prompt_NAME   who, ground, sky are as the prompt says
+    start_NAME    they are what the rollout's first segment shows
+    contrast      deviation of the pixels of a frame, of 255
+    sharpness     mean absolute difference of neighbouring pixels
+    motion        mean absolute difference of successive frames
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vpoet.data.video import Frames, Video
+from vpoet.data.worlds.platformer import Platformer
+from vpoet.errors import ShapeError
+from vpoet.evaluate.comparison import mean_interval
+from vpoet.evaluate.following import Prompt, stated, wilson
+from vpoet.evaluate.witness import Witness
+from vpoet.generate.model import Model
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LASTING = ("idle", "jump")
+"""What a character can do for ever. Who walks, climbs or falls soon leaves the picture or stands: no real clip says how
+that goes on."""
+UNSEEN = 10**9
+"""The world's clips from this number on are no training data."""
+KEPT = ("who", "ground", "sky")
+PANELS = {
+    "bits a token, less the real clip's": ("bits",),
+    "as the prompt says, share": tuple(f"prompt_{name}" for name in KEPT),
+    "as in the first segment, share": tuple(f"start_{name}" for name in KEPT),
+    "contrast, of 255, less the real clip's": ("contrast",),
+    "sharpness, of 255, less the real clip's": ("sharpness",),
+    "motion, of 255, less the real clip's": ("motion",),
+}
+"""What is drawn together."""
+MEASURES = tuple(name for names in PANELS.values() for name in names)
+
+Row = Mapping[str, Any]
+Estimate = tuple[float, float, float]
+"""Mean, and the ends of its 95% interval."""
+
+
+class Segments:
+    """Frames of a rollout as they come, cut; no more than a segment is held. Neighbours share a frame."""
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+        self._held: list[Frames] = []
+        self._first = 0
+
+    def add(self, frames: Frames) -> Iterator[tuple[int, Frames]]:
+        """The segments that these frames complete: (the first frame's number, uint8 [length, H, W, 3])."""
+        for frame in frames:
+            self._held.append(frame.copy())  # a view would hold the window that it was decoded in
+            if len(self._held) == self._length:
+                yield self._first, np.stack(self._held)
+                self._held = self._held[-1:]
+                self._first += self._length - 1
+
+
+def lasting(world: Platformer, count: int, seed: int = 0) -> list[Prompt]:
+    """Captions of real clips, none of them training data, of a character that stays in view, alone."""
+    found: list[Prompt] = []
+    number = UNSEEN + seed
+    while len(found) < count:
+        about = world.attributes(number)
+        if about["action"] in LASTING and not about["creature"]:
+            frames, facts = world.clip(number)
+            phrasing = 1 + len(found) % 2  # those that also name the sky
+            said = stated(facts["truth"], phrasing)
+            found.append(Prompt(str(number), facts["caption"][phrasing], said, frames, world.fps))
+        number += 1
+    return found
+
+
+def measure(
+    model: Model, witness: Witness, prompt: Prompt, segment: Frames, first: Row | None = None
+) -> dict[str, Any]:
+    """`MEASURES` of a segment of a rollout whose first was ``first``, itself if None; ``seen`` is what it shows."""
+    seen = witness.see(segment)
+    start = seen if first is None else first["seen"]
+    pixels = segment.astype(np.float32)
+    beside = [np.abs(np.diff(pixels, axis=axis)).mean() for axis in (1, 2)]
+    return {
+        "bits": model.score(Video(segment, prompt.fps), prompt.text).per_token.bits,
+        **{f"prompt_{name}": seen[name] == prompt.stated[name] for name in KEPT},
+        **{f"start_{name}": seen[name] == start[name] for name in KEPT},
+        "contrast": float(pixels.std(axis=(1, 2)).mean()),
+        "sharpness": float(np.mean(beside)),
+        "motion": float(np.abs(np.diff(pixels, axis=0)).mean()),
+        "seen": seen,
+    }
+
+
+def estimates(rows: Sequence[Row], beside: Sequence[Row] | None = None) -> dict[str, Estimate]:
+    """`MEASURES` over rows that have nothing to do with each other: of shares Wilson's interval, else Student's, and of
+    the differences to the rows ``beside`` if there are any."""
+    found = {}
+    for name in MEASURES:
+        values = [row[name] for row in rows]
+        if isinstance(values[0], bool):
+            found[name] = (float(np.mean(values)), *wilson(sum(values), len(values)))
+        else:
+            values = [a - b[name] for a, b in zip(values, beside, strict=True)] if beside else values
+            mean, half = mean_interval(values)
+            found[name] = (mean, mean - half, mean + half)
+    return found
+
+
+def curve(rows: Sequence[Row], reals: Sequence[Row]) -> list[tuple[int, dict[str, Estimate]]]:
+    """(first frame, estimates over the rollouts) of each segment. Rows have ``rollout`` and ``frame`` beside what
+    `measure` gives; ``reals`` are the real clips' of each rollout's prompt: a sky has a contrast of its own."""
+    found = []
+    for frame in sorted({row["frame"] for row in rows}):
+        here = [row for row in rows if row["frame"] == frame]
+        found.append((frame, estimates(here, [reals[row["rollout"]] for row in here])))
+    return found
+
+
+def table(curve: Sequence[tuple[int, Row]], reals: Sequence[Row]) -> str:
+    """Real clips, and the rollouts' first, middle and last segment, with 95% intervals."""
+    shown = [curve[0], curve[len(curve) // 2], curve[-1]]
+    real = estimates(reals)
+    rows = [["", "real clips", *(f"from frame {frame}" for frame, _ in shown)], ["---", *["--:"] * (1 + len(shown))]]
+    for name in MEASURES:
+        form = "{:.2f} ({:.2f} to {:.2f})" if "_" in name else "{:+.2f} ({:+.2f} to {:+.2f})"
+        cells = [form.format(*each[name]) for _, each in shown]
+        label = name.replace("_", ": ") if "_" in name else f"{name}, less the real clip's"
+        rows.append([label, f"{real[name][0]:.2f}", *cells])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+
+
+def drift_figure(curve: Sequence[tuple[int, Row]]) -> "Figure":
+    """The rollouts over time with 95% intervals; dashed: real clips."""
+    if len(curve) < 2:
+        raise ShapeError(f"a curve of {len(curve)} segments; a longer clip has more")
+    from matplotlib.figure import Figure  # here: importing it takes longer than scoring a clip
+
+    figure = Figure(figsize=(12, 5.6), layout="constrained")
+    frames = [frame for frame, _ in curve]
+    for index, (title, names) in enumerate(PANELS.items(), start=1):
+        axes = figure.add_subplot(2, 3, index)
+        for name in names:
+            mean, low, high = zip(*(each[name] for _, each in curve), strict=True)
+            (line,) = axes.plot(frames, mean, linewidth=1.4, label=name.partition("_")[2])
+            axes.fill_between(frames, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+        if len(names) == 1:
+            axes.axhline(0, color="0.3", linestyle="--", linewidth=1)
+        else:
+            axes.set_ylim(0, 1.03)
+            axes.legend(fontsize=8, frameon=False, loc="lower left")
+        axes.set_title(title, fontsize=9, loc="left")
+        axes.set_xlabel("frame", fontsize=8)
+        axes.tick_params(labelsize=8)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
