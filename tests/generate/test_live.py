@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import vpoet
 from vpoet.data.video import Video
@@ -52,6 +53,26 @@ def test_a_piece_comes_before_the_next_cell_is_decoded(model: Model, monkeypatch
     monkeypatch.setattr(module, "stream", counted)
     done = [len(drawn) for _ in live(model, Request(prompt="a robot"))]
     assert done == [12, 24, 36]  # 3x4 codes a cell
+
+
+def test_a_small_model_decodes_in_one_thread_and_leaves_the_others_to_the_watcher(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn, tokens, before = [], module.stream, torch.get_num_threads()
+
+    def counted(*args: Any, **settings: Any) -> Any:
+        for token in tokens(*args, **settings):
+            drawn.append(torch.get_num_threads())
+            yield token
+
+    monkeypatch.setattr(module, "stream", counted)
+    torch.set_num_threads(2)
+    try:
+        watched = [torch.get_num_threads() for _ in live(model, Request(prompt="a robot"))]
+    finally:
+        torch.set_num_threads(before)
+    assert set(drawn) == {1}
+    assert watched == [2, 2, 2]
 
 
 def test_what_is_not_made_in_order_cannot_be_watched(model: Model) -> None:

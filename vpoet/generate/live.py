@@ -14,8 +14,9 @@ from vpoet.data.video import Frames
 from vpoet.errors import PromptError
 from vpoet.generate.decode import Sampling, stream
 from vpoet.generate.layout import Plan
-from vpoet.generate.model import Model
+from vpoet.generate.model import Model, few_threads
 from vpoet.generate.request import Request
+from vpoet.nn.transformer import Transformer
 from vpoet.sequence.vocabulary import Ints
 
 
@@ -42,15 +43,16 @@ def live(model: Model, request: Request, sampling: Sampling = Sampling()) -> Ite
         build=model.build,
         guesses=model.guesses,
     )
-    cells = _cells(tokens, transformer.vocabulary.language, target.values.shape[1:])
+    cells = _cells(tokens, transformer, target.values.shape[1:])
     yield from model.bundle.video.decode_stream(itertools.chain(given, cells))
 
 
-def _cells(tokens: Iterator[tuple[Tensor, Tensor]], language: int, size: tuple[int, int]) -> Iterator[Ints]:
+def _cells(tokens: Iterator[tuple[Tensor, Tensor]], transformer: Transformer, size: tuple[int, int]) -> Iterator[Ints]:
     """Codes [1, h, w] of one cell in time after the other."""
-    codes: list[int] = []
-    for ids_B, _ in tokens:
-        codes.append(int(ids_B[0]) - language)
-        if len(codes) == size[0] * size[1]:
-            yield np.array(codes, np.int32).reshape(1, *size)
-            codes = []
+    language = transformer.vocabulary.language
+    while True:
+        with few_threads(transformer):
+            codes = [int(ids_B[0]) - language for ids_B, _ in itertools.islice(tokens, size[0] * size[1])]
+        if not codes:
+            return
+        yield np.array(codes, np.int32).reshape(1, *size)
