@@ -1,4 +1,4 @@
-"""Show a run of the whole chain on one HTML page: what ran, curves, samples beside real clips."""
+"""Show a training run on one HTML page: numbers, curves, samples beside real clips; or a demo, the whole chain."""
 
 import json as json_module
 import tempfile
@@ -13,37 +13,45 @@ from vpoet.data.shards import Manifest, read_shard
 from vpoet.data.video import Video
 from vpoet.errors import DataError
 from vpoet.evaluate.beside import likeness
-from vpoet.evaluate.learning import draw_learning
+from vpoet.evaluate.learning import learning_panels
+from vpoet.evaluate.pictures import panels
 from vpoet.evaluate.report import Picture, Section, Table, write_report
+from vpoet.evaluate.run_page import is_run, run_sections
+from vpoet.training.tracking import read_metrics
 
 
 def main(
-    run: Annotated[Path, typer.Argument(help="The folder that train/demo.sh filled.")],
+    run: Annotated[Path, typer.Argument(help="The folder of a training run, or one that train/demo.sh filled.")],
     out: Annotated[Path | None, typer.Option(help="The page to write; by itself index.html in the run folder.")] = None,
     json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
-    """Show a run of the whole chain on one HTML page: what ran, curves, samples beside real clips.
+    """Show a training run on one HTML page: numbers, curves, samples beside real clips; or a demo, the whole chain.
 
-    The page holds its pictures and videos itself, and can be mailed.
+    The page holds its pictures and videos itself, needs no network, and can be mailed. A run has one from its first
+    step on, whether it is finished or not; run it again for what has come since.
 
-    Example:
+    Examples:
 
+        vpoet report runs/demo/pretrain
         vpoet report runs/demo --out demo.html
     """
     out = out or run / "index.html"
-    if not (run / "stages.jsonl").exists():
-        raise DataError(f"{run}: no stages.jsonl, which train/demo.sh writes; give it the folder of a demo")
     with tempfile.TemporaryDirectory() as scratch:
-        sections = [
-            *samples(run, Path(scratch)),
-            *reconstructions(run),
-            *learning(run, Path(scratch)),
-            *clips(run),
-            stages(run),
-        ]
-        write_report(out, f"vpoet: {run.name}", sections)
+        sections = run_sections(run, Path(scratch)) if is_run(run) else demo(run, Path(scratch))
+        write_report(out, f"vpoet: {run.resolve().name}", sections)
     Console(stderr=True, markup=False, soft_wrap=True).print(f"{out}: open it in a browser")
     cli.finish({"report": out, "sections": [section.title for section in sections]}, json)
+
+
+def demo(run: Path, scratch: Path) -> list[Section]:
+    """The whole chain; DataError if the folder is no demo's."""
+    if not (run / "stages.jsonl").is_file():
+        below = ", ".join(str(path.parent) for path in sorted(run.glob("*/metrics.jsonl")))
+        remedy = f"give it one of the runs below: {below}" if below else "give it the folder of either"
+        raise DataError(
+            f"{run}: neither a training run, which has a metrics.jsonl, nor a demo, which has a stages.jsonl; {remedy}"
+        )
+    return [*samples(run, scratch), *reconstructions(run), *learning(run, scratch), *clips(run), stages(run)]
 
 
 def stages(run: Path) -> Section:
@@ -94,15 +102,17 @@ def learning(run: Path, scratch: Path) -> list[Section]:
     """The curves of each part that was trained: losses and scores, no speeds."""
     sections = []
     for path in sorted(run.glob("*/metrics.jsonl")):
-        picture = scratch / f"{path.parent.name}.png"
-        steps = draw_learning(path, picture)
-        sections.append(Section(f"Learning: {path.parent.name}", [[Picture(picture, f"{steps} steps")]]))
+        picture = scratch / f"{path.parent.name}.svg"
+        rows = read_metrics(path)
+        panels(learning_panels(rows), picture)
+        sections.append(Section(f"Learning: {path.parent.name}", [[Picture(picture, f"{rows[-1]['step']:,} steps")]]))
     return sections
 
 
 def clips(run: Path) -> list[Section]:
     pictures = sorted((run / "raw").glob("*.png"))
-    return [Section("The clips", [[Picture(path, f"{path.stem} clips, a row each")] for path in pictures])]
+    rows = [[Picture(path, f"{path.stem} clips, a row each")] for path in pictures]
+    return [Section("The clips", rows)] if rows else []
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from vpoet.errors import DataError, ShapeError
-from vpoet.evaluate.pictures import GAP, TEXT_HEIGHT, contact_sheet, curves
-from vpoet.evaluate.report import Picture, Section, Table, write_report
+from vpoet.evaluate.pictures import GAP, POINTS, TEXT_HEIGHT, Panel, contact_sheet, curves, panels
+from vpoet.evaluate.report import Listing, Picture, Section, Table, write_report
 
 
 def flat(values, height=16, width=24):
@@ -69,6 +69,27 @@ def test_curves_are_drawn_with_gaps(tmp_path):
         curves({}, path)
 
 
+def test_a_long_curve_is_drawn_as_means_within_their_range(tmp_path, monkeypatch):
+    """A thousand steps of a wave of one step: the mean is flat, and the shade reaches from trough to crest."""
+    drawn = {}
+    monkeypatch.setattr("matplotlib.axes.Axes.fill_between", lambda _, *data, **__: drawn.update(shade=data))
+    values = np.where(np.arange(3000) % 2, 1.0, 3.0)
+    values[:10] = np.nan  # a whole stretch without a value
+    panels([Panel("loss", {"training": (range(3000), values)}, "log")], tmp_path / "a.svg")
+    steps, least, most = drawn["shade"]
+    assert len(steps) == POINTS - 1
+    assert set(least) == {1.0}
+    assert set(most) == {3.0}
+    assert (tmp_path / "a.svg").stat().st_size < 60_000
+
+
+def test_percents_and_single_values_are_drawn(tmp_path):
+    some = Panel("shares", {"waiting": ([5], [0.02]), "padding": ([5, 6], [0.1, float("inf")])}, "percent")
+    panels([some, Panel("empty", {"": ([1], [float("nan")])}, "log")], tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.width > image.height
+
+
 class Page(HTMLParser):
     """Tags, attributes and text of a page."""
 
@@ -90,7 +111,9 @@ def test_report_is_one_file_without_outside_assets(tmp_path):
     pictures = [Picture(tmp_path / "a.png", 'a "red" <fox>'), Picture(tmp_path / "b.mp4", "sample")]
     table = Table(["stage", "took"], [["vpoet ingest <world>", "3 s"]])
     write_report(
-        tmp_path / "out" / "index.html", "A run & more", [Section("What {body} ran", ["1 < 2", table, pictures])]
+        tmp_path / "out" / "index.html",
+        "A run & more",
+        [Section("What {body} ran", ["1 < 2", table, Listing("recipe", "a: <b>\n  c: 1"), pictures])],
     )
 
     text = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
@@ -99,7 +122,14 @@ def test_report_is_one_file_without_outside_assets(tmp_path):
     assert base64.b64decode(sources[0].removeprefix("data:image/png;base64,")) == (tmp_path / "a.png").read_bytes()
     assert sources[1] == "data:video/mp4;base64," + base64.b64encode(b"video").decode()
     assert not re.search(r"https?://|url\(|@import", text)
-    assert {"A run & more", "What {body} ran", "1 < 2", "vpoet ingest <world>", 'a "red" <fox>'} <= set(page.text)
+    assert {
+        "A run & more",
+        "What {body} ran",
+        "1 < 2",
+        "vpoet ingest <world>",
+        'a "red" <fox>',
+        "a: <b>\n  c: 1",
+    } <= set(page.text)
     assert "prefers-color-scheme: dark" in text
 
 

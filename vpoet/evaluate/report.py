@@ -27,11 +27,22 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Listing:
+    """Text whose lines stay as they are, folded away behind its name."""
+
+    name: str
+    text: str
+
+
+Part = str | Table | Listing | Sequence[Picture]
+
+
+@dataclass(frozen=True)
 class Section:
-    """A heading and what follows it, in order: text (a str is a paragraph), tables, and rows of pictures."""
+    """A heading and what follows it, in order: text (a str is a paragraph), tables, listings, and rows of pictures."""
 
     title: str
-    parts: Sequence[str | Table | Sequence[Picture]]
+    parts: Sequence[Part]
 
 
 def write_report(path: str | Path, title: str, sections: Sequence[Section]) -> None:
@@ -46,9 +57,11 @@ def write_report(path: str | Path, title: str, sections: Sequence[Section]) -> N
     path.write_text(page, encoding="utf-8")
 
 
-def _part(part: str | Table | Sequence[Picture]) -> str:
+def _part(part: Part) -> str:
     if isinstance(part, str):
         return f"<p>{html.escape(part)}</p>"
+    if isinstance(part, Listing):
+        return f"<details><summary>{html.escape(part.name)}</summary><pre>{html.escape(part.text)}</pre></details>"
     if isinstance(part, Table):
         head = "".join(f"<th>{html.escape(cell)}</th>" for cell in part.header)
         rows = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in part.rows]
@@ -95,13 +108,16 @@ PAGE = """<!doctype html>
   figure { margin: 0; max-width: 100%; flex: 0 1 auto; }
   img, video { display: block; max-width: 100%; min-width: 8rem; border-radius: 6px; background: #fff;
                image-rendering: pixelated; }
+  img[src^="data:image/svg"] { padding: .3rem; }
   video { width: 14rem; }
   video + figcaption { max-width: 14rem; }
   figcaption { font-size: .85rem; color: var(--soft); margin-top: .3rem; max-width: 60rem; }
   .wide { overflow-x: auto; }
   table { border-collapse: collapse; font-size: .88rem; margin: .5rem 0; }
   th, td { text-align: left; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-  td { font-family: ui-monospace, monospace; font-size: .82rem; }
+  td, pre { font-family: ui-monospace, monospace; font-size: .82rem; }
+  pre { overflow-x: auto; margin: .5rem 0; }
+  summary { cursor: pointer; color: var(--soft); }
 </style>
 <h1>{title}</h1>
 {body}
