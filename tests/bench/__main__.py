@@ -1,8 +1,8 @@
 """Speed of the parts: ``python tests/bench [--seconds N] [NAME ...]``. One JSON line each.
 
 Without names all but `video_tokenizer_peers` and `video_tokenizer_film`. The video tokenizer's are explained in
-`tokenizer` and `film`, pretraining's in `training` and `attention`, sampling's in `decoding` and `guessing`; of the
-others it is the best of five runs, as other work only slows.
+`tokenizer` and `film`, pretraining's in `training` and `attention`, sampling's in `decoding`, `guessing` and
+`interactive`; of the others it is the best of five runs, as other work only slows.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import decoding
 import engines
 import film
 import guessing
+import interactive
 import numpy as np
 import tokenizer
 import training
@@ -45,6 +46,7 @@ def main() -> None:
         decoding.decoding_120m,
         decoding.precision,
         guessing.guessing,
+        interactive.interactive,
     )
     asked_for = (tokenizer.video_tokenizer_peers, film.video_tokenizer_film)
     slow: dict[str, Callable[[float], dict[str, Any]]] = {
