@@ -124,10 +124,12 @@ def main(
         sums, norm = trainer.step(
             [share.piece(whole) for whole in batch], lambda nats: nats.sum() / total, lr,  # noqa: B023
             seeds=share.seeds(cfg.seed, step, cfg.batch),
-            accept=lambda sums, norm: guard.accept(float(sums.sum()) / total, norm),  # noqa: B023
+            accept=lambda sums, norm: guard.accept(float(sums.sum()) / total, norm, trainer.loss_scale.scale),  # noqa: B023
         )  # fmt: skip
         last = losses("train", sums, targets)
         last |= {"train/lr": lr, "train/grad_norm": norm, "train/skipped": float(guard.skipped)}
+        if trainer.loss_scale.used:
+            last["train/loss_scale"] = trainer.loss_scale.scale
         meter.count(tokens=int(tokens), padding=int(padding), flops=flops, waited=waited / share.groups)
 
         done = step + 1

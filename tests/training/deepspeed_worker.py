@@ -35,6 +35,9 @@ def main(cases: list[str]) -> dict[str, Any]:
     data = torch.randn(9, PACKS, 6, 7, generator=torch.Generator().manual_seed(5))
     alone = engine(-1, "fp32", 0)
     told: dict[str, Any] = {"alone": run(alone, data, 0, 4) + run(alone, data, 6, 9)}
+    if any(case.endswith("fp16") for case in cases):
+        alone = engine(-1, "fp16", 0)
+        told["alone in fp16"] = run(alone, data, 0, 4) + run(alone, data, 6, 9)
     for case in cases:
         zero, dtype = case.split("-")
         told[case] = stage(int(zero), dtype, data)
@@ -45,9 +48,11 @@ def engine(zero: int, dtype: str, seed: int) -> Engine:
     torch.manual_seed(seed)
     config = EngineConfig(name="torch" if zero < 0 else "deepspeed", zero=max(zero, 0), dtype=dtype, timeout=60)
     optimizer = OptimizerConfig(clip=0.5)
-    return TorchEngine(Module(), config, optimizer) if zero < 0 else DeepSpeedEngine(
+    made: Engine = TorchEngine(Module(), config, optimizer) if zero < 0 else DeepSpeedEngine(
         Module(), config, optimizer, lambda world: PACKS // world
     )  # fmt: skip
+    made.loss_scale.load({"scale": 256.0, "calm": 0})  # nothing overflows
+    return made
 
 
 def run(trainer: Engine, data: Tensor, first: int, last: int, **options: Any) -> list[tuple[float, float]]:
@@ -87,12 +92,25 @@ def stage(zero: int, dtype: str, data: Tensor) -> dict[str, Any]:
     told["nan"] = met
     told["nan changes nothing"] = same(before, held(trainer)) and trainer.updates() == updates
 
+    if dtype == "fp16":
+        told["scale after nan"] = trainer.loss_scale.scale
+        trainer.loss_scale.load({"scale": 2.0**30, "calm": 7})
+        scales: list[float] = []
+        told["overflow"] = run(
+            trainer, data, 5, 6, accept=lambda outputs, norm: not scales.append(trainer.loss_scale.scale)
+        )
+        told["overflow changes nothing"] = same(before, held(trainer)) and trainer.updates() == updates
+        told["scales"] = [*scales, trainer.loss_scale.scale]
+        trainer.loss_scale.load({"scale": 256.0, "calm": 5})
+    scaling = trainer.loss_scale.state()
+
     told["curve"] += run(trainer, data, 6, 9)
     told["updates"] = trainer.updates()
     again = engine(zero, dtype, 1)
     for (name, part), value in before.items():
         again.write(name, part, value)
     again.set_updates(updates)
+    again.loss_scale.load(scaling)
     told["read back"] = same(before, held(again))
     told["resumed"] = run(again, data, 6, 9)
     told["same at the end"] = same(held(trainer), held(again))

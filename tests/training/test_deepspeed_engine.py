@@ -1,23 +1,46 @@
 """DeepSpeed's stages in two processes: one start, as it takes its time. The worker says what it does."""
 
+import json
 import math
 import os
 import shutil
-from collections.abc import Callable
+import socket
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 pytestmark = pytest.mark.skipif(
     shutil.which(os.environ.get("CXX", "c++")) is None, reason="DeepSpeed compiles an op on CPUs: no C++ compiler here"
 )
-CASES = ["0-fp32", "1-fp32", "2-fp32", "3-fp32", "1-bf16", "2-bf16", "3-bf16"]
+HALF = ["1-fp16", "2-fp16", "3-fp16"] if torch.ops.mkldnn._is_mkldnn_fp16_supported() else []
+CASES = ["0-fp32", "1-fp32", "2-fp32", "3-fp32", "1-bf16", "2-bf16", "3-bf16", *HALF]
 
 
 @pytest.fixture(scope="module")
-def told(workers: Callable[..., list[dict[str, Any]]]) -> list[dict[str, Any]]:
+def told() -> list[dict[str, Any]]:
     """What each of two processes saw, by stage and type."""
-    return workers("deepspeed_worker.py", 2, *CASES)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    everyone = []
+    for rank in range(2):
+        places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_SIZE": 2, "MASTER_PORT": port}
+        environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in places.items()}}
+        worker = subprocess.Popen(
+            [sys.executable, Path(__file__).parent / "deepspeed_worker.py", *CASES], env=environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        everyone.append(worker)
+    seen = []
+    for worker in everyone:
+        out, err = worker.communicate()
+        assert worker.returncode == 0, err
+        seen.append(json.loads(out.splitlines()[-1]))
+    return seen
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -49,3 +72,23 @@ def test_processes_see_the_same_losses_and_norms_to_the_last_bit(told: list[dict
 def test_every_stage_gives_the_curve_of_plain_torch(told: list[dict[str, Any]], case: str) -> None:
     """With dropout, which is drawn by pack; to rounding."""
     assert told[0][case]["curve"] == [pytest.approx(row, rel=1e-5) for row in told[0]["alone"]]
+
+
+@pytest.mark.parametrize("case", HALF)
+def test_fp16_gives_the_curve_of_plain_torch_in_fp16_and_nearly_that_of_fp32(
+    told: list[dict[str, Any]], case: str
+) -> None:
+    curve = told[0][case]["curve"]
+    assert curve == [pytest.approx(row, rel=0.01) for row in told[0]["alone in fp16"]]
+    assert curve == [pytest.approx(row, rel=0.01) for row in told[0]["alone"]]
+
+
+@pytest.mark.parametrize("case", HALF)
+def test_fp16_gradients_that_overflow_are_left_out_and_halve_the_loss_scale(
+    told: list[dict[str, Any]], case: str
+) -> None:
+    for seen in told:
+        assert seen[case]["overflow changes nothing"]
+        assert seen[case]["overflow"][0][1] == math.inf
+        assert seen[case]["scales"] == [2.0**30, 2.0**29]
+        assert seen[case]["scale after nan"] == 128.0

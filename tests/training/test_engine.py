@@ -77,7 +77,8 @@ def test_a_process_without_a_launcher_gets_the_torch_engine(monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("settings", "named"),
     [({"name": "jax"}, "engine.name"), ({"dtype": "fp8"}, "engine.dtype"), ({"zero": 4}, "engine.zero"),
-     ({"name": "deepspeed", "zero": 0, "dtype": "bf16"}, "engine.zero=1")],
+     ({"name": "deepspeed", "zero": 0, "dtype": "bf16"}, "engine.zero=1"),
+     ({"name": "deepspeed", "zero": 0, "dtype": "fp16"}, "in fp16; use engine.zero=1")],
 )  # fmt: skip
 def test_impossible_settings_are_refused(settings: dict[str, object], named: str) -> None:
     with pytest.raises(ConfigError, match=named):

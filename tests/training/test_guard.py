@@ -75,6 +75,18 @@ def test_a_resumed_guard_judges_as_an_unbroken_one() -> None:
     assert again.state() == guard.state()
 
 
+def test_a_loss_scale_that_is_too_high_is_counted_and_says_nothing_of_the_run() -> None:
+    guard = seasoned()
+    guard.accept(math.nan, math.inf, 64.0)
+    for scale in (32.0, 16.0, 8.0, 4.0, 2.0):
+        assert not guard.accept(3.0, math.inf, scale)
+        assert guard.reason == f"gradients overflow fp16 at a loss scale of {scale:g}, which is halved"
+    assert (guard.skipped, guard.row) == (6, 1)
+    for _ in range(2):  # nothing is left to be halved
+        assert not guard.accept(3.0, math.inf, 1.0)
+    assert guard.spent
+
+
 @pytest.mark.parametrize("changes", [{"norm": -1}, {"loss": -1}, {"window": 1}, {"patience": 0}])
 def test_impossible_guards_are_refused(changes: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="guard"):

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from vpoet.training import checkpoint
 from vpoet.training.tracking import read_metrics
@@ -151,6 +152,20 @@ def test_a_run_that_diverges_ends_with_advice_and_untouched_weights(
     assert [row["train/skipped"] for row in rows[-4:]] == [1, 2, 3, 4]
     states = [checkpoint.read_state(folder) for folder in checkpoint.complete(tmp_path / "run")]
     assert {state["updates"] for state in states} == {len(rows) - 4}
+
+
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_fp16_supported(), reason="this CPU has no arithmetic in fp16")
+def test_fp16_learns_as_fp32(tokens: Any, tmp_path: Path, python: Run, root: Path) -> None:
+    recipe = tokens.recipe(tmp_path / "half.yaml", engine="{dtype: fp16}")
+    for command in ((recipe,), (recipe, f"run={tmp_path / 'full'}", "engine.dtype=fp32")):
+        done = python(root / "train/pretrain.py", *command)
+        assert done.returncode == 0, done.stderr
+    half, full = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("half", "full"))
+    assert (half[-1]["train/skipped"], half[-1]["train/loss_scale"]) == (0, 65536)
+    assert "train/loss_scale" not in full[-1]
+    for (step, *a), (_, *b) in zip(curve(tmp_path / "half"), curve(tmp_path / "full"), strict=True):
+        assert a == pytest.approx(b, rel=0.01), f"step {step}"
+    assert curve(tmp_path / "half") != curve(tmp_path / "full")
 
 
 def test_a_disk_that_takes_no_checkpoint_stops_nothing_before_the_end(tokens: Any, tmp_path: Path, root: Path) -> None:

@@ -122,6 +122,7 @@ def load(folder: Path, engine: Engine, hashes: dict[str, str]) -> dict[str, Any]
             )
         engine.write(name, part, value)
     engine.set_updates(state["updates"])
+    engine.loss_scale.load(state.get("loss_scale"))
     return state
 
 

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from vpoet.errors import BackendError, ConfigError
-from vpoet.training.engine import Engine, EngineConfig, Part, always, finite
+from vpoet.training.engine import DTYPES, Engine, EngineConfig, Part, always, check_dtype, finite
+from vpoet.training.loss_scale import START, LossScale
 from vpoet.training.optim import OptimizerConfig, adamw, start_states
 
 if not torch.cuda.is_available():
@@ -78,6 +79,8 @@ class DeepSpeedEngine(Engine):
         self.zero, self.timeout = config.zero, config.timeout
         self.shapes = {name: weight.shape for name, weight in module.named_parameters()}  # before they are sharded
         self.trained = frozenset(name for name, weight in module.named_parameters() if weight.requires_grad)
+        check_dtype(DTYPES[config.dtype], torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        self.loss_scale = LossScale(used=config.dtype == "fp16")
         self._adam = adamw(module, optimizer)
         self._adam.register_step_pre_hook(self._ask)
         self.engine, *_ = deepspeed.initialize(
@@ -112,6 +115,8 @@ class DeepSpeedEngine(Engine):
         assert len(batches) == self.micro_batches
         for group in self.engine.optimizer.param_groups:
             group["lr"] = lr
+        if self.loss_scale.used:
+            self.engine.optimizer.loss_scale = self.loss_scale.scale
         outputs: list[Tensor] = []
         for number, batch in enumerate(batches):
             if seeds is not None:
@@ -124,14 +129,20 @@ class DeepSpeedEngine(Engine):
                 self.engine.step()
         total = torch.stack(outputs).sum(0)
         dist.all_reduce(total)
-        norm = self._norm() if self.zero == 0 else None  # there DeepSpeed tells none, and the step clips the gradients
-        self._answer = None
-        self._question = lambda told: accept(total, finite(told if norm is None else norm))
+        # at stage 0 DeepSpeed tells none, and the step clips the gradients
+        norm = finite(self._norm()) if self.zero == 0 else math.inf
+
+        def judge(told: float) -> bool:
+            nonlocal norm
+            norm = norm if self.zero == 0 else finite(told)
+            return accept(total, norm) and math.isfinite(norm)
+
+        self._answer, self._question = None, judge
         self.engine.step()
-        told = float(self.engine.get_global_grad_norm()) if norm is None else norm
         if self._answer is None:  # DeepSpeed itself met a gradient that is not finite, and did not ask
-            self._answer = self._question(math.inf)
-        return total, finite(told)
+            judge(math.inf)
+        self.loss_scale.update(norm)
+        return total, norm
 
     def _ask(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         """Before AdamW's step on a group: have it leave out the step if it is not accepted.
@@ -258,6 +269,7 @@ def _settings(config: EngineConfig, optimizer: OptimizerConfig, micro_batches: i
         "gradient_clipping": optimizer.clip,
         "zero_force_ds_cpu_optimizer": False,  # DeepSpeed's own Adams are compiled at the first start, for minutes
         "bf16": {"enabled": config.dtype == "bf16"},
+        "fp16": {"enabled": config.dtype == "fp16", "loss_scale": START},
         "zero_optimization": settings.get("zero_optimization", {}) | {"stage": config.zero},
         "steps_per_print": 2**31,
     }

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vpoet.errors import ConfigError
+from vpoet.errors import BackendError, ConfigError
+from vpoet.training.loss_scale import LossScale
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 STATES: tuple[Literal["exp_avg", "exp_avg_sq"], ...] = ("exp_avg", "exp_avg_sq")
 """What AdamW keeps for each weight, by the names that torch and DeepSpeed share."""
 Part = Literal["weight", "exp_avg", "exp_avg_sq"]
@@ -30,7 +31,7 @@ class EngineConfig:
     name: str = "auto"
     """torch (one process), deepspeed (any number), or auto: deepspeed when a launcher started the process."""
     dtype: str = "fp32"
-    """fp32 or bf16; optimiser states and master weights are fp32 in both."""
+    """fp32, bf16, or fp16 with a dynamic loss scale; optimiser states and master weights are fp32 in all."""
     zero: int = 1
     """DeepSpeed's ZeRO stage: 0 shares nothing, 1 optimiser states, 2 also gradients, 3 also weights."""
     deepspeed: str = ""
@@ -46,15 +47,15 @@ class EngineConfig:
         if self.name not in ("auto", "torch", "deepspeed"):
             raise ConfigError(f"engine.name = {self.name!r}: there are auto, torch and deepspeed")
         if self.dtype not in DTYPES:
-            raise ConfigError(f"engine.dtype = {self.dtype!r}: there are {' and '.join(DTYPES)}")
+            raise ConfigError(f"engine.dtype = {self.dtype!r}: there are fp32, bf16 and fp16")
         if self.zero not in range(4):
             raise ConfigError(f"engine.zero = {self.zero}: ZeRO has stages 0 to 3")
         if self.sequence_parallel < 1:
             raise ConfigError(f"engine.sequence_parallel = {self.sequence_parallel}: 1 process or more share a pack")
         if self.timeout <= 0:
             raise ConfigError(f"engine.timeout = {self.timeout}: seconds above 0")
-        if self.zero == 0 and self.dtype == "bf16" and self.launched:
-            raise ConfigError("engine.zero = 0 keeps no fp32 master weights in bf16; use engine.zero=1")
+        if self.zero == 0 and self.dtype != "fp32" and self.launched:
+            raise ConfigError(f"engine.zero = 0 keeps no fp32 master weights in {self.dtype}; use engine.zero=1")
 
     @property
     def launched(self) -> bool:
@@ -65,6 +66,15 @@ class EngineConfig:
 def pack_seeds(seed: int, step: int, packs: Sequence[int]) -> list[int]:
     """A seed for each of a step's packs, by its number in the global batch: a pure function, whoever computes it."""
     return [int(np.random.SeedSequence([seed, step, pack]).generate_state(1, np.uint64)[0]) for pack in packs]
+
+
+def check_dtype(dtype: torch.dtype, device: torch.device) -> None:
+    """BackendError if the device has no such arithmetic."""
+    on_cpu = device.type == "cpu"
+    if dtype == torch.float16 and on_cpu and not torch.ops.mkldnn._is_mkldnn_fp16_supported():
+        raise BackendError(
+            "engine.dtype = fp16: this CPU has no arithmetic in fp16 (AVX512-FP16); use engine.dtype=bf16"
+        )
 
 
 def always(outputs: Tensor, norm: float) -> bool:
@@ -87,6 +97,8 @@ class Engine(Protocol):
     """Every weight of the module by name, with its whole shape; the same order in every process."""
     trained: frozenset[str]
     """The weights that have an optimiser state."""
+    loss_scale: LossScale
+    """In fp16; while ``accept`` is asked that of the step."""
 
     def step(
         self,
@@ -103,8 +115,8 @@ class Engine(Protocol):
         minimised. ``seeds`` start the random numbers of each micro-batch: where they name the micro-batch and not the
         process, dropout is the same for any number of processes. Returns the sum of the outputs over all micro-batches
         of all processes, and the gradient norm before clipping (infinite if any gradient is not finite). ``accept`` is
-        asked once, with both; if it says no, weights and optimiser stay as they were. It must answer alike everywhere,
-        and can: its arguments are the same bits in every process.
+        asked once, with both; if it says no, or the norm is infinite, weights and optimiser stay as they were. It must
+        answer alike everywhere, and can: its arguments are the same bits in every process.
         """
 
     def evaluate(self, batch: Any) -> Tensor:

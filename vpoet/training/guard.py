@@ -39,7 +39,7 @@ class Guard:
         self.skipped: int = state["skipped"]
         """Steps left out since the run began."""
         self.row: int = state["row"]
-        """Steps left out in a row up to now."""
+        """Steps left out in a row up to now, but for a loss scale too high."""
         self.reason = ""
         """Why the last step was left out; empty if it was not."""
 
@@ -47,12 +47,18 @@ class Guard:
         """Fit for JSON."""
         return {"losses": [*self.losses], "norms": [*self.norms], "skipped": self.skipped, "row": self.row}
 
-    def accept(self, loss: float, norm: float) -> bool:
-        """Whether the step with this loss (nats a token) and gradient norm is taken; call it once a step."""
-        self.reason = self._fault(loss, norm)
+    def accept(self, loss: float, norm: float, scale: float = 1.0) -> bool:
+        """Whether the step with this loss (nats a token) and gradient norm is taken; call it once a step.
+
+        Gradients that overflow fp16 while the loss ``scale`` can be lowered are left out too, and say nothing of a run.
+        """
+        if overflow := math.isfinite(loss) and not math.isfinite(norm) and scale > 1:
+            self.reason = f"gradients overflow fp16 at a loss scale of {scale:g}, which is halved"
+        else:
+            self.reason = self._fault(loss, norm)
         if self.reason:
             self.skipped += 1
-            self.row += 1
+            self.row += not overflow
         else:
             self.row = 0
             self.losses.append(loss)
@@ -70,7 +76,7 @@ class Guard:
             raise TrainingError(
                 f"step {step}: the last {self.row} steps were left out, this one as its {self.reason}. Resume from the "
                 "last checkpoint with a lower optimizer.lr, a longer optimizer.warmup, a lower optimizer.clip, or "
-                "engine.dtype=fp32 if it was bf16; if such steps are sound, raise guard.norm, guard.loss or "
+                "engine.dtype=fp32 if it was another; if such steps are sound, raise guard.norm, guard.loss or "
                 "guard.patience"
             )
 

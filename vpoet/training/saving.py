@@ -97,6 +97,7 @@ class Saver:
         _agree(engine, folder, failed)
         try:
             about = {"world": engine.world, "engine": type(engine).__name__, "updates": engine.updates()}
+            about["loss_scale"] = engine.loss_scale.state()
             text = json.dumps(state | about, indent=1).encode()  # now: training changes what the state refers to
             weights, states = _copy(engine)
 

@@ -1,5 +1,6 @@
 """The engine of one process: plain PyTorch."""
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vpoet.training.engine import DTYPES, Engine, EngineConfig, Part, always, finite
+from vpoet.training.engine import DTYPES, Engine, EngineConfig, Part, always, check_dtype, finite
+from vpoet.training.loss_scale import LossScale
 from vpoet.training.optim import OptimizerConfig, adamw, start_states
 
 
@@ -22,6 +24,8 @@ class TorchEngine(Engine):
         self.module = module.to(self.device).train()
         self.clip = optimizer.clip
         self.dtype = DTYPES[config.dtype]
+        check_dtype(self.dtype, self.device)
+        self.loss_scale = LossScale(used=self.dtype is torch.float16)
         self.optimizer = adamw(module, optimizer)
         self._weights = dict(module.named_parameters())
         self.shapes = {name: weight.shape for name, weight in self._weights.items()}
@@ -47,19 +51,22 @@ class TorchEngine(Engine):
             with self._autocast():
                 output = self.module(batch)
                 loss = objective(output)
-            loss.backward()  # type: ignore[no-untyped-call]
+            (loss * self.loss_scale.scale).backward()  # type: ignore[no-untyped-call]
             outputs.append(output.detach())
         for name in self.trained:
             # a weight that nothing read decays and keeps its momentum, as it does where gradients lie in one flat piece
             weight = self._weights[name]
             weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
+            if self.loss_scale.used:
+                weight.grad /= self.loss_scale.scale
         total = torch.stack(outputs).sum(0)
         norm = finite(float(nn.utils.clip_grad_norm_(self.module.parameters(), self.clip)))
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        if accept(total, norm):
+        if accept(total, norm) and math.isfinite(norm):
             self.optimizer.step()
         self.optimizer.zero_grad()
+        self.loss_scale.update(norm)
         return total, norm
 
     @torch.no_grad()
