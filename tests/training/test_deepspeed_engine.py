@@ -1,13 +1,9 @@
 """DeepSpeed's stages in two processes: one start, as it takes its time. The worker says what it does."""
 
-import json
 import math
 import os
 import shutil
-import socket
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -21,26 +17,9 @@ CASES = ["0-fp32", "1-fp32", "2-fp32", "3-fp32", "1-bf16", "2-bf16", "3-bf16", *
 
 
 @pytest.fixture(scope="module")
-def told() -> list[dict[str, Any]]:
+def told(workers: Callable[..., list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """What each of two processes saw, by stage and type."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    everyone = []
-    for rank in range(2):
-        places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_SIZE": 2, "MASTER_PORT": port}
-        environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in places.items()}}
-        worker = subprocess.Popen(
-            [sys.executable, Path(__file__).parent / "deepspeed_worker.py", *CASES], env=environment, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-        everyone.append(worker)
-    seen = []
-    for worker in everyone:
-        out, err = worker.communicate()
-        assert worker.returncode == 0, err
-        seen.append(json.loads(out.splitlines()[-1]))
-    return seen
+    return workers("deepspeed_worker.py", 2, *CASES)
 
 
 @pytest.mark.parametrize("case", CASES)

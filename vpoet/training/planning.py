@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from vpoet.errors import ConfigError
-from vpoet.nn.attention import Visibility, backend
+from vpoet.nn.attention import Attend, Visibility, backend
 from vpoet.nn.packed import CHUNK, head_nats
 from vpoet.nn.transformer import Transformer
 from vpoet.sequence.vocabulary import Vocabulary, grouped
@@ -136,9 +136,10 @@ def plan(
     tokens = recipe.steps * recipe.batch * length
     hours = tokens / speed / 3600
     how = f"DeepSpeed, ZeRO {engine.zero}" if engine.name == "deepspeed" else "plain PyTorch"
+    shared = f", {engine.sequence_parallel} processes a pack" if engine.sequence_parallel > 1 else ""
     facts: dict[str, Any] = {
         "on": f"{world} x {device}, {peak / 1e12:.4g} TFLOP/s in {engine.dtype} and {limit.memory / 1e9:.4g} GB each",
-        "engine": f"{how}, {engine.dtype}, checkpoint_blocks {str(recipe.checkpoint_blocks).lower()}",
+        "engine": f"{how}, {engine.dtype}{shared}, checkpoint_blocks {str(recipe.checkpoint_blocks).lower()}",
     }
     if not known:
         facts["vocabulary"] = f"{PIECES} text pieces and {CODES} visual codes, as the tokenizers are not there yet"
@@ -270,7 +271,7 @@ def _counted(recipe: PretrainConfig, words: Vocabulary, *, on_cpu: bool, gradien
 def _dry_run(recipe: PretrainConfig, words: Vocabulary, *, on_cpu: bool, gradients: bool) -> tuple[int, int, int]:
     """Bytes beside weights and states of one pack's forward and backward pass, without memory and without arithmetic:
     kept at the end of the blocks, added by the heads, and the most at any moment. ``gradients``: they exist before."""
-    length, dtype = recipe.data.length, DTYPES[recipe.engine.dtype]
+    length, dtype, pieces = recipe.data.length, DTYPES[recipe.engine.dtype], recipe.engine.sequence_parallel
     mixed: AbstractContextManager[Any] = nullcontext()
     with FakeTensorMode():
         transformer = Transformer(recipe.model, words).train()
@@ -288,13 +289,15 @@ def _dry_run(recipe: PretrainConfig, words: Vocabulary, *, on_cpu: bool, gradien
         before = living.now
         visibility, cpu = Visibility((length,), (0,)), torch.device("cpu")
         attend = backend("sdpa", cpu, dtype)(visibility, cpu) if on_cpu else _fused_attention
+        if pieces > 1:
+            attend = _exchanged(attend, pieces)
         with living, mixed:
-            ids_T = torch.full((length,), words.language)
-            h_TD = transformer(ids_T, torch.zeros(length, 3, dtype=torch.long), attend)
+            ids_T = torch.full((length // pieces,), words.language)
+            h_TD = transformer(ids_T, torch.zeros(len(ids_T), 3, dtype=torch.long), attend)
             state_TD = h_TD.detach().requires_grad_()
             kept = living.now - before
             living.most = living.now
-            every_T, visual = torch.arange(length), transformer.visual_nats
+            every_T, visual = torch.arange(len(ids_T)), transformer.visual_nats
             nats_T = head_nats(visual, state_TD, every_T, ids_T, z_loss=recipe.z_loss, chunk=CHUNK)
         with living:
             nats_T.sum().backward()  # type: ignore[no-untyped-call]
@@ -302,6 +305,17 @@ def _dry_run(recipe: PretrainConfig, words: Vocabulary, *, on_cpu: bool, gradien
             del nats_T
             h_TD.backward(state_TD.grad)
         return kept, heads, living.most - before
+
+
+def _exchanged(attend: Attend, pieces: int) -> Attend:
+    """What `ulysses.shared_attention` puts in place of tensors: as large, of more tokens and fewer heads, and back."""
+
+    def of_piece(layer: int, *qkv_tNH: Tensor) -> Tensor:
+        q, k, v = (x.reshape(len(x) * pieces, -1, x.shape[-1]).clone() for x in qkv_tNH)
+        o_TNH = attend(layer, q, k, v)
+        return o_TNH.reshape(len(o_TNH) // pieces, -1, o_TNH.shape[-1]).clone()
+
+    return of_piece
 
 
 class _Fused(torch.autograd.Function):
