@@ -8,8 +8,8 @@ which every frame is a cell of its own.
 request to the first frame, ``endless`` the frames a second of a clip of 65 frames in windows, each of which is encoded
 again in part, and read, before its first cell. The models: the one that ships, with its own guidance (two slots) and
 without, and one of the demo's sizes, 2.3M, with random weights, which change nothing but what guesses gain. All in
-processor time of one thread, the best of `ROUNDS`, as other work only slows; what is compiled is so in bf16, and the time
-that takes is not counted.
+processor time of one thread, the best of `ROUNDS`, as other work only slows; what is compiled is so in bf16, and the
+time that takes is not counted.
 """
 
 import os
