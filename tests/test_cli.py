@@ -1,6 +1,8 @@
 """How programs start, fail and finish, and the command that dispatches to them."""
 
 import json
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -121,3 +123,25 @@ def test_programs_run_by_path_from_anywhere(python, root, tmp_path):
     assert shown.returncode == 0
     assert shown.stdout.startswith("Usage: train_text.py")
     assert "vpoet train-text runs/" in shown.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_log_that_cannot_be_written_ends_no_program(tmp_path):
+    """Words to a full disk are lost; the program, which says more than any buffer takes, goes on to its end."""
+    (tmp_path / "talk.py").write_text(
+        "import sys, warnings\n"
+        "from rich.console import Console\n"
+        "from vpoet import cli\n"
+        "def main(steps: int) -> None:\n"
+        "    for step in range(steps):\n"
+        "        Console(stderr=True).print('x' * 5000)\n"
+        "        warnings.warn(f'step {step}', stacklevel=1)\n"
+        "        print('y' * 5000, file=sys.stderr)\n"
+        "    print('the end')\n"
+        "cli.run(main)\n"
+    )
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, tmp_path / "talk.py", "20"], stdout=subprocess.PIPE, stderr=full, text=True, check=False
+        )
+    assert (done.returncode, done.stdout) == (0, "the end\n")

@@ -5,6 +5,7 @@ A program ends with ``if __name__ == "__main__": cli.run(main)``, where ``main``
 """
 
 import ast
+import contextlib
 import difflib
 import functools
 import inspect
@@ -17,7 +18,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TextIO, cast
 
 import typer
 
@@ -69,7 +70,7 @@ def run(main: Callable[..., None], name: str | None = None, arguments: Sequence[
 
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command(help=_help_page(main))(guarded)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.redirect_stderr(cast(TextIO, _Unfailing(sys.stderr))):
         warnings.showwarning = functools.partial(_show_warning, warnings.showwarning)
         app(args=None if arguments is None else list(arguments), prog_name=name or Path(sys.argv[0]).name)
 
@@ -107,6 +108,26 @@ def programs_folder() -> Path:
     package = Path(__file__).parent
     installed = package / "programs"
     return installed if installed.is_dir() else package.parent
+
+
+class _Unfailing:
+    """A stream whose words are lost, and nothing more, where they cannot be written: a full disk under the log of a
+    run, or a terminal that has gone, is no reason to end it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _overview() -> str:
