@@ -55,7 +55,8 @@ def main(
       deepspeed --num_accelerators 2 train/pretrain.py train/configs/demo.yaml run=runs/a engine.zero=2 --resume
 
     Ctrl-C or SIGTERM finishes the step, writes a checkpoint and exits (130, 143). The run folder then holds
-    checkpoints/, metrics.jsonl, samples/, wandb/ (offline unless you are logged in) and resolved.yaml.
+    checkpoints/, metrics.jsonl, samples/, wandb/ (offline unless you are logged in) and resolved.yaml; `vpoet report
+    runs/a` shows it all on one page.
     """
     cfg = config.load(recipe, PretrainConfig, overrides or [])
     run = Path(cfg.run)
@@ -171,7 +172,7 @@ def main(
         if received:
             console.print(f"stopped by {signal.Signals(received).name} and saved; go on with --resume")
         else:
-            console.print(f"done: {run}; next: vpoet export {run} --out BUNDLE")
+            console.print(f"done: {run}; next: vpoet report {run}, vpoet export {run} --out BUNDLE")
         cli.finish({"run": str(run), "step": done if received else cfg.steps} | last, as_json)
     if received:
         sys.exit(STOPPED[signal.Signals(received)])
