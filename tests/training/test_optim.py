@@ -1,10 +1,14 @@
 from itertools import pairwise
 
 import pytest
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from vpoet.errors import ConfigError
+from vpoet.training.engine import EngineConfig
 from vpoet.training.optim import OptimizerConfig, learning_rate, parameter_groups
+from vpoet.training.torch_engine import TorchEngine
 
 
 def test_learning_rate_rises_then_falls_to_its_floor() -> None:
@@ -30,3 +34,71 @@ def test_only_matrices_decay() -> None:
 def test_senseless_settings_are_refused() -> None:
     with pytest.raises(ConfigError, match="lr"):
         OptimizerConfig(lr=0)
+
+
+class Tower(nn.Module):
+    """A module with the names of a transformer's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table = nn.Linear(8, 6, bias=False)
+        self.blocks = nn.ModuleList([nn.Sequential(nn.Linear(6, 9, bias=False), nn.RMSNorm(9), nn.Linear(9, 6))])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.table(x)
+        for block in self.blocks:
+            x = x + block(x)
+        return x.square().sum()
+
+
+MUON = OptimizerConfig(lr=1e-2, matrix_lr=3e-2, weight_decay=0.2, clip=1e9)
+
+
+def engine() -> TorchEngine:
+    return TorchEngine(Tower(), EngineConfig(), MUON)
+
+
+def test_muon_moves_the_matrices_of_the_blocks_and_adamw_all_else() -> None:
+    """By hand: a matrix decays, and steps 0.2 * sqrt(its longer side) * lr along its orthogonalised momentum."""
+    ours, x = engine(), torch.randn(20, 8, generator=torch.Generator().manual_seed(1))
+    start = Tower()
+    start(x).backward()
+    ours.step([x], lambda output: output, 5e-3)  # half of the peak
+    inside = {"blocks.0.0.weight", "blocks.0.2.weight"}
+    for name, weight in start.named_parameters():
+        assert weight.grad is not None
+        moved = ours.module.get_parameter(name) - weight * (1 - 0.2 * (1.5e-2 if name in inside else 5e-3))
+        if name in inside:
+            wanted = -1.5e-2 * 0.2 * max(weight.shape) ** 0.5 * orthogonal(weight.grad)
+            # Newton-Schulz stops where most singular values lie between 0.7 and 1.2
+            alike, raw = (F.cosine_similarity(x.flatten(), wanted.flatten(), dim=0) for x in (moved, -weight.grad))
+            assert float(alike.detach()) > 0.88 > float(raw.detach()), name
+            assert 0.75 < float((moved.norm() / wanted.norm()).detach()) < 1.2, name
+            assert ours.trained[name] == ("momentum_buffer",)
+        elif weight.dim() == 2:
+            torch.testing.assert_close(moved, -5e-3 * weight.grad.sign())  # AdamW's first step
+
+
+def orthogonal(matrix: Tensor) -> Tensor:
+    """The nearest matrix whose rows or columns are orthonormal."""
+    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+    return u @ v
+
+
+def test_a_run_with_muon_goes_on_from_its_states_bit_for_bit() -> None:
+    data = torch.randn(6, 20, 8, generator=torch.Generator().manual_seed(2))
+    whole, first, second = engine(), engine(), engine()
+    for x in data:
+        whole.step([x], lambda output: output, 1e-2)
+    for x in data[:3]:
+        first.step([x], lambda output: output, 1e-2)
+    for name in first.shapes:
+        for part in ("weight", *first.trained[name]):
+            second.write(name, part, first.read(name, part))
+    second.set_updates(first.updates())
+    for x in data[3:]:
+        second.step([x], lambda output: output, 1e-2)
+    for name in whole.shapes:
+        for part in ("weight", *whole.trained[name]):
+            assert torch.equal(whole.read(name, part), second.read(name, part)), (name, part)

@@ -24,7 +24,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from vpoet.errors import CheckpointError, HashMismatch, VpoetWarning
-from vpoet.training.engine import STATES, Engine, Part
+from vpoet.training.engine import Engine, Part
 from vpoet.training.tensor_file import fingerprint
 
 FORMAT = 2
@@ -100,7 +100,7 @@ def load(folder: Path, engine: Engine, hashes: dict[str, str]) -> dict[str, Any]
         if state["hashes"].get(name) != own:
             raise HashMismatch(f"{folder}: its {name} has hash {state['hashes'].get(name)}, the configured one {own}")
     wanted: dict[str, tuple[str, Part]] = {name: (name, "weight") for name in engine.shapes}
-    wanted |= {f"{name}.{part}": (name, part) for name in engine.shapes if name in engine.trained for part in STATES}
+    wanted |= {f"{name}.{part}": (name, part) for name, parts in engine.trained.items() for part in parts}
     held: dict[str, Any] = {}
     for path in sorted(folder.glob("*.safetensors")):
         try:

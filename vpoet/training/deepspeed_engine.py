@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from vpoet.errors import BackendError, ConfigError
-from vpoet.training.engine import DTYPES, Engine, EngineConfig, Part, always, check_dtype, finite
+from vpoet.training.engine import DTYPES, STATES, Engine, EngineConfig, Part, always, check_dtype, finite
 from vpoet.training.loss_scale import START, LossScale
 from vpoet.training.optim import OptimizerConfig, adamw, start_states
 
@@ -78,7 +78,12 @@ class DeepSpeedEngine(Engine):
         self.micro_batches = accumulate(self.world)
         self.zero, self.timeout = config.zero, config.timeout
         self.shapes = {name: weight.shape for name, weight in module.named_parameters()}  # before they are sharded
-        self.trained = frozenset(name for name, weight in module.named_parameters() if weight.requires_grad)
+        if optimizer.matrix_lr:
+            raise ConfigError(
+                "optimizer.matrix_lr: Muon needs whole matrices, which ZeRO cuts; take it out, and AdamW trains them, "
+                "or start without a launcher, with engine.name=torch"
+            )
+        self.trained = {name: STATES for name, weight in module.named_parameters() if weight.requires_grad}
         check_dtype(DTYPES[config.dtype], torch.device("cuda" if torch.cuda.is_available() else "cpu"))
         self.loss_scale = LossScale(used=config.dtype == "fp16")
         self._adam = adamw(module, optimizer)

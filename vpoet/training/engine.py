@@ -7,7 +7,7 @@ of means, and does not depend on how many processes share the batch.
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -19,9 +19,11 @@ from vpoet.errors import BackendError, ConfigError
 from vpoet.training.loss_scale import LossScale
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-STATES: tuple[Literal["exp_avg", "exp_avg_sq"], ...] = ("exp_avg", "exp_avg_sq")
+Part = Literal["weight", "exp_avg", "exp_avg_sq", "momentum_buffer"]
+STATES: tuple[Part, ...] = ("exp_avg", "exp_avg_sq")
 """What AdamW keeps for each weight, by the names that torch and DeepSpeed share."""
-Part = Literal["weight", "exp_avg", "exp_avg_sq"]
+MUON_STATES: tuple[Part, ...] = ("momentum_buffer",)
+"""What Muon keeps."""
 
 
 @dataclass(kw_only=True)
@@ -95,8 +97,8 @@ class Engine(Protocol):
     device: torch.device
     shapes: dict[str, torch.Size]
     """Every weight of the module by name, with its whole shape; the same order in every process."""
-    trained: frozenset[str]
-    """The weights that have an optimiser state."""
+    trained: Mapping[str, tuple[Part, ...]]
+    """The weights that are trained, and the states that their optimiser keeps."""
     loss_scale: LossScale
     """In fp16; while ``accept`` is asked that of the step."""
 

@@ -1,7 +1,8 @@
-"""The optimiser: AdamW with decay on matrices alone, and a learning rate that is a pure function of the step."""
+"""The optimisers, AdamW with decay on matrices alone and Muon for inner matrices where asked, and a learning rate that
+is a pure function of the step."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,9 @@ class OptimizerConfig:
 
     lr: float = 1e-3
     """Peak learning rate."""
+    matrix_lr: float = 0.0
+    """Peak learning rate of Muon for the matrices of the transformer's blocks; 0: AdamW trains them, too. Muon needs
+    matrices whole, which DeepSpeed's stages cut: it is for engine.name = torch."""
     final_lr: float = 0.1
     """Learning rate at the last step, as a fraction of the peak."""
     warmup: int = 100
@@ -29,8 +33,8 @@ class OptimizerConfig:
     """Largest global gradient norm."""
 
     def __post_init__(self) -> None:
-        if not (self.lr > 0 and self.clip > 0 and self.warmup >= 0):
-            raise ConfigError("optimizer: lr and clip must be above 0, and warmup at least 0")
+        if not (self.lr > 0 and self.matrix_lr >= 0 and self.clip > 0 and self.warmup >= 0):
+            raise ConfigError("optimizer: lr and clip must be above 0, matrix_lr and warmup at least 0")
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
@@ -50,10 +54,25 @@ def parameter_groups(module: nn.Module, config: OptimizerConfig) -> list[dict[st
     ]
 
 
-def adamw(module: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """The same optimiser for every engine, so that they differ in nothing but how the work is shared."""
-    betas = (config.beta1, config.beta2)
-    return torch.optim.AdamW(parameter_groups(module, config), lr=config.lr, betas=betas, fused=True)
+def adamw(module: nn.Module, config: OptimizerConfig, but: Iterable[Tensor] = ()) -> torch.optim.AdamW:
+    """The same optimiser for every engine, so that they differ in nothing but how the work is shared; ``but`` those
+    that another optimiser trains."""
+    others = {id(parameter) for parameter in but}
+    groups = parameter_groups(module, config)
+    for group in groups:
+        group["params"] = [parameter for parameter in group["params"] if id(parameter) not in others]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
+
+
+def muon(matrices: Iterable[Tensor], lr: float, config: OptimizerConfig) -> torch.optim.Muon:
+    """Muon (Jordan et al., 2024) with updates as large as AdamW's (Liu et al., arXiv:2502.16982, section 2.2)."""
+    return torch.optim.Muon(matrices, lr=lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
+
+
+def block_matrices(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The matrices of a transformer's blocks that are trained, by name: what Muon is for."""
+    inside = {name: weight for name, weight in weights.items() if name.startswith(("blocks.", "transformer.blocks."))}
+    return {name: weight for name, weight in inside.items() if weight.dim() == 2 and weight.requires_grad}
 
 
 def start_states(optimizer: torch.optim.AdamW, parameters: Iterable[Tensor]) -> None:

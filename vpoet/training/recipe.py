@@ -51,7 +51,7 @@ class PretrainConfig:
     engine: EngineConfig = field(default_factory=EngineConfig)
     guard: GuardConfig = field(default_factory=GuardConfig)
     attention: str = "auto"
-    """Attention backend: auto, sdpa, flex or flash."""
+    """Attention backend: auto, sdpa, products, flex or flash."""
     compile: bool = False
     """Fuse what stands between attentions with torch.compile: half a minute at the start, then faster steps."""
     checkpoint_blocks: bool = False

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vpoet.errors import CheckpointError
 from vpoet.training.checkpoint import FORMAT, WEIGHTS, complete, step_of
-from vpoet.training.engine import STATES, Engine
+from vpoet.training.engine import Engine
 from vpoet.training.tensor_file import Sink, write_tensors
 
 T = TypeVar("T")
@@ -167,7 +167,7 @@ def _copy(engine: Engine) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         if engine.rank == 0:
             weights[name] = weight
         if name in engine.trained:
-            for part in STATES:
+            for part in engine.trained[name]:
                 value = engine.read(name, part)
                 if writers[name] == engine.rank:
                     states[f"{name}.{part}"] = value
@@ -182,7 +182,7 @@ def _writers(engine: Engine) -> dict[str, int]:
     for name, shape in engine.shapes.items():
         if name in engine.trained:
             writers[name] = load.index(min(load))
-            load[writers[name]] += len(STATES) * shape.numel()
+            load[writers[name]] += len(engine.trained[name]) * shape.numel()
     return writers
 
 

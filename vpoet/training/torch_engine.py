@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vpoet.training.engine import DTYPES, Engine, EngineConfig, Part, always, check_dtype, finite
+from vpoet.training.engine import DTYPES, MUON_STATES, STATES, Engine, EngineConfig, Part, always, check_dtype, finite
 from vpoet.training.loss_scale import LossScale
-from vpoet.training.optim import OptimizerConfig, adamw, start_states
+from vpoet.training.optim import OptimizerConfig, adamw, block_matrices, muon, start_states
 
 
 class TorchEngine(Engine):
@@ -26,11 +26,24 @@ class TorchEngine(Engine):
         self.dtype = DTYPES[config.dtype]
         check_dtype(self.dtype, self.device)
         self.loss_scale = LossScale(used=self.dtype is torch.float16)
-        self.optimizer = adamw(module, optimizer)
         self._weights = dict(module.named_parameters())
         self.shapes = {name: weight.shape for name, weight in self._weights.items()}
-        self.trained = frozenset(name for name, weight in self._weights.items() if weight.requires_grad)
-        start_states(self.optimizer, (self._weights[name] for name in self.shapes if name in self.trained))
+        matrices = block_matrices(self._weights) if optimizer.matrix_lr else {}
+        self.trained = {
+            name: MUON_STATES if name in matrices else STATES
+            for name, weight in self._weights.items()
+            if weight.requires_grad
+        }
+        adam = adamw(module, optimizer, but=matrices.values())
+        start_states(adam, (self._weights[name] for name in self.trained if name not in matrices))
+        self._optimizers: list[torch.optim.Optimizer] = [adam]
+        self._rates = [1.0]
+        """Learning rates of each, as multiples of AdamW's."""
+        if matrices:
+            self._optimizers.append(muon(matrices.values(), optimizer.matrix_lr, optimizer))
+            self._rates.append(optimizer.matrix_lr / optimizer.lr)
+            for weight in matrices.values():
+                self._optimizers[1].state[weight]["momentum_buffer"] = torch.zeros_like(weight)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return nullcontext() if self.dtype is torch.float32 else torch.autocast(self.device.type, self.dtype)
@@ -61,11 +74,13 @@ class TorchEngine(Engine):
                 weight.grad /= self.loss_scale.scale
         total = torch.stack(outputs).sum(0)
         norm = finite(float(nn.utils.clip_grad_norm_(self.module.parameters(), self.clip)))
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        if accept(total, norm) and math.isfinite(norm):
-            self.optimizer.step()
-        self.optimizer.zero_grad()
+        accepted = accept(total, norm) and math.isfinite(norm)
+        for optimizer, rate in zip(self._optimizers, self._rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * lr
+            if accepted:
+                optimizer.step()
+            optimizer.zero_grad()
         self.loss_scale.update(norm)
         return total, norm
 
@@ -92,11 +107,14 @@ class TorchEngine(Engine):
 
     def _held(self, name: str, part: Part) -> Tensor:
         weight = self._weights[name]
-        return weight if part == "weight" else self.optimizer.state[weight][part]
+        if part == "weight":
+            return weight
+        held: Tensor = next(each.state[weight][part] for each in self._optimizers if weight in each.state)
+        return held
 
     def updates(self) -> int:
-        return max((int(state["step"]) for state in self.optimizer.state.values()), default=0)
+        return max((int(state["step"]) for state in self._optimizers[0].state.values()), default=0)
 
     def set_updates(self, count: int) -> None:
-        for state in self.optimizer.state.values():
+        for state in self._optimizers[0].state.values():
             state["step"].fill_(count)

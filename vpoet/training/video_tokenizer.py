@@ -15,7 +15,7 @@ from vpoet.nn.features import EfficientNetLite0, FeatureNetwork
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
 from vpoet.tokenizer.video import Frames, VideoTokenizer, to_float
 from vpoet.training.adversarial import AdversarialConfig, Adversary
-from vpoet.training.optim import OptimizerConfig, learning_rate, parameter_groups
+from vpoet.training.optim import OptimizerConfig, adamw, learning_rate, muon
 from vpoet.training.processes import Processes
 from vpoet.training.reconstruction import LossConfig, reconstruction_loss
 
@@ -37,8 +37,7 @@ FREE_TO_CHANGE = (
 class TokenizerOptimizerConfig(OptimizerConfig):
     """Muon for the matrices inside the network, AdamW for all else; one warm-up and cosine decay for both.
 
-    Muon (Jordan et al., 2024; the scale of Liu et al., arXiv:2502.16982) moves a matrix by the orthogonalised average
-    of its gradients.
+    Muon moves a matrix by the orthogonalised average of its gradients.
     """
 
     lr: float = 3e-3
@@ -48,6 +47,11 @@ class TokenizerOptimizerConfig(OptimizerConfig):
     final_lr: float = 0.02
     warmup: int = 50
     weight_decay: float = 0.01
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.matrix_lr > 0:
+            raise ConfigError("optimizer.matrix_lr must be above 0")
 
 
 @dataclass(kw_only=True)
@@ -204,8 +208,19 @@ class TokenizerTraining:
         return drawn, losses | {"code_use": quantised.use}
 
     def exported(self) -> VideoTokenizer:
-        """The averaged weights as a tokenizer of its own, rounded to ``export_dtype``."""
-        return VideoTokenizer(copy.deepcopy(self.average).to(EXPORTED[self.recipe.export_dtype]))
+        """The averaged weights as a tokenizer of its own, rounded to ``export_dtype``; its codes are those of the one
+        that it began with where all but the decoder is, bit for bit."""
+        model = copy.deepcopy(self.average).to(EXPORTED[self.recipe.export_dtype])
+        if not self.recipe.begin:
+            return VideoTokenizer(model)
+        begun = VideoTokenizer.load(self.recipe.begin)
+        theirs = begun.model.state_dict()
+        kept = all(
+            torch.equal(value.cpu().to(theirs[name].dtype), theirs[name])
+            for name, value in model.state_dict().items()
+            if not name.startswith("decoder.")
+        )
+        return VideoTokenizer(model, begun.codes if kept else "")
 
     @torch.no_grad()
     def _average_weights(self) -> None:
@@ -299,15 +314,7 @@ def optimizers(model: Autoencoder, settings: TokenizerOptimizerConfig) -> list[t
     ends = (model.encoder.stem, model.encoder.out, model.decoder.stem, model.decoder.out)
     at_ends = {id(parameter) for end in ends for parameter in end.parameters()}
     matrices = [p for p in model.parameters() if p.requires_grad and p.ndim == 2 and id(p) not in at_ends]
-    inside = {id(parameter) for parameter in matrices}
-    groups = parameter_groups(model, settings)
-    for group in groups:
-        group["params"] = [parameter for parameter in group["params"] if id(parameter) not in inside]
-    adamw = torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.beta1, settings.beta2), fused=True)
-    muon = torch.optim.Muon(
-        matrices, lr=settings.matrix_lr, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw"
-    )
-    return [adamw, muon]
+    return [adamw(model, settings, but=matrices), muon(matrices, settings.matrix_lr, settings)]
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
