@@ -55,21 +55,21 @@ def main(
     shards = Manifest.load(raw).shards
     out.mkdir(parents=True, exist_ok=True)
     problems = Problems()
-    done = [finished(out, shard, coder.hash, keyframes) is not None for shard in shards]
+    done = [finished(out, shard, coder.codes, keyframes) is not None for shard in shards]
     todo = [shard for shard, ready in list(zip(shards, done, strict=True))[rank::world] if not ready]
     for shard in track(todo, f"encoding (process {rank + 1} of {world})", console=console, disable=not todo):
         encode(raw / shard.name, out, shard, coder, keyframes, problems)
 
     if problems.total:
         console.print(f"left out: {problems}")
-    infos = [info for shard in shards if (info := finished(out, shard, coder.hash, keyframes))]
+    infos = [info for shard in shards if (info := finished(out, shard, coder.codes, keyframes))]
     samples = sum(info.samples for info in infos)
-    result: dict[str, Any] = {"out": out, "shards": len(infos), "samples": samples, "tokenizer": coder.hash}
+    result: dict[str, Any] = {"out": out, "shards": len(infos), "samples": samples, "tokenizer": coder.codes}
     if len(infos) == len(shards):
         if not samples:
             raise DataError(f"{raw}: not one sample could be encoded: {problems or 'the shards are empty'}")
-        Manifest("tokens", infos, coder.hash).save(out)
-        console.print(f"{out}: {len(infos)} token shards, {samples} samples, tokenizer {coder.hash}")
+        Manifest("tokens", infos, coder.codes).save(out)
+        console.print(f"{out}: {len(infos)} token shards, {samples} samples, tokenizer {coder.codes}")
     else:
         console.print(
             f"{out}: {len(infos)} of {len(shards)} shards; the process that finishes last writes the manifest"
@@ -87,7 +87,7 @@ def encode(path: Path, out: Path, raw: ShardInfo, coder: VideoTokenizer, keyfram
             except DataError as error:
                 problems.add(str(error), sample.key)
                 continue
-            fields = sample.json | {"grid": list(codes.shape), "tokenizer": coder.hash}
+            fields = sample.json | {"grid": list(codes.shape), "tokenizer": coder.codes}
             parts = {"codes.npy": codes, "json": fields}
             if keyframes:
                 images = frames[coder.stride[0] :: coder.stride[0], None]
@@ -95,7 +95,7 @@ def encode(path: Path, out: Path, raw: ShardInfo, coder: VideoTokenizer, keyfram
                 parts["keyframes.npy"] = np.concatenate([codes[:1], *(coder.encode_batch(p)[:, 0] for p in pieces)])
             shard.write(sample.key, parts)
     assert shard.info is not None
-    record = {"raw": raw.sha256, "tokenizer": coder.hash, "keyframes": keyframes, "shard": asdict(shard.info)}
+    record = {"raw": raw.sha256, "tokenizer": coder.codes, "keyframes": keyframes, "shard": asdict(shard.info)}
     write_atomic(record_path(out, raw), json.dumps(record, indent=1).encode())
 
 

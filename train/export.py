@@ -60,7 +60,7 @@ def main(
         raise CheckpointError(f"{folder}: no whole checkpoint there; there are {names}")
     cfg = config.load(run / "resolved.yaml", PretrainConfig)
     text, video = TextTokenizer.load(cfg.text), VideoTokenizer.load(cfg.video)
-    vocabulary = Vocabulary(text.size, grouped(video.levels, cfg.model.visual_groups), text.hash, video.hash)
+    vocabulary = Vocabulary(text.size, grouped(video.levels, cfg.model.visual_groups), text.hash, video.codes)
     state = checkpoint.read_state(folder)
     if state["hashes"]["vocabulary"] != vocabulary.hash:
         trained, found = state["hashes"]["vocabulary"], vocabulary.hash

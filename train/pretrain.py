@@ -62,8 +62,8 @@ def main(
     run = Path(cfg.run)
     torch.manual_seed(cfg.seed)
     text, video = TextTokenizer.load(cfg.text), VideoTokenizer.load(cfg.video)
-    vocabulary = Vocabulary(text.size, grouped(video.levels, cfg.model.visual_groups), text.hash, video.hash)
-    hashes = {"text": text.hash, "video": video.hash, "vocabulary": vocabulary.hash}
+    vocabulary = Vocabulary(text.size, grouped(video.levels, cfg.model.visual_groups), text.hash, video.codes)
+    hashes = {"text": text.hash, "video": video.codes, "vocabulary": vocabulary.hash}
     transformer = Transformer(cfg.model, vocabulary)
     if cfg.begin:
         hashes["begin"] = bundle.begin(transformer, cfg.begin)

@@ -48,6 +48,16 @@ def test_what_it_says_of_itself() -> None:
     assert tokenizer.to("cpu").device.type == "cpu"
 
 
+def test_a_name_of_codes_that_was_changed_in_the_file_is_noticed(tmp_path: Path) -> None:
+    tokenizer = VideoTokenizer(build().model, codes="0123456789abcdef")
+    tokenizer.save(tmp_path)
+    assert VideoTokenizer.load(tmp_path).codes == "0123456789abcdef"
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes().replace(b"0123456789abcdef", b"fedcba9876543210"))
+    with pytest.raises(CheckpointError, match="changed or damaged"):
+        VideoTokenizer.load(tmp_path)
+
+
 def test_codes_and_frames_have_the_promised_shapes_and_types() -> None:
     tokenizer = build()
     frames = clip(9)

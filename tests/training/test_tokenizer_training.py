@@ -83,9 +83,24 @@ def test_a_second_stage_begins_with_the_weights_and_keeps_encoder_and_codes(tmp_
         second.update(clips(2, seed=1))
     changed = {name.split(".")[0] for name, value in weights(second).items() if not torch.equal(value, before[name])}
     assert changed == {"decoder"}
-    ended = VideoTokenizer(second.average)
+    ended = second.exported()
+    assert ended.hash != begun.hash
+    assert ended.codes == begun.codes == begun.hash
+    ended.save(tmp_path / "ended")
+    loaded = VideoTokenizer.load(tmp_path / "ended")
+    assert (loaded.hash, loaded.codes) == (ended.hash, begun.hash)
     assert np.array_equal(ended.encode(clips(1)[0]), begun.encode(clips(1)[0]))
     assert not np.array_equal(ended.decode(ended.encode(clips(1)[0])), begun.decode(begun.encode(clips(1)[0])))
+
+
+def test_codes_keep_their_name_only_while_the_encoder_is_the_same_to_the_bit(tmp_path: Path) -> None:
+    VideoTokenizer(TokenizerTraining(recipe(seed=3)).average).save(tmp_path)
+    whole = TokenizerTraining(recipe(begin=str(tmp_path)))
+    whole.update(clips(2))
+    rounded = TokenizerTraining(recipe(begin=str(tmp_path), train="decoder", export_dtype="fp16"))
+    for training in (whole, rounded):
+        tokenizer = training.exported()
+        assert tokenizer.codes == tokenizer.hash
 
 
 def test_beginning_with_another_network_names_the_difference(tmp_path: Path) -> None:

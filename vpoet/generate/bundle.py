@@ -208,7 +208,7 @@ def _hash(vocabulary: Vocabulary, weights: dict[str, torch.Tensor]) -> str:
 
 
 def _vocabulary(config: BundleConfig, text: TextTokenizer, video: VideoTokenizer) -> Vocabulary:
-    return Vocabulary(text.size, grouped(video.levels, config.model.visual_groups), text.hash, video.hash)
+    return Vocabulary(text.size, grouped(video.levels, config.model.visual_groups), text.hash, video.codes)
 
 
 def _check_hashes(folder: Path, config: BundleConfig, text: TextTokenizer, video: VideoTokenizer) -> None:

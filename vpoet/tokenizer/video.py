@@ -36,9 +36,13 @@ class VideoTokenizer:
     about 1e-5 of a rounding border can then fall on its other side.
     """
 
-    def __init__(self, model: Autoencoder) -> None:
+    def __init__(self, model: Autoencoder, codes: str = "") -> None:
         self.model = model.float().eval().requires_grad_(False)
-        self.hash = content_hash(model)
+        self.hash = content_hash(model, codes)
+        """Of all that it is."""
+        self.codes = codes or self.hash
+        """Of what its codes mean: where its decoder alone was trained further, the hash of the tokenizer from which it
+        has its encoder. Tokens and models of either go with both."""
 
     @classmethod
     def load(cls, folder: str | Path = SHIPPED) -> "VideoTokenizer":
@@ -57,18 +61,18 @@ class VideoTokenizer:
         try:
             with safe_open(folder / WEIGHTS, framework="pt") as file:
                 weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-                saved_hash = (file.metadata() or {}).get("hash")
+                about = file.metadata() or {}
             model.load_state_dict(weights)
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{folder / WEIGHTS}: not readable: {error}; copy the folder again") from None
         except RuntimeError as error:
             raise CheckpointError(f"{folder}: {WEIGHTS} does not fit {CONFIG}: {error}") from None
         _refuse_nan(model, folder / WEIGHTS)
-        tokenizer = cls(model)
-        if saved_hash != tokenizer.hash:
+        tokenizer = cls(model, about.get("codes", ""))
+        if about.get("hash") != tokenizer.hash:
             raise CheckpointError(
-                f"{folder}: saved with hash {saved_hash}, but its content now has {tokenizer.hash}; a file was changed "
-                "or damaged, so its codes would mean something else. Copy the folder again, or export it again"
+                f"{folder}: saved with hash {about.get('hash')}, but its content now has {tokenizer.hash}; a file was "
+                "changed or damaged, so its codes would mean something else. Copy the folder again, or export it again"
             )
         return tokenizer
 
@@ -85,7 +89,8 @@ class VideoTokenizer:
             weights = {
                 name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in weights.items()
             }
-        parts = {WEIGHTS: save(weights, metadata={"hash": self.hash}), CONFIG: None}
+        about = {"hash": self.hash} | ({"codes": self.codes} if self.codes != self.hash else {})
+        parts = {WEIGHTS: save(weights, metadata=about), CONFIG: None}
         for part, content in parts.items():
             fresh = folder / f".{part}.{os.getpid()}.tmp"
             if content is None:
@@ -247,12 +252,14 @@ def to_uint8(video: Tensor) -> Frames:
     return pixels.round().to(torch.uint8).permute(0, 2, 3, 4, 1).contiguous().cpu().numpy()
 
 
-def content_hash(model: Autoencoder) -> str:
-    """The first 16 hex digits of the sha256 of the config and every weight (name, shape, fp32 value), on any device."""
+def content_hash(model: Autoencoder, codes: str = "") -> str:
+    """The first 16 hex digits of the sha256 of the config, every weight (name, shape, fp32 value), on any device, and
+    ``codes`` of `VideoTokenizer`."""
     digest = hashlib.sha256(json.dumps(config.to_dict(model.config), sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {list(tensor.shape)}".encode())
         digest.update(tensor.detach().float().cpu().numpy().astype("<f4").tobytes())
+    digest.update(codes.encode())
     return digest.hexdigest()[:16]
 
 
