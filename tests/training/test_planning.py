@@ -18,6 +18,7 @@ from vpoet.sequence.vocabulary import Vocabulary
 from vpoet.training import planning
 from vpoet.training.engine import EngineConfig
 from vpoet.training.loss import PackLoss
+from vpoet.training.optim import OptimizerConfig
 from vpoet.training.recipe import PretrainConfig
 from vpoet.training.torch_engine import TorchEngine
 
@@ -79,6 +80,14 @@ def test_planned_memory_is_what_a_step_takes(
     assert left == 0
     assert held == pytest.approx(planned.weights + planned.states, rel=0.01)
     assert planned.total == pytest.approx(held + most, rel=0.1)
+
+
+def test_muon_is_planned_with_the_one_value_that_it_keeps() -> None:
+    cfg = recipe(WIDE, engine=EngineConfig(name="torch"), optimizer=OptimizerConfig(matrix_lr=1e-3))
+    planned = planning.memory(cfg, WORDS, world=1, on_cpu=True)
+    module = PackLoss(Transformer(WIDE, WORDS), backend("sdpa", CPU, torch.float32))
+    _, _, held = peak(lambda: TorchEngine(module, cfg.engine, cfg.optimizer))
+    assert held == pytest.approx(planned.states, rel=0.01)
 
 
 @pytest.mark.parametrize("checkpoint_blocks", [False, True])

@@ -28,6 +28,7 @@ from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training.engine import DTYPES, EngineConfig
 from vpoet.training.meter import matmul_peak
+from vpoet.training.optim import block_matrices
 from vpoet.training.recipe import PretrainConfig
 
 PIECES, CODES = 8192, 2**16
@@ -204,10 +205,13 @@ def memory(recipe: PretrainConfig, words: Vocabulary, *, world: int, on_cpu: boo
     sharded = engine.name == "deepspeed" and engine.zero > 0
     kept, heads, most = _counted(recipe, words, on_cpu=on_cpu, gradients=sharded or packs > 1)
     with torch.device("meta"):
-        count = Transformer(recipe.model, words).parameter_count
+        transformer = Transformer(recipe.model, words)
+    count = transformer.parameter_count
     if not sharded:
         held = (4 * count if packs > 1 else 0, 0)
-        return Memory(4 * count, 0, 8 * count, *held, kept, heads, most - kept - heads)
+        matrices = block_matrices(dict(transformer.named_parameters())) if recipe.optimizer.matrix_lr else {}
+        states = 8 * count - 4 * sum(weight.numel() for weight in matrices.values())  # Muon keeps one value, AdamW two
+        return Memory(4 * count, 0, states, *held, kept, heads, most - kept - heads)
     size = DTYPES[engine.dtype].itemsize
     whole, share = size * count, -(-count // world)
     gathered = size * min(count, GATHERED) if engine.zero == 3 and world > 1 else 0
