@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ class Module(nn.Module):
 
 
 def main(cases: list[str]) -> dict[str, Any]:
-    """``cases`` are STAGE-TYPE; each process also trains alone, with plain torch."""
+    """``cases`` are STAGE-TYPE, and STAGE-TYPE-offload; each process also trains alone, with plain torch."""
     data = torch.randn(9, PACKS, 6, 7, generator=torch.Generator().manual_seed(5))
     alone = engine(-1, "fp32", 0)
     told: dict[str, Any] = {"alone": run(alone, data, 0, 4) + run(alone, data, 6, 9)}
@@ -39,14 +40,20 @@ def main(cases: list[str]) -> dict[str, Any]:
         alone = engine(-1, "fp16", 0)
         told["alone in fp16"] = run(alone, data, 0, 4) + run(alone, data, 6, 9)
     for case in cases:
-        zero, dtype = case.split("-")
-        told[case] = stage(int(zero), dtype, data)
+        zero, dtype, *offload = case.split("-")
+        with NamedTemporaryFile("w", suffix=".json") as file:
+            offloaded = ["offload_optimizer", "offload_param"][: 2 if zero == "3" else 1] if offload else []
+            json.dump({"zero_optimization": {name: {"device": "cpu"} for name in offloaded}}, file)
+            file.flush()
+            told[case] = stage(int(zero), dtype, data, file.name)
     return told
 
 
-def engine(zero: int, dtype: str, seed: int) -> Engine:
+def engine(zero: int, dtype: str, seed: int, further: str = "") -> Engine:
     torch.manual_seed(seed)
-    config = EngineConfig(name="torch" if zero < 0 else "deepspeed", zero=max(zero, 0), dtype=dtype, timeout=60)
+    config = EngineConfig(
+        name="torch" if zero < 0 else "deepspeed", zero=max(zero, 0), dtype=dtype, timeout=60, deepspeed=further
+    )
     optimizer = OptimizerConfig(clip=0.5)
     made: Engine = TorchEngine(Module(), config, optimizer) if zero < 0 else DeepSpeedEngine(
         Module(), config, optimizer, lambda world: PACKS // world
@@ -75,8 +82,8 @@ def same(a: dict[tuple[str, Part], Tensor], b: dict[tuple[str, Part], Tensor]) -
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
-def stage(zero: int, dtype: str, data: Tensor) -> dict[str, Any]:
-    trainer = engine(zero, dtype, 0)
+def stage(zero: int, dtype: str, data: Tensor, further: str) -> dict[str, Any]:
+    trainer = engine(zero, dtype, 0, further)
     told: dict[str, Any] = {"curve": run(trainer, data, 0, 4)}
     before, updates = held(trainer), trainer.updates()
 
@@ -106,7 +113,7 @@ def stage(zero: int, dtype: str, data: Tensor) -> dict[str, Any]:
 
     told["curve"] += run(trainer, data, 6, 9)
     told["updates"] = trainer.updates()
-    again = engine(zero, dtype, 1)
+    again = engine(zero, dtype, 1, further)
     for (name, part), value in before.items():
         again.write(name, part, value)
     again.set_updates(updates)

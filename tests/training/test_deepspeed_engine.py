@@ -13,7 +13,8 @@ pytestmark = pytest.mark.skipif(
     shutil.which(os.environ.get("CXX", "c++")) is None, reason="DeepSpeed compiles an op on CPUs: no C++ compiler here"
 )
 HALF = ["1-fp16", "2-fp16", "3-fp16"] if torch.ops.mkldnn._is_mkldnn_fp16_supported() else []
-CASES = ["0-fp32", "1-fp32", "2-fp32", "3-fp32", "1-bf16", "2-bf16", "3-bf16", *HALF]
+OFFLOADED = ["1-fp32-offload", "2-bf16-offload", "3-fp32-offload"]
+CASES = ["0-fp32", "1-fp32", "2-fp32", "3-fp32", "1-bf16", "2-bf16", "3-bf16", *HALF, *OFFLOADED]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def test_processes_see_the_same_losses_and_norms_to_the_last_bit(told: list[dict
         assert told[0][case][name] == told[1][case][name]
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.endswith("fp32")])
+@pytest.mark.parametrize("case", [case for case in CASES if "fp32" in case])
 def test_every_stage_gives_the_curve_of_plain_torch(told: list[dict[str, Any]], case: str) -> None:
     """With dropout, which is drawn by pack; to rounding."""
     assert told[0][case]["curve"] == [pytest.approx(row, rel=1e-5) for row in told[0]["alone"]]

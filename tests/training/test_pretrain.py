@@ -118,7 +118,7 @@ def process_of(recipe: Path, rank: int) -> int:
 
 def wait_for(run: Path, step: int) -> None:
     """Until the run has logged a step."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not ((run / "metrics.jsonl").exists() and len(read_metrics(run / "metrics.jsonl")) >= step):
         assert time.monotonic() < deadline, f"{run} did not reach step {step}"
         time.sleep(0.005)

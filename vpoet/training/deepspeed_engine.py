@@ -2,7 +2,6 @@
 
 import faulthandler
 import functools
-import json
 import math
 import os
 import shutil
@@ -18,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from vpoet.errors import BackendError, ConfigError
+from vpoet.training.deepspeed_settings import settings
 from vpoet.training.engine import DTYPES, STATES, Engine, EngineConfig, Part, always, check_dtype, finite
-from vpoet.training.loss_scale import START, LossScale
+from vpoet.training.loss_scale import LossScale
 from vpoet.training.optim import OptimizerConfig, adamw, start_states
 
 if not torch.cuda.is_available():
@@ -89,7 +89,7 @@ class DeepSpeedEngine(Engine):
         self._adam = adamw(module, optimizer)
         self._adam.register_step_pre_hook(self._ask)
         self.engine, *_ = deepspeed.initialize(
-            model=module, optimizer=self._adam, config=_settings(config, optimizer, self.micro_batches)
+            model=module, optimizer=self._adam, config=settings(config, optimizer, self.micro_batches)
         )
         self.device = torch.device(self.engine.device)
         self._weights = dict(self.engine.module.named_parameters())
@@ -259,22 +259,3 @@ def _start(timeout: float) -> None:
     deepspeed.init_distributed(
         dist_backend="nccl" if on_cuda else "gloo", verbose=False, timeout=timedelta(seconds=timeout)
     )
-
-
-def _settings(config: EngineConfig, optimizer: OptimizerConfig, micro_batches: int) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
-    if config.deepspeed:
-        try:
-            settings = json.loads(Path(config.deepspeed).read_text())
-        except (OSError, json.JSONDecodeError) as error:
-            raise ConfigError(f"engine.deepspeed = {config.deepspeed}: not readable as JSON: {error}") from None
-    return settings | {
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": micro_batches,
-        "gradient_clipping": optimizer.clip,
-        "zero_force_ds_cpu_optimizer": False,  # DeepSpeed's own Adams are compiled at the first start, for minutes
-        "bf16": {"enabled": config.dtype == "bf16"},
-        "fp16": {"enabled": config.dtype == "fp16", "loss_scale": START},
-        "zero_optimization": settings.get("zero_optimization", {}) | {"stage": config.zero},
-        "steps_per_print": 2**31,
-    }
