@@ -104,10 +104,11 @@ def shared_attention(backend: Backend, pieces: int) -> Backend:
     """
     if pieces == 1:
         return backend
-    # imported here: DeepSpeed takes seconds to import, and starts with the engine
-    from deepspeed.sequence.layer import DistributedAttention
 
     def prepare(visibility: Visibility, device: torch.device) -> Attend:
+        # imported at the first pack, when the engine has started DeepSpeed
+        from deepspeed.sequence.layer import DistributedAttention
+
         attend = backend(visibility, device)
 
         def whole(q_T1NH: Tensor, k_T1KH: Tensor, v_T1KH: Tensor, layer: int) -> Tensor:
