@@ -46,7 +46,7 @@ def test_prompts_are_of_what_can_go_on_and_name_all_that_is_looked_for(asked: li
     for prompt in asked:
         assert int(prompt.key) >= UNSEEN
         assert set(prompt.stated) == {"who", "action", *KEPT}
-        assert prompt.stated["action"] in ("idle", "jump")
+        assert prompt.stated["action"] == "jump"
         assert prompt.stated["who"] in prompt.text
         assert prompt.real.shape == (17, 64, 64, 3)
     assert len({prompt.key for prompt in asked}) == 3

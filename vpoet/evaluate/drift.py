@@ -32,9 +32,9 @@ from vpoet.generate.model import Model
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LASTING = ("idle", "jump")
-"""What a character can do for ever. Who walks, climbs or falls soon leaves the picture or stands: no real clip says how
-that goes on."""
+LASTING = "jump"
+"""What a character can do for ever, and has to be drawn anew for all the time. Who walks, climbs or falls soon leaves
+the picture or stands, and no real clip says how that goes on; who stands can be copied."""
 UNSEEN = 10**9
 """The world's clips from this number on are no training data."""
 KEPT = ("who", "ground", "sky")
@@ -73,12 +73,12 @@ class Segments:
 
 
 def lasting(world: Platformer, count: int, seed: int = 0) -> list[Prompt]:
-    """Captions of real clips, none of them training data, of a character that stays in view, alone."""
+    """Captions of real clips, none of them training data, of a character that jumps up and down, alone."""
     found: list[Prompt] = []
     number = UNSEEN + seed
     while len(found) < count:
         about = world.attributes(number)
-        if about["action"] in LASTING and not about["creature"]:
+        if about["action"] == LASTING and not about["creature"]:
             frames, facts = world.clip(number)
             phrasing = 1 + len(found) % 2  # those that also name the sky
             said = stated(facts["truth"], phrasing)
