@@ -44,6 +44,8 @@ def main() -> None:
         decoding.decoding_3m,
         decoding.decoding_30m,
         decoding.decoding_120m,
+        decoding.decoding_batch,
+        decoding.decoding_start,
         decoding.precision,
         guessing.guessing,
         interactive.interactive,

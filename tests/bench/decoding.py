@@ -1,11 +1,12 @@
-"""Decoding beside Hugging Face's `generate`, with the same weights, in the same run: ``decoding_3m`` and so on.
+"""Decoding beside Hugging Face's `generate` and llama.cpp, same weights, same run: ``decoding_3m`` and so on.
 
-Llama's shapes with a flat codebook of 8,192 codes, 256 greedy tokens after a prompt of 22, tokens a second of the whole
-call, the best of three; the machine's threads as they are (OMP_NUM_THREADS). Hugging Face's model is Qwen3, which is
-Llama's block with our norms of queries and keys, its cache the default, dynamic one.
+Llama's shapes with a flat codebook of 8,192 codes, greedy tokens behind a prompt of 22 (256 at 3M, 128 at 30M; at 120M
+64 behind 20), tokens a second of the whole call in one thread's processor time, as other work only slows; the best of
+three. Hugging Face's model is Qwen3, which is Llama's block with our norms of queries and keys, its cache the default,
+dynamic one; what has eight bits is compared with the faster of its two precisions. llama.cpp is that of `gguf_peer`.
 
 ``bound`` is the share of what reading every weight once a token would allow, with the bandwidth of a sum over as many
-bytes. ``cold`` is the seconds that compiling takes once, ``warm`` loading what was compiled.
+bytes (``gigabytes_a_second``). Compiled steps stay in the folder vpoet-bench of the temporary files, for the next run.
 """
 
 import gc
@@ -13,16 +14,19 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import gguf_peer
 import numpy as np
 import torch
 
 from vpoet.data.video import Video
 from vpoet.data.worlds.platformer import Platformer
 from vpoet.generate.compiled import StepCompiler
-from vpoet.generate.decode import Sampling, decode
+from vpoet.generate.decode import Build, Sampling, decode
 from vpoet.generate.model import load
+from vpoet.generate.step import Step
 from vpoet.nn.attention import backend
 from vpoet.nn.int8 import quantise
 from vpoet.nn.transformer import Transformer, TransformerConfig
@@ -30,30 +34,56 @@ from vpoet.sequence.document import Document
 from vpoet.sequence.tasks import TABLE, Sample
 from vpoet.sequence.vocabulary import Vocabulary
 
-CODES, TOKENS, PROMPT = 8192, 256, 22
+CODES, PROMPT, ROUNDS = 8192, 22, 3
 VOCABULARY = Vocabulary(64, (CODES,), "text", "video")
-SIZES = {  # width, depth, heads, hidden
-    "3m": (192, 4, 4, 512),
-    "30m": (512, 8, 8, 1408),
-    "120m": (768, 16, 12, 2048),
+SIZES = {  # width, depth, heads, hidden, cells of 64 tokens to make
+    "3m": (192, 4, 4, 512, 4),
+    "30m": (512, 8, 8, 1408, 2),
+    "120m": (768, 16, 12, 2048, 1),
 }
 GREEDY = Sampling(temperature=0)
 GUIDED = Sampling(temperature=0, guidance=2.0)
 
 
 def decoding_3m(_: float) -> dict[str, Any]:
-    """3M parameters: every precision, guidance, a batch of 8."""
+    """3M parameters."""
     return _lines("3m", ("fp32", "bf16"))
 
 
 def decoding_30m(_: float) -> dict[str, Any]:
     """30M parameters."""
-    return _lines("30m", ("bf16", "int8"))
+    return _lines("30m", ("bf16",))
 
 
 def decoding_120m(_: float) -> dict[str, Any]:
     """120M parameters."""
-    return _lines("120m", ("int8",))
+    return _lines("120m", ("int8", "fp32"))
+
+
+def decoding_batch(_: float) -> dict[str, Any]:
+    """3M parameters in bf16: eight documents at once, and one with guidance."""
+    _prepare()
+    many, guided, alone = (_Ours("3m", "bf16").rate(n, s) for n, s in ((8, GREEDY), (1, GUIDED), (1, GREEDY)))
+    theirs = _peer("3m", torch.bfloat16, 8)
+    return {
+        "hugging_face": round(theirs),
+        "compiled": round(many),
+        "times_hugging_face": round(many / theirs, 1),
+        "guidance_takes": round(alone / guided, 2),
+    }
+
+
+def decoding_start(_: float) -> dict[str, Any]:
+    """Seconds of processor time until the first token of 3M parameters in bf16: compiling, then what was compiled."""
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+        step = Step(_network("3m").to(torch.bfloat16), filtered=False, products=True)
+        for name in ("cold", "warm"):
+            before = os.times()
+            StepCompiler()("3m", step, 1, 1, 1)
+            found[name] = round(sum(os.times()[:4]) - sum(before[:4]), 2)
+    return found
 
 
 def precision(_: float) -> dict[str, Any]:
@@ -70,76 +100,90 @@ def precision(_: float) -> dict[str, Any]:
     return found
 
 
+def _prepare() -> None:
+    torch.set_num_threads(1)
+    os.environ["XDG_CACHE_HOME"] = str(Path(tempfile.gettempdir(), "vpoet-bench"))
+
+
 def _lines(size: str, precisions: tuple[str, ...]) -> dict[str, Any]:
-    found: dict[str, Any] = {"threads": torch.get_num_threads()}
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["XDG_CACHE_HOME"] = folder
-        for precision in precisions:
-            found[precision] = _line(size, precision)
+    _prepare()
+    theirs = {name: _peer(size, dtype, 1) for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))}
+    found: dict[str, Any] = {"threads": 1, "hugging_face": {name: round(rate) for name, rate in theirs.items()}}
+    for precision in precisions:
+        found[precision] = _line(size, precision, theirs.get(precision, max(theirs.values())))
     return found
 
 
-def _line(size: str, precision: str) -> dict[str, Any]:
-    width, depth, heads, hidden = SIZES[size]
+def _network(size: str) -> Transformer:
+    width, depth, heads, hidden, _ = SIZES[size]
     torch.manual_seed(0)
     sizes = TransformerConfig(
         width=width, depth=depth, heads=heads, kv_heads=heads, hidden=hidden, visual_groups=1
     )  # fmt: skip
-    transformer = Transformer(sizes, VOCABULARY).eval().requires_grad_(False)
-    dtype = torch.float32 if precision == "fp32" else torch.bfloat16
-    batches = (1, 8) if size != "120m" else (1,)
-    peers = _peers(transformer, dtype, batches)
-    gc.collect()
-    if precision == "int8":
-        quantise(transformer)
-    else:
-        transformer.to(dtype)
-    read = [*transformer.blocks.parameters(), *transformer.blocks.buffers()]
-    read += [*transformer.visual.logits_of.parameters(), *transformer.visual.logits_of.buffers()]
-    size_in_bytes = sum(weight.numel() * weight.element_size() for weight in read)
-    compiler = StepCompiler()
+    return Transformer(sizes, VOCABULARY).eval().requires_grad_(False)
 
-    def ours(count: int, sampling: Sampling = GREEDY, compiled: bool = True) -> Callable[[], Any]:
-        build = (lambda step, b, n: compiler(f"{size}-{precision}", step, b, n)) if compiled else None
-        documents = [_document() for _ in range(count)]
-        attention = backend("sdpa", torch.device("cpu"), dtype)
-        return lambda: decode(
-            transformer, documents, seeds=range(count), attention=attention, sampling=sampling, build=build
-        )
 
-    eager = _rate(1, ours(1, compiled=False))
-    began = time.perf_counter()
-    ours(1)()
-    cold = time.perf_counter() - began
-    fast = {count: _rate(count, ours(count)) for count in batches}
-    guided = _rate(1, ours(1, GUIDED))
-    compiler = StepCompiler()
-    began = time.perf_counter()
-    ours(1)()
-    warm = time.perf_counter() - began
-    return {
-        "hugging_face": round(peers[1]),
-        "eager": round(eager),
-        "compiled": round(fast[1]),
-        "times_hugging_face": round(fast[1] / peers[1], 1),
-        "bound": round(fast[1] * size_in_bytes / _bandwidth(size_in_bytes), 2),
-        "guidance_takes": round(fast[1] / guided, 2),
-        "cold": round(cold - TOKENS / fast[1], 1),
-        "warm": round(warm - TOKENS / fast[1], 2),
-        **(
-            {"batch_8": round(fast[8]), "batch_8_times_hugging_face": round(fast[8] / peers[8], 1)} if 8 in fast else {}
-        ),
+class _Ours:
+    """A network of ours in a precision."""
+
+    def __init__(self, size: str, precision: str) -> None:
+        self.name, self.size, self.transformer = f"{size}-{precision}", size, _network(size)
+        self.dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+        self.compiler = StepCompiler()
+        if precision == "int8":
+            quantise(self.transformer)
+        else:
+            self.transformer.to(self.dtype)
+
+    @property
+    def bytes(self) -> int:
+        """That a token reads."""
+        parts = self.transformer.blocks, self.transformer.visual.logits_of
+        return sum(w.numel() * w.element_size() for part in parts for w in (*part.parameters(), *part.buffers()))
+
+    def rate(self, count: int = 1, sampling: Sampling = GREEDY, compiled: bool = True) -> float:
+        build: Build | None = (lambda step, *shape: self.compiler(self.name, step, *shape)) if compiled else None
+        documents = [_document(self.size) for _ in range(count)]
+        attention = backend("sdpa", torch.device("cpu"), self.dtype)
+
+        def work() -> None:
+            decode(
+                self.transformer, documents, seeds=range(count), attention=attention, sampling=sampling, build=build
+            )  # fmt: skip
+
+        work()  # compiles, or loads
+        return _rate(count * 64 * SIZES[self.size][-1], work)
+
+
+def _line(size: str, precision: str, peer: float) -> dict[str, Any]:
+    llama_cpp = gguf_peer.tokens_a_second(_network(size), precision, PROMPT, 64 * SIZES[size][-1], ROUNDS)
+    ours = _Ours(size, precision)
+    fast, bandwidth = ours.rate(), _bandwidth(ours.bytes)
+    line = {
+        "eager": round(ours.rate(compiled=False)),
+        "compiled": round(fast),
+        "times_hugging_face": round(fast / peer, 1),
+        "bound": round(fast * ours.bytes / bandwidth, 2),
+        "gigabytes_a_second": round(bandwidth / 1e9, 1),
     }
+    if isinstance(llama_cpp, str):
+        return line | {"llama_cpp": llama_cpp}
+    return line | {"llama_cpp": round(llama_cpp), "times_llama_cpp": round(fast / llama_cpp, 2)}
 
 
-def _peers(transformer: Transformer, dtype: torch.dtype, batches: tuple[int, ...]) -> dict[int, float]:
-    theirs = _hugging_face(transformer).to(dtype)
-    return {count: _rate(count, lambda count=count: _generate(theirs, count)) for count in batches}
+def _peer(size: str, dtype: torch.dtype, count: int) -> float:
+    """Tokens a second of Hugging Face's `generate`."""
+    gc.collect()
+    theirs, tokens = _hugging_face(_network(size)).to(dtype), 64 * SIZES[size][-1]
+    return _rate(count * tokens, lambda: _generate(theirs, count, tokens))
 
 
-def _document() -> Document:
-    """Nine tokens of structure and text pieces before a clip of 4x8x8 codes: a prompt of 22 tokens."""
-    return TABLE["t2v"].document(Sample(np.arange(12, dtype=np.int32), np.zeros((4, 8, 8), np.int32), 8))
+def _document(size: str) -> Document:
+    """Nine tokens of structure and text pieces before a clip of 8x8 codes a cell: a prompt of 22 tokens."""
+    codes = np.zeros((SIZES[size][-1], 8, 8), np.int32)
+    return TABLE["t2v" if len(codes) > 1 else "t2i"].document(
+        Sample(np.arange(12, dtype=np.int32), codes, 8 if len(codes) > 1 else 0)
+    )
 
 
 def _hugging_face(ours: Transformer) -> Any:
@@ -171,22 +215,22 @@ def _hugging_face(ours: Transformer) -> Any:
 
 
 @torch.inference_mode()
-def _generate(theirs: Any, count: int) -> None:
+def _generate(theirs: Any, count: int, tokens: int) -> None:
     prompt = torch.arange(PROMPT).repeat(count, 1)
     theirs.generate(
-        prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=TOKENS, min_new_tokens=TOKENS, do_sample=False,
+        prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False,
         pad_token_id=0, eos_token_id=None,
     )  # fmt: skip
 
 
-def _rate(count: int, work: Callable[[], Any]) -> float:
-    """Tokens a second of the best of three, after one that is not counted."""
+def _rate(tokens: int, work: Callable[[], Any]) -> float:
+    """Tokens a second of processor time, the best of the rounds."""
     seconds = []
-    for _ in range(4):
-        began = time.perf_counter()
+    for _ in range(ROUNDS):
+        began = time.process_time()
         work()
-        seconds.append(time.perf_counter() - began)
-    return count * TOKENS / min(seconds[1:])
+        seconds.append(time.process_time() - began)
+    return tokens / min(seconds)
 
 
 def _bandwidth(size: int) -> float:
@@ -194,7 +238,7 @@ def _bandwidth(size: int) -> float:
     values = torch.ones(size // 4)
     best = float("inf")
     for _ in range(20):
-        began = time.perf_counter()
+        began = time.process_time()
         values.sum()
-        best = min(best, time.perf_counter() - began)
+        best = min(best, time.process_time() - began)
     return size / best

@@ -3,9 +3,12 @@
 The bundle is the newest of runs/demo/bundle and runs/platformer/bundle, or else the one that ships. Four clips are
 made, one after the other or as one batch, with one code a pass and with K guesses; codes a second of processor time of
 one thread, as other work only slows, the better of two. ``same`` is the share of clips whose codes are those that one
-code a pass gives.
+code a pass gives. ``compiled`` is the same with the compiled step, alone and with guesses, against the uncompiled step;
+it stays in the folder vpoet-bench of the temporary files, for the next run.
 """
 
+import os
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -15,10 +18,10 @@ import torch
 
 from vpoet.generate.bundle import SHIPPED
 from vpoet.generate.decode import Sampling
-from vpoet.generate.model import Model, Request, load
+from vpoet.generate.model import Model, Request, StepCompiler, load
 from vpoet.sequence.vocabulary import Ints
 
-GUESSES = (4, 8, 16, 32)
+GUESSES, COMPILED = (4, 8, 16, 32), (0, 8, 16)
 PLAIN, GUIDED = Sampling(), Sampling(guidance=3.0, temperature=0.9, top_p=0.95)
 PROMPTS = (
     "a robot walks right on grass",
@@ -47,7 +50,19 @@ def on(bundle: Path) -> dict[str, Any]:
             faster, a_pass, found = _best(Model(one.bundle, guesses=guesses), sampling, batch)
             same = float(np.mean([np.array_equal(a, b) for a, b in zip(wanted, found, strict=True)]))
             line[name][str(guesses)] = {"codes_a_pass": a_pass, "times": round(faster / rate, 2), "same": same}
+        if name == "plain":
+            line["compiled"] = _compiled(one, rate, wanted)
     return line
+
+
+def _compiled(one: Model, rate: float, wanted: list[Ints]) -> dict[str, Any]:
+    os.environ["XDG_CACHE_HOME"] = str(Path(tempfile.gettempdir(), "vpoet-bench"))
+    found = {}
+    for guesses in COMPILED:
+        faster, _, clips = _best(Model(one.bundle, StepCompiler(), guesses), PLAIN, 1)
+        same = float(np.mean([np.array_equal(a, b) for a, b in zip(wanted, clips, strict=True)]))
+        found[str(guesses)] = {"codes_per_second": round(faster), "times": round(faster / rate, 2), "same": same}
+    return found
 
 
 def _best(model: Model, sampling: Sampling, batch: int) -> tuple[float, float, list[Ints]]:
