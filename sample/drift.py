@@ -90,7 +90,7 @@ def main(
                 row["megabytes"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / UNIT)
                 firsts.setdefault(i, row)
                 rows.append(row)
-                shown[i].append(segment[0])
+                shown[i].append(segment[0].copy())  # a view would hold the segment
                 lines.write(json_module.dumps(row) + "\n")
                 lines.flush()
             bar.update(progress, advance=len(fresh))
