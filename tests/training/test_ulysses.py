@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +16,10 @@ from vpoet.errors import ConfigError
 from vpoet.nn.packed import PackTensors
 from vpoet.nn.transformer import TransformerConfig
 from vpoet.sequence.packing import Pack
-from vpoet.training import planning
+from vpoet.training import checkpoint, planning
 from vpoet.training.engine import EngineConfig, pack_seeds
 from vpoet.training.recipe import PretrainConfig
+from vpoet.training.tracking import read_metrics
 from vpoet.training.ulysses import Share
 
 needs_compiler = pytest.mark.skipif(
@@ -126,3 +129,32 @@ def test_what_cannot_be_shared_evenly_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match="0: 1 process or more"):
         recipe(0)
     assert recipe(2).packs_per_process(8) == 2
+
+
+@needs_compiler
+def test_a_run_goes_on_with_shared_packs_and_then_without(
+    tokens: Any, tmp_path: Path, python: Callable[..., subprocess.CompletedProcess[str]], root: Path
+) -> None:
+    """One process; from its checkpoint two that share every pack; from theirs one: the curve of one, to rounding."""
+    data = f"{{sources: [{{path: {tokens.folder / 'train'}}}], length: 128, bidirectional: true, tasks: {{i2v: 1}}}}"
+    program, run = root / "train/pretrain.py", tmp_path / "run"
+    recipe = tokens.recipe(tmp_path / "run.yaml", data=data, keep=9)
+    done = python(program, recipe)
+    assert done.returncode == 0, done.stderr
+    alone = read_metrics(run / "metrics.jsonl")
+    launcher = ("-m", "deepspeed.launcher.runner", "--num_accelerators", "2", "--master_port", "29651")
+    for step, command in (
+        (3, (*launcher, program, recipe, "engine.zero=2", "engine.sequence_parallel=2")),
+        (6, (program, recipe)),
+    ):
+        for later in checkpoint.complete(run):
+            if int(later.name.removeprefix("step-")) > step:
+                shutil.rmtree(later)
+        done = python(*command, "--resume")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"resuming from {run}/checkpoints/step-{step}" in done.stdout + done.stderr
+        rows = read_metrics(run / "metrics.jsonl")
+        for row, expected in zip(rows, alone, strict=True):
+            for name in ("step", "train/loss", "train/video_nats", "train/grad_norm", "heldout/loss"):
+                assert row.get(name, 0.0) == pytest.approx(expected.get(name, 0.0), rel=2e-4), (name, row["step"])
+        assert rows[-1]["speed/padding"] == alone[-1]["speed/padding"] > 0
