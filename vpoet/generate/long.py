@@ -9,8 +9,11 @@ model was trained (a continuation): no more than a window's frames are ever held
     window 3                         [ given | made ]
 
 A window has the length that the model knows: where it would pass a change of the prompt, or the clip's end, it begins
-earlier instead. The clip's first frame is not kept in later windows as an anchor: no task of the table gives the model
-a frame from before the window's first, so it has never seen one there.
+earlier instead.
+
+The clip's first frame is not kept in later windows as an anchor: no task of the table gives the model a frame from
+before the window's first, so it has never seen one there. What stays in view keeps its looks without one, for hundreds
+of frames (`vpoet drift`, sample/README.md); what has left the picture is told to later windows by the prompt alone.
 """
 
 from collections import deque
