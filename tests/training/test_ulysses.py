@@ -88,6 +88,15 @@ def test_two_pieces_keep_half_and_as_much_as_is_planned(told: Told) -> None:
     assert [plan.activations for plan in plans] == pytest.approx([whole, piece], rel=0.1)
 
 
+def test_a_plan_says_how_many_processes_share_a_pack() -> None:
+    whole, shared = (planning.plan(recipe(pieces), "h100", world=2) for pieces in (1, 2))
+    assert shared["engine"] == "DeepSpeed, ZeRO 1, fp32, 2 processes a pack, checkpoint_blocks false"
+    assert whole["engine"] == "DeepSpeed, ZeRO 1, fp32, checkpoint_blocks false"
+    memory = "GB of memory in each process"
+    assert shared[memory]["activations"] < 0.6 * whole[memory]["activations"]
+    assert shared["FLOPs per token at most"] == whole["FLOPs per token at most"]
+
+
 @needs_compiler
 def test_processes_that_share_packs_and_read_different_ones_all_say_so(told: Told) -> None:
     for rank in (*told[2], *told[4]):
@@ -122,7 +131,7 @@ def test_what_cannot_be_shared_evenly_is_refused_by_name() -> None:
         recipe(4)
     with pytest.raises(ConfigError, match=r"engine.sequence_parallel = 3 must divide data.length = 512"):
         recipe(3)
-    with pytest.raises(ConfigError, match="must divide their number, 3"):
+    with pytest.raises(ConfigError, match="must divide the number of all, 3; start a multiple of 2"):
         recipe(2).packs_per_process(3)
     with pytest.raises(ConfigError, match="8 packs cannot be shared evenly by 3 groups of 2 processes"):
         recipe(2).packs_per_process(6)

@@ -40,8 +40,8 @@ class Share:
     def __post_init__(self) -> None:
         if self.world % self.pieces:
             raise ConfigError(
-                f"engine.sequence_parallel = {self.pieces}: so many processes share a pack, and it must divide their "
-                f"number, {self.world}"
+                f"engine.sequence_parallel = {self.pieces} processes share a pack, and must divide the number of all, "
+                f"{self.world}; start a multiple of {self.pieces} under the deepspeed launcher"
             )
 
     @property
