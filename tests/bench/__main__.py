@@ -1,7 +1,7 @@
 """Speed of the parts: ``python tests/bench [--seconds N] [NAME ...]``. One JSON line each.
 
 Without names all but `video_tokenizer_peers` and `video_tokenizer_film`. The video tokenizer's are explained in
-`tokenizer` and `film`, pretraining's in `training` and `attention`, sampling's in `decoding`, `guessing` and
+`tokenizer` and `film`, pretraining's in `training`, `attention` and `saving`, sampling's in `decoding`, `guessing` and
 `interactive`; of the others it is the best of five runs, as other work only slows.
 """
 
@@ -19,6 +19,7 @@ import film
 import guessing
 import interactive
 import numpy as np
+import saving
 import tokenizer
 import training
 
@@ -39,6 +40,7 @@ def main() -> None:
         attention.attention_products,
         training.packing_step,
         training.logits_memory,
+        saving.saving,
     )
     sampling = (
         decoding.decoding_3m,

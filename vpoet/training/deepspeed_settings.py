@@ -47,8 +47,8 @@ def _check_offloading(sharing: dict[str, Any], config: EngineConfig) -> None:
             continue
         if device != "cpu":
             raise ConfigError(
-                f"{where}.device = {device}: the weights and states that it swaps out are not in vpoet's checkpoints; "
-                "there is cpu, and more processes share what is still too much"
+                f"{where}.device = {device}: vpoet's checkpoints were never tried with what is swapped out there; use "
+                "cpu, or more processes, which share what is too much for one"
             )
         if config.zero < least:
             raise ConfigError(
