@@ -102,7 +102,7 @@ def main(
     ]
     contact_sheet(sheet, max_frames=SHOWN, scale=1).save(out / "rollouts.png")
     megabytes = [rows[at]["megabytes"] for at in (0, len(rows) // 2, -1)]
-    text = f"""{table(over_time, reals)}
+    text = f"""{table(rows, reals)}
 
 {count} rollouts of {frames} frames of the model {sampler.bundle.hash}; 95% intervals. The most memory that the process
 had had when the first, the middle and the last segment were measured: {", ".join(map(str, megabytes))} MB.

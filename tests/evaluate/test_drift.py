@@ -90,9 +90,13 @@ def test_a_curve_has_the_mean_difference_to_each_rollouts_real_clip() -> None:
     assert end["bits"] == (16, 16, 16)  # the same for both, however far their clips are apart
     assert start["prompt_who"] == (1, *wilson(2, 2))
     assert end["start_sky"] == (0, *wilson(0, 2))
-    lines = table(curve(rows, reals), reals).splitlines()
-    assert "| bits, less the real clip's | 3.00 | +0.00 (+0.00 to +0.00) | +16.00" in lines[2]
-    assert "| prompt: who | 1.00 | 1.00 (0.34 to 1.00) | 0.00 (0.00 to 0.66)" in lines[3]
+    lines = table([*rows, row(0, 32, right=True, value=4.0), row(1, 32, right=False, value=8.0)], reals).splitlines()
+    assert lines[0] == "|  | real clips | from frame 0 | from frame 16 | from frame 32 | last less first |"
+    assert lines[2].startswith(
+        "| bits, less the real clip's | 3.00 | +0.00 (+0.00 to +0.00) | +16.00 (+16.00 to +16.00)"
+    )
+    assert lines[2].endswith("| +3.00 (+3.00 to +3.00) | +3.00 (+3.00 to +3.00) |")
+    assert lines[3].startswith("| prompt: who | 1.00 | 1.00 (0.34 to 1.00) | 0.00 (0.00 to 0.66) | 0.50 ")
     figure = drift_figure(curve(rows, reals))
     assert [axes.get_lines()[0].get_ydata().tolist() for axes in figure.axes[:2]] == [[0, 16], [1, 0]]
     assert math.isnan(curve(rows[:1] + rows[2:3], reals)[0][1]["bits"][1])  # one rollout has no interval

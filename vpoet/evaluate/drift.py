@@ -131,17 +131,26 @@ def curve(rows: Sequence[Row], reals: Sequence[Row]) -> list[tuple[int, dict[str
     return found
 
 
-def table(curve: Sequence[tuple[int, Row]], reals: Sequence[Row]) -> str:
-    """Real clips, and the rollouts' first, middle and last segment, with 95% intervals."""
-    shown = [curve[0], curve[len(curve) // 2], curve[-1]]
-    real = estimates(reals)
-    rows = [["", "real clips", *(f"from frame {frame}" for frame, _ in shown)], ["---", *["--:"] * (1 + len(shown))]]
+def table(rows: Sequence[Row], reals: Sequence[Row]) -> str:
+    """Real clips; the rollouts' first, middle and last segment; and how the last differs from the first, rollout by
+    rollout; with 95% intervals."""
+    over_time, real = curve(rows, reals), estimates(reals)
+    shown = [over_time[0], over_time[len(over_time) // 2], over_time[-1]]
+    ends = [
+        sorted((row for row in rows if row["frame"] == frame), key=lambda row: row["rollout"]) for frame, _ in shown
+    ]
+    change = estimates(ends[-1], ends[0])
+    heads = ["", "real clips", *(f"from frame {frame}" for frame, _ in shown), "last less first"]
+    lines = [heads, ["---", *["--:"] * (len(heads) - 1)]]
     for name in MEASURES:
-        form = "{:.2f} ({:.2f} to {:.2f})" if "_" in name else "{:+.2f} ({:+.2f} to {:+.2f})"
-        cells = [form.format(*each[name]) for _, each in shown]
-        label = name.replace("_", ": ") if "_" in name else f"{name}, less the real clip's"
-        rows.append([label, f"{real[name][0]:.2f}", *cells])
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+        if "_" in name:
+            cells = [name.replace("_", ": "), f"{real[name][0]:.2f}"]
+            cells += ["{:.2f} ({:.2f} to {:.2f})".format(*each[name]) for _, each in shown] + [""]
+        else:
+            cells = [f"{name}, less the real clip's", f"{real[name][0]:.2f}"]
+            cells += ["{:+.2f} ({:+.2f} to {:+.2f})".format(*each[name]) for each in (*(e for _, e in shown), change)]
+        lines.append(cells)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def drift_figure(curve: Sequence[tuple[int, Row]]) -> "Figure":
@@ -154,9 +163,9 @@ def drift_figure(curve: Sequence[tuple[int, Row]]) -> "Figure":
     frames = [frame for frame, _ in curve]
     for index, (title, names) in enumerate(PANELS.items(), start=1):
         axes = figure.add_subplot(2, 3, index)
-        for name in names:
+        for name, style in zip(names, ("-", "--", ":"), strict=False):  # lines that coincide are all to be seen
             mean, low, high = zip(*(each[name] for _, each in curve), strict=True)
-            (line,) = axes.plot(frames, mean, linewidth=1.4, label=name.partition("_")[2])
+            (line,) = axes.plot(frames, mean, style, linewidth=1.6, label=name.partition("_")[2])
             axes.fill_between(frames, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
         if len(names) == 1:
             axes.axhline(0, color="0.3", linestyle="--", linewidth=1)
