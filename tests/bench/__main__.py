@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import attention
+import copies
 import decoding
 import engines
 import film
@@ -49,6 +50,7 @@ def main() -> None:
         decoding.decoding_batch,
         decoding.decoding_start,
         decoding.precision,
+        copies.copies,
         guessing.guessing,
         interactive.interactive,
     )
