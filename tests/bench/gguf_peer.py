@@ -50,7 +50,8 @@ def _seconds(cpp: Any, context: Any, codes: int, prompt: int, tokens: int) -> fl
     cpp.llama_memory_clear(cpp.llama_get_memory(context), True)
     given = list(range(prompt))
     for _ in range(tokens):
-        failed = cpp.llama_decode(context, cpp.llama_batch_get_one((ctypes.c_int32 * len(given))(*given), len(given)))
+        ids = (ctypes.c_int32 * len(given))(*given)  # a batch points at them and does not keep them
+        failed = cpp.llama_decode(context, cpp.llama_batch_get_one(ids, len(given)))
         assert not failed
         logits = np.ctypeslib.as_array(cpp.llama_get_logits_ith(context, -1), shape=(codes,))
         given = [int(logits.argmax())]
