@@ -1,4 +1,4 @@
-"""How a long clip drifts: bits, what it shows, and how sharp it is over time, as curves beside real clips."""
+"""How long clips drift: bits, what they show and how sharp they are over time, beside real clips."""
 
 import json as json_module
 import resource
@@ -45,7 +45,7 @@ def main(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
-    """How a long clip drifts: bits, what it shows, and how sharp it is over time, as curves beside real clips.
+    """How long clips drift: bits, what they show and how sharp they are over time, beside real clips.
 
     Prompts are captions of clips of the platformer world in which one character jumps up and down, alone: what can go
     on for ever. Each rollout is cut into segments as long as a clip, and each is judged as a clip of its own: bits a
