@@ -1,8 +1,8 @@
 """Speed of the parts: ``python tests/bench [--seconds N] [NAME ...]``. One JSON line each.
 
 Without names all but `video_tokenizer_peers` and `video_tokenizer_film`. The video tokenizer's are explained in
-`tokenizer` and `film`, pretraining's in `training`, `attention` and `saving`, sampling's in `decoding`, `guessing` and
-`interactive`; of the others it is the best of five runs, as other work only slows.
+`tokenizer` and `film`, pretraining's in `training`, `throughput`, `attention` and `saving`, sampling's in `decoding`,
+`guessing` and `interactive`; of the others it is the best of five runs, as other work only slows.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import guessing
 import interactive
 import numpy as np
 import saving
+import throughput
 import tokenizer
 import training
 
@@ -41,6 +42,7 @@ def main() -> None:
         attention.attention_products,
         training.packing_step,
         training.logits_memory,
+        throughput.training_throughput,
         saving.saving,
     )
     sampling = (

@@ -328,7 +328,7 @@ def test_exported_weights_are_the_checkpoints(tokens: Any, tmp_path: Path, pytho
         ({"modle": "{}"}, "unknown key 'modle'; did you mean model?"),
         ({"text": "nowhere.model"}, "nowhere.model"),
         ({"attention": "flash"}, "attention backend flash runs on CUDA"),
-        ({"attention": "fancy"}, "there are auto, sdpa, flex and flash"),
+        ({"attention": "fancy"}, "there are auto, sdpa, products, flex and flash"),
         ({"engine": "{zero: 7}"}, "engine.zero = 7"),
     ],
 )
