@@ -74,9 +74,6 @@ def test_guessed_codes_make_the_same_clip(sample: Callable[..., Done], tmp_path:
         assert done.returncode == 0, done.stderr
     one, guessed = (Video.read(tmp_path / name).frames for name in ("one.mp4", "guessed.mp4"))
     assert np.array_equal(one, guessed)
-    refused = sample(*arguments, "x.mp4", "--guesses", "3", "--compile")
-    assert refused.returncode != 0
-    assert "a compiled step makes one code a pass" in refused.stderr
 
 
 def test_a_batch_reports_its_bad_lines_and_does_the_rest(sample: Callable[..., Done], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Show a training run on one HTML page: numbers, curves, samples beside real clips; or a demo, the whole chain."""
+"""Show a training run or a demo on one HTML page: numbers, curves, samples beside real clips."""
 
 import json as json_module
 import tempfile
@@ -25,7 +25,7 @@ def main(
     out: Annotated[Path | None, typer.Option(help="The page to write; by itself index.html in the run folder.")] = None,
     json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
-    """Show a training run on one HTML page: numbers, curves, samples beside real clips; or a demo, the whole chain.
+    """Show a training run or a demo on one HTML page: numbers, curves, samples beside real clips.
 
     The page holds its pictures and videos itself, needs no network, and can be mailed. A run has one from its first
     step on, whether it is finished or not; run it again for what has come since.
