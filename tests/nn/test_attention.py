@@ -137,7 +137,15 @@ def test_a_backend_says_when_it_is_chosen_what_it_cannot_do() -> None:
         backend("flash", torch.device("cuda"), torch.float32)
     with pytest.raises(BackendError, match="'xformers': there are auto, sdpa, products, flex and flash"):
         backend("xformers", CPU, torch.float32)
+    with pytest.raises(BackendError, match="products is for CPUs, not for cuda"):
+        backend("products", torch.device("cuda"), torch.bfloat16)
+
+
+@pytest.mark.parametrize("amx", [True, False])
+def test_auto_chooses_products_where_a_cpu_is_made_for_them(amx: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     assert backend("auto", CPU, torch.float32) is backend("sdpa", CPU, torch.float32)
+    assert backend("auto", CPU, torch.bfloat16) is backend("products" if amx else "sdpa", CPU, torch.bfloat16)
 
 
 def test_bf16_is_near_fp32() -> None:

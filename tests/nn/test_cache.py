@@ -54,7 +54,11 @@ def decode(
         # a finished document idles: it feeds its last token again, over its last slot
         at = [min(n + done, len(x) - 1) for n, x in zip(prompts, ids, strict=True)]
         step = [torch.stack([x[i] for x, i in zip(part, at, strict=True)]) for part in (ids, positions)]
-        attend = attend_step(cache.keys, cache.values, torch.tensor(at), cache.reach(max(at) + 1), products)
+        place_N, reach_S = torch.tensor(at), cache.reach(max(at) + 1)
+        if products:
+            attend = attend_step(cache.keys, cache.values, place_N, reach_S)
+        else:
+            attend = attend_ahead(cache.keys, cache.values, place_N[:, None], reach_S)
         for slot, state in enumerate(transformer(step[0], step[1], attend)):
             if prompts[slot] + done < len(ids[slot]):
                 out[slot].append(state)

@@ -167,7 +167,7 @@ class ShardFile:
             self._temporary.unlink()
             return
         self._temporary.replace(self.path)
-        _sync_folder(self.path.parent)
+        sync_folder(self.path.parent)
         self.info = ShardInfo(self.path.name, self.samples, self._file.size, self._file.hash.hexdigest())
 
 
@@ -315,7 +315,7 @@ def write_atomic(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 class _HashedFile:
@@ -337,7 +337,8 @@ class _HashedFile:
         self._file.close()
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Bring a folder's entries to the disk: what is written next must not overtake a rename in it."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

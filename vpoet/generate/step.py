@@ -32,7 +32,7 @@ class Step(nn.Module):
         self.transformer = transformer
         self.filtered = filtered
         self.products = products
-        """How attention of one token a slot is spelled (`attend_step`)."""
+        """Spell the attention of one token a slot for a compiler (`attend_step`)."""
 
     def forward(
         self,
@@ -53,7 +53,7 @@ class Step(nn.Module):
         """
         twice = len(place_NW) // len(ids_BW)
         if self.products and place_NW.shape[1] == 1:
-            attend = attend_step(keys, values, place_NW[:, 0], reach_S, products=True)
+            attend = attend_step(keys, values, place_NW[:, 0], reach_S)
         else:
             attend = attend_ahead(keys, values, place_NW, reach_S)
         cos_TP, sin_TP = turn_NW2P.flatten(0, 1).unbind(1)

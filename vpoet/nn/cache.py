@@ -81,16 +81,12 @@ class KVCache:
             raise ShapeError(f"the KV cache holds {self.size} tokens a slot, and {longest} are needed")
 
 
-def attend_step(
-    keys: list[Tensor], values: list[Tensor], length_N: Tensor, reach_S: Tensor, products: bool = False
-) -> Attend:
-    """Attention of one new token a slot, written behind the ``length_N`` tokens that its slot holds.
+def attend_step(keys: list[Tensor], values: list[Tensor], length_N: Tensor, reach_S: Tensor) -> Attend:
+    """Attention of one new token a slot, written behind the ``length_N`` tokens that its slot holds, as products and
+    sums: a compiler makes one loop over the cache of them, and without one `attend_ahead` is faster.
 
-    ``reach_S`` are the positions that are read (`KVCache.reach`). ``products`` spells attention as products and sums,
-    of which a compiler makes one loop over the cache; without a compiler PyTorch's own kernel is faster.
+    ``reach_S`` are the positions that are read (`KVCache.reach`).
     """
-    if not products:
-        return attend_ahead(keys, values, length_N[:, None], reach_S)
     slot_N = torch.arange(len(length_N), device=length_N.device)
     sees_NS = reach_S <= length_N[:, None]
     stop = reach_S.shape[0]  # not len(): a compiler must see that it changes

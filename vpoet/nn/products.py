@@ -97,7 +97,7 @@ class _Products(torch.autograd.Function):
         for group in reversed(ctx.groups):
             *kept, q, k, v = kept
             do, dq = group.spread(do_TNH), torch.empty_like(q)
-            dk = dv = k  # the last block, which sees all keys, makes them
+            dk, dv = torch.empty(0), torch.empty(0)
             for block in reversed(group.blocks):
                 rows, keys, weights = slice(block.start, block.stop), slice(block.keys), kept.pop()
                 dweights = torch.bmm(do[:, rows], v[:, keys].transpose(1, 2))
@@ -105,7 +105,7 @@ class _Products(torch.autograd.Function):
                 dq[:, rows] = torch.bmm(dscores, k[:, keys])
                 dk_block = torch.bmm(dscores.transpose(1, 2), q[:, rows])
                 dv_block = torch.bmm(weights.transpose(1, 2), do[:, rows])
-                if block is group.blocks[-1]:
+                if block is group.blocks[-1]:  # which sees all keys
                     dk, dv = dk_block, dv_block
                 else:  # in fp32, or the sum would depend on how many blocks there are
                     dk, dv = dk.float(), dv.float()

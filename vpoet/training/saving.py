@@ -8,7 +8,6 @@ at steps that all of them reach, so that no collective of a save meets one of tr
 """
 
 import json
-import os
 import shutil
 import threading
 from collections.abc import Callable, Generator
@@ -19,6 +18,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from vpoet.data.shards import sync_folder
 from vpoet.errors import CheckpointError
 from vpoet.training.checkpoint import FORMAT, WEIGHTS, complete, step_of
 from vpoet.training.engine import Engine
@@ -131,11 +131,11 @@ class Saver:
         if manifest.error is not None:
             return manifest.error
         try:
-            _flush(aside)
+            sync_folder(aside)
             if folder.exists():  # damaged, or of a run whose newer checkpoints were
                 shutil.rmtree(folder)
             aside.rename(folder)
-            _flush(folder.parent)
+            sync_folder(folder.parent)
         except OSError as error:
             return error
         for old in complete(self.run)[: -self.keep]:
@@ -203,12 +203,3 @@ def _agree(engine: Engine, folder: Path, error: OSError | None, value: Any = Non
                 "Make room there, or lower keep"
             )
     return [value for _, value in told]
-
-
-def _flush(path: Path) -> None:
-    """Bring a folder's entries to the disk: a rename must not overtake them."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
