@@ -13,7 +13,7 @@ from rich.progress import track
 from vpoet import cli
 from vpoet.data.shards import Manifest, read_shard, write_atomic
 from vpoet.data.video import Frames, Video
-from vpoet.evaluate.following import Prompt, prompts, shares, table, wrong
+from vpoet.evaluate.following import Prompt, prompts, shares, stating, table, wrong
 from vpoet.evaluate.frechet import NAME, clip_features, frechet
 from vpoet.evaluate.nearest import nearest
 from vpoet.evaluate.pictures import contact_sheet
@@ -38,6 +38,9 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder for samples, tables and pictures; sampling goes on from there.")],
     model: Annotated[Path, typer.Option(help="Bundle folder. The default ships.", show_default=False)] = SHIPPED,
     count: Annotated[int, typer.Option(help="Prompts of each set at most.", min=2)] = 100,
+    apart: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=V,NAME=V", help="Also count prompts with these apart. Repeatable.")
+    ] = None,
     cfg: Annotated[list[float] | None, typer.Option(help="Guidance; several in turn. [default: the model's]")] = None,
     temperature: Annotated[list[float] | None, typer.Option(help="Likewise. [default: the model's]")] = None,
     top_p: Annotated[list[float], typer.Option(help="Likewise.")] = [1.0],  # noqa: B006
@@ -67,6 +70,8 @@ def main(
         vpoet evaluate --prompts runs/platformer/raw/heldout --prompts runs/platformer/raw/unseen \\
             --train runs/platformer/raw/train --distance --out runs/judged
 
+        vpoet evaluate --prompts raw/unseen --apart who=zombie,ground=snow --apart who=robot,action=climb --out o
+
         vpoet evaluate --model B --prompts raw/heldout --cfg 1 --cfg 2 --cfg 4 --temperature 0.9 --temperature 1 --out o
     """
     sampler = load(model, device)
@@ -74,6 +79,9 @@ def main(
     known = training_captions(train) if train else frozenset()
     sets = {folder.name: prompts(folder, count, known) for folder in prompt_sets}
     asked = [prompt for group in sets.values() for prompt in group]
+    ends = np.cumsum([len(group) for group in sets.values()])
+    parts = {label: list(range(end - len(sets[label]), end)) for label, end in zip(sets, ends, strict=True)}
+    parts |= {given: stating(asked, given) for given in apart or []}
     witness = Witness(config.height, config.width, float(config.fps))
     network = EfficientNetLite0() if distance else None
     out.mkdir(parents=True, exist_ok=True)
@@ -89,10 +97,8 @@ def main(
         """Everything about one set of clips, into ``rows``."""
         seen = [witness.see(clip) for clip in track(clips, f"seeing {name}", console=console)]
         row = rows[name] = {"following": {}}
-        begin = 0
-        for label, group in sets.items():
-            row["following"][label] = shares([p.stated for p in group], seen[begin : begin + len(group)])
-            begin += len(group)
+        for label, part in parts.items():
+            row["following"][label] = shares([asked[i].stated for i in part], [seen[i] for i in part])
         if network:
             # halves of the prompts: no clip is compared with its own original
             second = clip_features(network, clips[1::2])
@@ -103,8 +109,8 @@ def main(
     judge("real clips, through the tokenizer", drawn)
     bits = [sampler.score(Video(p.real, p.fps), p.text) for p in asked]
     bits_per_token = {
-        label: float(sum(b.total.bits for b in part) / sum(b.tokens for b in part))
-        for label, part in zip(sets, split(bits, sets), strict=True)
+        label: float(sum(bits[i].total.bits for i in part) / sum(bits[i].tokens for i in part))
+        for label, part in parts.items()
     }
     tried = product(cfg or [config.guidance], temperature or [config.temperature], top_p)
     settings = [Sampling(guidance=g, temperature=t, top_p=p) for g, t, p in tried]
@@ -112,9 +118,8 @@ def main(
         name = f"cfg {sampling.guidance:g}, temperature {sampling.temperature:g}, top-p {sampling.top_p:g}"
         clips = sample(sampler, asked, sampling, seed, batch_size, out / "samples.jsonl", name)
         seen = judge(name, clips)
-        marked = list(zip(asked, seen, clips, strict=True))
-        for label, part in zip(sets, split(marked, sets), strict=True):
-            sheet = [(mark(prompt, found), clip) for prompt, found, clip in part[:SHEET_ROWS]]
+        for label, part in parts.items():
+            sheet = [(mark(asked[i], seen[i]), clips[i]) for i in part[:SHEET_ROWS]]
             contact_sheet(sheet, max_frames=9, scale=2).save(out / f"{label}, {name}.png".replace(" ", "-"))
         if train and reference is not None:
             distances, keys = nearest(clips, train)
@@ -129,8 +134,8 @@ def main(
             }
 
     lines = []
-    for label in sets:
-        lines += [f"\n{label}: {len(sets[label])} prompts, {bits_per_token[label]:.3f} bits a token of real clips\n"]
+    for label, part in parts.items():
+        lines += [f"\n{label}: {len(part)} prompts, {bits_per_token[label]:.3f} bits a token of real clips\n"]
         lines += [table({name: row["following"][label] for name, row in rows.items()})]
     for name, row in rows.items():
         if "distance" in row:
@@ -176,12 +181,6 @@ def sample(
                 lines.write(json_module.dumps({"made": made[i], "codes": codes[made[i]]}) + "\n")
             lines.flush()
     return [sampler.bundle.video.decode(np.array(codes[key], np.int32)) for key in made]
-
-
-def split(values: list[Any], sets: dict[str, list[Prompt]]) -> list[list[Any]]:
-    """Values of all prompts, set by set."""
-    ends = np.cumsum([len(group) for group in sets.values()]).tolist()
-    return [values[end - len(group) : end] for end, group in zip(ends, sets.values(), strict=True)]
 
 
 def mark(prompt: Prompt, seen: dict[str, str]) -> str:

@@ -46,6 +46,7 @@ def test_a_bundle_is_judged_beside_its_ceilings_and_an_interrupted_evaluation_go
     out = tmp_path / "judged"
     arguments = ["--model", random_bundle, "--prompts", raw / "heldout", "--prompts", raw / "unseen", "--out", out]
     arguments += ["--count", 3, "--cfg", 1, "--cfg", 2, "--train", raw / "train", "--distance", "--json"]
+    arguments += ["--apart", "sky=night"]  # two prompts: the first of three phrasings says nothing of the sky
     status, page, err = program("sample/evaluate.py", *arguments)
     assert status == 0, err
     result = json.loads(page.splitlines()[-1])
@@ -53,9 +54,11 @@ def test_a_bundle_is_judged_beside_its_ceilings_and_an_interrupted_evaluation_go
     settings = [f"cfg {scale}, temperature 1, top-p 1" for scale in (1, 2)]
     assert list(rows) == ["real clips", "real clips, through the tokenizer", *settings]
     for row in rows.values():
-        assert set(row["following"]) == {"heldout", "unseen"}
+        counts = {label: following["jointly"]["count"] for label, following in row["following"].items()}
+        assert counts == {"heldout": 3, "unseen": 3, "sky=night": 2}
+        assert row["following"]["sky=night"]["sky"] == row["following"]["unseen"]["sky"]
         for following in row["following"].values():
-            assert following["who"]["count"] == following["jointly"]["count"] == 3
+            assert following["who"]["count"] == following["jointly"]["count"]
             low, high = following["jointly"]["interval"]
             assert 0 <= low <= following["jointly"]["share"] <= high + 1e-9
     truths = rows["real clips"]["following"]
@@ -63,7 +66,7 @@ def test_a_bundle_is_judged_beside_its_ceilings_and_an_interrupted_evaluation_go
     assert rows[settings[0]]["following"]["heldout"]["jointly"]["right"] == 0
     assert rows[settings[0]]["distance"]["frames"] > rows["real clips"]["distance"]["frames"] > 0
     assert rows[settings[0]]["nearest"]["median"] > 0
-    assert set(result["bits_per_token"]) == {"heldout", "unseen"}
+    assert set(result["bits_per_token"]) == {"heldout", "unseen", "sky=night"}
     assert (out / "heldout,-cfg-2,-temperature-1,-top-p-1.png").is_file()
     assert "| jointly |" in (out / "results.md").read_text()
 
@@ -81,3 +84,8 @@ def test_a_bundle_is_judged_beside_its_ceilings_and_an_interrupted_evaluation_go
     status, _, err = program("sample/evaluate.py", *arguments, "--prompts", tmp_path / "nowhere")
     assert status == 2
     assert "nowhere" in err
+    for given, told in (("sky=dawn", "no prompt of 6"), ("night", "not 'night'")):
+        status, _, err = program("sample/evaluate.py", *arguments, "--apart", given)
+        assert status == 2
+        assert "--apart" in err
+        assert told in err

@@ -134,12 +134,18 @@ def divide(
 
 def _combination(given: str, items: Sequence[Item]) -> dict[str, str]:
     """The columns and values of one ``--unseen``; DataError names a column or value that no source has."""
-    wanted = dict(part.strip().split("=", 1) for part in given.split(",") if "=" in part)
-    if len(wanted) != len(given.split(",")):
-        raise DataError(f"--unseen is COLUMN=VALUE,COLUMN=VALUE, for instance who=zombie,ground=snow, not {given!r}")
+    wanted = named_values("--unseen", given)
     for column, value in wanted.items():
         values = {str(item.fields[column]) for item in items if column in item.fields}
         if value not in values:
             there = f"it has {', '.join(sorted(values)[:12])}" if values else "there is no such column"
             raise DataError(f"--unseen {given}: no source has {column} = {value!r}; {there}")
     return wanted
+
+
+def named_values(option: str, given: str) -> dict[str, str]:
+    """``given`` to an option, ``NAME=VALUE,NAME=VALUE``, as names with their values; DataError otherwise."""
+    values = dict(part.strip().split("=", 1) for part in given.split(",") if "=" in part)
+    if len(values) != len(given.split(",")):
+        raise DataError(f"{option} is NAME=VALUE,NAME=VALUE, for instance who=zombie,ground=snow, not {given!r}")
+    return values

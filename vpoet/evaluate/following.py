@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vpoet.data.shards import Manifest, Problems, read_shard
+from vpoet.data.sources import named_values
 from vpoet.data.video import Frames, Video
 from vpoet.errors import DataError
 from vpoet.evaluate.comparison import NORMAL
@@ -62,6 +63,18 @@ def stated(truth: Mapping[str, Any], phrasing: int) -> dict[str, str]:
     if phrasing == 0:
         del values["sky"]
     return {name: value for name, value in values.items() if value}
+
+
+def stating(asked: Sequence[Prompt], given: str) -> list[int]:
+    """The positions of those prompts that state all of ``given``, a ``NAME=VALUE,NAME=VALUE`` by the names of `SEEN`.
+
+    DataError: ``given`` is nothing of that form, or no prompt states it.
+    """
+    wanted = named_values("--apart", given)
+    found = [i for i, prompt in enumerate(asked) if wanted.items() <= prompt.stated.items()]
+    if not found:
+        raise DataError(f"--apart {given}: no prompt of {len(asked)} states it; the names are {', '.join(SEEN)}")
+    return found
 
 
 def wrong(stated: Mapping[str, str], seen: Mapping[str, str]) -> dict[str, str]:
