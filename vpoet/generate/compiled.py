@@ -27,11 +27,14 @@ from vpoet.generate import logits as logits_module
 from vpoet.generate import step as step_module
 from vpoet.generate.step import SETTINGS, Run, Step
 from vpoet.nn import cache as cache_module
+from vpoet.nn import int8 as int8_module
 from vpoet.nn import rope as rope_module
 from vpoet.nn import transformer as transformer_module
 from vpoet.nn.cache import BLOCK, KVCache
 
-_SOURCES: tuple[ModuleType, ...] = (*(step_module, logits_module, cache_module, rope_module, transformer_module),)
+_SOURCES: tuple[ModuleType, ...] = (
+    *(step_module, logits_module, cache_module, int8_module, rope_module, transformer_module),
+)
 _INDUCTOR = {
     "freezing": True,  # weights are constants: packed for the kernel that takes them
     "max_autotune": True,  # of the kernels for one row, the fastest is far from the default
