@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from vpoet.nn.transformer import Transformer
 
@@ -21,7 +22,7 @@ TYPES = {"fp32": "F32", "bf16": "BF16", "int8": "Q8_0"}
 
 
 def tokens_a_second(ours: Transformer, precision: str, prompt: int, tokens: int, rounds: int) -> float | str:
-    """Greedy tokens a second of processor time of one thread, prompt and all, the best of so many rounds; or what is
+    """Greedy tokens a second by `now`, prompt and all, the best of so many rounds; or what is
     missing."""
     try:
         import gguf
@@ -39,7 +40,8 @@ def tokens_a_second(ours: Transformer, precision: str, prompt: int, tokens: int,
         model = cpp.llama_model_load_from_file(str(path).encode(), reading)
         assert model, f"llama.cpp does not read {path}"
         settings = cpp.llama_context_default_params()
-        settings.n_ctx, settings.n_threads, settings.n_threads_batch = prompt + tokens, 1, 1
+        settings.n_ctx = prompt + tokens
+        settings.n_threads = settings.n_threads_batch = torch.get_num_threads()
         context = cpp.llama_init_from_model(model, settings)
         best = min(_seconds(cpp, context, len(ours.codes[0].weight), prompt, tokens) for _ in range(rounds))
         cpp.llama_free(context)
@@ -47,8 +49,13 @@ def tokens_a_second(ours: Transformer, precision: str, prompt: int, tokens: int,
     return tokens / best
 
 
+def now() -> float:
+    """Seconds by the clock; of one thread, which other work can only slow, by the processor's time."""
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
 def _seconds(cpp: Any, context: Any, codes: int, prompt: int, tokens: int) -> float:
-    began = time.process_time()
+    began = now()
     cpp.llama_memory_clear(cpp.llama_get_memory(context), True)
     given = list(range(prompt))
     for _ in range(tokens):
@@ -57,7 +64,7 @@ def _seconds(cpp: Any, context: Any, codes: int, prompt: int, tokens: int) -> fl
         assert not failed
         logits = np.ctypeslib.as_array(cpp.llama_get_logits_ith(context, -1), shape=(codes,))
         given = [int(logits.argmax())]
-    return time.process_time() - began
+    return now() - began
 
 
 def _write(gguf: Any, ours: Transformer, precision: str, path: Path) -> None:
