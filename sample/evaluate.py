@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.progress import track
 
 from vpoet import cli
-from vpoet.data.shards import Manifest, read_shard, write_atomic
+from vpoet.data.shards import write_atomic
 from vpoet.data.video import Frames, Video
-from vpoet.evaluate.following import Prompt, prompts, shares, stating, table, wrong
+from vpoet.evaluate.comparison import mean_interval
+from vpoet.evaluate.following import Prompt, captions, prompts, shares, stating, table, wrong
 from vpoet.evaluate.frechet import NAME, clip_features, frechet
 from vpoet.evaluate.nearest import nearest
 from vpoet.evaluate.pictures import contact_sheet
@@ -60,7 +61,8 @@ def main(
     Each clip of the given shards lends its caption as a prompt. What a sample shows is found by matching it against all
     that the world can draw, and counted where the prompt states it; so is what the real clips show, as they are and
     through the bundle's tokenizer: no sampler can be measured better than these. Shares are in percent, with 95%
-    intervals (Wilson).
+    intervals (Wilson). What prompts say to the model is also counted in bits: those that a real clip costs more under
+    the prompt of another.
 
     Give several values of --cfg, --temperature or --top-p for a table of all their combinations. Samples are kept in
     OUT/samples.jsonl: an interrupted evaluation goes on where it was.
@@ -76,7 +78,7 @@ def main(
     """
     sampler = load(model, device)
     config = sampler.bundle.config
-    known = training_captions(train) if train else frozenset()
+    known = captions(train) if train else frozenset()
     sets = {folder.name: prompts(folder, count, known) for folder in prompt_sets}
     asked = [prompt for group in sets.values() for prompt in group]
     ends = np.cumsum([len(group) for group in sets.values()])
@@ -108,10 +110,13 @@ def main(
     judge("real clips", real)
     judge("real clips, through the tokenizer", drawn)
     bits = [sampler.score(Video(p.real, p.fps), p.text) for p in asked]
+    other = [sampler.score(Video(p.real, p.fps), asked[i - 1].text) for i, p in enumerate(asked)]
+    costs = [wrong.total.bits - own.total.bits for wrong, own in zip(other, bits, strict=True)]
     bits_per_token = {
         label: float(sum(bits[i].total.bits for i in part) / sum(bits[i].tokens for i in part))
         for label, part in parts.items()
     }
+    other_prompt = {label: mean_interval([costs[i] for i in part]) for label, part in parts.items()}
     tried = product(cfg or [config.guidance], temperature or [config.temperature], top_p)
     settings = [Sampling(guidance=g, temperature=t, top_p=p) for g, t, p in tried]
     for sampling in settings:
@@ -135,7 +140,9 @@ def main(
 
     lines = []
     for label, part in parts.items():
-        lines += [f"\n{label}: {len(part)} prompts, {bits_per_token[label]:.3f} bits a token of real clips\n"]
+        more, half = other_prompt[label]
+        lines += [f"\n{label}: {len(part)} prompts, {bits_per_token[label]:.3f} bits a token of real clips, and under"]
+        lines += [f"another clip's prompt {more:.1f} (± {half:.1f}) bits a clip more\n"]
         lines += [table({name: row["following"][label] for name, row in rows.items()})]
     for name, row in rows.items():
         if "distance" in row:
@@ -147,7 +154,8 @@ def main(
             figures = ", ".join(f"{what.replace('_', ' ')} {value}" for what, value in row["nearest"].items())
             lines += [f"\nnearest training clips, {name}: {figures}"]
     write_atomic(out / "results.md", ("\n".join(lines).strip() + "\n").encode())
-    result = {"model": sampler.bundle.hash, "bits_per_token": bits_per_token, "sets": rows, "out": out}
+    result = {"model": sampler.bundle.hash, "bits_per_token": bits_per_token, "other_prompt": other_prompt}
+    result |= {"sets": rows, "out": out}
     write_atomic(out / "results.json", json_module.dumps(rows, indent=1).encode())
     console.print("\n".join(lines))
     cli.finish(result, json)
@@ -187,11 +195,6 @@ def mark(prompt: Prompt, seen: dict[str, str]) -> str:
     """The prompt, and what is wrong about its clip."""
     found = [f"{name}: {value or 'none'}" for name, value in wrong(prompt.stated, seen).items()]
     return f"[{'WRONG' if found else 'right'}] {prompt.text}{' -> ' if found else ''}{', '.join(found)}"
-
-
-def training_captions(folder: Path) -> frozenset[str]:
-    shards = [folder / shard.name for shard in Manifest.load(folder).shards]
-    return frozenset(caption for shard in shards for sample in read_shard(shard) for caption in sample.json["caption"])
 
 
 if __name__ == "__main__":

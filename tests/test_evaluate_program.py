@@ -67,6 +67,8 @@ def test_a_bundle_is_judged_beside_its_ceilings_and_an_interrupted_evaluation_go
     assert rows[settings[0]]["distance"]["frames"] > rows["real clips"]["distance"]["frames"] > 0
     assert rows[settings[0]]["nearest"]["median"] > 0
     assert set(result["bits_per_token"]) == {"heldout", "unseen", "sky=night"}
+    mean, half = result["other_prompt"]["unseen"]
+    assert abs(mean) < 5 * half  # random weights read nothing into a prompt
     assert (out / "heldout,-cfg-2,-temperature-1,-top-p-1.png").is_file()
     assert "| jointly |" in (out / "results.md").read_text()
 
@@ -84,7 +86,7 @@ def test_a_bundle_is_judged_beside_its_ceilings_and_an_interrupted_evaluation_go
     status, _, err = program("sample/evaluate.py", *arguments, "--prompts", tmp_path / "nowhere")
     assert status == 2
     assert "nowhere" in err
-    for given, told in (("sky=dawn", "no prompt of 6"), ("night", "not 'night'")):
+    for given, told in (("sky=dawn", "0 prompts of 6"), ("night", "not 'night'")):
         status, _, err = program("sample/evaluate.py", *arguments, "--apart", given)
         assert status == 2
         assert "--apart" in err

@@ -310,6 +310,20 @@ def test_a_process_that_hangs_ends_the_job(tokens: Any, tmp_path: Path, root: Pa
     assert "Timed out waiting 20000ms" in said or "Timeout (0:00:25)!\nThread" in said
 
 
+@needs_compiler
+def test_a_process_that_is_left_alone_at_the_start_ends(tokens: Any, tmp_path: Path, root: Path) -> None:
+    """The first process, which the others meet at, never came; torch's own wait is at times far longer than told."""
+    recipe = tokens.recipe(tmp_path / "run.yaml", engine="{timeout: 15}")
+    second = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29633"}
+    done = subprocess.run(
+        [sys.executable, str(root / "train/pretrain.py"), str(recipe)], env={**os.environ, **second},
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "Timeout (0:00:20)!\nThread" in done.stderr or "timed out after 15000ms" in done.stderr
+    assert "in init_distributed" in done.stderr
+
+
 def test_exported_weights_are_the_checkpoints(tokens: Any, tmp_path: Path, python: Run, root: Path) -> None:
     recipe = tokens.recipe(tmp_path / "run.yaml", steps=3)
     assert python(root / "train/pretrain.py", recipe).returncode == 0

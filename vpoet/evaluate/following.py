@@ -40,20 +40,26 @@ def prompts(folder: Path, count: int, without: frozenset[str] = frozenset()) -> 
     found: list[Prompt] = []
     for shard in Manifest.load(folder).shards:
         for sample in read_shard(folder / shard.name, problems=Problems()):
-            truth, captions = sample.json.get("truth"), sample.json.get("caption")
-            if not isinstance(truth, dict) or not set(SEEN[:-1]) <= set(truth) or not isinstance(captions, list):
+            truth, texts = sample.json.get("truth"), sample.json.get("caption")
+            if not isinstance(truth, dict) or not set(SEEN[:-1]) <= set(truth) or not isinstance(texts, list):
                 raise DataError(
                     f"{folder}: {sample.key} has no truth; prompts come from `vpoet ingest world:platformer`"
                 )
             phrasing = len(found) % PHRASINGS
-            if captions[phrasing] not in without:
+            if texts[phrasing] not in without:
                 video = Video.read(sample.video)
-                found.append(Prompt(sample.key, captions[phrasing], stated(truth, phrasing), video.frames, video.fps))
+                found.append(Prompt(sample.key, texts[phrasing], stated(truth, phrasing), video.frames, video.fps))
             if len(found) == count:
                 return found
     if not found:
         raise DataError(f"{folder}: no clip whose caption could be a prompt")
     return found
+
+
+def captions(folder: Path) -> frozenset[str]:
+    """All captions of a folder of raw shards."""
+    shards = [folder / shard.name for shard in Manifest.load(folder).shards]
+    return frozenset(caption for shard in shards for sample in read_shard(shard) for caption in sample.json["caption"])
 
 
 def stated(truth: Mapping[str, Any], phrasing: int) -> dict[str, str]:
@@ -68,12 +74,15 @@ def stated(truth: Mapping[str, Any], phrasing: int) -> dict[str, str]:
 def stating(asked: Sequence[Prompt], given: str) -> list[int]:
     """The positions of those prompts that state all of ``given``, a ``NAME=VALUE,NAME=VALUE`` by the names of `SEEN`.
 
-    DataError: ``given`` is nothing of that form, or no prompt states it.
+    DataError: ``given`` is nothing of that form, or fewer than two prompts state it.
     """
     wanted = named_values("--apart", given)
     found = [i for i, prompt in enumerate(asked) if wanted.items() <= prompt.stated.items()]
-    if not found:
-        raise DataError(f"--apart {given}: no prompt of {len(asked)} states it; the names are {', '.join(SEEN)}")
+    if len(found) < 2:
+        raise DataError(
+            f"--apart {given}: {len(found)} prompts of {len(asked)} state it, of the two that are needed; "
+            f"the names are {', '.join(SEEN)}"
+        )
     return found
 
 

@@ -1,14 +1,15 @@
 """The DeepSpeed engine: any number of processes, ZeRO stages 0 to 3."""
 
+import contextlib
 import faulthandler
 import functools
+import io
 import math
 import os
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -27,6 +28,7 @@ if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 import deepspeed
 import deepspeed.comm as dist
+from deepspeed.comm.torch import build_shm_op
 from deepspeed.utils import (
     safe_get_full_fp32_param,
     safe_get_full_optimizer_state,
@@ -47,22 +49,30 @@ _GRACE = 5.0
 """Seconds that a process group gets to tell of a timeout itself, as it can say who was missing."""
 
 
-def _in_time(call: Callable[P, T]) -> Callable[P, T]:
-    """End the process, with a traceback of all its threads, if a method takes longer than ``engine.timeout``.
+@contextlib.contextmanager
+def _watch(timeout: float) -> Iterator[None]:
+    """End the process, with a traceback of all its threads, if what is inside takes longer than ``engine.timeout``.
 
-    A group's own timeout is not enough: DeepSpeed makes groups with torch's default of half an hour. The watch needs
-    no lock of Python's, so it also ends a process that waits inside a communication library.
+    A group's own timeout is not enough: DeepSpeed makes groups with torch's default of half an hour, and torch waits
+    more than twice as long as it was told for a first process that is gone. The watch needs no lock of Python's, so it
+    also ends a process that waits inside a communication library.
     """
+    faulthandler.dump_traceback_later(timeout + _GRACE, exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _in_time(call: Callable[P, T]) -> Callable[P, T]:
+    """A method of the engine under its `_watch`."""
 
     @functools.wraps(call)
     def watched(*args: P.args, **kwargs: P.kwargs) -> T:
         engine = args[0]
         assert isinstance(engine, DeepSpeedEngine)
-        faulthandler.dump_traceback_later(engine.timeout + _GRACE, exit=True)
-        try:
+        with _watch(engine.timeout):
             return call(*args, **kwargs)
-        finally:
-            faulthandler.cancel_dump_traceback_later()
 
     return watched
 
@@ -88,9 +98,10 @@ class DeepSpeedEngine(Engine):
         self.loss_scale = LossScale(used=config.dtype == "fp16")
         self._adam = adamw(module, optimizer)
         self._adam.register_step_pre_hook(self._ask)
-        self.engine, *_ = deepspeed.initialize(
-            model=module, optimizer=self._adam, config=settings(config, optimizer, self.micro_batches)
-        )
+        with _watch(config.timeout):
+            self.engine, *_ = deepspeed.initialize(
+                model=module, optimizer=self._adam, config=settings(config, optimizer, self.micro_batches)
+            )
         self.device = torch.device(self.engine.device)
         self._weights = dict(self.engine.module.named_parameters())
         self._start_states()
@@ -227,9 +238,11 @@ class DeepSpeedEngine(Engine):
             with self._whole(weight):
                 weight.data.copy_(value)
 
-    def _whole(self, weight: nn.Parameter) -> AbstractContextManager[Any]:
+    def _whole(self, weight: nn.Parameter) -> contextlib.AbstractContextManager[Any]:
         """A context in which a weight is whole in every process."""
-        return deepspeed.zero.GatheredParameters([weight], modifier_rank=0) if self.zero == 3 else nullcontext()
+        return (
+            deepspeed.zero.GatheredParameters([weight], modifier_rank=0) if self.zero == 3 else contextlib.nullcontext()
+        )
 
     def updates(self) -> int:
         return max((int(state["step"]) for state in self._adam.state.values()), default=0)
@@ -256,6 +269,9 @@ def _start(timeout: float) -> None:
         # processes that each use every core wait for each other: many times slower than a fair share
         here = int(os.environ.get("LOCAL_SIZE") or os.environ.get("LOCAL_WORLD_SIZE") or 1)
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // here))
-    deepspeed.init_distributed(
-        dist_backend="nccl" if on_cuda else "gloo", verbose=False, timeout=timedelta(seconds=timeout)
-    )
+    with contextlib.redirect_stdout(io.StringIO()):
+        build_shm_op()  # which DeepSpeed does itself, but while others may already wait: once, it takes a minute
+    with _watch(timeout):
+        deepspeed.init_distributed(
+            dist_backend="nccl" if on_cuda else "gloo", verbose=False, timeout=timedelta(seconds=timeout)
+        )
