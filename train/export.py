@@ -14,7 +14,6 @@ from vpoet.generate import adapter as adapters
 from vpoet.generate import bundle
 from vpoet.nn import lora
 from vpoet.nn.transformer import Transformer
-from vpoet.sequence.vocabulary import Vocabulary, grouped
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training import checkpoint
@@ -60,7 +59,7 @@ def main(
         raise CheckpointError(f"{folder}: no whole checkpoint there; there are {names}")
     cfg = config.load(run / "resolved.yaml", PretrainConfig)
     text, video = TextTokenizer.load(cfg.text), VideoTokenizer.load(cfg.video)
-    vocabulary = Vocabulary(text.size, grouped(video.levels, cfg.model.visual_groups), text.hash, video.codes)
+    vocabulary = video.vocabulary(text, cfg.model.visual_groups)
     state = checkpoint.read_state(folder)
     if state["hashes"]["vocabulary"] != vocabulary.hash:
         trained, found = state["hashes"]["vocabulary"], vocabulary.hash

@@ -20,7 +20,6 @@ from vpoet.nn import lora
 from vpoet.nn.attention import backend
 from vpoet.nn.packed import PackTensors
 from vpoet.nn.transformer import Transformer
-from vpoet.sequence.vocabulary import Vocabulary, grouped
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training import checkpoint, engines
@@ -62,7 +61,7 @@ def main(
     run = Path(cfg.run)
     torch.manual_seed(cfg.seed)
     text, video = TextTokenizer.load(cfg.text), VideoTokenizer.load(cfg.video)
-    vocabulary = Vocabulary(text.size, grouped(video.levels, cfg.model.visual_groups), text.hash, video.codes)
+    vocabulary = video.vocabulary(text, cfg.model.visual_groups)
     hashes = {"text": text.hash, "video": video.codes, "vocabulary": vocabulary.hash}
     transformer = Transformer(cfg.model, vocabulary)
     if cfg.begin:

@@ -14,6 +14,7 @@ from vpoet.errors import CheckpointError, DataError, ShapeError
 from vpoet.evaluate.pixels import psnr
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
 from vpoet.tokenizer.quantiser import QuantiserConfig
+from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import SHIPPED, VideoTokenizer, to_float, to_uint8, whole_cells
 
 
@@ -46,6 +47,15 @@ def test_what_it_says_of_itself() -> None:
     assert len(tokenizer.hash) == 16
     assert int(tokenizer.hash, 16) >= 0
     assert tokenizer.to("cpu").device.type == "cpu"
+
+
+def test_a_vocabulary_is_named_after_what_the_codes_mean_and_not_after_the_decoder(tmp_path: Path) -> None:
+    first, text = build(), TextTokenizer.train(["a robot walks right"], tmp_path / "text.model", 290)
+    further = VideoTokenizer(build(seed=1).model, codes=first.hash)
+    assert further.hash != first.hash
+    found = further.vocabulary(text, 2)
+    assert found.hash == first.vocabulary(text, 2).hash
+    assert found.visual == (8, 25)
 
 
 def test_a_name_of_codes_that_was_changed_in_the_file_is_noticed(tmp_path: Path) -> None:

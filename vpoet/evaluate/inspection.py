@@ -21,7 +21,7 @@ from vpoet.nn.transformer import Transformer
 from vpoet.sequence.drawing import draw_pack, draw_sequence
 from vpoet.sequence.packing import unpack
 from vpoet.sequence.tasks import TABLE, servable
-from vpoet.sequence.vocabulary import Vocabulary, grouped
+from vpoet.sequence.vocabulary import Vocabulary
 from vpoet.tokenizer import video
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
 from vpoet.tokenizer.text import TextTokenizer
@@ -268,7 +268,7 @@ def of_the_data(recipe: PretrainConfig, packs: int = 8) -> Facts:
 
 def _tokenizers(recipe: PretrainConfig) -> tuple[TextTokenizer, Vocabulary]:
     text, codes = TextTokenizer.load(recipe.text), VideoTokenizer.load(recipe.video)
-    return text, Vocabulary(text.size, grouped(codes.levels, recipe.model.visual_groups), text.hash, codes.hash)
+    return text, codes.vocabulary(text, recipe.model.visual_groups)
 
 
 def _model(recipe: PretrainConfig, vocabulary: Vocabulary) -> Transformer:

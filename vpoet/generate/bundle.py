@@ -23,7 +23,7 @@ from vpoet import config as configs
 from vpoet.errors import CheckpointError, ConfigError, DataError, HashMismatch
 from vpoet.generate.adapter import Adapter
 from vpoet.nn.transformer import Transformer, TransformerConfig
-from vpoet.sequence.vocabulary import Vocabulary, grouped
+from vpoet.sequence.vocabulary import Vocabulary
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer
 
@@ -93,7 +93,7 @@ def save(
     check_vacant(folder)
     assert config.model == transformer.config, (config.model, transformer.config)
     config = replace(config, text_tokenizer=text.hash, video_tokenizer=video.hash)
-    _check_vocabulary(folder, transformer.vocabulary.hash, _vocabulary(config, text, video))
+    _check_vocabulary(folder, transformer.vocabulary.hash, video.vocabulary(text, config.model.visual_groups))
     weights = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in transformer.state_dict().items()}
     if broken := [name for name, tensor in weights.items() if not bool(tensor.isfinite().all())]:
         raise CheckpointError(f"{folder}: {len(broken)} tensors hold NaN or infinity ({broken[0]} first); not saved")
@@ -140,7 +140,7 @@ def load(
         raise CheckpointError(f"{error}; copy the bundle again, or export it again") from None
     video = VideoTokenizer.load(folder / VIDEO).to(device)
     _check_hashes(folder, config, text, video)
-    vocabulary = _vocabulary(config, text, video)
+    vocabulary = video.vocabulary(text, config.model.visual_groups)
     try:
         # an adapter is added in fp32 on the CPU, so that the sum and its hash are the same for every device and dtype
         place, kept = ("cpu", torch.float32) if adapter else (str(device), dtype)
@@ -205,10 +205,6 @@ def _hash(vocabulary: Vocabulary, weights: dict[str, torch.Tensor]) -> str:
     for name in sorted(weights):
         digest.update(name.encode() + weights[name].view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _vocabulary(config: BundleConfig, text: TextTokenizer, video: VideoTokenizer) -> Vocabulary:
-    return Vocabulary(text.size, grouped(video.levels, config.model.visual_groups), text.hash, video.codes)
 
 
 def _check_hashes(folder: Path, config: BundleConfig, text: TextTokenizer, video: VideoTokenizer) -> None:

@@ -16,8 +16,10 @@ from torch import Tensor
 
 from vpoet import config
 from vpoet.errors import CheckpointError, ConfigError, DataError, ShapeError
+from vpoet.sequence.vocabulary import Vocabulary, grouped
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
 from vpoet.tokenizer.layers import Past
+from vpoet.tokenizer.text import TextTokenizer
 
 CONFIG = "config.yaml"
 WEIGHTS = "model.safetensors"
@@ -75,6 +77,10 @@ class VideoTokenizer:
                 "changed or damaged, so its codes would mean something else. Copy the folder again, or export it again"
             )
         return tokenizer
+
+    def vocabulary(self, text: TextTokenizer, groups: int) -> Vocabulary:
+        """Of a model of ``text`` and these codes, each predicted as so many digits (`grouped`)."""
+        return Vocabulary(text.size, grouped(self.levels, groups), text.hash, self.codes)
 
     def save(self, folder: str | Path) -> None:
         """Write config.yaml and model.safetensors; each file appears whole or not at all.

@@ -190,7 +190,7 @@ def vocabulary(recipe: PretrainConfig) -> tuple[Vocabulary, bool]:
     if not (Path(recipe.text).is_file() and Path(recipe.video).is_dir()):
         return Vocabulary(PIECES, grouped(LEVELS[CODES], groups), "", ""), False
     text, codes = TextTokenizer.load(recipe.text), VideoTokenizer.load(recipe.video)
-    return Vocabulary(text.size, grouped(codes.levels, groups), text.hash, codes.hash), True
+    return codes.vocabulary(text, groups), True
 
 
 def memory(recipe: PretrainConfig, words: Vocabulary, *, world: int, on_cpu: bool) -> Memory:
