@@ -26,7 +26,7 @@ SETS = {"often": (20, 12), "once": (800, 11), "never": (100, 13)}
 TRAINED = ("often", "once")
 JUDGED, SAMPLED = 100, 20
 """Clips of a set at most that are scored, and captions that are sampled from."""
-SAMPLING = Sampling(guidance=2.0, temperature=0.6)
+SAMPLING = Sampling(guidance=1.5, temperature=0.4)
 
 
 def copies(_: float) -> dict[str, Any]:
