@@ -154,11 +154,10 @@ def main(
             figures = ", ".join(f"{what.replace('_', ' ')} {value}" for what, value in row["nearest"].items())
             lines += [f"\nnearest training clips, {name}: {figures}"]
     write_atomic(out / "results.md", ("\n".join(lines).strip() + "\n").encode())
-    result = {"model": sampler.bundle.hash, "bits_per_token": bits_per_token, "other_prompt": other_prompt}
-    result |= {"sets": rows, "out": out}
     write_atomic(out / "results.json", json_module.dumps(rows, indent=1).encode())
     console.print("\n".join(lines))
-    cli.finish(result, json)
+    told = {"bits_per_token": bits_per_token, "other_prompt": other_prompt, "sets": rows, "out": out}
+    cli.finish({"model": sampler.bundle.hash} | told, json)
 
 
 def sample(
