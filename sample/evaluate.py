@@ -111,7 +111,7 @@ def main(
     judge("real clips, through the tokenizer", drawn)
     bits = [sampler.score(Video(p.real, p.fps), p.text) for p in asked]
     other = [sampler.score(Video(p.real, p.fps), asked[i - 1].text) for i, p in enumerate(asked)]
-    costs = [wrong.total.bits - own.total.bits for wrong, own in zip(other, bits, strict=True)]
+    costs = [foreign.total.bits - own.total.bits for foreign, own in zip(other, bits, strict=True)]
     bits_per_token = {
         label: float(sum(bits[i].total.bits for i in part) / sum(bits[i].tokens for i in part))
         for label, part in parts.items()
