@@ -4,9 +4,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+import vpoet
+from vpoet.data.video import Video
+from vpoet.evaluate.following import prompts
 from vpoet.generate import bundle
 from vpoet.generate.bundle import BundleConfig
 from vpoet.nn.transformer import Transformer, TransformerConfig
@@ -67,8 +71,15 @@ def test_a_bundle_is_judged_beside_its_ceilings_and_an_interrupted_evaluation_go
     assert rows[settings[0]]["distance"]["frames"] > rows["real clips"]["distance"]["frames"] > 0
     assert rows[settings[0]]["nearest"]["median"] > 0
     assert set(result["bits_per_token"]) == {"heldout", "unseen", "sky=night"}
+    asked = prompts(raw / "heldout", 3) + prompts(raw / "unseen", 3)
+    model = vpoet.load(random_bundle)
+    costs = [
+        [model.score(Video(asked[i].real, asked[i].fps), asked[j].text).total.bits for j in (i - 1, i)]
+        for i in (3, 4, 5)
+    ]
     mean, half = result["other_prompt"]["unseen"]
-    assert abs(mean) < 5 * half  # random weights read nothing into a prompt
+    assert mean == pytest.approx(np.mean([foreign - own for foreign, own in costs]), abs=1e-3)
+    assert half > 0
     assert (out / "heldout,-cfg-2,-temperature-1,-top-p-1.png").is_file()
     assert "| jointly |" in (out / "results.md").read_text()
 

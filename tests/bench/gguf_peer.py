@@ -22,8 +22,7 @@ TYPES = {"fp32": "F32", "bf16": "BF16", "int8": "Q8_0"}
 
 
 def tokens_a_second(ours: Transformer, precision: str, prompt: int, tokens: int, rounds: int) -> float | str:
-    """Greedy tokens a second by `now`, prompt and all, the best of so many rounds; or what is
-    missing."""
+    """Greedy tokens a second by `now`, prompt and all, the best of so many rounds; or what is missing."""
     try:
         import gguf
         import llama_cpp as cpp
