@@ -369,7 +369,7 @@ def test_evaluation_beside_codecs_and_another_tokenizer(trained: Path, tmp_path:
     result = json.loads(out.splitlines()[-1])
     assert result["protocol"]["clips"] == 2
     assert set(result["codecs"]) == {"H.264 medium", "H.264 veryslow tune=psnr", "H.265 medium"}
-    assert result["codecs_at_same_bits_per_pixel"].keys() == result["codecs"].keys()
+    assert result["codecs_at_bits_per_pixel"].keys() == result["codecs"].keys()
     assert len(result["codecs"]["H.264 medium"]) > 4
     (also,) = result["also"]
     assert (also["folder"], also["tokenizer"]) == (str(tmp_path / "other"), VideoTokenizer(other.model).hash)
@@ -385,6 +385,24 @@ def test_evaluation_beside_codecs_and_another_tokenizer(trained: Path, tmp_path:
     assert "not LPIPS" in padded["protocol"]["perceptual_distance"]
     assert 0 < padded["perceptual_distance"] < 4
     assert "codecs" not in padded
+
+
+def test_evaluation_by_a_model_of_the_codes(
+    tmp_path: Path, make_bundle: Callable[..., Path], trained: Path, program: Program
+) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    raw = shards(tmp_path / "raw", [moving_square(seed, size=64) for seed in range(2)])
+    arguments = [bundle / "video_tokenizer", raw, "--model", bundle, "--plot", tmp_path / "rates.png", "--json"]
+    status, out, err = program("tokenizers/evaluate_tokenizer.py", *arguments)
+    assert status == 0, err
+    result = json.loads(out.splitlines()[-1])
+    assert result["bits_per_pixel_by_model"] == pytest.approx(result["model_bits"] * 2 * 8 * 8 / (5 * 64 * 64))
+    assert result["codecs_at_bits_per_pixel_by_model"].keys() == result["codecs"].keys()
+    assert f"{result['model_bits']:.2f} by the model" in err
+
+    status, _, err = program("tokenizers/evaluate_tokenizer.py", trained / "tokenizer", *arguments[1:])
+    assert status == 2
+    assert "give a bundle that was trained on this tokenizer's codes" in err
 
 
 def test_reconstruct_writes_both_side_by_side(trained: Path, tmp_path: Path, program: Program) -> None:

@@ -18,10 +18,13 @@ from vpoet.evaluate.codecs import CODECS, CRFS, RateDistortion, plot_rates
 from vpoet.evaluate.codes import CodeStatistics
 from vpoet.evaluate.pictures import contact_sheet
 from vpoet.evaluate.reconstruction import ERROR_GAIN, ReconstructionScores, absolute_error, peers
+from vpoet.generate.model import load
 from vpoet.nn.features import EfficientNetLite0
 from vpoet.tokenizer.video import VideoTokenizer
 
 SHEET_CLIPS = 6
+RATES = ("bits_per_pixel", "bits_per_pixel_by_model")
+"""At which codecs are scored."""
 console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -38,6 +41,10 @@ def main(
         bool,
         typer.Option("--perceptual", help="Distance in a trained network's features: pip install vpoet[perceptual]."),
     ] = False,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="A bundle of TOKENIZER's codes: what they take, entropy-coded as it expects them."),
+    ] = None,
     codecs: Annotated[bool, typer.Option("--codecs", help="Code the same clips as H.264 and H.265.")] = False,
     plot: Annotated[
         Path | None, typer.Option(help="A picture to write: PSNR over bits a pixel. Takes --codecs along.")
@@ -55,9 +62,10 @@ def main(
     rate and clip length as much as on the tokenizer: compare only under one protocol, which the output states. With
     --also, a clip that one tokenizer cannot take is left out for all.
 
-    Bits a pixel are told twice: as the codes come, log2(codebook) each, and after an ideal entropy coder. H.264 and
-    H.265 are scored at the former. Flicker is the mean difference, of 255, between the changes from frame to frame in
-    the reconstruction and in the original.
+    Bits a pixel are told as the codes come, log2(codebook) each, and after an ideal entropy coder that knows how often
+    each occurs; with --model, also after one that is told the model's probabilities, given the codes before. H.264 and
+    H.265 are scored at the first rate, and at the last, as they too code what they expect in fewer bits. Flicker is the
+    mean difference, of 255, between the changes from frame to frame in the reconstruction and in the original.
 
     Example:
 
@@ -68,7 +76,11 @@ def main(
     folders = [tokenizer, *(also or [])]
     features = EfficientNetLite0().to(device) if perceptual else None
     coders = [VideoTokenizer.load(folder).to(device) for folder in folders]
-    scored = [ReconstructionScores(coder, pad=pad, features=features) for coder in coders]
+    expecting = [load(model, device) if model else None, *[None] * len(also or [])]
+    scored = [
+        ReconstructionScores(coder, pad=pad, features=features, model=expected)
+        for coder, expected in zip(coders, expecting, strict=True)
+    ]
     curves = [RateDistortion(codec) for codec in CODECS] if codecs or plot else []
     problems = Problems()
     sizes: set[tuple[int, int, int, float]] = set()
@@ -81,7 +93,7 @@ def main(
         except DataError as error:
             problems.add(str(error), name)
             continue
-        drawn, *_ = [scores.add(video.frames) for scores in scored]
+        drawn, *_ = [scores.add(video.frames, video.fps) for scores in scored]
         for curve in curves:
             curve.add(video.frames, video.fps)
         sizes.add((len(video), video.height, video.width, video.fps))
@@ -97,7 +109,7 @@ def main(
         if bigrams:
             values["bigram_bits"] = bigram_model(scores, bigrams, problems).bigram_bits(scores.codes)
         if curves:
-            values["codecs_at_same_bits_per_pixel"] = peers(curves, scores.bits_per_pixel)
+            values |= {f"codecs_at_{rate}": peers(curves, values[rate]) for rate in RATES if rate in values}
     if problems.total:
         console.print(f"left out: {problems}")
     if sheet:
@@ -120,10 +132,7 @@ def main(
     if curves:
         protocol["codecs"] = "4:2:0 BT.709, one group of pictures a clip, one thread; slices alone are counted"
     if plot:
-        points = {
-            str(folder): (values["bits_per_pixel"], values["bits_per_pixel_entropy_coded"], values["psnr"])
-            for folder, values in zip(folders, results, strict=True)
-        }
+        points = {str(folder): scores.point for folder, scores in zip(folders, scored, strict=True)}
         title = f"{protocol['clips']} clips of " + "; ".join(
             "{}x{}x{}, {:g} fps".format(*size) for size in sorted(sizes)
         )
@@ -151,10 +160,12 @@ def tell(folder: Path, values: dict, clips: int) -> None:
         f"{values['codes_used']} of {values['codebook']} codes used (uniform ones would use "
         f"{values['codebook_usage_of_uniform_codes']:.1%}), {values['entropy_bits']:.2f} bits a code"
         + (f", {values['bigram_bits']:.2f} by bigrams" if "bigram_bits" in values else "")
+        + (f", {values['model_bits']:.2f} by the model" if "model_bits" in values else "")
     )
-    for label, peer in values.get("codecs_at_same_bits_per_pixel", {}).items():
-        scores = f"PSNR {peer['psnr']:.2f} dB, SSIM {peer['ssim']:.4f}" if peer else f"no such rate at crf {CRFS}"
-        console.print(f"  {label} at {nominal:.4f} bits a pixel: {scores}")
+    for rate in RATES:
+        for label, peer in values.get(f"codecs_at_{rate}", {}).items():
+            scores = f"PSNR {peer['psnr']:.2f} dB, SSIM {peer['ssim']:.4f}" if peer else f"no such rate at crf {CRFS}"
+            console.print(f"  {label} at {values[rate]:.4f} bits a pixel: {scores}")
 
 
 def bigram_model(scores: ReconstructionScores, folders: list[Path], problems: Problems) -> CodeStatistics:

@@ -1,13 +1,17 @@
 """The scores of a tokenizer over clips, against each clip coded and scored by hand; padding; the bits that are told."""
 
 import math
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from vpoet.errors import DataError
+import vpoet
+from vpoet.data.video import Video
+from vpoet.errors import DataError, HashMismatch
 from vpoet.evaluate import reconstruction
 from vpoet.evaluate.codecs import Codec, RateDistortion
 from vpoet.evaluate.pixels import flicker, psnr, ssim
@@ -37,7 +41,7 @@ def means(images: Tensor) -> list[Tensor]:
 def test_scores_are_means_over_clips_of_what_each_gets_by_itself(coder: VideoTokenizer) -> None:
     clips = [clip(0, 5, 16, 16), clip(1, 9, 16, 24)]
     scores = ReconstructionScores(coder, features=means)
-    drawn = [scores.add(frames) for frames in clips]
+    drawn = [scores.add(frames, 8) for frames in clips]
     for frames, output in zip(clips, drawn, strict=True):
         assert np.array_equal(output, coder.decode(coder.encode(frames)))
     result = scores.result()
@@ -54,7 +58,7 @@ def test_bits_as_codes_come_and_after_entropy_coding(coder: VideoTokenizer) -> N
     clips = [clip(0, 5, 16, 16), clip(1, 9, 16, 24)]
     scores = ReconstructionScores(coder)
     for frames in clips:
-        scores.add(frames)
+        scores.add(frames, 8)
     codes = np.concatenate([coder.encode(frames).ravel() for frames in clips])
     pixels = 5 * 16 * 16 + 9 * 16 * 24
     assert len(codes) == 2 * 2 * 2 + 3 * 2 * 3
@@ -68,13 +72,38 @@ def test_bits_as_codes_come_and_after_entropy_coding(coder: VideoTokenizer) -> N
     assert "perceptual_distance" not in result
 
 
+def test_the_bits_by_a_model_are_those_of_its_probabilities(
+    tmp_path: Path, make_bundle: Callable[..., Path], coder: VideoTokenizer
+) -> None:
+    folder = make_bundle(tmp_path / "bundle", frames=5, height=16, width=16)
+    model = vpoet.load(folder)
+    theirs = VideoTokenizer.load(folder / "video_tokenizer")
+    clips = [clip(0, 5, 16, 16), clip(1, 5, 16, 16)]
+    scores = ReconstructionScores(theirs, model=model)
+    for frames in clips:
+        scores.add(frames, 8)
+    expected = sum(model.score(Video(frames, 8)).total.bits for frames in clips)
+    assert scores.result()["bits_per_pixel_by_model"] == pytest.approx(expected / (2 * 5 * 16 * 16))
+    assert scores.result()["model_bits"] == pytest.approx(expected / (2 * 2 * 2 * 2))
+    assert scores.point.by_model == scores.result()["bits_per_pixel_by_model"]
+
+    for logits in model.bundle.transformer.visual.logits_of:
+        nn.init.zeros_(logits.weight)  # all codes alike
+    scores = ReconstructionScores(theirs, model=model)
+    scores.add(clips[0], 8)
+    assert scores.model_bits_per_pixel == pytest.approx(scores.bits_per_pixel)
+
+    with pytest.raises(HashMismatch, match=theirs.codes):
+        ReconstructionScores(coder, model=model)
+
+
 def test_clips_off_the_grid_are_refused_or_padded_and_scored_cropped(coder: VideoTokenizer) -> None:
     frames = clip(0, 6, 17, 15)
     with pytest.raises(DataError, match="do not fit"):
         ReconstructionScores(coder).check(frames)
     scores = ReconstructionScores(coder, pad=True)
     scores.check(frames)
-    drawn = scores.add(frames)
+    drawn = scores.add(frames, 8)
     assert drawn.shape == frames.shape
     padded = np.pad(frames, ((0, 3), (0, 7), (0, 1), (0, 0)), mode="edge")
     codes = coder.encode(padded)
@@ -88,7 +117,7 @@ def test_images_have_no_flicker_and_nothing_has_no_result(coder: VideoTokenizer)
     scores = ReconstructionScores(coder)
     with pytest.raises(DataError, match="no clip"):
         scores.result()
-    scores.add(clip(0, 1, 16, 16))
+    scores.add(clip(0, 1, 16, 16), 0)
     assert scores.result()["flicker"] is None
 
 

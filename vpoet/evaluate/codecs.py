@@ -71,6 +71,18 @@ class Coded(NamedTuple):
         return 8 * sum(map(len, self.pictures))
 
 
+class TokenizerPoint(NamedTuple):
+    """Beside the curves, a tokenizer: the bits a pixel of its codes, counted in three ways, and its PSNR in dB."""
+
+    as_they_come: float
+    """log2(codebook) a code."""
+    by_frequency: float
+    """After ideal entropy coding by how frequent each code is in these clips."""
+    by_model: float | None
+    """After ideal entropy coding by a model of the codes, if there is one."""
+    psnr: float
+
+
 class RatePoint(NamedTuple):
     """One crf's figures over a set of clips."""
 
@@ -184,14 +196,11 @@ def at_rate(points: Iterable[RatePoint], bits_per_pixel: float) -> tuple[float, 
 
 def plot_rates(
     curves: Mapping[str, Sequence[RatePoint]],
-    tokenizers: Mapping[str, tuple[float, float, float]],
+    tokenizers: Mapping[str, TokenizerPoint],
     path: str | Path,
     title: str = "",
 ) -> None:
-    """PSNR over bits a pixel (logarithmic): curves of codecs, and two points a tokenizer; .png, .svg or .pdf by suffix.
-
-    A tokenizer is (bits a pixel as its codes come, after ideal entropy coding, PSNR): a filled and a hollow point.
-    """
+    """PSNR over bits a pixel (logarithmic): curves of codecs, and a row of points a tokenizer; .png, .svg or .pdf."""
     from matplotlib.figure import Figure  # here: importing it takes longer than scoring a clip
     from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
@@ -201,11 +210,14 @@ def plot_rates(
         ordered = sorted(points, key=lambda point: point.bits_per_pixel)
         rates, values = [point.bits_per_pixel for point in ordered], [point.psnr for point in ordered]
         axes.plot(rates, values, linewidth=1.2, marker=".", label=label)
-    for index, (label, (nominal, coded, value)) in enumerate(tokenizers.items(), start=len(curves)):
-        colour = f"C{index % 10}"
-        axes.plot([coded, nominal], [value, value], color=colour, linewidth=0.8)
-        axes.plot(nominal, value, "o", color=colour, label=label)
-        axes.plot(coded, value, "o", color=colour, markerfacecolor="white", label=f"{label}, entropy-coded")
+    for index, (label, point) in enumerate(tokenizers.items(), start=len(curves)):
+        colour, dB = f"C{index % 10}", point.psnr
+        rates = [rate for rate in (point.as_they_come, point.by_frequency, point.by_model) if rate is not None]
+        axes.plot([min(rates), max(rates)], [dB, dB], color=colour, linewidth=0.8)
+        axes.plot(point.as_they_come, dB, "o", color=colour, label=label)
+        axes.plot(point.by_frequency, dB, "o", color=colour, markerfacecolor="white", label=f"{label}, entropy-coded")
+        if point.by_model is not None:
+            axes.plot(point.by_model, dB, "D", color=colour, label=f"{label}, by a model")
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))

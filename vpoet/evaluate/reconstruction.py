@@ -10,10 +10,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vpoet.errors import DataError
-from vpoet.evaluate.codecs import RateDistortion, RatePoint, at_rate
+from vpoet.errors import DataError, HashMismatch
+from vpoet.evaluate.codecs import RateDistortion, RatePoint, TokenizerPoint, at_rate
 from vpoet.evaluate.codes import CodeStatistics
 from vpoet.evaluate.pixels import flicker, psnr, ssim
+from vpoet.generate.model import Model
 from vpoet.nn.features import FeatureNetwork, perceptual_distance
 from vpoet.tokenizer.video import Codes, VideoTokenizer, to_float, whole_cells
 
@@ -33,11 +34,29 @@ def pad_to_grid(frames: Frames, stride: Sequence[int]) -> Frames:
 
 
 class ReconstructionScores:
-    """The scores of one tokenizer. ``pad`` codes clips off its grid padded, and scores them cropped back."""
+    """The scores of one tokenizer. ``pad`` codes clips off its grid padded, and scores them cropped back.
 
-    def __init__(self, coder: VideoTokenizer, *, pad: bool = False, features: FeatureNetwork | None = None) -> None:
+    With ``model``, also the bits that the codes take as that model expects them; HashMismatch for one of other codes.
+    """
+
+    def __init__(
+        self,
+        coder: VideoTokenizer,
+        *,
+        pad: bool = False,
+        features: FeatureNetwork | None = None,
+        model: Model | None = None,
+    ) -> None:
+        if model is not None and model.bundle.video.codes != coder.codes:
+            raise HashMismatch(
+                f"tokenizer {coder.hash} makes codes {coder.codes}, and the model knows {model.bundle.video.codes}: "
+                "give a bundle that was trained on this tokenizer's codes"
+            )
         self.coder = coder
         self.pad = pad
+        self.model = model
+        self.model_bits = 0.0
+        """Of all codes so far, -log2 of the model's probability of each, given those before it in its clip."""
         self.features = features
         """On the tokenizer's device; None leaves the perceptual distance out."""
         self.codes = CodeStatistics(coder.codebook_size)
@@ -59,13 +78,15 @@ class ReconstructionScores:
     def _padded(self, frames: Frames) -> Frames:
         return pad_to_grid(frames, self.coder.stride) if self.pad else frames
 
-    def add(self, frames: Frames) -> Frames:
+    def add(self, frames: Frames, fps: float) -> Frames:
         """Score a clip uint8 [T, H, W, 3] and return its reconstruction, of the same size."""
         codes = self.encode(frames)
         length, height, width = frames.shape[:3]
         drawn = self.coder.decode(codes)[:length, :height, :width]
         self.scores.append((psnr(frames, drawn), ssim(frames, drawn)))
         self.codes.update(codes)
+        if self.model is not None:
+            self.model_bits += self.model.likelihoods([self.model.observed(codes, fps)])[0].total.bits
         self.pixels += length * height * width
         if length > 1:
             self._flicker.append(flicker(frames, drawn))
@@ -85,6 +106,21 @@ class ReconstructionScores:
         Too low while codes are few: then their frequencies, which nobody sends along, say much about them.
         """
         return self.codes.total * self.codes.entropy / self.pixels
+
+    @property
+    def model_bits_per_pixel(self) -> float:
+        """Bits that an ideal entropy coder needs that is told the model's probabilities, as its decoder can be too.
+
+        Unlike frequencies of these clips, the model was there before them: this is the rate of a codec that exists.
+        """
+        return self.model_bits / self.pixels
+
+    @property
+    def point(self) -> TokenizerPoint:
+        """Beside the codecs' curves."""
+        by_model = None if self.model is None else self.model_bits_per_pixel
+        psnrs = [dB for dB, _ in self.scores]
+        return TokenizerPoint(self.bits_per_pixel, self.entropy_coded_bits_per_pixel, by_model, sum(psnrs) / len(psnrs))
 
     def result(self) -> dict[str, Any]:
         """Means over clips, by name; DataError before the first clip. Flicker is None where all are single images."""
@@ -108,6 +144,10 @@ class ReconstructionScores:
             "entropy_bits": self.codes.entropy,
             "perplexity": self.codes.perplexity,
         }
+        if self.model is not None:
+            result["model"] = self.model.bundle.hash
+            result["bits_per_pixel_by_model"] = self.model_bits_per_pixel
+            result["model_bits"] = self.model_bits / self.codes.total
         return result | ({"perceptual_distance": float(np.mean(self._perceptual))} if self._perceptual else {})
 
 
