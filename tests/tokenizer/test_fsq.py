@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 import vector_quantize_pytorch
+from torch import Tensor
 
 from vpoet.errors import ConfigError
-from vpoet.tokenizer.fsq import FSQ, LEVELS
+from vpoet.tokenizer.fsq import EDGE, FSQ, LEVELS
 
 SMALL_ENOUGH = [levels for size, levels in LEVELS.items() if size <= 2**16]
 
@@ -69,6 +70,46 @@ def test_gradient_passes_the_rounding_straight_through() -> None:
     assert smooth.grad is not None
     assert z.grad.abs().min() > 0
     torch.testing.assert_close(z.grad, smooth.grad)
+
+
+def even(fsq: FSQ) -> Tensor:
+    """A vector for the middle of every code."""
+    points = fsq.codes_to_points(torch.arange(fsq.size))
+    half = (fsq.radix - 1) * (1 + EDGE) / 2
+    offset = torch.where(fsq.radix % 2 == 0, 0.5, 0.0)
+    return ((points * (fsq.radix // 2) + offset) / half).atanh() - (offset / half).atanh()
+
+
+@pytest.mark.parametrize("levels", [(8, 5), (4, 3, 3)])
+def test_unevenness_is_nothing_over_the_whole_codebook_and_grows_with_what_is_lacking(levels: tuple[int, ...]) -> None:
+    fsq = FSQ(levels).train()
+    fsq.evenness = 2.0
+    z = even(fsq)
+    assert torch.equal(fsq(z).codes, torch.arange(fsq.size))
+    assert fsq(z).loss == pytest.approx(0, abs=1e-6)
+    assert fsq(z.repeat(3, 1)[torch.randperm(3 * fsq.size)]).loss == pytest.approx(0, abs=1e-6)
+    without_a_level = z[fsq.codes_to_digits(torch.arange(fsq.size))[:, 0] > 0]
+    assert fsq(without_a_level).loss > 0.01
+    same = torch.arange(min(levels))  # level k of the first digit only with level k of the second
+    assert fsq(even(fsq)[same + levels[0] * same]).loss > 1 / math.comb(len(levels), 2)  # correlation 1 of one pair
+    assert fsq.eval()(without_a_level).loss == 0
+
+
+def test_less_unevenness_brings_more_codes_into_use() -> None:
+    torch.manual_seed(0)
+    fsq = FSQ((8, 5, 5)).train()
+    fsq.evenness = 1.0
+    z = (torch.randn(600, 3) @ torch.tensor([[1.0, 0.9, 0], [0, 0.3, 0.5], [0, 0, 0.2]])).requires_grad_()
+    optimizer = torch.optim.Adam([z], lr=0.05)
+    used = []
+    for _ in range(60):
+        quantised = fsq(z)
+        used.append(len(quantised.codes.unique()))
+        optimizer.zero_grad()
+        quantised.loss.backward()
+        optimizer.step()
+    assert used[0] < 80
+    assert used[-1] > 130
 
 
 def test_autocast_and_bf16_do_not_change_the_codes() -> None:

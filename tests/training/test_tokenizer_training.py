@@ -116,6 +116,29 @@ def test_the_decoder_alone_needs_something_to_decode() -> None:
         recipe(train="encoder")
 
 
+def test_changes_of_a_cell_s_point_are_in_the_loss_and_cost_nothing_where_all_holds_still() -> None:
+    still = np.repeat(clips(2, frames=1), 5, axis=1)
+    for batch in (clips(2), still):
+        with_changes, without = (TokenizerTraining(recipe(loss=LossConfig(changes=weight))) for weight in (3.0, 0.0))
+        codes = VideoTokenizer(with_changes.average).encode_batch(batch)
+        points = with_changes.model.quantiser.codes_to_points(torch.from_numpy(codes))
+        logged, plain = with_changes.update(batch, clips(1, frames=1)), without.update(batch, clips(1, frames=1))
+        assert logged["changes"] == pytest.approx(float((points[:, 1:] - points[:, :-1]).abs().mean()), abs=1e-6)
+        assert (logged["changes"] == 0) == (batch is still)
+        assert logged["loss"] == pytest.approx(plain["loss"] + 3 * logged["changes"], rel=1e-5)
+        assert "changes" not in plain
+    with pytest.raises(ConfigError, match=r"loss\.changes compares"):
+        VideoTokenizerRecipe(run="x", data=["x"], steps=1, model=AutoencoderConfig(turns=2), loss=LossConfig(changes=1))
+
+
+def test_evenness_is_fsq_s_own_and_in_its_loss() -> None:
+    batch = clips(2)
+    logged, plain = (TokenizerTraining(recipe(loss=LossConfig(evenness=w))).update(batch)["loss"] for w in (1.0, 0.0))
+    assert logged > plain + 0.01
+    with pytest.raises(ConfigError, match=r"for lfq set model\.quantiser\.entropy"):
+        recipe(quantiser=QuantiserConfig(kind="lfq"), loss=LossConfig(evenness=1))
+
+
 def test_an_adversary_that_would_never_start_is_refused() -> None:
     with pytest.raises(ConfigError, match="the run ends before, at 50 steps"):
         recipe(adversarial=AdversarialConfig(weight=1, start=50))

@@ -9,6 +9,7 @@ Shape letters: D digits of a code (``len(levels)``).
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vpoet.errors import ConfigError
@@ -44,6 +45,8 @@ class FSQ(Quantiser):
         if not levels or min(levels) < FEWEST_LEVELS:
             raise ConfigError(f"levels {list(levels)}: give at least one, each {FEWEST_LEVELS} or more")
         super().__init__(levels, width=len(levels))
+        self.evenness = 0.0
+        """In training, weight of a loss that makes all levels equally frequent and digits independent."""
 
     def forward(self, z: Tensor) -> Quantised:
         """Quantise ``z`` [..., D]; gradients pass the rounding unchanged. Computed in fp32, also under autocast."""
@@ -53,12 +56,28 @@ class FSQ(Quantiser):
             half = self.radix // 2
             codes = self.digits_to_codes(rounded.detach().long() + half)
             points = (bounded + (rounded - bounded).detach()) / half
-        return Quantised(codes, points.to(z.dtype), z.new_zeros(()), self.use(codes))
+            uneven = self.training and self.evenness
+            loss = self.evenness * self._unevenness(bounded) if uneven else bounded.new_zeros(())
+        return Quantised(codes, points.to(z.dtype), loss, self.use(codes))
 
     def codes_to_points(self, codes: Tensor) -> Tensor:
         """Integer codes [...] to the fp32 points [..., D] that `forward` gives for them."""
         half = self.radix // 2
         return (self.codes_to_digits(codes) - half) / half
+
+    def _unevenness(self, bounded: Tensor) -> Tensor:
+        """How far the digits of these vectors [..., D] are from even use: for each digit the squared distance to the
+        values that all levels in equal shares would have (2-Wasserstein, by sorting), in half ranges; and the squared
+        correlations between digits."""
+        flat = bounded.flatten(0, -2)
+        count, half = len(flat), self.radix // 2
+        share = (torch.arange(count, device=flat.device)[:, None] + 0.5) / count
+        even = (share * self.radix).floor() - half
+        levels = ((flat.sort(dim=0).values - even) / half).square().mean()
+        unit = F.normalize(flat - flat.mean(0), dim=0)
+        correlations = unit.T @ unit
+        pairs = correlations.triu(diagonal=1).square().sum() / max(1, self.width * (self.width - 1) / 2)
+        return levels + pairs
 
     def _bound(self, z: Tensor) -> Tensor:
         """Squash so that rounding yields exactly ``levels`` integers; even levels sit half a step to the left."""

@@ -26,7 +26,7 @@ class QuantiserConfig:
     """Which quantiser, and how many codes."""
 
     kind: str = "fsq"
-    """fsq, lfq or vq. FSQ needs no regulariser and keeps its codes in use; the others are there to compare."""
+    """fsq, lfq or vq. FSQ keeps most codes in use without a regulariser; the others are there to compare."""
     codebook: int = 2**16
     """Codes: a power of two from 2^8 to 2^18. FSQ takes the levels of `vpoet.tokenizer.fsq.LEVELS`: about as many."""
     levels: list[int] = field(default_factory=list)

@@ -13,6 +13,7 @@ from vpoet import config
 from vpoet.errors import CheckpointError, ConfigError, VpoetError
 from vpoet.nn.features import EfficientNetLite0, FeatureNetwork
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
+from vpoet.tokenizer.fsq import FSQ
 from vpoet.tokenizer.video import Frames, VideoTokenizer, to_float
 from vpoet.training.adversarial import AdversarialConfig, Adversary
 from vpoet.training.optim import OptimizerConfig, adamw, learning_rate, muon
@@ -116,6 +117,13 @@ class VideoTokenizerRecipe:
             raise ConfigError(f"export_dtype is {self.export_dtype!r}; choose one of {', '.join(EXPORTED)}")
         if self.train not in TRAINED:
             raise ConfigError(f"train is {self.train!r}; choose one of {', '.join(TRAINED)}")
+        if self.loss.changes and self.model.turns > 1:
+            raise ConfigError(
+                "loss.changes compares a code with the one before, which with model.turns above 1 is of "
+                "another part of the cell: leave one of them out"
+            )
+        if self.loss.evenness and self.model.quantiser.kind != "fsq":
+            raise ConfigError(f"loss.evenness is FSQ's; for {self.model.quantiser.kind} set model.quantiser.entropy")
         if self.adversarial.weight and self.adversarial.start >= self.steps:
             raise ConfigError(
                 f"adversarial.start = {self.adversarial.start}: the run ends before, at {self.steps} steps"
@@ -143,6 +151,8 @@ class TokenizerTraining:
         self.dtype = DTYPES[recipe.dtype]
         torch.manual_seed(recipe.seed)
         self.model = Autoencoder(recipe.model).to(self.device)
+        if isinstance(self.model.quantiser, FSQ):
+            self.model.quantiser.evenness = recipe.loss.evenness
         if recipe.begin:
             self._begin_with(Path(recipe.begin))
         if recipe.train == "decoder":
@@ -204,6 +214,9 @@ class TokenizerTraining:
             last_layer = self.model.decoder.out.linear.weight
             losses["adversarial"] = self.adversary.generator_loss(drawn, losses["loss"], last_layer)
             losses["loss"] = losses["loss"] + losses["adversarial"]
+        if self.recipe.loss.changes and quantised.points.shape[1] > 1:
+            losses["changes"] = quantised.points.float().diff(dim=1).abs().mean()
+            losses["loss"] = losses["loss"] + self.recipe.loss.changes * losses["changes"]
         losses["loss"] = losses["loss"] + quantised.loss
         return drawn, losses | {"code_use": quantised.use}
 
