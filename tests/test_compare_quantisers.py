@@ -81,12 +81,13 @@ def test_every_run_is_a_row_once_and_seeds_become_one_line(compare, tmp_path):
 
 
 def test_variants_differ_in_what_their_names_say(compare, tmp_path):
-    names = "lfq,lfq-without-entropy,vq,fsq-with-images"
+    names = "fsq,lfq,lfq-without-entropy,vq,fsq-with-images,fsq-even"
     status, result, told = compare(tmp_path, "--codebooks", 256, "--variants", names, "--seeds", "3")
     assert status == 0, told
     found = {row["variant"]: row for row in rows(tmp_path)}
     assert ",".join(found) == names
     assert found["lfq"]["loss"] != found["lfq-without-entropy"]["loss"]
+    assert len({found[name]["loss"] for name in ("fsq", "fsq-with-images", "fsq-even")}) == 3
     assert {line["psnr_interval"] for line in result["table"]} == {None}, "one seed has no interval"
 
 

@@ -20,6 +20,7 @@ from vpoet.evaluate.pixels import psnr, ssim
 from vpoet.tokenizer.autoencoder import AutoencoderConfig
 from vpoet.tokenizer.quantiser import QuantiserConfig
 from vpoet.tokenizer.video import Frames, VideoTokenizer
+from vpoet.training.reconstruction import LossConfig
 from vpoet.training.tracking import read_metrics
 from vpoet.training.video_tokenizer import TokenizerTraining, VideoTokenizerRecipe
 
@@ -29,8 +30,9 @@ VARIANTS = {
     "lfq-without-entropy": {"kind": "lfq", "entropy": 0.0},
     "vq": {"kind": "vq"},
     "fsq-with-images": {"kind": "fsq"},
+    "fsq-even": {"kind": "fsq"},
 }
-FRAMES, SIZE, BATCH, IMAGES = 9, 32, 8, 8
+FRAMES, SIZE, BATCH, IMAGES, EVENNESS = 9, 32, 8, 8, 0.2
 SCORED = 256
 """Windows that are drawn again and scored; the codes of all are counted."""
 HELD_OUT_SEED = 1_000_003
@@ -70,7 +72,8 @@ def main(
     is a row of OUT/results.jsonl, and one that is there already is not run again. The table and OUT/quantisers.png
     show means over seeds with 95% intervals (Student's t), for all rows of these data; the picture, those of --steps.
 
-    lfq-without-entropy leaves out LFQ's entropy term. fsq-with-images takes 8 images beside the clips in every step.
+    lfq-without-entropy leaves out LFQ's entropy term. fsq-with-images takes 8 images beside the clips in every step,
+    and fsq-even has loss.evenness.
 
     Example:
 
@@ -132,6 +135,7 @@ def recipe(codebook: int, variant: str, seed: int, steps: int, data: list[Path])
         model=AutoencoderConfig(size="tiny", quantiser=quantiser),
         batch=BATCH,
         image_batch=IMAGES if variant == "fsq-with-images" else 0,
+        loss=LossConfig(evenness=EVENNESS if variant == "fsq-even" else 0.0),
         steps=steps,
         seed=seed,
     )

@@ -127,8 +127,6 @@ def test_changes_of_a_cell_s_point_are_in_the_loss_and_cost_nothing_where_all_ho
         assert (logged["changes"] == 0) == (batch is still)
         assert logged["loss"] == pytest.approx(plain["loss"] + 3 * logged["changes"], rel=1e-5)
         assert "changes" not in plain
-    with pytest.raises(ConfigError, match=r"loss\.changes compares"):
-        VideoTokenizerRecipe(run="x", data=["x"], steps=1, model=AutoencoderConfig(turns=2), loss=LossConfig(changes=1))
 
 
 def test_evenness_is_fsq_s_own_and_in_its_loss() -> None:

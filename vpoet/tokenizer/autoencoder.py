@@ -22,7 +22,6 @@ from vpoet.tokenizer.fsq import FSQ, LEVELS
 from vpoet.tokenizer.layers import Block, Down, Past, RMSNorm, SpaceConv, Up, fold, unfold
 from vpoet.tokenizer.lfq import LFQ
 from vpoet.tokenizer.quantiser import Quantised, Quantiser, QuantiserConfig
-from vpoet.tokenizer.turns import Turns
 from vpoet.tokenizer.vq import VQ
 
 TIME_STRIDES = (1, 2, 4, 8)
@@ -53,8 +52,6 @@ class AutoencoderConfig:
     """Pixels a cell stands for, down and across: 4, 8 or 16."""
     patch: int = 4
     """Pixels of a patch at level 0, down and across: 2, 4 or 8, at most ``space_stride``."""
-    turns: int = 1
-    """Codes in a row that each describe another part of a cell (`vpoet.tokenizer.turns`); 1: each all of it."""
     quantiser: QuantiserConfig = field(default_factory=QuantiserConfig)
     widths: list[int] = field(default_factory=list)
     """Channels of each level; one more than the halvings, max(log2 time_stride, log2 space_stride/patch)."""
@@ -76,8 +73,6 @@ class AutoencoderConfig:
                     f"{name} has {len(getattr(self, name))} entries; strides {self.time_stride}x{self.space_stride}"
                     f"x{self.space_stride} with patches of {self.patch} need {levels}, one a level"
                 )
-        if self.turns < 1:
-            raise ConfigError(f"turns is {self.turns}: it must be 1 or more")
         if min(self.widths) < 1 or min(self.encoder_blocks + self.decoder_blocks) < 0:
             raise ConfigError("widths must be 1 or more, encoder_blocks and decoder_blocks 0 or more")
 
@@ -117,14 +112,14 @@ class Encoder(nn.Module):
             layers += [Block(widths[level]) for _ in range(config.encoder_blocks[level])]
         self.layers = nn.ModuleList(layers)
         self.norm = RMSNorm(widths[-1])
-        self.out = nn.Linear(widths[-1], config.turns * vector)
-        self.turns = Turns(config.turns)
+        self.out = nn.Linear(widths[-1], vector)
 
     def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
         x = self.stem(fold(x, self.patch))
         for layer in self.layers:
             x = layer(x, past)
-        return self.turns.choose(self.out(self.norm(x)), past)
+        out: Tensor = self.out(self.norm(x))
+        return out
 
 
 class Decoder(nn.Module):
@@ -134,8 +129,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.patch = config.patch
         widths = config.widths
-        self.turns = Turns(config.turns)
-        self.stem = nn.Linear(self.turns.width(vector), widths[-1])
+        self.stem = nn.Linear(vector, widths[-1])
         layers: list[nn.Module] = [Block(widths[-1]) for _ in range(config.decoder_blocks[-1])]
         for level, (time, space) in reversed(list(enumerate(halvings(config)))):
             layers.append(Up(widths[level + 1], widths[level], time=time, space=space))
@@ -145,7 +139,7 @@ class Decoder(nn.Module):
         self.out = SpaceConv(widths[0], 3 * config.patch**2)
 
     def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
-        x = self.stem(self.turns.recall(x, past))
+        x = self.stem(x)
         for layer in self.layers:
             x = layer(x, past)
         return unfold(self.out(self.norm(x)), self.patch)

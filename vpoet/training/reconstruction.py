@@ -26,7 +26,7 @@ class LossConfig:
     """Extra weight, in l1 and l2, of what moves: a pixel counts 1 + motion * its distance from its mean over time."""
     changes: float = 0.0
     """Mean absolute difference of a cell's point from the one a cell of time before: what holds still keeps its code,
-    and a model then codes it in few bits. For models of one turn."""
+    and a model then codes it in few bits."""
     evenness: float = 0.0
     """How far FSQ's digits are from all levels in equal shares, each independent of the others (`vpoet.tokenizer.fsq`):
     with it more of the codebook is in use."""

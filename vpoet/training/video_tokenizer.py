@@ -117,11 +117,6 @@ class VideoTokenizerRecipe:
             raise ConfigError(f"export_dtype is {self.export_dtype!r}; choose one of {', '.join(EXPORTED)}")
         if self.train not in TRAINED:
             raise ConfigError(f"train is {self.train!r}; choose one of {', '.join(TRAINED)}")
-        if self.loss.changes and self.model.turns > 1:
-            raise ConfigError(
-                "loss.changes compares a code with the one before, which with model.turns above 1 is of "
-                "another part of the cell: leave one of them out"
-            )
         if self.loss.evenness and self.model.quantiser.kind != "fsq":
             raise ConfigError(f"loss.evenness is FSQ's; for {self.model.quantiser.kind} set model.quantiser.entropy")
         if self.adversarial.weight and self.adversarial.start >= self.steps:
