@@ -4,8 +4,9 @@ The codes of a clip are drawn one after another, so -log p of the clip is the su
 all codes before it: the very terms that training sums up, at temperature 1, without guidance and filters.
 
 It is the likelihood of the *codes*, not of the pixels: what the tokenizer leaves out costs nothing. Figures compare
-clips and prompts under one tokenizer; bits per pixel are no match for those of a codec or of a pixel model. A clip that
-was sampled, written and read again has other codes than those that were drawn, as far as the tokenizer is not exact.
+clips and prompts under one tokenizer; bits per pixel are no match for those of a pixel model, nor for a codec's unless
+both tell what they leave out (`vpoet.evaluate.reconstruction` does). A clip that was sampled, written and read again
+has other codes than those that were drawn, as far as the tokenizer is not exact.
 
 Shapes: t, h, w cells of a clip in time, height and width.
 """
