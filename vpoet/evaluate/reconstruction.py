@@ -109,9 +109,9 @@ class ReconstructionScores:
 
     @property
     def model_bits_per_pixel(self) -> float:
-        """Bits that an ideal entropy coder needs that is told the model's probabilities, as its decoder can be too.
+        """Bits that an ideal entropy coder needs that is told the model's probabilities.
 
-        Unlike frequencies of these clips, the model was there before them: this is the rate of a codec that exists.
+        Unlike the frequencies of these clips, the model was there before them, and a decoder can have it too.
         """
         return self.model_bits / self.pixels
 
