@@ -92,6 +92,10 @@ def test_hugging_face_tokenizers_stays_importable(python):
     assert shown.stdout == "Tokenizer\n", shown.stderr
 
 
+def test_the_weights_that_ship_stay_small():
+    assert sum(path.stat().st_size for path in (ROOT / "vpoet" / "weights").rglob("*")) < 30e6
+
+
 def test_a_wheel_is_one_package_that_carries_the_programs(tmp_path, python):
     built = python("-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path, cwd=ROOT)
     assert built.returncode == 0, built.stderr
