@@ -1,5 +1,6 @@
 """Plans: memory against what PyTorch's allocator really gave, the bookkeeping of stages, time, and recipes by size."""
 
+import gc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ def recipe(model: TransformerConfig = SMALL, *, length: int = 512, **keys: Any) 
 
 def peak(work: Any) -> tuple[Any, int, int]:
     """What ``work`` gives; the most bytes that PyTorch's allocator had given out meanwhile, and those still out."""
+    gc.collect()  # what another test left in cycles is not to be freed, and counted, in this one
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         made = work()
     now = most = 0
