@@ -390,8 +390,9 @@ def test_evaluation_beside_codecs_and_another_tokenizer(trained: Path, tmp_path:
 def test_evaluation_by_a_model_of_the_codes(
     tmp_path: Path, make_bundle: Callable[..., Path], trained: Path, program: Program
 ) -> None:
-    bundle = make_bundle(tmp_path / "bundle")
-    raw = shards(tmp_path / "raw", [moving_square(seed, size=64) for seed in range(2)])
+    bundle = make_bundle(tmp_path / "bundle", length=200)
+    clips = [moving_square(seed, size=64) for seed in range(2)]
+    raw = shards(tmp_path / "raw", [*clips, moving_square(2, frames=41, size=64)])
     arguments = [bundle / "video_tokenizer", raw, "--model", bundle, "--plot", tmp_path / "rates.png", "--json"]
     status, out, err = program("tokenizers/evaluate_tokenizer.py", *arguments)
     assert status == 0, err
@@ -399,6 +400,8 @@ def test_evaluation_by_a_model_of_the_codes(
     assert result["bits_per_pixel_by_model"] == pytest.approx(result["model_bits"] * 2 * 8 * 8 / (5 * 64 * 64))
     assert result["codecs_at_bits_per_pixel_by_model"].keys() == result["codecs"].keys()
     assert f"{result['model_bits']:.2f} by the model" in err
+    assert result["protocol"]["clips"] == 2
+    assert "1 the model takes no such clip: 11x8x8 cells take" in err
 
     status, _, err = program("tokenizers/evaluate_tokenizer.py", trained / "tokenizer", *arguments[1:])
     assert status == 2

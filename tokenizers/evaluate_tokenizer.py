@@ -89,7 +89,7 @@ def main(
     for name, video in track(islice(videos(raw, problems), clips), "clips", total=int(total), console=console):
         try:
             for scores in scored:
-                scores.check(video.frames)
+                scores.check(video.frames, video.fps)
         except DataError as error:
             problems.add(str(error), name)
             continue

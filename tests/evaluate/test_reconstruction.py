@@ -100,9 +100,9 @@ def test_the_bits_by_a_model_are_those_of_its_probabilities(
 def test_clips_off_the_grid_are_refused_or_padded_and_scored_cropped(coder: VideoTokenizer) -> None:
     frames = clip(0, 6, 17, 15)
     with pytest.raises(DataError, match="do not fit"):
-        ReconstructionScores(coder).check(frames)
+        ReconstructionScores(coder).check(frames, 8)
     scores = ReconstructionScores(coder, pad=True)
-    scores.check(frames)
+    scores.check(frames, 8)
     drawn = scores.add(frames, 8)
     assert drawn.shape == frames.shape
     padded = np.pad(frames, ((0, 3), (0, 7), (0, 1), (0, 0)), mode="edge")

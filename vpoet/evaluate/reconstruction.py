@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vpoet.errors import DataError, HashMismatch
+from vpoet.errors import DataError, HashMismatch, PromptError, ShapeError
 from vpoet.evaluate.codecs import RateDistortion, RatePoint, TokenizerPoint, at_rate
 from vpoet.evaluate.codes import CodeStatistics
 from vpoet.evaluate.pixels import flicker, psnr, ssim
@@ -67,9 +67,14 @@ class ReconstructionScores:
         self._flicker: list[float] = []
         self._perceptual: list[float] = []
 
-    def check(self, frames: Frames) -> None:
-        """DataError for a clip uint8 [T, H, W, 3] that the tokenizer cannot take."""
-        self.coder.grid(*self._padded(frames).shape[:3])
+    def check(self, frames: Frames, fps: float) -> None:
+        """DataError for a clip uint8 [T, H, W, 3] that the tokenizer cannot take, or the model not expect."""
+        grid = self.coder.grid(*self._padded(frames).shape[:3])
+        if self.model is not None:
+            try:
+                self.model.observed(np.zeros(grid, np.int32), fps)
+            except (PromptError, ShapeError) as error:
+                raise DataError(f"the model takes no such clip: {error}") from None
 
     def encode(self, frames: Frames) -> Codes:
         """A clip's int32 codes [t, h, w], padded before if need be; nothing is scored."""

@@ -29,7 +29,7 @@ class LossConfig:
     and a model then codes it in few bits."""
     evenness: float = 0.0
     """How far FSQ's digits are from all levels in equal shares, each independent of the others (`vpoet.tokenizer.fsq`):
-    with it more of the codebook is in use."""
+    with it more of the codebook is in use. Each process judges its own share of the batch."""
     perceptual: float = 0.0
     """Distance between features of a frozen EfficientNet-Lite0 (`vpoet.nn.features`); needs the extra "perceptual"."""
 
