@@ -9,6 +9,7 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -62,6 +63,37 @@ def program(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
                 signal.signal(number, handler)
         out, err = capsys.readouterr()
         return status or 0, out, err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def together() -> Callable[..., list[str]]:
+    """Run a Python file in ``world`` processes of one group, as a launcher would; what each of them prints:
+    ``together("train/pretrain.py", 2, recipe)``."""
+
+    def run(path: str | Path, world: int, *arguments: str | Path) -> list[str]:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        everyone = []
+        for rank in range(world):
+            places = {
+                "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_SIZE": world, "MASTER_PORT": port,
+                "MASTER_ADDR": "127.0.0.1",
+            }  # fmt: skip
+            process = subprocess.Popen(
+                [sys.executable, ROOT / path, *map(str, arguments)], text=True,
+                env=os.environ | {name: str(value) for name, value in places.items()},
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )  # fmt: skip
+            everyone.append(process)
+        printed = []
+        for process in everyone:
+            out, err = process.communicate()
+            assert process.returncode == 0, err
+            printed.append(out)
+        return printed
 
     return run
 

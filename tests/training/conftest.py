@@ -2,10 +2,6 @@
 processes that train together."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,31 +84,12 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokens:
 
 
 @pytest.fixture(scope="session")
-def workers() -> Callable[..., list[dict[str, Any]]]:
+def workers(together: Callable[..., list[str]]) -> Callable[..., list[dict[str, Any]]]:
     """Run a worker of this folder in ``world`` processes of one group, and read the JSON that each prints at the end:
     ``workers("deepspeed_worker.py", 2, "0-fp32")``."""
 
     def run(worker: str, world: int, *arguments: str) -> list[dict[str, Any]]:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        everyone = []
-        for rank in range(world):
-            places = {
-                "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_SIZE": world, "MASTER_PORT": port,
-                "MASTER_ADDR": "127.0.0.1",
-            }  # fmt: skip
-            process = subprocess.Popen(
-                [sys.executable, Path(__file__).parent / worker, *arguments], text=True,
-                env=os.environ | {name: str(value) for name, value in places.items()},
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            )  # fmt: skip
-            everyone.append(process)
-        seen = []
-        for process in everyone:
-            out, err = process.communicate()
-            assert process.returncode == 0, err
-            seen.append(json.loads(out.splitlines()[-1]))
-        return seen
+        printed = together(Path(__file__).parent / worker, world, *arguments)
+        return [json.loads(out.splitlines()[-1]) for out in printed]
 
     return run
