@@ -22,7 +22,7 @@ test: $(INSTALLED) ## every test that runs without a GPU
 	@pytest -m "not gpu"
 
 torture: $(INSTALLED) ## 50 kills at random moments of a run of two processes, each resumed: no checkpoint lost, no bit changed
-	@VPOET_KILLS=50 pytest -q -k torture tests/training/test_pretrain.py
+	@VPOET_KILLS=50 pytest -q -k torture tests/programs/test_pretrain.py
 
 lint: $(INSTALLED) ## ruff, mypy, and the floors of the house
 	@ruff format --check .

@@ -12,16 +12,16 @@ from rich.console import Console
 from rich.progress import Progress, track
 
 from vpoet import cli
+from vpoet.bundle import SHIPPED
 from vpoet.data.shards import write_atomic
-from vpoet.data.video import Frames, Video
-from vpoet.data.worlds.platformer import Platformer
 from vpoet.errors import ShapeError
 from vpoet.evaluate.drift import Segments, curve, drift_figure, estimates, lasting, measure, table
-from vpoet.evaluate.pictures import contact_sheet
-from vpoet.evaluate.witness import Witness
-from vpoet.generate.bundle import SHIPPED
-from vpoet.generate.long import roll
 from vpoet.generate.model import Request, load
+from vpoet.generate.rollout import roll
+from vpoet.media.sheet import contact_sheet
+from vpoet.media.video import Frames, Video
+from vpoet.worlds.platformer.sight import Witness
+from vpoet.worlds.platformer.world import Platformer
 
 GUESSES = 8
 """Codes a pass guesses and tests: the clips are the same, sooner."""

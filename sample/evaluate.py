@@ -11,19 +11,19 @@ from rich.console import Console
 from rich.progress import track
 
 from vpoet import cli
+from vpoet.bundle import SHIPPED
 from vpoet.data.shards import write_atomic
-from vpoet.data.video import Frames, Video
-from vpoet.evaluate.comparison import mean_interval
-from vpoet.evaluate.following import Prompt, captions, prompts, shares, stating, table, wrong
-from vpoet.evaluate.frechet import NAME, clip_features, frechet
+from vpoet.evaluate.adherence import Prompt, captions, prompts, shares, stating, table, wrong
+from vpoet.evaluate.distances import NAME, clip_features, frechet
+from vpoet.evaluate.intervals import mean_interval
 from vpoet.evaluate.nearest import nearest
-from vpoet.evaluate.pictures import contact_sheet
-from vpoet.evaluate.witness import Witness
-from vpoet.generate.bundle import SHIPPED
 from vpoet.generate.decode import Sampling
 from vpoet.generate.model import Model, Request, load
-from vpoet.generate.prompts import record
+from vpoet.generate.prompt_file import record
+from vpoet.media.sheet import contact_sheet
+from vpoet.media.video import Frames, Video
 from vpoet.nn.features import EfficientNetLite0
+from vpoet.worlds.platformer.sight import Witness
 
 SHEET_ROWS = 16
 NEAR = 5

@@ -12,14 +12,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vpoet import STARTED, cli
-from vpoet.data.video import Video
+from vpoet.bundle import SHIPPED
 from vpoet.errors import PromptError, VpoetError
-from vpoet.evaluate.pictures import contact_sheet
-from vpoet.generate.bundle import SHIPPED
-from vpoet.generate.film import Film, is_made
-from vpoet.generate.long import roll
+from vpoet.generate.clip_file import Film, is_made
 from vpoet.generate.model import Request, StepCompiler, load
-from vpoet.generate.prompts import output_files, read_prompts, read_texts, record
+from vpoet.generate.prompt_file import output_files, read_prompts, read_texts, record
+from vpoet.generate.rollout import roll
+from vpoet.media.sheet import contact_sheet
+from vpoet.media.video import Video
 
 console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 

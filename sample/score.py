@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vpoet import cli
+from vpoet.bundle import SHIPPED
 from vpoet.data.sources import Item, gather
 from vpoet.errors import DataError, VpoetError
 from vpoet.evaluate.surprise import surprise_figure
-from vpoet.generate.bundle import SHIPPED
-from vpoet.generate.fit import fit
 from vpoet.generate.likelihood import Likelihood, posterior
 from vpoet.generate.model import load
+from vpoet.generate.observe import fit
 
 CURVES = 10
 """Lines that a picture holds at most: those of the first rows."""

@@ -12,17 +12,17 @@ import typer
 from rich.console import Console
 
 from vpoet import cli
-from vpoet.data.raw_stream import ClipStream
+from vpoet.data.clip_stream import ClipStream
 from vpoet.errors import ConfigError
 from vpoet.evaluate.codes import CodeStatistics
-from vpoet.evaluate.comparison import markdown, over_seeds, plot_quantisers
+from vpoet.evaluate.intervals import markdown, over_seeds, plot_quantisers
 from vpoet.evaluate.pixels import psnr, ssim
 from vpoet.tokenizer.autoencoder import AutoencoderConfig
 from vpoet.tokenizer.quantiser import QuantiserConfig
 from vpoet.tokenizer.video import Frames, VideoTokenizer
-from vpoet.training.reconstruction import LossConfig
-from vpoet.training.tracking import read_metrics
-from vpoet.training.video_tokenizer import TokenizerTraining, VideoTokenizerRecipe
+from vpoet.training.codec.loss import LossConfig
+from vpoet.training.codec.recipe import TokenizerTraining, VideoTokenizerRecipe
+from vpoet.training.run.tracking import read_metrics
 
 VARIANTS = {
     "fsq": {"kind": "fsq"},

@@ -13,8 +13,8 @@ from rich.progress import track
 
 from vpoet import cli
 from vpoet.data.shards import Manifest, Problems, ShardFile, ShardInfo, read_shard, write_atomic
-from vpoet.data.video import Video
 from vpoet.errors import DataError, HashMismatch
+from vpoet.media.video import Video
 from vpoet.tokenizer.video import VideoTokenizer
 
 CHUNK_CELLS = 16

@@ -12,13 +12,13 @@ from rich.progress import track
 
 from vpoet import cli
 from vpoet.data.shards import Manifest, Problems, read_shard
-from vpoet.data.video import Video
 from vpoet.errors import DataError
 from vpoet.evaluate.codecs import CODECS, CRFS, RateDistortion, plot_rates
 from vpoet.evaluate.codes import CodeStatistics
-from vpoet.evaluate.pictures import contact_sheet
 from vpoet.evaluate.reconstruction import ERROR_GAIN, ReconstructionScores, absolute_error, peers
 from vpoet.generate.model import load
+from vpoet.media.sheet import contact_sheet
+from vpoet.media.video import Video
 from vpoet.nn.features import EfficientNetLite0
 from vpoet.tokenizer.video import VideoTokenizer
 

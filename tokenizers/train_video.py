@@ -11,14 +11,14 @@ import typer
 from rich.console import Console
 
 from vpoet import cli, config
-from vpoet.data.raw_stream import ClipStream
+from vpoet.data.clip_stream import ClipStream
 from vpoet.evaluate.codes import CodeStatistics
-from vpoet.evaluate.pictures import contact_sheet
 from vpoet.evaluate.pixels import psnr, ssim
+from vpoet.media.sheet import contact_sheet
 from vpoet.tokenizer.autoencoder import count_parameters
 from vpoet.tokenizer.video import Frames, VideoTokenizer
-from vpoet.training.tracking import Tracker
-from vpoet.training.video_tokenizer import TokenizerTraining, VideoTokenizerRecipe
+from vpoet.training.codec.recipe import TokenizerTraining, VideoTokenizerRecipe
+from vpoet.training.run.tracking import Tracker
 
 STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 EVALUATION_SEED = 1_000_003

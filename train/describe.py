@@ -8,11 +8,10 @@ import typer
 
 from vpoet import cli
 from vpoet.errors import DataError
-from vpoet.evaluate import inspection
-from vpoet.evaluate.learning import draw_learning
+from vpoet.evaluate import budget, describe
+from vpoet.evaluate.page.curves import draw_learning
 from vpoet.evaluate.scaling import predict
 from vpoet.tokenizer.text import TextTokenizer
-from vpoet.training import planning
 from vpoet.training.recipe import PretrainConfig
 
 
@@ -24,13 +23,11 @@ def main(
     ] = None,
     length: Annotated[int, typer.Option(help="Tokens of the pack to draw. A recipe says its own.")] = 2048,
     device: Annotated[
-        str | None, typer.Option(help=f"Plan the run of a pretraining recipe: {', '.join(planning.DEVICES)} or cpu.")
+        str | None, typer.Option(help=f"Plan the run of a pretraining recipe: {', '.join(budget.DEVICES)} or cpu.")
     ] = None,
     world: Annotated[int, typer.Option(help="Plan: processes, each with a device.")] = 1,
     zero: Annotated[int | None, typer.Option(help="Plan: DeepSpeed's ZeRO stage, in place of the recipe's.")] = None,
-    mfu: Annotated[
-        float, typer.Option(help="Plan: share of the device's peak that training will reach.")
-    ] = planning.MFU,
+    mfu: Annotated[float, typer.Option(help="Plan: share of the device's peak that training will reach.")] = budget.MFU,
     price: Annotated[float | None, typer.Option(help="Plan: what an hour of a device costs.")] = None,
     fit: Annotated[
         list[Path] | None,
@@ -63,10 +60,10 @@ def main(
         vpoet inspect long.yaml --fit runs/a --fit runs/b --fit runs/c --fit runs/d --plot law.png
         vpoet inspect runs/demo/bundle --json
     """
-    facts = inspection.describe(thing)
+    facts = describe.describe(thing)
     if device is not None:
         options: dict[str, Any] = {"world": world, "zero": zero, "mfu": mfu, "price": price}
-        facts["plan"] = planning.plan(pretraining(thing, "--device plans"), device, **options)
+        facts["plan"] = budget.plan(pretraining(thing, "--device plans"), device, **options)
     if fit:
         facts["prediction"] = predict(thing, fit, plot)
     elif plot is not None:
@@ -87,13 +84,13 @@ def drawings(thing: Path, text: Path | None, length: int) -> dict[str, str]:
     if thing.is_dir():
         if text is None:
             raise DataError(f"{thing}: drawing its sequences needs the text tokenizer; add --text text.model")
-        return inspection.draw_shards(thing, TextTokenizer.load(text), length)
-    return inspection.draw_recipe(pretraining(thing, "--draw draws folders of token shards and"))
+        return describe.draw_shards(thing, TextTokenizer.load(text), length)
+    return describe.draw_recipe(pretraining(thing, "--draw draws folders of token shards and"))
 
 
 def pretraining(thing: Path, wanted: str) -> PretrainConfig:
     """The recipe; DataError if it is of another kind."""
-    recipe = inspection.load_recipe(thing) if thing.suffix in (".yaml", ".yml") else None
+    recipe = describe.load_recipe(thing) if thing.suffix in (".yaml", ".yml") else None
     if not isinstance(recipe, PretrainConfig):
         raise DataError(f"{thing}: {wanted} pretraining recipes")
     return recipe

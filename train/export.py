@@ -7,17 +7,16 @@ import torch
 import typer
 from rich.console import Console
 
-from vpoet import cli, config
+from vpoet import adapter as adapters
+from vpoet import bundle, cli, config
 from vpoet.data.token_dataset import caption_words
 from vpoet.errors import CheckpointError, ConfigError, HashMismatch
-from vpoet.generate import adapter as adapters
-from vpoet.generate import bundle
 from vpoet.nn import lora
 from vpoet.nn.transformer import Transformer
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer
-from vpoet.training import checkpoint
 from vpoet.training.recipe import PretrainConfig
+from vpoet.training.run import checkpoint
 
 MOST_WORDS = 300
 """A model of so small a language can say what it knows."""

@@ -9,14 +9,13 @@ import torch
 import typer
 from rich.console import Console
 
-from vpoet import cli, config
+from vpoet import adapter, bundle, cli, config
 from vpoet.data.shards import MANIFEST, Manifest, Problems
 from vpoet.data.token_dataset import TokenDataset
 from vpoet.errors import ConfigError, DataError
-from vpoet.generate import adapter, bundle
 from vpoet.sequence.tasks import TABLE
 from vpoet.training.recipe import PretrainConfig
-from vpoet.training.tracking import read_metrics
+from vpoet.training.run.tracking import read_metrics
 
 console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 

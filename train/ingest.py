@@ -14,8 +14,8 @@ from vpoet.data.clips import ClipSettings
 from vpoet.data.ingest import Result, ingest
 from vpoet.data.shards import Manifest, read_shard, write_atomic
 from vpoet.data.sources import divide, gather
-from vpoet.data.video import Video
-from vpoet.evaluate.pictures import contact_sheet
+from vpoet.media.sheet import contact_sheet
+from vpoet.media.video import Video
 
 SHEET_ROWS = 12
 

@@ -11,28 +11,28 @@ import torch
 import typer
 from rich.console import Console
 
-from vpoet import cli, config
+from vpoet import bundle, cli, config
 from vpoet.data.token_stream import PackStream, heldout_packs
 from vpoet.errors import CheckpointError
-from vpoet.evaluate.samples import sample_prompts
-from vpoet.generate import bundle
+from vpoet.evaluate.previews import sample_prompts
 from vpoet.nn import lora
 from vpoet.nn.attention import backend
-from vpoet.nn.packed import PackTensors
+from vpoet.nn.nats import PackTensors
 from vpoet.nn.transformer import Transformer
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer
-from vpoet.training import checkpoint, engines
-from vpoet.training.engine import DTYPES, Engine
+from vpoet.training.engine import start
+from vpoet.training.engine.base import DTYPES, Engine
+from vpoet.training.engine.ulysses import Share, shared_attention
 from vpoet.training.guard import Guard
 from vpoet.training.heldout import evaluate
 from vpoet.training.loss import PackLoss, counts, losses
 from vpoet.training.meter import Meter, matmul_peak, progress
 from vpoet.training.optim import learning_rate
 from vpoet.training.recipe import PretrainConfig
-from vpoet.training.saving import Saver
-from vpoet.training.tracking import Tracker
-from vpoet.training.ulysses import Share, shared_attention
+from vpoet.training.run import checkpoint
+from vpoet.training.run.saver import Saver
+from vpoet.training.run.tracking import Tracker
 
 STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 console = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -73,7 +73,7 @@ def main(
     dtype = DTYPES[cfg.engine.dtype]
     attention = shared_attention(backend(cfg.attention, device, dtype), cfg.engine.sequence_parallel)
     module = PackLoss(transformer, attention, cfg.z_loss)
-    trainer = engines.start(module, cfg.engine, cfg.optimizer, cfg.packs_per_process)
+    trainer = start.start(module, cfg.engine, cfg.optimizer, cfg.packs_per_process)
     share = Share(trainer.rank, trainer.world, cfg.engine.sequence_parallel)
 
     state = begin(run, trainer, hashes, resume)

@@ -10,14 +10,14 @@ from rich.console import Console
 
 from vpoet import cli
 from vpoet.data.shards import Manifest, read_shard
-from vpoet.data.video import Video
 from vpoet.errors import DataError
 from vpoet.evaluate.beside import likeness
-from vpoet.evaluate.learning import learning_panels
-from vpoet.evaluate.pictures import panels
-from vpoet.evaluate.report import Picture, Section, Table, write_report
-from vpoet.evaluate.run_page import is_run, run_sections
-from vpoet.training.tracking import read_metrics
+from vpoet.evaluate.page.curves import learning_panels
+from vpoet.evaluate.page.html import Picture, Section, Table, write_report
+from vpoet.evaluate.page.run import is_run, run_sections
+from vpoet.evaluate.plots import panels
+from vpoet.media.video import Video
+from vpoet.training.run.tracking import read_metrics
 
 
 def main(

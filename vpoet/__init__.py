@@ -11,8 +11,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vpoet.data.video import Video
     from vpoet.generate.model import load
+    from vpoet.media.video import Video
     from vpoet.tokenizer.video import VideoTokenizer
 
 STARTED = time.perf_counter()
@@ -21,7 +21,7 @@ here."""
 __version__ = "0.1.0"
 __all__ = ["Video", "VideoTokenizer", "__version__", "load"]
 
-_HOMES = {"Video": "vpoet.data.video", "VideoTokenizer": "vpoet.tokenizer.video", "load": "vpoet.generate.model"}
+_HOMES = {"Video": "vpoet.media.video", "VideoTokenizer": "vpoet.tokenizer.video", "load": "vpoet.generate.model"}
 
 
 def __getattr__(name: str) -> Any:

@@ -25,11 +25,11 @@ import throughput
 import tokenizer
 import training
 
-from vpoet.data.worlds.platformer import Platformer
 from vpoet.sequence.document import build
 from vpoet.sequence.packing import BestFit, pack
 from vpoet.sequence.tasks import TABLE, Sample
 from vpoet.sequence.vocabulary import Vocabulary
+from vpoet.worlds.platformer.world import Platformer
 
 ROUNDS = 5
 

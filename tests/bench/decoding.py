@@ -22,18 +22,18 @@ import gguf_peer
 import numpy as np
 import torch
 
-from vpoet.data.video import Video
-from vpoet.data.worlds.platformer import Platformer
-from vpoet.generate.compiled import StepCompiler
+from vpoet.generate.compiled_step import StepCompiler
 from vpoet.generate.decode import Build, Sampling, decode
 from vpoet.generate.model import load
 from vpoet.generate.step import Step
+from vpoet.media.video import Video
 from vpoet.nn.attention import backend
 from vpoet.nn.int8 import quantise
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.sequence.document import Document
 from vpoet.sequence.tasks import TABLE, Sample
 from vpoet.sequence.vocabulary import Vocabulary
+from vpoet.worlds.platformer.world import Platformer
 
 CODES, PROMPT, ROUNDS = 8192, 22, 3
 VOCABULARY = Vocabulary(64, (CODES,), "text", "video")

@@ -19,16 +19,16 @@ import numpy as np
 import torch
 
 from vpoet.nn.attention import backend
-from vpoet.nn.packed import PackTensors
+from vpoet.nn.nats import PackTensors
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.sequence.document import build
 from vpoet.sequence.packing import BestFit, pack
 from vpoet.sequence.tasks import TABLE, Sample
 from vpoet.sequence.vocabulary import Vocabulary
-from vpoet.training.engine import Engine, EngineConfig, pack_seeds
+from vpoet.training.engine.base import Engine, EngineConfig, pack_seeds
+from vpoet.training.engine.plain import TorchEngine
 from vpoet.training.loss import PackLoss
 from vpoet.training.optim import OptimizerConfig
-from vpoet.training.torch_engine import TorchEngine
 
 STEPS = 50
 PACKS = 4
@@ -65,7 +65,7 @@ def _start(what: str, world: int, seconds: float) -> dict[str, Any]:
 
 
 def engine(name: str, model: TransformerConfig, packs: int) -> Engine:
-    from vpoet.training.deepspeed_engine import DeepSpeedEngine
+    from vpoet.training.engine.deepspeed import DeepSpeedEngine
 
     torch.manual_seed(0)
     module = PackLoss(Transformer(model, VOCABULARY), backend("sdpa", torch.device("cpu"), torch.float32))

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import footprint
 
-from vpoet.data.mp4 import Frames, encode_mp4
-from vpoet.data.worlds.platformer import Platformer
+from vpoet.media.mp4 import Frames, encode_mp4
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
 from vpoet.tokenizer.video import VideoTokenizer
+from vpoet.worlds.platformer.world import Platformer
 
 FPS = 8
 PROGRAM = Path(__file__).parents[2] / "sample" / "reconstruct.py"

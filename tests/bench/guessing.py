@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vpoet.generate.bundle import SHIPPED
+from vpoet.bundle import SHIPPED
 from vpoet.generate.decode import Sampling
 from vpoet.generate.model import Model, Request, StepCompiler, load
 from vpoet.sequence.vocabulary import Ints

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from vpoet.generate.bundle import Bundle
+from vpoet.bundle import Bundle
 from vpoet.generate.decode import Sampling
 from vpoet.generate.live import live
 from vpoet.generate.model import Model, Request, StepCompiler, load

@@ -12,10 +12,10 @@ from typing import Any
 
 from torch import nn
 
-from vpoet.training.engine import EngineConfig
+from vpoet.training.engine.base import EngineConfig
+from vpoet.training.engine.plain import TorchEngine
 from vpoet.training.optim import OptimizerConfig
-from vpoet.training.saving import Saver
-from vpoet.training.torch_engine import TorchEngine
+from vpoet.training.run.saver import Saver
 
 WIDTH, LAYERS = 1024, 48
 

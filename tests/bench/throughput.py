@@ -23,16 +23,16 @@ from torch import nn
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from vpoet.nn.attention import Visibility, backend
-from vpoet.nn.packed import PackTensors
+from vpoet.nn.nats import PackTensors
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.sequence.document import build
 from vpoet.sequence.packing import pack
 from vpoet.sequence.tasks import TABLE, Sample
 from vpoet.sequence.vocabulary import Vocabulary
-from vpoet.training.engine import DTYPES, Engine, EngineConfig
+from vpoet.training.engine.base import DTYPES, Engine, EngineConfig
+from vpoet.training.engine.plain import TorchEngine
 from vpoet.training.loss import PackLoss
 from vpoet.training.optim import OptimizerConfig
-from vpoet.training.torch_engine import TorchEngine
 
 CPU = torch.device("cpu")
 ROWS, LENGTH, CODES, STEPS = 4, 1024, 8192, 6
@@ -63,7 +63,7 @@ def _alone(size: str, dtype: str) -> dict[str, Any]:
 
 
 def measure(size: str, dtype: str) -> dict[str, Any]:
-    from vpoet.training.deepspeed_engine import DeepSpeedEngine
+    from vpoet.training.engine.deepspeed import DeepSpeedEngine
 
     packs = [PackTensors.of(row, CPU) for row in _packs()]
     flops = sum(Transformer(SIZES[size], VOCABULARY).flops(each.visibility, len(each.after_M)) for each in packs)

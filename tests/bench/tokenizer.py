@@ -20,13 +20,13 @@ import torch
 from peers import PACKAGES, make
 from torch import Tensor, nn
 
-from vpoet.data.worlds.platformer import Platformer
 from vpoet.evaluate.pixels import Frames, psnr
 from vpoet.tokenizer.autoencoder import count_parameters
 from vpoet.tokenizer.video import to_float, to_uint8
+from vpoet.training.codec.loss import LossConfig, reconstruction_loss
+from vpoet.training.codec.recipe import TokenizerOptimizerConfig, optimizers
 from vpoet.training.optim import learning_rate, parameter_groups
-from vpoet.training.reconstruction import LossConfig, reconstruction_loss
-from vpoet.training.video_tokenizer import TokenizerOptimizerConfig, optimizers
+from vpoet.worlds.platformer.world import Platformer
 
 FRAMES = 17
 CLIPS = {64: 4, 128: 2}

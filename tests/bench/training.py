@@ -15,16 +15,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from vpoet.nn.attention import Visibility, backend
-from vpoet.nn.packed import CHUNK, PackTensors
+from vpoet.nn.nats import CHUNK, PackTensors
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.sequence.document import TEXT, Document, Sequence, Span, build
 from vpoet.sequence.packing import BestFit, pack
 from vpoet.sequence.tasks import TABLE, Sample
 from vpoet.sequence.vocabulary import Modality, Vocabulary
-from vpoet.training.engine import EngineConfig
+from vpoet.training.engine.base import EngineConfig
+from vpoet.training.engine.plain import TorchEngine
 from vpoet.training.loss import PackLoss
 from vpoet.training.optim import OptimizerConfig
-from vpoet.training.torch_engine import TorchEngine
 
 ROW, LOOKAHEAD, BATCH, GROUP = 2048, 64, 8, 50
 """Tokens of a pack and documents to choose from; documents of a padded batch, and batches sorted together."""

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 
 from vpoet.data.augment import random_view
-from vpoet.data.video import Video
+from vpoet.media.video import Video
 
 VIDEO = Video(np.random.default_rng(0).integers(0, 256, (3, 12, 10, 3), dtype=np.uint8), 8.0)
 

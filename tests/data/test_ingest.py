@@ -15,9 +15,9 @@ from vpoet.data.clips import ClipSettings, clip_fields, windows
 from vpoet.data.ingest import Result, ingest
 from vpoet.data.shards import Manifest, Sample, read_shard
 from vpoet.data.sources import Item, divide, gather
-from vpoet.data.video import Video
-from vpoet.data.worlds.platformer import Platformer
 from vpoet.errors import DataError
+from vpoet.media.video import Video
+from vpoet.worlds.platformer.world import Platformer
 
 SETTINGS = ClipSettings(frames=5, fps=10.0, height=16, width=16)
 

@@ -18,7 +18,7 @@ import pytest
 from vpoet.data import token_dataset, token_stream
 from vpoet.data.shards import Manifest, ShardWriter
 from vpoet.data.token_dataset import TokenDataset
-from vpoet.data.token_lane import Documents, Lane
+from vpoet.data.token_documents import Documents, Lane
 from vpoet.data.token_stream import PackStream, Source, StreamConfig, heldout_packs
 from vpoet.errors import CheckpointError, ConfigError, DataError, HashMismatch
 from vpoet.sequence.document import Document, parse

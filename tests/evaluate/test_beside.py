@@ -10,10 +10,10 @@ import torch
 
 from vpoet.data.shards import ShardWriter
 from vpoet.data.token_stream import Source, StreamConfig
-from vpoet.data.video import Video
 from vpoet.errors import VpoetWarning
 from vpoet.evaluate import beside
-from vpoet.evaluate.samples import sample_prompts
+from vpoet.evaluate.previews import sample_prompts
+from vpoet.media.video import Video
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.sequence.vocabulary import Vocabulary, grouped
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
@@ -21,7 +21,7 @@ from vpoet.tokenizer.quantiser import QuantiserConfig
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training.recipe import PretrainConfig, SampleConfig
-from vpoet.training.tracking import Sampled
+from vpoet.training.run.tracking import Sampled
 
 CAPTIONS = ["a red ball rolls", ["a blue ball falls", "a ball that is blue falls down"], ""]
 PROMPTS = ["a ball that falls down", "the red ball rolls"]

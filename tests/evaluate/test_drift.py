@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 import vpoet
-from vpoet.data.video import Video
-from vpoet.data.worlds.platformer import Platformer
 from vpoet.errors import ShapeError
+from vpoet.evaluate.adherence import Prompt, wilson
 from vpoet.evaluate.drift import KEPT, MEASURES, UNSEEN, Segments, curve, drift_figure, lasting, measure, table
-from vpoet.evaluate.following import Prompt, wilson
-from vpoet.evaluate.witness import Witness
 from vpoet.generate.model import Model
+from vpoet.media.video import Video
+from vpoet.worlds.platformer.sight import Witness
+from vpoet.worlds.platformer.world import Platformer
 
 
 @pytest.fixture(scope="module")

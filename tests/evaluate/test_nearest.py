@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from vpoet.data.shards import ShardWriter
-from vpoet.data.video import Video
-from vpoet.data.worlds.platformer import Platformer
 from vpoet.errors import DataError
 from vpoet.evaluate.nearest import AT_ONCE, nearest
+from vpoet.media.video import Video
+from vpoet.worlds.platformer.world import Platformer
 
 TRAINED = AT_ONCE + 12
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 import vpoet
-from vpoet.data.video import Video
 from vpoet.errors import DataError, HashMismatch
 from vpoet.evaluate import reconstruction
 from vpoet.evaluate.codecs import Codec, RateDistortion
 from vpoet.evaluate.pixels import flicker, psnr, ssim
 from vpoet.evaluate.reconstruction import ReconstructionScores, absolute_error, clip_distance, peers
+from vpoet.media.video import Video
 from vpoet.nn.features import perceptual_distance
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
 from vpoet.tokenizer.quantiser import QuantiserConfig

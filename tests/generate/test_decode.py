@@ -11,7 +11,7 @@ from vpoet.errors import PromptError
 from vpoet.generate.decode import Decoded, Sampling, decode, null_prompt
 from vpoet.generate.logits import guide
 from vpoet.nn.attention import Visibility, backend
-from vpoet.nn.packed import PackTensors
+from vpoet.nn.nats import PackTensors
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.sequence.document import Document, Span, build, parse
 from vpoet.sequence.packing import pack

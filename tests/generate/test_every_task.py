@@ -6,7 +6,7 @@ import torch
 
 from vpoet.generate.decode import Sampling, decode
 from vpoet.nn.attention import backend
-from vpoet.nn.packed import PackTensors, pack_nats
+from vpoet.nn.nats import PackTensors, pack_nats
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.sequence.document import Document, build, parse
 from vpoet.sequence.packing import pack

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 import vpoet
-from vpoet.data.video import Video
 from vpoet.errors import DataError, PromptError, ShapeError
 from vpoet.generate.decode import Decoded, Sampling
-from vpoet.generate.fit import fit
 from vpoet.generate.likelihood import Information, Likelihood, posterior
 from vpoet.generate.model import Model, Request
-from vpoet.nn.packed import PackTensors
+from vpoet.generate.observe import fit
+from vpoet.media.video import Video
+from vpoet.nn.nats import PackTensors
 from vpoet.sequence.document import IMAGE, VIDEO, Document, Span, build
 from vpoet.sequence.packing import pack
 from vpoet.sequence.tasks import TABLE, Sample, Task

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import vpoet
-from vpoet.evaluate.witness import Witness
-from vpoet.generate.bundle import PARTS, SHIPPED
+from vpoet.bundle import PARTS, SHIPPED
 from vpoet.generate.model import Model
+from vpoet.worlds.platformer.sight import Witness
 
 
 @pytest.fixture(scope="module")

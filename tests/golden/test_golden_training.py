@@ -17,8 +17,8 @@ import pytest
 
 import vpoet
 from vpoet import config
+from vpoet.training.codec.recipe import VideoTokenizerRecipe
 from vpoet.training.recipe import PretrainConfig
-from vpoet.training.video_tokenizer import VideoTokenizerRecipe
 
 Golden = Callable[..., None]
 Program = Callable[..., tuple[int, str, str]]

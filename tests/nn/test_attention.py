@@ -101,7 +101,7 @@ def test_what_a_token_sees_by_gradient_is_the_mask_exactly(attention: Backend) -
 def test_products_are_the_definition_whatever_the_rows_of_a_block(
     rows: int, dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vpoet.nn.products.ROWS", rows)
+    monkeypatch.setattr("vpoet.nn.matmul_attention.ROWS", rows)
     q, k, v = inputs(LONG)
     seed = torch.randn_like(q)
     wanted = dense(LONG, q, k, v)

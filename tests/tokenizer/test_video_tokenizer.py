@@ -9,13 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from vpoet.data.worlds.platformer import Platformer
 from vpoet.errors import CheckpointError, DataError, ShapeError
 from vpoet.evaluate.pixels import psnr
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
 from vpoet.tokenizer.quantiser import QuantiserConfig
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import SHIPPED, VideoTokenizer, to_float, to_uint8, whole_cells
+from vpoet.worlds.platformer.world import Platformer
 
 
 def build(seed: int = 0) -> VideoTokenizer:

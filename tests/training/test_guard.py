@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from vpoet.errors import ConfigError, TrainingError
-from vpoet.training.engine import EngineConfig
+from vpoet.training.engine.base import EngineConfig
+from vpoet.training.engine.plain import TorchEngine
 from vpoet.training.guard import Guard, GuardConfig
 from vpoet.training.optim import OptimizerConfig
-from vpoet.training.torch_engine import TorchEngine
 
 
 def seasoned(**changes: float) -> Guard:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vpoet.nn.attention import Attend, Backend, Visibility, backend, flash_backend
-from vpoet.nn.packed import CHUNK, PackTensors
+from vpoet.nn.nats import CHUNK, PackTensors
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.sequence.document import IMAGE, KINDS, STRUCTURE, TEXT, VIDEO, Document, Span, build
 from vpoet.sequence.packing import Pack, pack

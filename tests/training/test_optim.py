@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpoet.errors import ConfigError
-from vpoet.training.engine import EngineConfig
+from vpoet.training.engine.base import EngineConfig
+from vpoet.training.engine.plain import TorchEngine
 from vpoet.training.optim import OptimizerConfig, learning_rate, parameter_groups
-from vpoet.training.torch_engine import TorchEngine
 
 
 def test_learning_rate_rises_then_falls_to_its_floor() -> None:

@@ -14,13 +14,13 @@ import torch
 from vpoet import config
 from vpoet.data.token_stream import PackStream, Source
 from vpoet.nn.attention import backend
-from vpoet.nn.packed import PackTensors
+from vpoet.nn.nats import PackTensors
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.sequence.tasks import TABLE
 from vpoet.sequence.vocabulary import Vocabulary, grouped
+from vpoet.training.engine.plain import TorchEngine
 from vpoet.training.loss import PackLoss
 from vpoet.training.recipe import PretrainConfig
-from vpoet.training.torch_engine import TorchEngine
 
 LARGE = 256
 """Widths above are made smaller."""

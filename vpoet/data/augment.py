@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vpoet.data.video import Frames, Video
+from vpoet.media.video import Frames, Video
 
 RECOLOURED = 0.25
 """Share of clips whose colour channels change places."""

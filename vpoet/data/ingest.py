@@ -19,8 +19,8 @@ from typing import Any
 from vpoet.data.clips import ClipSettings, clip_fields, windows
 from vpoet.data.shards import Manifest, Problems, ShardInfo, ShardWriter, write_atomic
 from vpoet.data.sources import WORLD, WORLDS, Item
-from vpoet.data.video import Video, resize_frame, stream_frames
 from vpoet.errors import DataError
+from vpoet.media.video import Video, resize_frame, stream_frames
 
 SETTINGS, RECORDS = "ingest.json", ".jobs"
 Progress = Callable[[int, int], None]

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vpoet.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from vpoet.data.worlds.platformer import Platformer
 from vpoet.errors import DataError
+from vpoet.media.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from vpoet.worlds.platformer.world import Platformer
 
 WORLD = "world:"
 WORLDS = {"platformer": Platformer}

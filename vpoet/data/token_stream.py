@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from vpoet.data.shards import Problems
-from vpoet.data.token_lane import Documents, EncodeText, Lane, Source, State, StreamConfig, Walk
+from vpoet.data.token_documents import Documents, EncodeText, Lane, Source, State, StreamConfig, Walk
 from vpoet.errors import CheckpointError, ConfigError, VpoetWarning
 from vpoet.sequence.packing import Pack
 from vpoet.sequence.vocabulary import Vocabulary

@@ -10,11 +10,11 @@ from typing import Any
 
 from vpoet.data.shards import Problems, write_atomic
 from vpoet.data.token_dataset import TokenDataset, TokenSample
-from vpoet.data.video import Video
+from vpoet.media.video import Video
 from vpoet.sequence.vocabulary import Vocabulary
 from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training.recipe import PretrainConfig
-from vpoet.training.tracking import Sampled
+from vpoet.training.run.tracking import Sampled
 
 SEARCHED = 2000
 """Captioned held-out clips, from the first on, among which the nearest one is looked for."""

@@ -5,8 +5,8 @@
     segment 1              [           ]
     segment 2                         [           ]
 
-Each window of a long clip starts from what the tokenizer kept of the last (`vpoet.generate.long`), so what is lost adds
-up. What is measured of a segment, a key each of `measure`:
+Each window of a long clip starts from what the tokenizer kept of the last (`vpoet.generate.rollout`), so what is lost
+adds up. What is measured of a segment, a key each of `measure`:
 
     bits          a token of its codes, encoded again, given the prompt: what the model thinks of its own clip
     prompt_NAME   who, ground, sky are as the prompt says
@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vpoet.data.video import Frames, Video
-from vpoet.data.worlds.platformer import Platformer
 from vpoet.errors import ShapeError
-from vpoet.evaluate.comparison import mean_interval
-from vpoet.evaluate.following import Prompt, stated, wilson
-from vpoet.evaluate.witness import Witness
+from vpoet.evaluate.adherence import Prompt, stated, wilson
+from vpoet.evaluate.intervals import mean_interval
 from vpoet.generate.model import Model
+from vpoet.media.video import Frames, Video
+from vpoet.worlds.platformer.sight import Witness
+from vpoet.worlds.platformer.world import Platformer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

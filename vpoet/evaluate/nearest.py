@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vpoet.data.shards import Manifest, Problems, read_shard
-from vpoet.data.video import Frames, Video
 from vpoet.errors import DataError
+from vpoet.media.video import Frames, Video
 
 SHRINK = 4
 AT_ONCE = 64

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from vpoet.errors import DataError
-from vpoet.evaluate.comparison import student
-from vpoet.evaluate.inspection import RESOLVED, load_recipe, of_the_data
+from vpoet.evaluate.describe import RESOLVED, load_recipe, of_the_data
+from vpoet.evaluate.intervals import student
 from vpoet.training.recipe import PretrainConfig
-from vpoet.training.tracking import read_metrics
+from vpoet.training.run.tracking import read_metrics
 
 LEAST = 4
 """Runs that a law of three unknowns needs, so that one is left over to tell its error from."""

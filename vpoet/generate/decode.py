@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 from vpoet.errors import PromptError
-from vpoet.generate.ahead import ahead
-from vpoet.generate.layout import Decoded, Plan, filled, null_prompt
 from vpoet.generate.logits import gumbel
+from vpoet.generate.plan import Decoded, Plan, filled, null_prompt
+from vpoet.generate.speculate import ahead
 from vpoet.generate.step import SETTINGS, Run, Step
 from vpoet.nn.attention import Backend, Visibility
 from vpoet.nn.cache import KVCache
@@ -92,7 +92,7 @@ def decode(
     Each document has its seed: what is drawn for it does not depend on the batch around it (but for rounding, which may
     turn a near tie). ``bidirectional``: the model reads prompts both ways. ``build`` makes another step of the plain
     one, a compiled one. ``guesses`` are so many codes of a document that each pass guesses and tests; the codes that
-    come out are the same, in fewer passes (`vpoet.generate.ahead`). PromptError: a text target.
+    come out are the same, in fewer passes (`vpoet.generate.speculate`). PromptError: a text target.
     """
     plan = Plan.of(transformer, documents, guided=sampling.guidance != 1)
     ids, nats = [], []

@@ -3,8 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
-from vpoet.data.video import Frames, Video
 from vpoet.errors import PromptError
+from vpoet.media.video import Frames, Video
 from vpoet.sequence.document import Mask
 
 Floats = npt.NDArray[np.float32]

@@ -21,7 +21,7 @@ import torch
 
 from vpoet.errors import ShapeError
 from vpoet.nn.attention import Backend
-from vpoet.nn.packed import PackTensors, pack_nats
+from vpoet.nn.nats import PackTensors, pack_nats
 from vpoet.nn.transformer import Transformer
 from vpoet.sequence.document import IMAGE, VIDEO, Document, Sequence, build
 from vpoet.sequence.packing import BestFit, pack

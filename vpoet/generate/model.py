@@ -20,16 +20,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vpoet.data.video import Frames, Video
+from vpoet import bundle as bundles
+from vpoet.bundle import Bundle
 from vpoet.errors import ConfigError, PromptError, ShapeError
-from vpoet.generate import bundle as bundles
-from vpoet.generate.bundle import Bundle
-from vpoet.generate.compiled import StepCompiler
+from vpoet.generate.compiled_step import StepCompiler
 from vpoet.generate.decode import Build, Decoded, OnStep, Sampling, decode
-from vpoet.generate.fit import fit, observe
 from vpoet.generate.likelihood import Likelihood, likelihoods
-from vpoet.generate.long import Rollout, roll
+from vpoet.generate.observe import fit, observe
 from vpoet.generate.request import Clip, Request, arrange, joined
+from vpoet.generate.rollout import Rollout, roll
+from vpoet.media.video import Frames, Video
 from vpoet.nn.attention import backend
 from vpoet.nn.int8 import quantise
 from vpoet.nn.transformer import Transformer

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from vpoet.data.video import Frames, Video
+from vpoet.bundle import Bundle
 from vpoet.errors import PromptError
 from vpoet.generate import holes
-from vpoet.generate.bundle import Bundle
+from vpoet.media.video import Frames, Video
 from vpoet.sequence.tasks import Given, Sample
 from vpoet.sequence.vocabulary import Ints
 

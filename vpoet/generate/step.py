@@ -4,7 +4,7 @@ Shapes: B documents; N slots, B or, with guidance, 2B; W tokens a slot; M of all
 P rotated pairs of a head; D model width; V logits of a group of digits, of all groups in the noise.
 
 All that changes from step to step is an input, and so are the settings of the draw: the step can be compiled once and
-serve every prompt (`vpoet.generate.compiled`), and as it is, it is the compiled one's slow twin.
+serve every prompt (`vpoet.generate.compiled_step`), and as it is, it is the compiled one's slow twin.
 """
 
 from collections.abc import Callable

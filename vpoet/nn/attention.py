@@ -6,7 +6,7 @@ A backend is a function from a `Visibility` to an `Attend`: what depends only on
 lengths) is made once, and used by every layer. Four of them:
 
     sdpa        pure torch, one call for each document; supports everything; the oracle of the others
-    products    plain products of matrices (`vpoet.nn.products`): training in bf16 on CPUs with units for it
+    products    plain products of matrices (`vpoet.nn.matmul_attention`): training in bf16 on CPUs with units for it
     flex        FlexAttention with a block mask; on CPU forward only
     flash       flash-attn's varlen kernel; CUDA, fp16 and bf16
 """
@@ -121,7 +121,7 @@ def _sdpa(visibility: Visibility, device: torch.device) -> Attend:
 
 
 def _products(visibility: Visibility, device: torch.device) -> Attend:
-    from vpoet.nn.products import products
+    from vpoet.nn.matmul_attention import products
 
     return products(visibility, device)
 

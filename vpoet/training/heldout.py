@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import torch
 
-from vpoet.nn.packed import PackTensors
+from vpoet.nn.nats import PackTensors
 from vpoet.sequence.document import KINDS
 from vpoet.sequence.packing import Pack
-from vpoet.training.engine import Engine
+from vpoet.training.engine.base import Engine
+from vpoet.training.engine.ulysses import Share
 from vpoet.training.loss import counts, losses
-from vpoet.training.ulysses import Share
 
 
 def evaluate(trainer: Engine, packs: Sequence[Pack], share: Share) -> dict[str, float]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vpoet.nn.attention import Backend
-from vpoet.nn.packed import CHUNK, PackTensors, pack_nats
+from vpoet.nn.nats import CHUNK, PackTensors, pack_nats
 from vpoet.nn.transformer import Transformer
 from vpoet.sequence.document import KINDS
 from vpoet.sequence.packing import Pack

@@ -7,10 +7,10 @@ from vpoet.data.token_stream import Source, StreamConfig
 from vpoet.errors import ConfigError
 from vpoet.nn.lora import LoraConfig
 from vpoet.nn.transformer import TransformerConfig
-from vpoet.training.engine import EngineConfig
+from vpoet.training.engine.base import EngineConfig
+from vpoet.training.engine.ulysses import Share
 from vpoet.training.guard import GuardConfig
 from vpoet.training.optim import OptimizerConfig
-from vpoet.training.ulysses import Share
 
 
 @dataclass(kw_only=True)

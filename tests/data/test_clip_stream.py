@@ -1,0 +1,157 @@
+"""The stream of clips: decided by its seed, exact to resume, every sample once an epoch, no crash on damage."""
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vpoet.data.clip_stream import ClipStream
+from vpoet.data.shards import Manifest, ShardWriter
+from vpoet.errors import DataError
+from vpoet.media.video import Video
+
+FRAMES = 3
+
+
+def write(folder: Path, first: int, count: int, *, frames: int = FRAMES, per_shard: int = 4, fps: float = 8.0) -> Path:
+    """Clips of which number n is all of the colour (n, n, n): a batch tells which samples it holds."""
+    with ShardWriter(folder, kind="raw", samples_per_shard=per_shard, worker=first) as writer:
+        for number in range(first, first + count):
+            video = Video(np.full((frames, 16, 16, 3), number, np.uint8), fps)
+            suffix = ".mp4" if fps else ".png"
+            writer.write(f"k{number:04d}", {suffix[1:]: video.encode(suffix, lossless=True), "json": {"caption": ""}})
+    old = Manifest.load(folder).shards if (folder / "manifest.json").exists() else []
+    Manifest("raw", old + writer.shards).save(folder)
+    return folder
+
+
+def stream(*folders: Path, frames: int = FRAMES, size: int = 16, **options: int) -> ClipStream:
+    return ClipStream(folders, frames=frames, height=size, width=size, **{"batch": 4, "seed": 0, **options})
+
+
+def numbers(clips: ClipStream, batches: int) -> list[int]:
+    return [int(clip[0, 0, 0, 0]) for batch in itertools.islice(clips, batches) for clip in batch]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("raw"), 0, 20)
+
+
+def test_batches_have_the_declared_shape_and_the_pixels(folder: Path) -> None:
+    batch = next(stream(folder))
+    assert (batch.shape, batch.dtype) == ((4, FRAMES, 16, 16, 3), np.uint8)
+    assert all((clip == clip[0, 0, 0, 0]).all() for clip in batch)
+    assert next(stream(folder, size=8)).shape == (4, FRAMES, 8, 8, 3)
+
+
+def test_every_sample_once_an_epoch_in_new_order(folder: Path) -> None:
+    clips = stream(folder)
+    epochs = [numbers(clips, 5) for _ in range(3)]
+    assert all(sorted(epoch) == list(range(20)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert epochs[0] != list(range(20))
+
+
+def test_the_seed_decides_the_order(folder: Path) -> None:
+    assert numbers(stream(folder, seed=1), 5) == numbers(stream(folder, seed=1), 5)
+    assert numbers(stream(folder, seed=1), 5) != numbers(stream(folder, seed=2), 5)
+
+
+@pytest.mark.parametrize("taken", [0, 1, 5, 7, 12])
+def test_resume_is_exact(folder: Path, tmp_path: Path, taken: int) -> None:
+    # 8 clips of 5 frames: where in the clip the 3 frames begin must come back, too. Batches of 3 straddle the epochs.
+    long = tmp_path / "long"
+    with ShardWriter(long, kind="raw", samples_per_shard=4) as writer:
+        for number in range(8):
+            frames = (
+                np.arange(5, dtype=np.uint8)[:, None, None, None] + np.zeros((5, 16, 16, 3), np.uint8) + 10 * number
+            )
+            video = Video(frames.astype(np.uint8), 8.0)
+            writer.write(f"k{number}", {"mp4": video.encode(".mp4", lossless=True), "json": {}})
+    writer.manifest().save(long)
+    first = stream(folder, long, batch=3)
+    for _ in range(taken):
+        next(first)
+    state = json.loads(json.dumps(first.state_dict()))
+    expected = [next(first) for _ in range(12)]
+    again = stream(folder, long, batch=3)
+    next(again)
+    again.load_state_dict(state)
+    for batch in expected:
+        np.testing.assert_array_equal(next(again), batch)
+    assert again.state_dict() == first.state_dict()
+    assert {int(clip[0, 0, 0, 0]) % 10 for batch in expected for clip in batch} >= {0, 1, 2}
+
+
+def test_a_foreign_state_is_refused(folder: Path) -> None:
+    state = stream(folder, seed=1).state_dict()
+    with pytest.raises(DataError, match="seed"):
+        stream(folder, seed=2).load_state_dict(state)
+
+
+@pytest.mark.parametrize("world", [2, 5, 8])
+def test_ranks_share_the_samples(folder: Path, world: int) -> None:
+    """There are 5 shards: divided by shard for 2 and 5 ranks, by sample for 8."""
+    shares = [numbers(stream(folder, batch=1, rank=rank, world=world), 30) for rank in range(world)]
+    epochs = [set(share) for share in shares]
+    assert set().union(*epochs) == set(range(20))
+    if world <= 5:
+        assert sum(len(epoch) for epoch in epochs) == 20
+    else:
+        heads = [share[: 20 // world] for share in shares]
+        assert len(set(itertools.chain(*heads))) == sum(map(len, heads))
+
+
+def test_images_and_short_clips_are_left_out(folder: Path, tmp_path: Path) -> None:
+    write(tmp_path, 100, 2, frames=1, fps=0.0)
+    write(tmp_path, 110, 2, frames=2)
+    write(tmp_path, 120, 4)
+    clips = stream(tmp_path)
+    assert sorted(numbers(clips, 2)) == [120, 120, 121, 121, 122, 122, 123, 123]
+    assert clips.problems.counts["an image"] >= 2
+    assert clips.problems.counts["too short"] >= 2
+    assert set(numbers(stream(tmp_path, frames=1), 6)) == {100, 101, 110, 111, 120, 121, 122, 123}
+
+
+def test_damage_is_skipped_and_counted(tmp_path: Path) -> None:
+    write(tmp_path, 0, 8)
+    with ShardWriter(tmp_path, kind="raw", worker=99) as writer:
+        writer.write("junk", {"mp4": b"junk", "json": {}})
+    manifest = Manifest.load(tmp_path)
+    Manifest("raw", manifest.shards + writer.shards).save(tmp_path)
+    cut = tmp_path / manifest.shards[0].name
+    cut.write_bytes(cut.read_bytes()[:9000])
+    clips = stream(tmp_path, batch=2)
+    assert set(numbers(clips, 20)) >= {0, 4, 5, 6, 7}
+    assert clips.problems.counts["broken tar"] >= 1
+    assert clips.problems.counts["cannot be decoded"] >= 1
+
+
+def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
+    write(tmp_path / "short", 0, 3, frames=2)
+    with pytest.raises(DataError, match="no clip of 3 frames"):
+        next(stream(tmp_path / "short"))
+    with pytest.raises(DataError, match=r"manifest\.json"):
+        stream(tmp_path)
+    Manifest("tokens", [], "0123").save(tmp_path)
+    with pytest.raises(DataError, match="raw shards are needed"):
+        stream(tmp_path)
+    Manifest("raw", []).save(tmp_path)
+    with pytest.raises(DataError, match="no shards"):
+        stream(tmp_path)
+
+
+def test_augmented_clips_come_from_the_same_samples_and_resume(folder: Path) -> None:
+    """Of clips of one grey each, every view is that grey; the order is that of the plain stream, and so are states."""
+    plain, views = stream(folder), stream(folder, size=8, augment=True)
+    assert numbers(views, 2) == numbers(plain, 2)
+    state = views.state_dict()
+    rest = numbers(views, 3)
+    again = stream(folder, size=8, augment=True)
+    again.load_state_dict(state)
+    assert numbers(again, 3) == rest
+    with pytest.raises(DataError, match="augment"):
+        stream(folder, size=8).load_state_dict(state)

@@ -1,0 +1,42 @@
+"""Means over seeds with their intervals, and the table and the picture made of them."""
+
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vpoet.evaluate.intervals import markdown, mean_interval, over_seeds, plot_quantisers
+
+
+def test_the_interval_is_students():
+    mean, half = mean_interval([1.0, 2.0, 4.0])
+    assert mean == pytest.approx(7 / 3)
+    assert half == pytest.approx(4.302653 * np.std([1, 2, 4], ddof=1) / math.sqrt(3), rel=1e-4)
+    assert math.isnan(mean_interval([5.0])[1])
+
+
+@pytest.mark.parametrize("count", [2, 3, 10, 11, 20])
+def test_the_interval_holds_the_mean_19_times_in_20(count):
+    """Both from the table (to 10 values) and from the expansion."""
+    draws = np.random.default_rng(count).normal(3, 2, (4000, count))
+    held = np.mean([abs(mean - 3) <= half for mean, half in map(mean_interval, draws.tolist())])
+    assert held == pytest.approx(0.95, abs=0.012)
+
+
+def test_rows_that_agree_become_a_line_of_the_table():
+    rows = [{"kind": "b", "dB": 20.0}, {"kind": "a", "dB": 10.0}, {"kind": "b", "dB": 22.0}]
+    lines = over_seeds(rows, ["kind"], ["dB"])
+    assert [(line["kind"], line["seeds"], line["dB"]) for line in lines] == [("b", 2, 21.0), ("a", 1, 10.0)]
+    table = markdown(lines, {"kind": ("which", "{}"), "seeds": ("seeds", "{}"), "dB": ("PSNR", "{:.1f}")})
+    assert table == "| which | seeds | PSNR |\n| --- | --: | --: |\n| b | 2 | 21.0 ± 12.7 |\n| a | 1 | 10.0 |"
+
+
+def test_the_picture_is_drawn_with_and_without_intervals(tmp_path):
+    line = {"variant": "fsq", "held_out_codes": 1000, "use_interval": math.nan, "psnr_interval": 0.1}
+    lines = [line | {"codes": codes, "use": 0.5, "psnr": 20.0} for codes in (4375, 240)]
+    plot_quantisers(lines, tmp_path / "new" / "picture.png")
+    shown = np.asarray(Image.open(tmp_path / "new" / "picture.png"))
+    assert len(np.unique(shown.reshape(-1, shown.shape[-1]), axis=0)) > 20
+    plot_quantisers([], tmp_path / "empty.png")
+    assert (tmp_path / "empty.png").is_file()

@@ -1,0 +1,77 @@
+"""Files of samples: whole or not there, written as frames come, with a record that tells how they were made."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vpoet.generate.clip_file import Film, beside, is_made
+from vpoet.media.video import Frames, Video
+
+FRAMES = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), np.uint8)
+MADE: dict[str, Any] = {"prompt": "a", "seed": 1}
+
+
+def sheet(rows: list[tuple[str, Frames]]) -> Image.Image:
+    ((_, frames),) = rows
+    return Image.fromarray(frames.reshape(-1, *frames.shape[2:]))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".gif", ".webp"])
+def test_a_film_in_pieces_is_the_video_in_one(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / "new" / f"x{suffix}"
+    with Film(file, 8, sheet) as film:
+        film.add(FRAMES[:0])
+        film.add(FRAMES[:4])
+        film.add(FRAMES[4:])
+        assert not file.exists()
+        film.finish(MADE)
+    assert file.read_bytes() == Video(FRAMES, 8).encode(suffix)
+    assert sorted(path.name for path in file.parent.iterdir()) == [file.name, beside(file).name]
+
+
+def test_a_png_is_a_frame_or_a_sheet(tmp_path: Path) -> None:
+    for frames, height in ((FRAMES[:1], 16), (FRAMES, 96)):
+        with Film(tmp_path / "x.png", 8, sheet) as film:
+            film.add(frames)
+            film.finish(MADE)
+        assert Video.read(tmp_path / "x.png").height == height
+
+
+def test_an_mp4_holds_no_frames(tmp_path: Path) -> None:
+    with Film(tmp_path / "x.mp4", 8, sheet) as film:
+        for _ in range(30):
+            film.add(FRAMES)
+        assert film._held == []
+        film.finish(MADE)
+    assert len(Video.read(tmp_path / "x.mp4")) == 180
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".gif"])
+def test_what_breaks_off_leaves_the_film_that_was_there(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"x{suffix}"
+    with Film(file, 8, sheet) as film:
+        film.add(FRAMES)
+        film.finish(MADE)
+    before = file.read_bytes()
+    film = Film(file, 8, sheet)
+    film.add(FRAMES[:2])
+    error = KeyboardInterrupt()
+    film.__exit__(KeyboardInterrupt, error, None)
+    assert file.read_bytes() == before
+    assert is_made(file, MADE)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_film_is_made_if_its_record_says_so(tmp_path: Path) -> None:
+    file = tmp_path / "x.mp4"
+    assert not is_made(file, MADE)
+    with Film(file, 8, sheet) as film:
+        film.add(FRAMES)
+        film.finish(MADE | {"tokens": 3})
+    assert is_made(file, MADE)
+    assert not is_made(file, MADE | {"seed": 2})
+    beside(file).write_text("{")
+    assert not is_made(file, MADE)

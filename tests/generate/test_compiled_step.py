@@ -1,0 +1,113 @@
+"""The compiled step beside the plain one: the same codes, the same nats; found again without compiling."""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import vpoet
+from vpoet.errors import BackendError, ConfigError
+from vpoet.generate.compiled_step import StepCompiler, compiled_file
+from vpoet.generate.decode import Sampling
+from vpoet.generate.model import Request
+from vpoet.generate.step import Step
+
+needs_compiler = pytest.mark.skipif(
+    shutil.which(os.environ.get("CXX", "g++")) is None, reason="compiling a step needs a C++ compiler"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, make_bundle: Callable[..., Path]) -> Path:
+    return make_bundle(tmp_path_factory.mktemp("compiled"), length=300, frames=9, height=48, width=48)
+
+
+@needs_compiler
+@pytest.mark.parametrize("guesses", [0, 3])
+def test_a_compiled_step_decodes_as_the_plain_one_and_is_compiled_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guesses: int
+) -> None:
+    """108 codes a clip, so that the cache grows over a block; three clips, which fill up to four."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    made: list[Path] = []
+    plain = vpoet.load(folder, "cpu")
+    fast = vpoet.load(folder, "cpu", compiler=StepCompiler(made.append), guesses=guesses)
+    requests = [Request(prompt=text, seed=seed) for seed, text in enumerate(("a robot", "", "a hero on sand"))]
+    sampling = Sampling(guidance=2.0, temperature=0.9, top_k=30, top_p=0.9, min_p=0.01)
+    documents = [plain.document(request) for request in requests]
+    for settings in (sampling, replace(sampling, guidance=3.0, top_p=0.5)):  # settings are inputs of the step
+        wanted = plain.decode(documents, [0, 1, 2], settings)
+        found = fast.decode(documents, [0, 1, 2], settings)
+        assert len(found) == 3
+        for one, other in zip(wanted, found, strict=True):
+            assert one.document.equals(other.document)
+            np.testing.assert_allclose(other.nats, one.nats, atol=1e-4)
+    assert len(made) == 1
+    again = vpoet.load(folder, "cpu", compiler=StepCompiler(made.append), guesses=guesses)
+    assert again.decode(documents, [0, 1, 2], sampling)[2].document.equals(
+        plain.decode(documents, [0, 1, 2], sampling)[2].document
+    )
+    assert len(made) == 1
+    assert [path.suffix for path in tmp_path.rglob("*") if path.is_file()] == [".pt2"]
+
+
+def test_the_file_depends_on_all_that_the_step_depends_on(folder: Path) -> None:
+    model = vpoet.load(folder, "cpu")
+    step = Step(model.bundle.transformer, filtered=False, products=True)
+    files = [
+        compiled_file("a", step, 1, 1, 1),
+        compiled_file("b", step, 1, 1, 1),
+        compiled_file("a", step, 1, 2, 1),
+        compiled_file("a", step, 2, 2, 1),
+        compiled_file("a", step, 1, 1, 2),
+        compiled_file("a", Step(model.bundle.transformer, filtered=True, products=True), 1, 1, 1),
+    ]
+    for precision in ("bf16", "int8"):
+        other = vpoet.load(folder, "cpu", precision)
+        files.append(compiled_file("a", Step(other.bundle.transformer, filtered=False, products=True), 1, 1, 1))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    files.append(compiled_file("a", step, 1, 1, 1))
+    torch.set_num_threads(threads)
+    assert len(set(files)) == len(files)
+    assert compiled_file("a", step, 1, 1, 1) == files[0]
+
+
+def test_what_cannot_be_compiled_or_loaded_says_so(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    model = vpoet.load(folder, "cpu", compiler=StepCompiler())
+    document = model.document(Request(prompt="a robot"))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(BackendError, match="needs a C\\+\\+ compiler"):
+        model.decode([document], [0])
+    step = Step(model.bundle.transformer, filtered=False, products=True)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as `Model.decode` does with a small model
+    file = compiled_file(model.bundle.hash, step, 1, 1, 1)
+    torch.set_num_threads(threads)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"not a package")
+    with pytest.raises(BackendError, match=f"{file.name}.*remove the file"):
+        model.decode([document], [0])
+
+
+def test_precisions_decode_near_each_other_and_unknown_ones_are_refused(folder: Path) -> None:
+    wanted = vpoet.load(folder, "cpu")
+    document = wanted.document(Request(prompt="a robot"))
+    filled = wanted.decode([document], [0])[0].document
+    (reference,) = wanted.likelihoods([filled])
+    for precision in ("bf16", "int8"):
+        model = vpoet.load(folder, "cpu", precision)
+        assert model.bundle.transformer.language.weight.dtype == torch.bfloat16
+        (found,) = model.likelihoods([filled])
+        assert 0 < abs(found.per_token.bits - reference.per_token.bits) < 0.05
+        assert model.decode([document], [0])[0].document.codes().shape == (3, 6, 6)
+    with pytest.raises(ConfigError, match="precision = 'fp8': there are auto, fp32, bf16, int8"):
+        vpoet.load(folder, "cpu", "fp8")

@@ -1,0 +1,162 @@
+"""Guessed codes: the codes and nats of decoding one by one, in as many passes as the guesses deserve."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+
+from vpoet.generate.decode import Decoded, Sampling, decode
+from vpoet.generate.speculate import origins
+from vpoet.nn.attention import backend
+from vpoet.nn.nats import PackTensors, pack_nats
+from vpoet.nn.transformer import Transformer, TransformerConfig
+from vpoet.sequence.document import Document, build
+from vpoet.sequence.packing import pack
+from vpoet.sequence.tasks import TABLE, Sample
+from vpoet.sequence.vocabulary import Vocabulary
+
+CPU = torch.device("cpu")
+SDPA = backend("sdpa", CPU, torch.float32)
+VOCABULARY = Vocabulary(20, (6, 4), "t", "v")
+FILTERED = Sampling(guidance=2.5, temperature=0.8, top_k=5, top_p=0.9, min_p=0.01)
+
+
+def network(vocabulary: Vocabulary = VOCABULARY, scale: float = 4) -> Transformer:
+    torch.manual_seed(0)
+    config = TransformerConfig(width=32, depth=2, heads=4, kv_heads=2, hidden=48)
+    transformer = Transformer(config, vocabulary).eval().requires_grad_(False)
+    for parameter in transformer.parameters():
+        parameter.mul_(scale if parameter.dim() > 1 else 1)
+    return transformer
+
+
+def every_task(seed: int) -> list[Document]:
+    """A document of each task as training draws it, with clips of several lengths, the longest of 72 codes."""
+    random = np.random.default_rng(seed)
+    documents = []
+    for i, task in enumerate(TABLE.values()):
+        grid = (1, 2, 3) if task.name == "t2i" else (4 + i % 3, 2 + i % 2, 3 + i % 2)
+        codes = random.integers(0, 24, grid, dtype=np.int32)
+        keyframes = np.concatenate([codes[:1], random.integers(0, 24, codes[1:].shape, dtype=np.int32)])
+        text = random.integers(0, 20, int(random.integers(1, 6)), dtype=np.int32)
+        sample = Sample(text, codes, 8 if len(codes) > 1 else 0, keyframes)
+        documents.append(task.document(sample, *task.draw(sample, random)))
+    return documents
+
+
+def blank(task: str, cells: int, height: int, width: int, words: int = 3) -> Document:
+    sample = Sample(np.arange(words, dtype=np.int32), np.zeros((cells, height, width), np.int32), 8 if cells > 1 else 0)
+    return TABLE[task].document(sample, 0)
+
+
+def filled(
+    transformer: Transformer,
+    documents: list[Document],
+    guesses: int,
+    sampling: Sampling = Sampling(),
+    bidirectional: bool = False,
+) -> tuple[list[Decoded], int]:
+    """What comes out, and the passes after that over the prompts."""
+    passes: list[None] = []
+    hook = transformer.register_forward_hook(lambda *_: passes.append(None))
+    decoded = decode(
+        transformer, documents, seeds=range(len(documents)), attention=SDPA, sampling=sampling,
+        bidirectional=bidirectional, guesses=guesses,
+    )  # fmt: skip
+    hook.remove()
+    return decoded, len(passes) - 1
+
+
+@pytest.mark.parametrize("bidirectional", [False, True], ids=["causal", "prefix"])
+@pytest.mark.parametrize("sampling", [Sampling(), FILTERED, Sampling(temperature=0)], ids=["plain", "guided", "greedy"])
+@pytest.mark.parametrize("seed", range(3))
+def test_guessing_gives_the_codes_and_nats_of_one_by_one(seed: int, sampling: Sampling, bidirectional: bool) -> None:
+    """Of every task, all in one batch, for guesses that end within the shortest document and beyond the longest."""
+    transformer, documents = network(), every_task(seed)
+    wanted, steps = filled(transformer, documents, 0, sampling, bidirectional)
+    for guesses in (1, 4, 90):
+        found, passes = filled(transformer, documents, guesses, sampling, bidirectional)
+        for one, other in zip(wanted, found, strict=True):
+            assert one.document.equals(other.document), (guesses, one.document.task)
+            np.testing.assert_allclose(other.nats, one.nats, atol=1e-4)
+        assert passes <= steps
+    assert len({code for one in wanted for span in one.document.spans for code in span.values.flat}) > 15
+
+
+def test_a_document_goes_at_its_own_pace_beside_others() -> None:
+    """What one document is guessed does not hold another back: the batch takes the passes of its slowest alone."""
+    transformer, documents = network(), every_task(7)
+    together, passes = filled(transformer, documents, 5)
+    alone = []
+    for i, document in enumerate(documents):
+        before: list[None] = []
+        hook = transformer.register_forward_hook(lambda *_, seen=before: seen.append(None))
+        (one,) = decode(transformer, [document], seeds=[i], attention=SDPA, guesses=5)
+        hook.remove()
+        assert one.document.equals(together[i].document)
+        alone.append(len(before) - 1)
+    assert passes == max(alone) > min(alone)
+
+
+def chain(add: int) -> Transformer:
+    """A network whose likeliest code is the last one plus ``add``, and 0 for the first: its blocks add nothing."""
+    transformer = network(Vocabulary(20, (24,), "t", "v"))
+    for block in transformer.blocks:
+        block.attention.out.weight.zero_()  # type: ignore[union-attr]
+        block.mlp.out.weight.zero_()  # type: ignore[union-attr]
+    transformer.language.weight.zero_()
+    transformer.codes[0].weight.copy_(torch.eye(24, 32))  # type: ignore[operator, union-attr]
+    transformer.visual.logits_of[0].weight.copy_(torch.eye(24, 32).roll(add, 0))  # type: ignore[operator, union-attr]
+    return transformer
+
+
+@pytest.mark.parametrize("guesses", [1, 2, 3, 5, 100])
+def test_right_guesses_take_no_pass_of_their_own(guesses: int) -> None:
+    (done,), passes = filled(chain(0), [blank("t2v", 4, 2, 3)], guesses, Sampling(temperature=0))
+    assert not done.document.codes().any()
+    assert passes == -(-23 // (guesses + 1))  # the first of 24 codes comes from the pass over the prompt
+
+
+@pytest.mark.parametrize("guesses", [1, 2, 3, 5])
+def test_wrong_guesses_cost_no_more_passes_than_none(guesses: int) -> None:
+    """Each code follows from the last one alone, so what was drawn behind a wrong guess is wrong as well."""
+    (done,), passes = filled(chain(1), [blank("t2v", 4, 2, 3)], guesses, Sampling(temperature=0))
+    assert np.array_equal(done.document.codes().ravel(), np.arange(24))
+    assert passes == 23
+
+
+def test_guessed_images_have_the_distribution_of_the_model() -> None:
+    """Chi-squared of images of three codes, the last two guessed and tested, over 3,000 seeds against their exact
+    probabilities; rare ones are pooled. With at most 63 degrees of freedom it exceeds 135 with probability 4e-7."""
+    vocabulary = Vocabulary(20, (2, 2), "t", "v")
+    transformer, document = network(vocabulary), blank("t2i", 1, 1, 3)
+    images = np.array(list(product(range(4), repeat=3)), np.int32)
+    sequences = [
+        build(TABLE["t2i"].document(Sample(np.arange(3, dtype=np.int32), codes.reshape(1, 1, 3), 0), 0), vocabulary)
+        for codes in images
+    ]
+    row = PackTensors.of(pack(sequences, sum(map(len, sequences))), CPU)
+    n = 3000
+    expected = n * pack_nats(transformer, SDPA, row).view(64, 3).sum(1).neg().exp().numpy()
+    assert abs(expected.sum() - n) < 1
+    drawn, _ = filled(transformer, [document] * n, 2)
+    found = np.bincount([int(d.document.codes().ravel() @ (16, 4, 1)) for d in drawn], minlength=64)
+    rare = expected < 5
+    pooled = [(found[~rare], expected[~rare]), (found[rare].sum(), expected[rare].sum())]
+    assert sum(((f - e) ** 2 / np.maximum(e, 1)).sum() for f, e in pooled) < 135
+    assert (~rare).sum() > 10
+
+
+def test_a_first_guess_is_the_cell_before_in_time_then_to_the_left_then_above() -> None:
+    sequence = build(blank("t2v", 3, 2, 3), VOCABULARY)
+    first = sequence.prefix
+    assert (origins(sequence)[first : first + 12] - first).tolist() == [-1, 0, 1, 0, 3, 4, 0, 1, 2, 3, 4, 5]
+    assert not origins(sequence)[:first].any()
+
+
+def test_a_continued_clip_is_first_guessed_from_what_is_given() -> None:
+    codes = np.arange(18, dtype=np.int32).reshape(3, 2, 3)
+    sequence = build(TABLE["i2v"].document(Sample(np.zeros(2, np.int32), codes, 8), 1), VOCABULARY)
+    guessed = sequence.ids[origins(sequence)[sequence.targets]]
+    assert np.array_equal(guessed, VOCABULARY.visual_ids(codes[:2].ravel()))

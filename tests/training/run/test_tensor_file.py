@@ -1,0 +1,71 @@
+"""Tensor files against the safetensors library, and disks that refuse."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from vpoet.training.run.tensor_file import Sink, fingerprint, write_tensors
+
+TENSORS = {"weight": torch.randn(3, 5), "a.bias": torch.randn(7), "scalar": torch.tensor(2.5), "none": torch.ones(0, 4)}
+
+
+def write(path: Path) -> Sink:
+    return write_tensors(path, dict(TENSORS))
+
+
+def test_the_safetensors_library_reads_what_is_written(tmp_path: Path) -> None:
+    told = write(tmp_path / "ours").about
+    read = load_file(tmp_path / "ours")
+    assert read.keys() == TENSORS.keys()
+    assert all(torch.equal(read[name], tensor) for name, tensor in TENSORS.items())
+    assert fingerprint(tmp_path / "ours") == told
+
+
+def test_a_changed_byte_changes_the_fingerprint(tmp_path: Path) -> None:
+    save_file({"x": torch.zeros(100)}, tmp_path / "file")
+    before = fingerprint(tmp_path / "file")
+    content = bytearray((tmp_path / "file").read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "file").write_bytes(content)
+    assert fingerprint(tmp_path / "file") != before
+    assert fingerprint(tmp_path / "file")["bytes"] == before["bytes"]
+
+
+def test_a_disk_that_refuses_is_remembered_and_not_raised(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for the full disk: both fail in the middle of a write."""
+    script = f"""
+import json, resource, sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_tensor_file import write
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+file = write(Path(sys.argv[2]))
+print(json.dumps(file.error and file.error.strerror))
+"""
+    whole = int(write(tmp_path / "whole").about["bytes"])
+
+    def failed(limit: int) -> str | None:
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(limit), str(tmp_path / "file")],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        error: str | None = json.loads(done.stdout)
+        return error
+
+    assert failed(whole) is None
+    assert failed(whole - 1) == "File too large"
+    assert (tmp_path / "file").stat().st_size == whole - 1
+
+
+def test_a_folder_that_is_not_there_is_remembered(tmp_path: Path) -> None:
+    assert isinstance(write(tmp_path / "nowhere" / "file").error, FileNotFoundError)
+
+
+def test_tensors_are_let_go_when_they_are_written(tmp_path: Path) -> None:
+    tensors = dict(TENSORS)
+    write_tensors(tmp_path / "file", tensors)
+    assert tensors == {}

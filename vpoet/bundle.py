@@ -1,0 +1,227 @@
+"""The bundle: one folder with all that sampling needs, and nothing that is unpickled.
+
+config.yaml                   BundleConfig: the network's sizes, what it was trained for, its tokenizers' hashes
+model.safetensors             weights; its header names the vocabulary that they were trained on
+text.model                    sentencepiece
+video_tokenizer/              config.yaml, model.safetensors
+card.md                       what this model is, for people
+"""
+
+import hashlib
+import os
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch.overrides import TorchFunctionMode
+
+from vpoet import config as configs
+from vpoet.adapter import Adapter
+from vpoet.errors import CheckpointError, ConfigError, DataError, HashMismatch
+from vpoet.nn.transformer import Transformer, TransformerConfig
+from vpoet.sequence.vocabulary import Vocabulary
+from vpoet.tokenizer.text import TextTokenizer
+from vpoet.tokenizer.video import VideoTokenizer
+
+CONFIG = "config.yaml"
+WEIGHTS = "model.safetensors"
+TEXT = "text.model"
+VIDEO = "video_tokenizer"
+CARD = "card.md"
+SHIPPED = Path(__file__).parent / "weights" / "platformer-64"
+"""The bundle that comes with the package."""
+PARTS = (CONFIG, WEIGHTS, TEXT, VIDEO, CARD)
+
+
+@dataclass(kw_only=True)
+class BundleConfig:
+    """What a bundle says of itself."""
+
+    model: TransformerConfig
+    text_tokenizer: str = ""
+    video_tokenizer: str = ""
+    """Content hashes of the tokenizers, 16 hex digits; `save` fills them in."""
+    bidirectional: bool = False
+    """The model reads what comes before its target both ways (prefix-LM)."""
+    length: int = 2048
+    """Tokens of the packs it was trained on, and so of the longest document that it can serve."""
+    tasks: list[str] = field(default_factory=lambda: ["t2v"])
+    """What it was trained to do: names of `vpoet.sequence.tasks.TABLE`."""
+    frames: int = 17
+    """Length, size (pixels) and rate (frames per second) of a clip unless others are asked for: the training data's."""
+    height: int = 64
+    width: int = 64
+    fps: int = 8
+    guidance: float = 1.0
+    """Guidance and temperature unless others are asked for: those that suit the model."""
+    temperature: float = 1.0
+    words: list[str] = field(default_factory=list)
+    """Every word of the captions that it was trained on, where they are few; empty: too many to tell."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Bundle:
+    """A bundle in memory, ready to sample: no gradients, dropout off."""
+
+    transformer: Transformer
+    text: TextTokenizer
+    video: VideoTokenizer
+    config: BundleConfig
+    hash: str
+    """16 hex digits of the weights, an adapter's update included, and the vocabulary, as they were when saved."""
+
+
+def save(
+    folder: str | Path,
+    transformer: Transformer,
+    config: BundleConfig,
+    text: TextTokenizer,
+    video: VideoTokenizer,
+    card: str,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write the folder whole or not at all, in place of a bundle that is there already; the weights in ``dtype``.
+
+    CheckpointError if the folder holds something else, or a weight is not finite; HashMismatch if parts don't belong
+    together.
+    """
+    folder = Path(folder)
+    check_vacant(folder)
+    assert config.model == transformer.config, (config.model, transformer.config)
+    config = replace(config, text_tokenizer=text.hash, video_tokenizer=video.hash)
+    _check_vocabulary(folder, transformer.vocabulary.hash, video.vocabulary(text, config.model.visual_groups))
+    weights = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in transformer.state_dict().items()}
+    if broken := [name for name, tensor in weights.items() if not bool(tensor.isfinite().all())]:
+        raise CheckpointError(f"{folder}: {len(broken)} tensors hold NaN or infinity ({broken[0]} first); not saved")
+    header = {"vocabulary": transformer.vocabulary.hash, "hash": _hash(transformer.vocabulary, weights)}
+
+    fresh, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{what}") for what in ("tmp", "old"))
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    configs.save(config, fresh / CONFIG)
+    save_file(weights, fresh / WEIGHTS, metadata=header)
+    text.save(fresh / TEXT)
+    video.save(fresh / VIDEO)
+    (fresh / CARD).write_text(card)
+    if folder.exists():
+        folder.rename(old)
+    fresh.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def check_vacant(folder: Path) -> None:
+    """CheckpointError if a bundle can't be written there, as something else is."""
+    if folder.exists() and not (folder.is_dir() and ((folder / CONFIG).is_file() or not any(folder.iterdir()))):
+        raise CheckpointError(f"{folder}: exists and is no bundle; choose another name, or remove it yourself")
+
+
+def load(
+    folder: str | Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    adapter: str | Path | None = None,
+) -> Bundle:
+    """Read a bundle, and add an adapter's update to its weights.
+
+    CheckpointError: a part is missing or damaged; HashMismatch: two parts, or the adapter, don't belong together.
+    """
+    folder, device = Path(folder), torch.device(device)
+    if missing := [part for part in PARTS if not (folder / part).exists()]:
+        what = "no such folder" if not folder.is_dir() else f"not a whole bundle, it lacks {', '.join(missing)}"
+        raise CheckpointError(f"{folder}: {what}; `vpoet export` makes bundles")
+    try:
+        config = configs.load(folder / CONFIG, BundleConfig)
+        text = TextTokenizer.load(folder / TEXT)
+    except (ConfigError, DataError) as error:
+        raise CheckpointError(f"{error}; copy the bundle again, or export it again") from None
+    video = VideoTokenizer.load(folder / VIDEO).to(device)
+    _check_hashes(folder, config, text, video)
+    vocabulary = video.vocabulary(text, config.model.visual_groups)
+    try:
+        # an adapter is added in fp32 on the CPU, so that the sum and its hash are the same for every device and dtype
+        place, kept = ("cpu", torch.float32) if adapter else (str(device), dtype)
+        with safe_open(folder / WEIGHTS, framework="pt", device=place) as file:
+            header = file.metadata() or {}
+            _check_vocabulary(folder, header.get("vocabulary", "(none)"), vocabulary)
+            weights = {name: file.get_tensor(name).to(kept) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        own_hash = header.get("hash", "")
+        if adapter:
+            learned = Adapter.load(Path(adapter))
+            weights = learned.applied(weights, own_hash, str(adapter))
+            own_hash = _hash(vocabulary, weights)
+            weights = {name: weight.to(device, dtype) for name, weight in weights.items()}
+            config = replace(config, words=join_words(config.words, learned.words))
+        with torch.device("meta"), _Undrawn():
+            transformer = Transformer(config.model, vocabulary)
+        transformer.load_state_dict(weights, assign=True)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{folder / WEIGHTS}: not readable: {error}; copy the bundle again") from None
+    except RuntimeError as error:
+        raise CheckpointError(f"{folder}: {WEIGHTS} does not fit {CONFIG}: {' '.join(str(error).split())}") from None
+    return Bundle(transformer.eval().requires_grad_(False), text, video, config, own_hash)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Weights that are about to be loaded are not drawn at random first: on the meta device a normal draw alone makes
+    torch import its compiler, which takes longer than sampling a clip."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+def join_words(*each: list[str]) -> list[str]:
+    """All words of several `BundleConfig.words`; empty if any is: too many to tell."""
+    return sorted({word for words in each for word in words}) if all(each) else []
+
+
+def begin(transformer: Transformer, folder: str | Path) -> str:
+    """Fill a transformer with a bundle's weights, and return the bundle's hash; only its dropout may be another.
+
+    HashMismatch: the bundle has another vocabulary, so other tokenizers; ConfigError: its network has other sizes.
+    """
+    held = load(folder)
+    wanted, found = transformer.vocabulary.hash, held.transformer.vocabulary.hash
+    if wanted != found:
+        raise HashMismatch(
+            f"begin = {folder}: its vocabulary is {found}, the recipe's tokenizers make {wanted}; take the bundle's "
+            f"own, text = {folder}/{TEXT} and video = {folder}/{VIDEO}"
+        )
+    sizes = replace(held.config.model, dropout=transformer.config.dropout)
+    if sizes != transformer.config:
+        raise ConfigError(f"begin = {folder}: its network is {sizes}, the recipe's model is {transformer.config}")
+    transformer.load_state_dict(held.transformer.state_dict())
+    return held.hash
+
+
+def _hash(vocabulary: Vocabulary, weights: dict[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256(vocabulary.hash.encode())
+    for name in sorted(weights):
+        digest.update(name.encode() + weights[name].view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _check_hashes(folder: Path, config: BundleConfig, text: TextTokenizer, video: VideoTokenizer) -> None:
+    for part, wanted, found in (
+        (TEXT, config.text_tokenizer, text.hash),
+        (VIDEO, config.video_tokenizer, video.hash),
+    ):
+        if wanted != found:
+            raise HashMismatch(
+                f"{folder}: the model was trained with the tokenizer {wanted}, but {part} is {found}: its codes mean "
+                "something else. Take the tokenizer that encoded the training data"
+            )
+
+
+def _check_vocabulary(folder: Path, trained: str, vocabulary: Vocabulary) -> None:
+    if trained != vocabulary.hash:
+        raise HashMismatch(
+            f"{folder}: the weights were trained on the vocabulary {trained}, but {CONFIG} and the tokenizers make "
+            f"{vocabulary.hash}; {WEIGHTS} comes from another model"
+        )

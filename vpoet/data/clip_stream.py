@@ -1,0 +1,174 @@
+"""Endless batches of clips from raw shards, to train a video tokenizer on: seeded, shared by ranks, exact to resume."""
+
+import itertools
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+
+from vpoet.data.augment import random_view
+from vpoet.data.shards import Manifest, Problems, Sample, read_shard
+from vpoet.errors import DataError
+from vpoet.media.video import Frames, Video
+
+SHARDS_MIXED = 8
+"""Shards whose samples are shuffled together: their compressed bytes are what a stream holds in memory."""
+DECODERS = 4
+"""Threads that decode the clips of a batch."""
+
+
+class _Place(NamedTuple):
+    """Of a sample: the pass over the data, the group of shards in that pass, the position in the shuffled group."""
+
+    epoch: int
+    group: int
+    sample: int
+
+
+class _Step(NamedTuple):
+    """One sample with the place after it, or none at the end of a group."""
+
+    sample: Sample | None
+    chance: np.random.Generator | None
+    """Draws what is random about the clip: its first frame, and its view."""
+    following: _Place
+    problems: Problems
+    """Met since the step before."""
+
+
+class ClipStream:
+    """Infinite iterator of ``uint8 [batch, frames, height, width, 3]``.
+
+    A video gives a random run of ``frames`` frames, resized if it has another size, or with ``augment`` a random view
+    (`vpoet.data.augment`). One that is too short is skipped
+    and counted in ``problems`` each time it is met; so is an image, unless ``frames`` is 1. Each epoch takes the shards
+    in a new order, and shuffles the samples of `SHARDS_MIXED` shards together.
+
+    With as many shards as ranks (``world``), a rank reads only its own ones; with fewer, it reads all and takes every
+    ``world``-th sample. What comes out depends on nothing but the data and the arguments.
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[str | Path],
+        *,
+        frames: int,
+        height: int,
+        width: int,
+        batch: int,
+        seed: int,
+        augment: bool = False,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        shards: list[Path] = []
+        checksums: list[str] = []
+        for folder in map(Path, folders):
+            manifest = Manifest.load(folder)
+            if manifest.kind != "raw":
+                raise DataError(f"{folder}: a folder of {manifest.kind}; raw shards are needed (`vpoet ingest`)")
+            shards += [folder / shard.name for shard in manifest.shards]
+            checksums += [shard.sha256 for shard in manifest.shards]
+        if not shards:
+            raise DataError(f"{', '.join(map(str, folders)) or 'no folder given'}: no shards to read")
+        self.problems = Problems()
+        self._by_shard = len(shards) >= world
+        self._shards = shards[rank::world] if self._by_shard else shards
+        self._shape = (frames, height, width)
+        self._batch, self._seed, self._augment, self._rank, self._world = batch, seed, augment, rank, world
+        # All that the order depends on: a place in another stream would be another sample, and nobody would notice.
+        self._identity = zlib.crc32(repr((checksums, self._shape, batch, seed, augment, rank, world)).encode())
+        self._place = _Place(0, 0, 0)
+        self._walk: Iterator[_Step] | None = None
+        self._ahead: Future[tuple[Frames, _Place, Problems]] | None = None
+        self._reader = ThreadPoolExecutor(1, "clip-reader")
+        self._decoders = ThreadPoolExecutor(DECODERS, "clip-decoder")
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Frames:
+        # One batch is made ahead while the last one is in use; the place moves only when its batch is handed out.
+        ahead = self._ahead or self._reader.submit(self._make, self._place)
+        self._ahead = None
+        clips, self._place, problems = ahead.result()
+        self.problems.update(problems)
+        self._ahead = self._reader.submit(self._make, self._place)
+        return clips
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the next batch begins: a few integers, fit for JSON."""
+        return {**self._place._asdict(), "identity": self._identity}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on exactly where ``state`` was taken; DataError if that stream had other shards or arguments."""
+        if state["identity"] != self._identity:
+            raise DataError(
+                "the stream's state was taken with other shards, clip shape, batch, seed, augment, rank or world"
+            )
+        if self._ahead is not None:
+            self._ahead.exception()  # waits: the reader must not walk on
+        self._ahead = self._walk = None
+        self._place = _Place(state["epoch"], state["group"], state["sample"])
+
+    def _make(self, place: _Place) -> tuple[Frames, _Place, Problems]:
+        """The batch that begins at ``place``, the place where the next one does, and what was skipped on the way."""
+        self._walk = self._walk or self._steps(place)
+        clips: list[Frames] = []
+        problems = Problems()
+        epochs_ended = 0
+        while len(clips) < self._batch:
+            steps = list(itertools.islice(self._walk, self._batch - len(clips)))
+            for step, clip in zip(steps, self._decoders.map(self._clip, steps), strict=True):
+                problems.update(step.problems)
+                epochs_ended += step.following[1:] == (0, 0)
+                if clip is not None:
+                    clips.append(clip)
+            place = steps[-1].following
+            if not clips and epochs_ended > 1:
+                raise DataError(f"no clip of {self._shape[0]} frames in {len(self._shards)} shards: {problems}")
+        return np.stack(clips), place, problems
+
+    def _steps(self, place: _Place) -> Iterator[_Step]:
+        """Every sample of this rank from ``place`` on, epoch after epoch."""
+        epoch, first_group, first = place
+        while True:
+            shards = self._generator(epoch).permutation(len(self._shards)).tolist()
+            groups = [shards[at : at + SHARDS_MIXED] for at in range(0, len(shards), SHARDS_MIXED)]
+            for group in range(first_group, len(groups)):
+                problems = Problems()
+                paths = [self._shards[shard] for shard in groups[group]]
+                samples = [sample for path in paths for sample in read_shard(path, problems=problems)]
+                order = self._generator(epoch, group).permutation(len(samples)).tolist()
+                mine = order if self._by_shard else order[self._rank :: self._world]
+                for index in range(first, len(mine)):
+                    chance = self._generator(epoch, group, index, self._rank)
+                    yield _Step(samples[mine[index]], chance, _Place(epoch, group, index + 1), problems)
+                    problems = Problems()
+                first = 0
+                last = group + 1 == len(groups)
+                yield _Step(None, None, _Place(epoch + 1, 0, 0) if last else _Place(epoch, group + 1, 0), problems)
+            epoch, first_group = epoch + 1, 0
+
+    def _clip(self, step: _Step) -> Frames | None:
+        """The step's clip; None, with the reason among its problems, if it has none to give."""
+        if step.sample is None or step.chance is None:
+            return None
+        length, height, width = self._shape
+        try:
+            video = Video.read(step.sample.video)
+        except DataError:
+            step.problems.add("cannot be decoded", step.sample.key)
+            return None
+        if len(video) < length:
+            step.problems.add("too short" if video.fps else "an image", step.sample.key)
+            return None
+        first = int(step.chance.random() * (len(video) - length + 1))
+        clip = Video(video.frames[first : first + length], video.fps)
+        return random_view(clip, height, width, step.chance) if self._augment else clip.resize(height, width).frames
+
+    def _generator(self, *path: int) -> np.random.Generator:
+        return np.random.default_rng((self._seed, *path))

@@ -1,0 +1,329 @@
+"""What a thing that vpoet made, or reads, is: recipes, shards, tokenizers, bundles and runs, as plain facts."""
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from vpoet import bundle, config
+from vpoet.data.shards import MANIFEST, Manifest, Problems, npy_to_codes, read_shard
+from vpoet.data.token_stream import Source, StreamConfig, heldout_packs
+from vpoet.errors import ConfigError, DataError
+from vpoet.nn.attention import Visibility
+from vpoet.nn.transformer import Transformer
+from vpoet.sequence.drawing import draw_pack, draw_sequence
+from vpoet.sequence.packing import unpack
+from vpoet.sequence.tasks import TABLE, servable
+from vpoet.sequence.vocabulary import Vocabulary
+from vpoet.tokenizer import video
+from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
+from vpoet.tokenizer.text import TextTokenizer
+from vpoet.tokenizer.video import VideoTokenizer
+from vpoet.training.codec.recipe import VideoTokenizerRecipe
+from vpoet.training.recipe import PretrainConfig
+from vpoet.training.run import checkpoint
+from vpoet.training.run.tracking import read_metrics
+
+Facts = dict[str, Any]
+"""Name to number, text, list or further facts; the first entry, ``is``, says what the thing is."""
+
+RECIPES: dict[type[Any], str] = {
+    PretrainConfig: "pretraining recipe",
+    VideoTokenizerRecipe: "video tokenizer recipe",
+    AutoencoderConfig: "video tokenizer's config",
+}
+RESOLVED = "resolved.yaml"
+
+
+def describe(path: str | Path) -> Facts:
+    """The facts of a file or folder, by what lies in it; DataError if it is nothing that vpoet knows."""
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    kinds: list[tuple[bool, Callable[[Path], Facts]]] = [
+        (path.suffix in (".yaml", ".yml"), describe_recipe),
+        (path.suffix == ".tar", describe_shard),
+        (path.suffix == ".model", describe_text_tokenizer),
+        ((path / MANIFEST).is_file(), describe_shards),
+        ((path / bundle.TEXT).is_file() or (path / bundle.VIDEO).is_dir(), describe_bundle),
+        ((path / video.WEIGHTS).is_file(), describe_video_tokenizer),
+        ((path / RESOLVED).is_file(), describe_run),
+    ]
+    for found, describer in kinds:
+        if found:
+            return describer(path)
+    raise DataError(
+        f"{path}: nothing that vpoet knows: not a recipe (.yaml), a shard (.tar), a text tokenizer (.model), or a "
+        f"folder of shards ({MANIFEST}), a tokenizer ({video.WEIGHTS}), a bundle or a run ({RESOLVED})"
+    )
+
+
+def load_recipe(path: Path) -> Any:
+    """A recipe of whichever kind its keys fit best; ConfigError from that kind's reading."""
+    keys = set(config.given(path))
+    known = {schema: keys & {field.name for field in fields(schema)} for schema in RECIPES}
+    best = max(RECIPES, key=lambda schema: (len(known[schema]), -len(fields(schema))))
+    if not known[best]:
+        raise ConfigError(f"{path}: its keys are those of no config: {', '.join(RECIPES.values())}")
+    return config.load(path, best)
+
+
+def describe_recipe(path: Path) -> Facts:
+    recipe = load_recipe(path)
+    if isinstance(recipe, PretrainConfig):
+        return _pretraining(recipe)
+    if isinstance(recipe, VideoTokenizerRecipe):
+        size = (recipe.frames, recipe.height, recipe.width)
+        steps = {"steps": recipe.steps, "clips a step": recipe.batch, "clips in all": recipe.steps * recipe.batch}
+        return {"is": RECIPES[VideoTokenizerRecipe], "run": recipe.run} | _autoencoder(recipe.model, size) | steps
+    return {"is": RECIPES[AutoencoderConfig]} | _autoencoder(recipe)
+
+
+def describe_shard(path: Path) -> Facts:
+    """Everything in one shard is read and checked."""
+    problems = Problems()
+    samples = captioned = captions = keyed = 0
+    seconds = 0.0
+    sizes: Counter[str] = Counter()
+    codes: set[int] = set()
+    made_by: set[str] = set()
+    listed: dict[str, Counter[str]] = {name: Counter() for name in ("license", "label")}
+    for sample in read_shard(path, problems=problems):
+        about = sample.json
+        texts = about.get("caption") or []
+        texts = texts if isinstance(texts, list) else [texts]
+        captioned += bool(texts)
+        captions += len(texts)
+        frames, fps = about.get("frames"), about.get("fps")
+        if isinstance(frames, int) and isinstance(fps, int | float) and fps > 0:
+            seconds += frames / fps
+        if "codes.npy" in sample.parts:
+            try:
+                array = npy_to_codes(sample.parts["codes.npy"])
+            except DataError:
+                problems.add("broken codes", sample.key)
+                continue
+            sizes["x".join(map(str, array.shape))] += 1
+            codes.update(array.ravel().tolist())
+            keyed += "keyframes.npy" in sample.parts
+            made_by.add(str(about.get("tokenizer")))
+        else:
+            sizes["x".join(str(about.get(name, "?")) for name in ("frames", "height", "width"))] += 1
+        for name, counter in listed.items():
+            if about.get(name) is not None:
+                counter[str(about[name])] += 1
+        samples += 1
+    facts: Facts = {
+        "is": "token shard" if codes else "raw shard",
+        "samples": samples,
+        "bytes": path.stat().st_size,
+        "seconds of video": round(seconds, 3),
+        "with captions": captioned,
+        "captions": captions,
+        "grids (cells)" if codes else "sizes (frames, pixels)": dict(sizes.most_common(8)),
+    }
+    if codes:
+        facts |= {"tokenizer": sorted(made_by), "different codes": len(codes), "largest code": max(codes)}
+        facts["with keyframes"] = keyed
+    facts |= {name: dict(counter.most_common(8)) for name, counter in listed.items() if counter}
+    return facts | ({"skipped": str(problems)} if problems.total else {})
+
+
+def describe_shards(folder: Path) -> Facts:
+    """The manifest against what is there; the first shard in full, as a sample of the rest."""
+    manifest = Manifest.load(folder)
+    present = {shard.name: folder / shard.name for shard in manifest.shards if (folder / shard.name).is_file()}
+    facts: Facts = {
+        "is": f"folder of {'token' if manifest.kind == 'tokens' else manifest.kind} shards",
+        "shards": len(manifest.shards),
+        "samples": manifest.samples,
+        "bytes": manifest.bytes,
+    }
+    if manifest.tokenizer:
+        facts["tokenizer"] = manifest.tokenizer
+    if missing := [shard.name for shard in manifest.shards if shard.name not in present]:
+        facts["missing shards"] = missing
+    if cut := [s.name for s in manifest.shards if s.name in present and present[s.name].stat().st_size != s.bytes]:
+        facts["shards of another size than listed"] = cut
+    for name, path in list(present.items())[:1]:
+        facts[f"first shard, {name}"] = describe_shard(path)
+    return facts
+
+
+def describe_text_tokenizer(path: Path) -> Facts:
+    text = TextTokenizer.load(path)
+    return {"is": "text tokenizer", "pieces": text.size, "hash": text.hash}
+
+
+def describe_video_tokenizer(folder: Path) -> Facts:
+    tokenizer = VideoTokenizer.load(folder)
+    return {"is": "video tokenizer", "hash": tokenizer.hash} | _autoencoder(tokenizer.model.config)
+
+
+def describe_bundle(folder: Path) -> Facts:
+    """DataError or CheckpointError if a part is missing or does not belong."""
+    whole = bundle.load(folder)
+    about = whole.config
+    return {
+        "is": "bundle",
+        "hash": whole.hash,
+        "bytes": sum(part.stat().st_size for part in folder.rglob("*") if part.is_file()),
+        "tasks": list(about.tasks),
+        "with `vpoet sample`": {row.name: f"{row.flag}: {row.meaning}" for row in servable(about.tasks)},
+        "clip (frames, pixels, fps)": f"{about.frames}x{about.height}x{about.width} at {about.fps}",
+        "tokens at most": about.length,
+        "attention": "prefix both ways" if about.bidirectional else "causal",
+        **_vocabulary(whole.transformer.vocabulary),
+        **_transformer(whole.transformer, about.length),
+        "video tokenizer": _autoencoder(whole.video.model.config),
+    }
+
+
+def describe_run(folder: Path) -> Facts:
+    """Where a run stands: its checkpoints, its last measurements, and its recipe."""
+    recipe = describe_recipe(folder / RESOLVED)
+    facts: Facts = {"is": f"run folder of a {recipe['is']}"}
+    if recipe["is"] == RECIPES[PretrainConfig]:
+        facts["whole checkpoints"] = [path.name for path in checkpoint.complete(folder)]
+    else:
+        facts["tokenizer"] = "finished" if (folder / "tokenizer").is_dir() else "not finished"
+    if (folder / "metrics.jsonl").is_file() and (rows := read_metrics(folder / "metrics.jsonl")):
+        facts["last measurements"] = {name: value for name, value in rows[-1].items() if name != "time"}
+    return facts | {"recipe": recipe}
+
+
+def draw(data: StreamConfig, vocabulary: Vocabulary, text: TextTokenizer) -> dict[str, str]:
+    """A picture of one sequence for each of the config's tasks, and one of a pack of all of them."""
+    data = replace(data, drop_caption=0.0)
+    pictures = {}
+    for task in data.tasks:
+        try:
+            only = replace(data, tasks={task: 1.0}, lookahead=1)
+            (row,) = heldout_packs(only, vocabulary=vocabulary, text=text.encode, count=1)
+            pictures[task] = draw_sequence(unpack(row)[0], vocabulary)
+        except DataError as error:
+            pictures[task] = f"none: {error}"
+    if not all(picture.startswith("none: ") for picture in pictures.values()):
+        (row,) = heldout_packs(data, vocabulary=vocabulary, text=text.encode, count=1)
+        pictures["pack"] = draw_pack(row)
+    return pictures
+
+
+def draw_recipe(recipe: PretrainConfig) -> dict[str, str]:
+    """`draw` of a pretraining recipe's own data."""
+    text, vocabulary = _tokenizers(recipe)
+    return draw(recipe.data, vocabulary, text)
+
+
+def draw_shards(folder: Path, text: TextTokenizer, length: int) -> dict[str, str]:
+    """`draw` of a folder of token shards, with every task there is; the tokenizer's levels have no part in it."""
+    manifest = Manifest.load(folder)
+    vocabulary = Vocabulary(text.size, (2**30,), text.hash, manifest.tokenizer or "")
+    data = StreamConfig(sources=[Source(path=str(folder))], tasks=dict.fromkeys(TABLE, 1.0), length=length)
+    return draw(data, vocabulary, text)
+
+
+def _pretraining(recipe: PretrainConfig) -> Facts:
+    """Counts of the whole model where its tokenizers are there, else of its blocks, which know no vocabulary."""
+    facts: Facts = {"is": RECIPES[PretrainConfig], "run": recipe.run, "tasks": dict(recipe.data.tasks)}
+    sources = [source.path for source in [*recipe.data.sources, *recipe.heldout]]
+    there = [path for path in sources if (Path(path) / MANIFEST).is_file()]
+    facts |= {path: f"{Manifest.load(path).samples} samples" if path in there else "not there yet" for path in sources}
+    tokens = recipe.batch * recipe.data.length
+    facts |= {"tokens a step": tokens, "steps": recipe.steps, "tokens in all": recipe.steps * tokens}
+    if not (Path(recipe.text).is_file() and Path(recipe.video).is_dir()):
+        facts["note"] = "the tokenizers are not there yet: embeddings and heads are not counted"
+        blocks = _model(recipe, Vocabulary(1, (2,) * recipe.model.visual_groups, "", "")).blocks
+        return facts | {"parameters in blocks": sum(parameter.numel() for parameter in blocks.parameters())}
+    _, vocabulary = _tokenizers(recipe)
+    facts |= _vocabulary(vocabulary) | _transformer(_model(recipe, vocabulary), recipe.data.length)
+    if there == sources:
+        facts["of the data"] = of_the_data(recipe)
+    return facts
+
+
+def of_the_data(recipe: PretrainConfig, packs: int = 8) -> Facts:
+    """What the first packs of a recipe's own data hold, and the FLOPs of its run if all are like them."""
+    text, vocabulary = _tokenizers(recipe)
+    transformer = _model(recipe, vocabulary)
+    rows = heldout_packs(recipe.data, vocabulary=vocabulary, text=text.encode, count=packs)
+    total = sum(map(len, rows))
+    flops = sum(transformer.flops(Visibility(row.lengths, row.prefixes), int(row.targets.sum())) for row in rows)
+    return {
+        "packs": len(rows),
+        "documents a pack": sum(len(row.lengths) - bool(row.padding) for row in rows) / len(rows),
+        "share predicted": sum(int(row.targets.sum()) for row in rows) / total,
+        "share of padding": sum(row.padding for row in rows) / total,
+        "FLOPs per token": flops / total,
+        "FLOPs in all": flops / total * recipe.steps * recipe.batch * recipe.data.length,
+    }
+
+
+def _tokenizers(recipe: PretrainConfig) -> tuple[TextTokenizer, Vocabulary]:
+    text, codes = TextTokenizer.load(recipe.text), VideoTokenizer.load(recipe.video)
+    return text, codes.vocabulary(text, recipe.model.visual_groups)
+
+
+def _model(recipe: PretrainConfig, vocabulary: Vocabulary) -> Transformer:
+    """To be counted: it has shapes and no memory."""
+    with torch.device("meta"):
+        return Transformer(recipe.model, vocabulary)
+
+
+def _vocabulary(vocabulary: Vocabulary) -> Facts:
+    groups = " * ".join(map(str, vocabulary.visual))
+    return {
+        "vocabulary": vocabulary.hash,
+        "text pieces": f"{vocabulary.text} (tokenizer {vocabulary.text_hash})",
+        "visual codes": f"{vocabulary.codes} = {groups} (tokenizer {vocabulary.visual_hash})",
+    }
+
+
+def _transformer(transformer: Transformer, length: int) -> Facts:
+    """Counts; the FLOPs are those of one document as long as a pack with only visual targets, forward and backward."""
+    parameters = transformer.parameter_count
+    return {
+        "parameters": parameters,
+        "of these in blocks": sum(parameter.numel() for parameter in transformer.blocks.parameters()),
+        "FLOPs per token at most": transformer.flops(Visibility((length,), (0,)), length) / length,
+        "bytes of weights, gradients and AdamW in fp32": 16 * parameters,
+    }
+
+
+def _autoencoder(settings: AutoencoderConfig, size: tuple[int, int, int] | None = None) -> Facts:
+    """``size``: frames, height, width of a clip to count by; else a small one."""
+    stride = (settings.time_stride, settings.space_stride, settings.space_stride)
+    frames, height, width = size or (1 + 4 * stride[0], 16 * stride[1], 16 * stride[2])
+    with torch.device("meta"):
+        model = Autoencoder(settings)
+        clip = torch.empty(1, frames, height, width, 3)
+        with FlopCounterMode(display=False) as encoding:
+            cells = model.encoder(clip)
+        with FlopCounterMode(display=False) as decoding:
+            model.decoder(cells)
+    _, t, h, w, _ = cells.shape
+    codebook = model.quantiser.size
+    bits = math.log2(codebook)
+
+    def count(part: nn.Module) -> int:
+        return sum(parameter.numel() for parameter in part.parameters())
+
+    return {
+        "stride": "x".join(map(str, stride)),
+        "codebook": f"{codebook} = {' * '.join(map(str, model.quantiser.levels))}",
+        "bits a code": bits,
+        "parameters": {"encoder": count(model.encoder), "decoder": count(model.decoder)},
+        "clip (frames, pixels)": f"{frames}x{height}x{width}",
+        "codes of a clip": f"{t * h * w} = {t}x{h}x{w}",
+        "bits a pixel": bits * t * h * w / (frames * height * width),
+        "FLOPs per code": {
+            "encode": encoding.get_total_flops() / (t * h * w),
+            "decode": decoding.get_total_flops() / (t * h * w),
+        },
+    }

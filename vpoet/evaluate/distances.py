@@ -1,0 +1,65 @@
+"""Frechet distances between sets of clips in the features of EfficientNet-Lite0: not FID and not FVD, whose networks
+are others; comparable only with figures of the same network, size of picture, and number of clips.
+
+A set of features is taken for a Gaussian; the distance of two is (Dowson and Landau, 1982)
+
+    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))
+
+The fewer clips, the larger it is for sets that are alike, so it says something only beside a floor: the distance
+between two halves of the real clips, each as large as the sets that are compared.
+
+Shapes: N features (of frames or clips), D of their dimensions; T frames of a clip; C channels of a layer.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from vpoet.errors import ShapeError
+from vpoet.media.video import Frames
+from vpoet.nn.features import EfficientNetLite0
+
+NAME = "EfficientNet-Lite0 Frechet distance"
+ENLARGE = 2
+"""Pictures are doubled in size first: the network was trained on larger ones."""
+
+Floats = npt.NDArray[np.float64]
+
+
+@torch.inference_mode()
+def clip_features(network: EfficientNetLite0, clips: Iterable[Frames]) -> dict[str, Floats]:
+    """Features of clips uint8 [T, H, W, 3] of one size: ``frames`` [N T, 112] for how they look, ``motion`` [N, 112].
+
+    The last layer's channels: of a frame their mean over space; of a clip the mean, over space and its T - 1 steps, of
+    how much they change (zeros for a single frame).
+    """
+    frames, motion = [], []
+    device = next(network.parameters()).device
+    for clip in clips:
+        pictures = torch.from_numpy(clip).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        pictures = torch.nn.functional.interpolate(pictures, scale_factor=ENLARGE, mode="bilinear")
+        last_TChw: Tensor = network(pictures)[-1].double()
+        frames.append(last_TChw.mean((2, 3)).cpu().numpy())
+        steps = last_TChw.diff(dim=0).abs().mean((2, 3))
+        motion.append((steps.mean(0) if len(steps) else torch.zeros_like(last_TChw[0, :, 0, 0])).cpu().numpy())
+    return {"frames": np.concatenate(frames), "motion": np.stack(motion)}
+
+
+def frechet(a_ND: Floats, b_ND: Floats) -> float:
+    """The distance of the Gaussians of two sets of features; ShapeError for sets of one or of other dimensions."""
+    if a_ND.ndim != 2 or b_ND.ndim != 2 or a_ND.shape[1] != b_ND.shape[1] or min(len(a_ND), len(b_ND)) < 2:
+        raise ShapeError(f"two sets of 2 or more features of one length, not {a_ND.shape} and {b_ND.shape}")
+    return gaussian_distance(a_ND.mean(0), np.cov(a_ND.T), b_ND.mean(0), np.cov(b_ND.T))
+
+
+def gaussian_distance(mean_a: Floats, cov_a: Floats, mean_b: Floats, cov_b: Floats) -> float:
+    """Of means [D] and covariances [D, D]. tr (Ca Cb)^(1/2) is that of the symmetric Ca^(1/2) Cb Ca^(1/2)."""
+    values, vectors = np.linalg.eigh(np.atleast_2d(cov_a))
+    root = vectors * np.sqrt(values.clip(min=0)) @ vectors.T
+    product = np.linalg.eigvalsh(root @ np.atleast_2d(cov_b) @ root)
+    overlap = np.sqrt(product.clip(min=0)).sum()
+    distance = np.square(mean_a - mean_b).sum() + np.trace(np.atleast_2d(cov_a) + np.atleast_2d(cov_b)) - 2 * overlap
+    return max(0.0, float(distance))

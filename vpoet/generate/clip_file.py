@@ -1,0 +1,74 @@
+"""The files of samples: a clip is written while it is made, and a record beside it says how it was made."""
+
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from PIL import Image
+
+from vpoet.media.mp4 import open_mp4
+from vpoet.media.video import Frames, Video
+
+Sheet = Callable[[list[tuple[str, Frames]]], Image.Image]
+"""Labels and frames to a picture of them: `vpoet.evaluate.plots.contact_sheet`, which this floor does not know."""
+
+
+class Film:
+    """One sample's file in the making. Use it as a context: an exception inside leaves no file.
+
+    An .mp4 is written as its frames come, aside, and put in place by `finish`; other kinds are held until then.
+    """
+
+    def __init__(self, file: Path, fps: float, sheet: Sheet) -> None:
+        self.file = file
+        self._fps, self._sheet = fps, sheet
+        self._aside = file.with_name(f".{file.name}.tmp")
+        self._held: list[Frames] = []
+        self._open = ExitStack()
+        self._add: Callable[[Frames], None] = self._held.append
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.suffix.lower() == ".mp4":
+            self._add = self._open.enter_context(open_mp4(self._aside, fps))
+
+    def add(self, frames: Frames) -> None:
+        """Frames uint8 [T, H, W, 3] that follow those before."""
+        for frame in frames:
+            self._add(frame)
+
+    def finish(self, made: dict[str, Any]) -> None:
+        """The clip, then its record: a clip that has one is whole."""
+        self._open.close()
+        beside(self.file).unlink(missing_ok=True)
+        if not self._held:
+            self._aside.replace(self.file)
+        elif self.file.suffix.lower() == ".png" and len(self._held) > 1:
+            self._sheet([(made["prompt"], np.stack(self._held))]).save(self.file)
+        else:
+            Video(np.stack(self._held), self._fps).write(self.file)
+        beside(self.file).write_text(json.dumps(made, indent=1) + "\n")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: type[BaseException] | BaseException | TracebackType | None) -> None:
+        if error[0] is not None:
+            self._open.__exit__(*error)  # type: ignore[arg-type]
+            self._aside.unlink(missing_ok=True)
+
+
+def is_made(file: Path, made: dict[str, Any]) -> bool:
+    """Whether the clip is there, and the record beside it says that it was made just so."""
+    try:
+        found = json.loads(beside(file).read_text())
+    except (OSError, ValueError):
+        return False
+    return file.is_file() and isinstance(found, dict) and made.items() <= found.items()
+
+
+def beside(file: Path) -> Path:
+    """Where the record of a clip lies."""
+    return file.with_name(f"{file.name}.json")

@@ -1,0 +1,92 @@
+"""What is to be scored, as the model takes it: a clip at its rate and size, and the task that could have made it."""
+
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from vpoet.bundle import Bundle
+from vpoet.errors import DataError, PromptError
+from vpoet.media.video import Frames, Video, nearest_in_time, resize_frame, stream_frames
+from vpoet.sequence.tasks import Sample
+from vpoet.sequence.vocabulary import Ints
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Fitted:
+    """A clip of whole cells."""
+
+    video: Video
+    changes: tuple[str, ...]
+    """What was done to it, for people; empty if it was taken as it is."""
+
+
+def fit(
+    bundle: Bundle,
+    clip: Video | str | Path,
+    *,
+    frames: int | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    fps: int | None = None,
+) -> Fitted:
+    """The first ``frames`` frames at ``fps``, scaled to cover ``height x width`` with the centre taken.
+
+    What is None is as the training data were; ``frames`` None makes do with fewer, as many as fill cells. A file is
+    read no further than needed. DataError: it can't be read, or has fewer frames than asked for.
+    """
+    config = bundle.config
+    wanted, height, width, rate = (
+        default if asked is None else asked
+        for asked, default in (
+            (frames, config.frames),
+            (height, config.height),
+            (width, config.width),
+            (fps, config.fps),
+        )
+    )
+    name = "the clip" if isinstance(clip, Video) else str(clip)
+    if min(wanted, height, width, rate) < 1:
+        raise DataError(f"{name}: {wanted} frames of {height}x{width} at {rate} fps were asked for: 1 is the least")
+    found, source = (clip.fps, iter(clip.frames)) if isinstance(clip, Video) else stream_frames(clip)
+    if found:
+        source = nearest_in_time(((i / found, frame) for i, frame in enumerate(source)), rate, 1 / found)
+    size = height, width
+    held: list[Frames] = []
+    for frame in islice(source, wanted + 1):  # one more, to know whether any is left out
+        size = size if held else (frame.shape[0], frame.shape[1])
+        held.append(resize_frame(frame, height, width))
+    if len(held) < (frames or 1):
+        raise DataError(f"{name}: {len(held)} frames at {rate} fps, and {frames or 1} were asked for")
+    whole = min(len(held), wanted)
+    if frames is None:
+        whole = 1 + (whole - 1) // bundle.video.stride[0] * bundle.video.stride[0]
+    changes = (
+        f"from {size[0]}x{size[1]} to {height}x{width} pixels" if size != (height, width) else "",
+        f"from {found:g} to {rate} frames a second" if found and abs(found - rate) > 1e-3 else "",
+        f"the first {whole} frames only" if whole < len(held) else "",
+    )
+    video = Video(np.stack(held[:whole]), rate if whole > 1 else 0)
+    return Fitted(video, tuple(change for change in changes if change))
+
+
+def observe(bundle: Bundle, codes: Ints, fps: float, prompt: str, given_frames: int) -> tuple[Sample, str, int]:
+    """A clip's codes [t, h, w] and its prompt, the task that makes such a clip, and the cells in time that are given.
+
+    One given frame is an image, if the model was trained for `i2v`; several are a video that is continued. PromptError:
+    a number of frames that can't be given.
+    """
+    tasks, tokenizer = bundle.config.tasks, bundle.video
+    text = np.array(bundle.text.encode(prompt), np.int32)
+    choices = [0, *(tokenizer.frames(cells) for cells in range(1, len(codes)))]
+    if given_frames not in choices:
+        there = f"for a clip of {tokenizer.frames(len(codes))} frames it is {', '.join(map(str, choices))}"
+        raise PromptError(f"given_frames = {given_frames}: {there}")
+    given = choices.index(given_frames)
+    task = "t2i" if len(codes) == 1 else "t2v"
+    if given:
+        task = "i2v" if given == 1 and "i2v" in tasks else "continuation"
+    elif not len(text) and "unconditional" in tasks:
+        task = "unconditional"
+    return Sample(text, codes, 0 if len(codes) == 1 else round(fps)), task, given

@@ -1,0 +1,206 @@
+"""Clips that take several documents: long ones, stories, and a video of an image that is made first.
+
+A long clip is a sliding window. Each window continues the last frames of what is there, encoded again, for which the
+model was trained (a continuation): no more than a window's frames are ever held, and the clip has no longest length.
+
+    frames made    0 ........ 16 ....... 32 ....... 48
+    window 1       [ made      ]
+    window 2               [ given | made ]
+    window 3                         [ given | made ]
+
+A window has the length that the model knows: where it would pass a change of the prompt, or the clip's end, it begins
+earlier instead.
+
+The clip's first frame is not kept in later windows as an anchor: no task of the table gives the model a frame from
+before the window's first, so it has never seen one there. What stays in view keeps its looks without one, for hundreds
+of frames (`vpoet drift`, sample/README.md); what has left the picture is told to later windows by the prompt alone.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from collections.abc import Sequence as Items
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vpoet.bundle import Bundle
+from vpoet.errors import PromptError
+from vpoet.generate.decode import Decoded, OnStep, Sampling
+from vpoet.generate.request import Request, kind
+from vpoet.media.video import Frames, Video
+from vpoet.sequence.document import Document
+from vpoet.sequence.tasks import Sample
+
+if TYPE_CHECKING:
+    from vpoet.generate.model import Model
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One document's part of a clip, in cells of time."""
+
+    start: int
+    made: int
+    """Cells of the clip before the first that is made here: ``start`` to ``made`` are given."""
+    stop: int
+    prompt: str
+
+
+class Rollout:
+    """A request as a chain of documents, each of which must be filled before the next is known.
+
+    Fill ``document`` with ``seed``, hand it to `take`, and go on until there is none. The errors that any of them can
+    have are raised here, those of `Model.document` and `windows`.
+    """
+
+    def __init__(self, model: "Model", request: Request) -> None:
+        bundle = model.bundle
+        self._model = model
+        self._windows = deque(windows(request, bundle))
+        self._picture_first = request.via_image
+        self._tail: Frames | None = None
+        self._index = 0
+        self.count = len(self._windows) + request.via_image
+        """Documents in all."""
+        self._plain = replace(request, story=(), via_image=False, window=None, overlap=None)
+        if self.count > 1:
+            self._check(request)
+            first = self._windows[0]
+            self._plain = replace(self._plain, frames=bundle.video.frames(first.stop))
+        self._ask(replace(self._plain, frames=1) if request.via_image else self._plain)
+        assert self.document is not None
+        fps = bundle.config.fps if request.fps is None else request.fps
+        self.fps = fps if self.count > 1 else max(span.fps for span in self.document.spans)
+        """Frames per second of the clip; 0 for an image."""
+        self.size = self.count, sum(span.values.size for span in self.document.spans)
+        """How much there is to do: documents, and tokens of the first."""
+
+    def _check(self, request: Request) -> None:
+        """Raise now what the documents to come would raise."""
+        first, *later = self._windows
+        bundle = self._model.bundle
+        fps = bundle.config.fps if request.fps is None else request.fps
+        tasks = [(window, "continuation") for window in later] + ([(first, "i2v")] if request.via_image else [])
+        for window, task in tasks:
+            grid = _grid(request, bundle, bundle.video.frames(window.stop - window.start))
+            text = np.array(bundle.text.encode(window.prompt), np.int32)
+            sample = Sample(text, np.zeros(grid, np.int32), fps)
+            self._model.served(sample, task, max(1, window.made - window.start))
+
+    def _ask(self, request: Request) -> None:
+        self._asked = request
+        self.document: Document | None = self._model.document(request)
+        # the first window is what a short clip of the same seed is
+        seeds = np.random.SeedSequence([request.seed, self._index])
+        self.seed = int(seeds.generate_state(1, np.uint64)[0]) if self._index else request.seed
+
+    @property
+    def held(self) -> int:
+        """Frames that are kept for the next window."""
+        return 0 if self._tail is None else len(self._tail)
+
+    def take(self, document: Document) -> Frames:
+        """The frames that this document adds to the clip, uint8 [T, H, W, 3] (an image that a video shall start from
+        adds none); and go on to the next document."""
+        video, frames = self._model.render(document, self._asked), self._model.bundle.video.frames
+        self._index += 1
+        if self._picture_first:
+            self._picture_first = False
+            self._ask(replace(self._plain, image=video))
+            return video.frames[:0]
+        window = self._windows.popleft()
+        fresh = video.frames[frames(window.made - window.start) if window.made else 0 :]
+        if not self._windows:
+            self.document = self._tail = None
+            return fresh
+        window = self._windows[0]
+        made = fresh if self._tail is None else np.concatenate([self._tail, fresh])
+        self._tail = made[-frames(window.made - window.start) :].copy()  # a view would hold all that was decoded
+        self._ask(
+            replace(
+                self._plain,
+                image=None,
+                video=Video(self._tail, self.fps),
+                given_frames=len(self._tail),
+                frames=frames(window.stop - window.start),
+                prompt=window.prompt,
+            )
+        )
+        return fresh
+
+
+def windows(request: Request, bundle: Bundle) -> list[Window]:
+    """How a request's clip is made in parts: one, unless it is longer than a window, or its prompt changes.
+
+    PromptError: there is no such window or overlap, or a change of the prompt lies outside of the clip, or the request
+    is of a kind that is made in one piece.
+    """
+    config, tokenizer = bundle.config, bundle.video
+    stride = tokenizer.stride[0]
+    rolling = kind(request) in ("t2v", "i2v", "continuation")
+    for name in ("story", "via_image", "window", "overlap"):
+        if getattr(request, name) and not rolling:
+            raise PromptError(f"{name} is given: {kind(request)} is made in one piece")
+    if request.via_image and kind(request) != "t2v":
+        raise PromptError("via_image makes the first frame: an image or a video that is given would be it")
+    if not rolling:
+        return [Window(0, 0, 1, request.prompt)]
+    total = _grid(request, bundle, config.frames if request.frames is None else request.frames)[0]
+    most = _grid(request, bundle, config.frames if request.window is None else request.window)[0]
+    if most == 1 < total:
+        raise PromptError(
+            f"a clip of {tokenizer.frames(total)} frames is made in windows of {tokenizer.frames(2)} or more"
+        )
+    overlap = _cells(request.overlap, stride, max(1, most // 2), most)
+    prompts = {0: request.prompt} | _changes(request, stride, tokenizer.frames(total))
+    made, found = 0, []
+    for begin, end in pairwise([*prompts, total]):
+        while made < end:
+            stop = min(made + most - overlap if made else most, end)
+            found.append(Window(max(0, stop - most), made, stop, prompts[begin]))
+            made = stop
+    if request.via_image and found[0].stop == 1:
+        raise PromptError(f"via_image: a video that starts from an image has {tokenizer.frames(2)} frames or more")
+    return found
+
+
+def _grid(request: Request, bundle: Bundle, frames: int) -> tuple[int, int, int]:
+    config = bundle.config
+    height = config.height if request.height is None else request.height
+    width = config.width if request.width is None else request.width
+    return bundle.video.grid(frames, height, width)
+
+
+def _cells(frames: int | None, stride: int, default: int, most: int) -> int:
+    """Cells that an overlap of so many frames fills, 1 to ``most - 1``."""
+    if frames is None:
+        return default
+    if not 1 <= frames <= 1 + stride * (most - 2) or (frames - 1) % stride:
+        choices = ", ".join(str(1 + stride * (n - 1)) for n in range(1, most)) or "none"
+        raise PromptError(f"overlap = {frames}: for windows of {1 + stride * (most - 1)} frames it is {choices}")
+    return 1 + (frames - 1) // stride
+
+
+def _changes(request: Request, stride: int, frames: int) -> dict[int, str]:
+    """The cells from which on a story's prompts hold."""
+    given = [frame for frame, _ in request.story]
+    cells = [-(-frame // stride) for frame in given]
+    if any(not 1 <= frame < frames for frame in given) or any(a >= b for a, b in pairwise(cells)):
+        raise PromptError(
+            f"story: prompts change at frames {', '.join(map(str, given))}; they must ascend from cell to cell of "
+            f"{stride} frames, within 1 to {frames - 1}"
+        )
+    return dict(zip(cells, (prompt for _, prompt in request.story), strict=True))
+
+
+def roll(
+    model: "Model", rollouts: Items[Rollout], sampling: Sampling, on_step: OnStep | None = None
+) -> Iterator[tuple[int, Decoded, Frames]]:
+    """Fill the documents of all rollouts together, round by round: (which, its filled document, the frames it adds)."""
+    while live := [(i, rollout, rollout.document) for i, rollout in enumerate(rollouts) if rollout.document]:
+        documents = [document for _, _, document in live]
+        decoded = model.decode(documents, [rollout.seed for _, rollout, _ in live], sampling, on_step)
+        for (i, rollout, _), result in zip(live, decoded, strict=True):
+            yield i, result, rollout.take(result.document)

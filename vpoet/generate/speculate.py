@@ -1,0 +1,158 @@
+"""Several codes a pass, and yet the very sample that one code a pass gives: codes are guessed, and the guesses tested.
+
+A code is the largest of logits + noise, and a document's seed fixes the noise of each step (`draw`): given what stands
+before it, it is determined. So the next codes may be guessed, however badly. One pass over the last code that is known
+and K guesses behind it draws the K + 1 codes after them; those that were drawn behind right guesses alone are the
+sample itself, with its guidance, temperature and filters.
+
+    goes in     c7  g8  g9  g10 g11        c7 is known, K = 4
+    is drawn        d8  d9  d10 d11 d12
+                    =   =   no             g8 and g9 were right: d8, d9 and d10 are codes 8, 9 and 10
+
+A pass adds one code at least, so there are never more passes than codes. What was drawn behind a wrong guess, d11 and
+d12, is the next pass's guess: drawn with the noise of its step, it mostly stays what it is once the code before it is
+corrected (Jacobi iteration coupled by Gumbel noise: So et al., arXiv:2510.24211). A step that was never drawn is
+guessed to be as the same place one cell of time before it, since much of a video stands still.
+
+Keys and values of wrong guesses need no care. The next pass begins at or before the first of them and ends behind the
+last, so it writes over all of them before any is read (`attend_ahead`).
+
+Shapes: B documents; N slots of the cache, B or, with guidance, 2B; W = K + 1 tokens of a pass; S steps; D model width;
+V logits of all groups; L tokens of a document.
+"""
+
+from collections.abc import Iterator
+from collections.abc import Sequence as Items
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from vpoet.generate.logits import gumbel
+from vpoet.generate.plan import Plan
+from vpoet.generate.step import Run, Step
+from vpoet.nn.cache import KVCache
+from vpoet.sequence.document import IMAGE, VIDEO, Sequence
+from vpoet.sequence.vocabulary import Ints
+
+Generator = np.random.Generator | None
+Floats = npt.NDArray[np.float32]
+Longs = npt.NDArray[np.int64]
+
+_BEFORE = ((1, 0, 0), (0, 0, 1), (0, 1, 0))
+"""Where a first guess is taken from, (t, h, w) back: the cell before in time, or else that to the left, or above."""
+
+
+def ahead(
+    step: Step,
+    run: Run,
+    plan: Plan,
+    cache: KVCache,
+    h_ND: Tensor,
+    generators: Items[Generator],
+    settings: Tensor,
+    guesses: int,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The tokens of each step and their nats, [B], [B], ``plan.steps`` times, given the states of the prompts' last
+    tokens; the first code is drawn by ``step``, all others by ``run``. Each document goes on as far as its own guesses
+    were right; a step is handed out when all have passed it.
+    """
+    device, width = h_ND.device, guesses + 1
+    size = sum(step.transformer.visual.radices)
+    drafts = [_Draft(s, plan.steps, width, g, size) for s, g in zip(plan.sequences, generators, strict=True)]
+    sources = len(plan.sources) // len(drafts)
+    slot_N1 = torch.arange(len(plan.sources), device=device)[:, None]
+
+    def noise(count: int) -> Tensor:
+        return torch.from_numpy(np.concatenate([draft.noise(count) for draft in drafts])).to(device)
+
+    drawn = step.draw(h_ND, noise(1), settings)
+    passed = 0
+    while True:
+        ids, nats = (x.view(len(drafts), -1).cpu().numpy() for x in drawn)
+        for draft, ids_W, nats_W in zip(drafts, ids, nats, strict=True):
+            draft.take(ids_W, nats_W)
+        until = min(draft.done for draft in drafts)
+        for at in range(passed, until):
+            codes, surprise = zip(*(draft.of(at) for draft in drafts), strict=True)
+            yield torch.tensor(codes), torch.tensor(surprise)
+        passed = until
+        if passed == plan.steps:
+            return
+
+        step_NW = np.stack(
+            [np.minimum(draft.done - 1 + np.arange(width), plan.steps - 1) for draft in drafts] * sources
+        )
+        at_NW = torch.from_numpy(step_NW).to(device)
+        turn_NW2P, place_NW = plan.turn_SN2P[at_NW, slot_N1], plan.place_SN[at_NW, slot_N1]
+        reach_S = cache.reach(plan.longest[int(step_NW.max())])
+        ids_BW = torch.from_numpy(np.stack([draft.guess(width) for draft in drafts])).to(device)
+        drawn = run(ids_BW, turn_NW2P, place_NW, reach_S, noise(width), settings, cache.keys, cache.values)
+
+
+class _Draft:
+    """One document: its codes as far as they are known, and guesses from there on."""
+
+    def __init__(self, sequence: Sequence, steps: int, width: int, generator: Generator, size: int) -> None:
+        self.done = 0
+        """Steps whose token is final."""
+        self._prefix, self._steps, self._generator = sequence.prefix, steps, generator
+        # a document that is finished before others goes on with tokens that nothing depends on
+        room = max(0, sequence.prefix + steps + width - len(sequence))
+        self._ids_L: Longs = np.pad(sequence.ids, (0, room)).astype(np.int64)
+        self._predicted_L = np.pad(sequence.targets, (0, room))
+        self._nats_L = np.zeros(len(self._ids_L), np.float32)
+        self._origins_L = origins(sequence)
+        self._guessed = sequence.prefix
+        """Tokens that are known or have been guessed or drawn."""
+        self._noise_WV = np.empty((0, size), np.float32)
+
+    def noise(self, count: int) -> Floats:
+        """Of the next ``count`` steps, [count, V]."""
+        held, size = self._noise_WV.shape
+        self._noise_WV = np.concatenate([self._noise_WV, gumbel(self._generator, count - held, size)])
+        return self._noise_WV
+
+    def guess(self, width: int) -> Longs:
+        """The last final token and guesses behind it, [width]."""
+        first = self._prefix + self.done - 1
+        for at in range(self._guessed, first + width):
+            if self._predicted_L[at]:
+                self._ids_L[at] = self._ids_L[self._origins_L[at]]
+        self._guessed = max(self._guessed, first + width)
+        return self._ids_L[first : first + width]
+
+    def take(self, ids_W: Longs, nats_W: Floats) -> None:
+        """What was drawn for the next W steps behind the guesses: final as far as these were right, guesses beyond."""
+        first, width = self._prefix + self.done, len(ids_W)
+        here = slice(first, first + width)
+        ids_W = np.where(self._predicted_L[here], ids_W, self._ids_L[here])
+        right_K = ids_W[:-1] == self._ids_L[here][:-1]
+        self._ids_L[here], self._nats_L[here] = ids_W, nats_W
+        self._guessed = max(self._guessed, first + width)
+        final = 1 + int(right_K.cumprod().sum())
+        self.done = min(self.done + final, self._steps)
+        self._noise_WV = self._noise_WV[final:]
+
+    def of(self, step: int) -> tuple[int, float]:
+        """The token of a step and its nats."""
+        return int(self._ids_L[self._prefix + step]), float(self._nats_L[self._prefix + step])
+
+
+def origins(sequence: Sequence) -> Ints:
+    """[L]: the earlier token that each predicted one is first guessed to be like; 0 for all others.
+
+    It stands in the place before in time, or, where nothing has been there, to the left or above; else it is the token
+    before, whatever that is.
+    """
+    found = np.zeros(len(sequence), np.int32)
+    visual = np.isin(sequence.kinds, (IMAGE, VIDEO))
+    latest: dict[tuple[int, int, int], int] = {}
+    for at in np.flatnonzero(visual):
+        t, h, w = (int(x) for x in sequence.positions[at])
+        if sequence.targets[at]:
+            near = (latest.get((t - dt, h - dh, w - dw)) for dt, dh, dw in _BEFORE)
+            found[at] = next((other for other in near if other is not None), at - 1)
+        latest[t, h, w] = int(at)
+    return found

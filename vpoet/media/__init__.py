@@ -1,0 +1,1 @@
+"""Files and pixels: video, images, contact sheets."""

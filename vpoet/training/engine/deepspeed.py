@@ -1,0 +1,277 @@
+"""The DeepSpeed engine: any number of processes, ZeRO stages 0 to 3."""
+
+import contextlib
+import faulthandler
+import functools
+import io
+import math
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from vpoet.errors import BackendError, ConfigError
+from vpoet.training.engine.base import DTYPES, STATES, Engine, EngineConfig, Part, always, check_dtype, finite
+from vpoet.training.engine.loss_scale import LossScale
+from vpoet.training.engine.settings import settings
+from vpoet.training.optim import OptimizerConfig, adamw, start_states
+
+if not torch.cuda.is_available():
+    # DeepSpeed would find this out by itself, with a warning from every process
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+import deepspeed
+import deepspeed.comm as dist
+from deepspeed.comm.torch import build_shm_op
+from deepspeed.utils import (
+    safe_get_full_fp32_param,
+    safe_get_full_optimizer_state,
+    safe_set_full_fp32_param,
+    safe_set_full_optimizer_state,
+    safe_set_local_fp32_param,
+    safe_set_local_optimizer_state,
+)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# of DeepSpeed's own calls, once a collective and process
+warnings.filterwarnings("ignore", message=r".*torch\.distributed.* is deprecated", category=FutureWarning)
+
+
+_GRACE = 5.0
+"""Seconds that a process group gets to tell of a timeout itself, as it can say who was missing."""
+
+
+@contextlib.contextmanager
+def _watch(timeout: float) -> Iterator[None]:
+    """End the process, with a traceback of all its threads, if what is inside takes longer than ``engine.timeout``.
+
+    A group's own timeout is not enough: DeepSpeed makes groups with torch's default of half an hour, and torch waits
+    more than twice as long as it was told for a first process that is gone. The watch needs no lock of Python's, so it
+    also ends a process that waits inside a communication library.
+    """
+    faulthandler.dump_traceback_later(timeout + _GRACE, exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _in_time(call: Callable[P, T]) -> Callable[P, T]:
+    """A method of the engine under its `_watch`."""
+
+    @functools.wraps(call)
+    def watched(*args: P.args, **kwargs: P.kwargs) -> T:
+        engine = args[0]
+        assert isinstance(engine, DeepSpeedEngine)
+        with _watch(engine.timeout):
+            return call(*args, **kwargs)
+
+    return watched
+
+
+class DeepSpeedEngine(Engine):
+    """`Engine` by DeepSpeed; started by its launcher, or alone as a world of one."""
+
+    def __init__(
+        self, module: nn.Module, config: EngineConfig, optimizer: OptimizerConfig, accumulate: Callable[[int], int]
+    ) -> None:
+        _start(config.timeout)
+        self.rank, self.world = dist.get_rank(), dist.get_world_size()
+        self.micro_batches = accumulate(self.world)
+        self.zero, self.timeout = config.zero, config.timeout
+        self.shapes = {name: weight.shape for name, weight in module.named_parameters()}  # before they are sharded
+        if optimizer.matrix_lr:
+            raise ConfigError(
+                "optimizer.matrix_lr: Muon needs whole matrices, which ZeRO cuts; take it out, and AdamW trains them, "
+                "or start without a launcher, with engine.name=torch"
+            )
+        self.trained = {name: STATES for name, weight in module.named_parameters() if weight.requires_grad}
+        check_dtype(DTYPES[config.dtype], torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        self.loss_scale = LossScale(used=config.dtype == "fp16")
+        self._adam = adamw(module, optimizer)
+        self._adam.register_step_pre_hook(self._ask)
+        with _watch(config.timeout):
+            self.engine, *_ = deepspeed.initialize(
+                model=module, optimizer=self._adam, config=settings(config, optimizer, self.micro_batches)
+            )
+        self.device = torch.device(self.engine.device)
+        self._weights = dict(self.engine.module.named_parameters())
+        self._start_states()
+        self._question: Callable[[float], bool] = lambda norm: True
+        self._answer: bool | None = None
+
+    def _start_states(self) -> None:
+        """Make the optimiser's states now, not at its first step: a checkpoint is written into them."""
+        if self.zero == 0:
+            start_states(self._adam, (self._weights[name] for name in self.shapes if name in self.trained))
+        elif self.zero == 3:
+            start_states(self._adam, self.engine.optimizer.fp32_partitioned_groups_flat)
+        else:
+            start_states(self._adam, self.engine.optimizer.single_partition_of_fp32_groups)
+            self.engine.optimizer._lazy_init_hp_params_optimizer_state()
+
+    @_in_time
+    def step(
+        self,
+        batches: Sequence[Any],
+        objective: Callable[[Tensor], Tensor],
+        lr: float,
+        *,
+        seeds: Sequence[int] | None = None,
+        accept: Callable[[Tensor, float], bool] = always,
+    ) -> tuple[Tensor, float]:
+        assert len(batches) == self.micro_batches
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = lr
+        if self.loss_scale.used:
+            self.engine.optimizer.loss_scale = self.loss_scale.scale
+        outputs: list[Tensor] = []
+        for number, batch in enumerate(batches):
+            if seeds is not None:
+                torch.manual_seed(seeds[number])
+            output = self.engine(batch)
+            # DeepSpeed averages over processes and over the micro-batches of a step; the objective asks for sums
+            self.engine.backward(objective(output) * (self.world * self.micro_batches))
+            outputs.append(output.detach())
+            if number + 1 < len(batches):
+                self.engine.step()
+        total = torch.stack(outputs).sum(0)
+        dist.all_reduce(total)
+        # at stage 0 DeepSpeed tells none, and the step clips the gradients
+        norm = finite(self._norm()) if self.zero == 0 else math.inf
+
+        def judge(told: float) -> bool:
+            nonlocal norm
+            norm = norm if self.zero == 0 else finite(told)
+            return accept(total, norm) and math.isfinite(norm)
+
+        self._answer, self._question = None, judge
+        self.engine.step()
+        if self._answer is None:  # DeepSpeed itself met a gradient that is not finite, and did not ask
+            judge(math.inf)
+        self.loss_scale.update(norm)
+        return total, norm
+
+    def _ask(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        """Before AdamW's step on a group: have it leave out the step if it is not accepted.
+
+        By what ``torch.amp.GradScaler`` uses on fused optimisers, so that DeepSpeed notices nothing and tidies up as
+        after any step.
+        """
+        if self._answer is None:
+            self._answer = self._question(
+                math.inf if self.zero == 0 else float(self.engine.optimizer._global_grad_norm)
+            )
+        held = next(iter(optimizer.state))
+        optimizer.found_inf = torch.tensor(float(not self._answer), device=held.device)  # type: ignore[attr-defined]
+
+    def _norm(self) -> float:
+        gradients = [weight.grad for weight in self._weights.values() if weight.grad is not None]
+        return float(nn.utils.get_total_norm(gradients))
+
+    @_in_time
+    @torch.no_grad()
+    def evaluate(self, batch: Any) -> Tensor:
+        self.engine.eval()
+        output: Tensor = self.engine(batch)
+        self.engine.train()
+        return output
+
+    @_in_time
+    def total(self, values: Tensor) -> Tensor:
+        values = values.to(self.device)
+        dist.all_reduce(values)
+        return values
+
+    @_in_time
+    def gather(self, value: Any) -> list[Any]:
+        everyone: list[Any] = [None] * self.world
+        torch.distributed.all_gather_object(everyone, value)
+        return everyone
+
+    @_in_time
+    @torch.no_grad()
+    def read(self, name: str, part: Part) -> Tensor:
+        weight = self._weights[name]
+        if self.zero == 0:
+            held = (weight if part == "weight" else self._adam.state[weight][part]).clone()
+        elif part != "weight":
+            held = safe_get_full_optimizer_state(weight, part)
+        elif name in self.trained:
+            held = safe_get_full_fp32_param(weight)
+        else:
+            with self._whole(weight):
+                held = weight.detach().clone()
+        whole: Tensor = held.detach().float().cpu().reshape(self.shapes[name]).contiguous()
+        return whole
+
+    @_in_time
+    @torch.no_grad()
+    def write(self, name: str, part: Part, value: Tensor) -> None:
+        weight = self._weights[name]
+        value = value.to(self.device)
+        if self.zero == 0 and part != "weight":
+            self._adam.state[weight][part].copy_(value)
+        elif self.zero == 3 and name in self.trained:
+            # this process's piece of it; the last one is padded
+            piece = weight.ds_tensor.numel()
+            flat = nn.functional.pad(value.flatten(), (0, piece * self.world - value.numel()))
+            mine = flat.narrow(0, piece * self.rank, piece)
+            if part == "weight":
+                safe_set_local_fp32_param(weight, mine)
+            else:
+                safe_set_local_optimizer_state(weight, mine, part)
+        elif self.zero and name in self.trained:
+            if part == "weight":
+                safe_set_full_fp32_param(weight, value)
+            else:
+                safe_set_full_optimizer_state(weight, value, part)
+        if part == "weight":  # and what the forward pass reads, in its own type
+            with self._whole(weight):
+                weight.data.copy_(value)
+
+    def _whole(self, weight: nn.Parameter) -> contextlib.AbstractContextManager[Any]:
+        """A context in which a weight is whole in every process."""
+        return (
+            deepspeed.zero.GatheredParameters([weight], modifier_rank=0) if self.zero == 3 else contextlib.nullcontext()
+        )
+
+    def updates(self) -> int:
+        return max((int(state["step"]) for state in self._adam.state.values()), default=0)
+
+    def set_updates(self, count: int) -> None:
+        for state in self._adam.state.values():
+            state["step"].fill_(count)
+
+
+def _start(timeout: float) -> None:
+    """Join the process group; a process without a launcher is a world of one."""
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}.items():
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("MASTER_PORT", "29500")
+    # DeepSpeed builds its CPU communication op with the ninja that pip installed, also where no venv is activated
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    on_cuda = torch.cuda.is_available()
+    if not on_cuda and shutil.which(os.environ.get("CXX", "c++")) is None:
+        raise BackendError(
+            "DeepSpeed compiles a communication op on machines without a GPU, with a C++ compiler (apt install g++); "
+            "one process trains without it: python train/pretrain.py ... engine.name=torch"
+        )
+    if not on_cuda and "OMP_NUM_THREADS" not in os.environ:
+        # processes that each use every core wait for each other: many times slower than a fair share
+        here = int(os.environ.get("LOCAL_SIZE") or os.environ.get("LOCAL_WORLD_SIZE") or 1)
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // here))
+    with contextlib.redirect_stdout(io.StringIO()):
+        build_shm_op()  # which DeepSpeed does itself, but while others may already wait: once, it takes a minute
+    with _watch(timeout):
+        deepspeed.init_distributed(
+            dist_backend="nccl" if on_cuda else "gloo", verbose=False, timeout=timedelta(seconds=timeout)
+        )

@@ -1,0 +1,62 @@
+"""What DeepSpeed is told: the recipe's own settings, and beside them those of the JSON file ``engine.deepspeed``."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from vpoet.errors import ConfigError
+from vpoet.training.engine.base import EngineConfig
+from vpoet.training.engine.loss_scale import START
+from vpoet.training.optim import OptimizerConfig
+
+
+def settings(config: EngineConfig, optimizer: OptimizerConfig, micro_batches: int) -> dict[str, Any]:
+    """DeepSpeed's configuration; ConfigError if the file is not one, or asks for what vpoet cannot keep its word with.
+
+    Offloading to the CPU needs no op of DeepSpeed's: the optimiser is torch's fused AdamW there as well.
+    """
+    further: Any = {}
+    if config.deepspeed:
+        try:
+            further = json.loads(Path(config.deepspeed).read_text())
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"engine.deepspeed = {config.deepspeed}: not readable as JSON: {error}") from None
+    sharing = further.get("zero_optimization", {}) if isinstance(further, dict) else None
+    if not isinstance(sharing, dict):
+        raise ConfigError(f"engine.deepspeed = {config.deepspeed}: not an object, or its zero_optimization is none")
+    _check_offloading(sharing, config)
+    told: dict[str, Any] = further | {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": micro_batches,
+        "gradient_clipping": optimizer.clip,
+        "zero_force_ds_cpu_optimizer": False,  # DeepSpeed's own Adams are compiled at the first start, for minutes
+        "bf16": {"enabled": config.dtype == "bf16"},
+        "fp16": {"enabled": config.dtype == "fp16", "loss_scale": START},
+        "zero_optimization": sharing | {"stage": config.zero},
+        "steps_per_print": 2**31,
+    }
+    return told
+
+
+def _check_offloading(sharing: dict[str, Any], config: EngineConfig) -> None:
+    for name, least in (("offload_optimizer", 1), ("offload_param", 3)):
+        asked = sharing.get(name) or {}
+        where = f"engine.deepspeed = {config.deepspeed}: {name}"
+        device = asked.get("device", "none")
+        if device == "none":
+            continue
+        if device != "cpu":
+            raise ConfigError(
+                f"{where}.device = {device}: vpoet's checkpoints were never tried with what is swapped out there; use "
+                "cpu, or more processes, which share what is too much for one"
+            )
+        if config.zero < least:
+            raise ConfigError(
+                f"{where}: DeepSpeed does so from stage {least} on; use engine.zero={least}, or remove it"
+            )
+        for key, only in (("ratio", 1), ("super_offload", False)):
+            if asked.get(key, only) != only:
+                raise ConfigError(
+                    f"{where}.{key} = {asked[key]}: a second optimiser would take part of each step, also of those "
+                    "that are to be left out (guard); remove it"
+                )

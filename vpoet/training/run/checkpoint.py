@@ -1,0 +1,167 @@
+"""Checkpoints of a run: found again, checked when read, and what they hold. `vpoet.training.run.saver` writes them.
+
+RUN/checkpoints/step-1200/
+    model.safetensors         all weights, fp32: what sampling and export read
+    optimizer-0.safetensors   AdamW's two states of the weights that process 0 had to write, fp32, and so on for others
+    state.json                step, place in the data, hashes, and who wrote it
+    manifest.json             every other file with its size and SHA-256; written last
+
+Every tensor is whole and has its own name, however the engine shared it: any engine, ZeRO stage and number of
+processes continues from what another wrote, bit for bit where they are the same. Nothing is unpickled. Random numbers
+need no state, as they are drawn from (seed, step, pack). All processes write into one folder, so machines must share
+the file system that it lies on.
+"""
+
+import json
+import re
+import shutil
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from vpoet.errors import CheckpointError, HashMismatch, VpoetWarning
+from vpoet.training.engine.base import Engine, Part
+from vpoet.training.run.tensor_file import fingerprint
+
+FORMAT = 2
+WEIGHTS = "model.safetensors"
+_NAME = re.compile(r"step-(\d+)")
+
+
+def complete(run: Path) -> list[Path]:
+    """The whole checkpoints of a run, oldest first: those whose every file has its size. `damage` looks further."""
+    folders = [folder for folder in (run / "checkpoints").glob("step-*") if _NAME.fullmatch(folder.name)]
+    return sorted((folder for folder in folders if _is_whole(folder)), key=step_of)
+
+
+def newest(run: Path) -> Path:
+    """The newest whole checkpoint; CheckpointError if there is none."""
+    if not (run / "checkpoints").is_dir():
+        raise CheckpointError(f"{run}: not a run folder, it has no checkpoints/")
+    folders = complete(run)
+    if not folders:
+        raise CheckpointError(f"{run}/checkpoints: no whole checkpoint there")
+    return folders[-1]
+
+
+def damage(folder: Path, share: slice = slice(None)) -> list[str]:
+    """The files of a checkpoint that are not what was written, by size and SHA-256, each with what is wrong with it.
+
+    Reads all of every file; ``share`` of them when several processes divide the work.
+    """
+    wrong = []
+    for name, expected in sorted(_files(folder).items())[share]:
+        try:
+            if fingerprint(folder / name) != expected:
+                wrong.append(f"{folder / name}: not the bytes that were written")
+        except OSError as error:
+            wrong.append(f"{folder / name}: {error.strerror}")
+    return wrong
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The state that `Saver.save` was given, and the world size, engine and optimiser steps that go with it."""
+    try:
+        state: dict[str, Any] = json.loads((folder / "state.json").read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{folder}/state.json: cannot be read: {error}") from None
+    return state
+
+
+def resume(run: Path, engine: Engine, hashes: dict[str, str]) -> tuple[Path, dict[str, Any]]:
+    """Bring the engine to the newest sound checkpoint, and return it with its state; every process must call.
+
+    A damaged one is passed over with a warning that names its files. CheckpointError if none is sound; HashMismatch if
+    the run was started with other tokenizers or another vocabulary: both sides are named.
+    """
+    for folder in reversed(engine.gather(complete(run))[0]):
+        damaged = [
+            each for one in engine.gather(damage(folder, slice(engine.rank, None, engine.world))) for each in one
+        ]
+        if not damaged:
+            return folder, load(folder, engine, hashes)
+        if engine.rank == 0:
+            kept = folder.with_name(folder.name + ".damaged")  # a name that no later save counts or takes
+            shutil.rmtree(kept, ignore_errors=True)
+            folder.rename(kept)
+            warnings.warn(f"{folder} left out, kept as {kept.name}: {'; '.join(damaged)}", VpoetWarning, stacklevel=2)
+        engine.gather(None)
+    raise CheckpointError(f"{run}/checkpoints: no sound checkpoint there; start anew with another run=")
+
+
+def load(folder: Path, engine: Engine, hashes: dict[str, str]) -> dict[str, Any]:
+    """Bring the engine to a checkpoint, and return its state; every process must call."""
+    state = read_state(folder)
+    for name, own in hashes.items():
+        if state["hashes"].get(name) != own:
+            raise HashMismatch(f"{folder}: its {name} has hash {state['hashes'].get(name)}, the configured one {own}")
+    wanted: dict[str, tuple[str, Part]] = {name: (name, "weight") for name in engine.shapes}
+    wanted |= {f"{name}.{part}": (name, part) for name, parts in engine.trained.items() for part in parts}
+    held: dict[str, Any] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            file = safe_open(path, "pt")
+            held |= dict.fromkeys(file.keys(), file)  # type: ignore[no-untyped-call]
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{path}: cannot be read: {error}") from None
+    if different := sorted(wanted.keys() ^ held.keys()):
+        raise CheckpointError(
+            f"{folder}: of another model, which has {_some(held.keys() - wanted.keys())} and lacks "
+            f"{_some(wanted.keys() - held.keys())} ({len(different)} differences); resume with its own recipe"
+        )
+    for key, (name, part) in wanted.items():
+        value = held[key].get_tensor(key)
+        if value.shape != engine.shapes[name]:
+            raise CheckpointError(
+                f"{folder}: {key} is {list(value.shape)}, the recipe's model has {list(engine.shapes[name])}; "
+                "resume with its own recipe"
+            )
+        engine.write(name, part, value)
+    engine.set_updates(state["updates"])
+    engine.loss_scale.load(state.get("loss_scale"))
+    return state
+
+
+def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights alone, fp32 on the CPU; CheckpointError if the file is not what was written."""
+    path = folder / WEIGHTS
+    try:
+        if fingerprint(path) != _files(folder).get(WEIGHTS):
+            raise CheckpointError(f"{path}: damaged, not the bytes that were written; take another --step")
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dictionary)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from None
+
+
+def _files(folder: Path) -> dict[str, dict[str, Any]]:
+    """The manifest's files; none if there is no manifest of this format."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        return {}
+    files: dict[str, dict[str, Any]] = manifest["files"]
+    return files
+
+
+def _is_whole(folder: Path) -> bool:
+    files = _files(folder)
+    try:
+        return bool(files) and all((folder / name).stat().st_size == about["bytes"] for name, about in files.items())
+    except OSError:
+        return False
+
+
+def step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = sorted(names)
+    return ", ".join(listed[:3]) + (", ..." if len(listed) > 3 else "") or "nothing more"

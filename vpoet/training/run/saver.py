@@ -1,0 +1,205 @@
+"""Checkpoints written beside training: copied to host memory in step, written and hashed in a thread.
+
+    main thread   step | copy | step | step | agree | step | step | agree | step
+    its thread                |--- write, flush ---|      |- seal -|
+
+`vpoet.training.run.checkpoint` says what a checkpoint holds. The processes talk to each other in their main threads
+alone, at steps that all of them reach, so that no collective of a save meets one of training.
+"""
+
+import json
+import shutil
+import threading
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from vpoet.data.shards import sync_folder
+from vpoet.errors import CheckpointError
+from vpoet.training.engine.base import Engine
+from vpoet.training.run.checkpoint import FORMAT, WEIGHTS, complete, step_of
+from vpoet.training.run.tensor_file import Sink, write_tensors
+
+T = TypeVar("T")
+
+
+class Saver:
+    """Saves a run; every process has one, and all of them call it alike.
+
+    Of the checkpoints stay the newest ``keep`` and those whose step is a multiple of ``keep_every``. A kill at any
+    moment leaves the last one that was told of, and those kept before it: a folder gets its name only when whole and
+    on the disk. Until a copy is written it takes host memory: 12 bytes for each weight, 8 of which the processes share.
+    """
+
+    def __init__(
+        self, run: Path, engine: Engine, *, keep: int, keep_every: int = 0, say: Callable[[str], None] = print
+    ) -> None:
+        self.run, self.engine = run, engine
+        self.keep, self.keep_every = keep, keep_every
+        self._say = say
+        self._save: Generator[Future[Any], None, Path] | None = None
+        self._work: Future[Any] = Future()
+
+    def save(self, state: dict[str, Any], *, last: bool = False) -> None:
+        """Begin the checkpoint of ``state["step"]``, after the one before it has ended; `poll` ends it.
+
+        ``last`` waits for it, and a disk that refuses is then a CheckpointError, in every process alike. Otherwise it
+        is a warning, nothing of the attempt stays, and the older checkpoints do.
+        """
+        self.poll(wait=True)
+        self._save = self._stages(state)
+        self._go_on(fatal=last)
+        while last and self._save is not None:
+            self._go_on(fatal=True)
+
+    def poll(self, *, wait: bool = False) -> None:
+        """Go on with what is being saved, if every process has done its part of it; with ``wait``, to the end."""
+        while self._save is not None:
+            if not wait and int(self.engine.total(torch.tensor(float(self._work.done())))) < self.engine.world:
+                return
+            self._go_on(fatal=False)
+
+    def _go_on(self, *, fatal: bool) -> None:
+        """To the next stage. What its thread did is waited for there."""
+        assert self._save is not None
+        said = ""
+        try:
+            self._work = next(self._save)
+        except StopIteration as end:
+            said = f"saved {end.value}"
+        except CheckpointError as error:
+            if fatal:
+                self._save = None
+                raise
+            said = f"warning: {error}; training goes on"
+        if said:
+            self._save = None
+            if self.engine.rank == 0:
+                self._say(said)
+
+    def _stages(self, state: dict[str, Any]) -> Generator[Future[Any], None, Path]:
+        """A save, in pieces between which training goes on; each yields what its thread is at."""
+        engine = self.engine
+        folder = self.run / "checkpoints" / f"step-{state['step']}"
+        aside = folder.with_name(folder.name + ".tmp")
+        failed: OSError | None = None
+        if engine.rank == 0:
+            try:
+                for left in folder.parent.glob("step-*.tmp"):  # by a save that was killed
+                    shutil.rmtree(left, ignore_errors=True)
+                aside.mkdir(parents=True)
+            except OSError as error:
+                failed = error
+        _agree(engine, folder, failed)
+        try:
+            about = {"world": engine.world, "engine": type(engine).__name__, "updates": engine.updates()}
+            about["loss_scale"] = engine.loss_scale.state()
+            text = json.dumps(state | about, indent=1).encode()  # now: training changes what the state refers to
+            weights, states = _copy(engine)
+
+            def write() -> list[Sink]:
+                sinks = [write_tensors(aside / f"optimizer-{engine.rank}.safetensors", states)]
+                if engine.rank == 0:
+                    sinks += [write_tensors(aside / WEIGHTS, weights), _write(aside / "state.json", text)]
+                return sinks
+
+            yield (writing := _beside(write))
+            sinks = writing.result()
+            files = {sink.path.name: sink.about for sink in sinks}
+            listed = _agree(engine, folder, next((sink.error for sink in sinks if sink.error), None), files)
+
+            def seal() -> OSError | None:
+                if engine.rank:
+                    return None
+                return self._seal(aside, folder, {name: about for each in listed for name, about in each.items()})
+
+            yield (sealing := _beside(seal))
+            _agree(engine, folder, sealing.result())
+        except CheckpointError:
+            if engine.rank == 0:
+                shutil.rmtree(aside, ignore_errors=True)
+            raise
+        return folder
+
+    def _seal(self, aside: Path, folder: Path, files: dict[str, Any]) -> OSError | None:
+        """Write the manifest, give the folder its name, and remove what it supersedes; what went wrong, if anything."""
+        manifest = _write(aside / "manifest.json", json.dumps({"format": FORMAT, "files": files}, indent=1).encode())
+        if manifest.error is not None:
+            return manifest.error
+        try:
+            sync_folder(aside)
+            if folder.exists():  # damaged, or of a run whose newer checkpoints were
+                shutil.rmtree(folder)
+            aside.rename(folder)
+            sync_folder(folder.parent)
+        except OSError as error:
+            return error
+        for old in complete(self.run)[: -self.keep]:
+            if not (self.keep_every and step_of(old) % self.keep_every == 0):
+                shutil.rmtree(old, ignore_errors=True)
+        return None
+
+
+def _beside(work: Callable[[], T]) -> Future[T]:
+    """``work`` in a thread that does not keep a process alive which fails meanwhile."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="checkpoint", daemon=True).start()
+    return future
+
+
+def _copy(engine: Engine) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What this process writes: the weights (rank 0), and its share of the optimiser's states."""
+    writers = _writers(engine)
+    weights, states = {}, {}
+    for name in engine.shapes:
+        weight = engine.read(name, "weight")
+        if engine.rank == 0:
+            weights[name] = weight
+        if name in engine.trained:
+            for part in engine.trained[name]:
+                value = engine.read(name, part)
+                if writers[name] == engine.rank:
+                    states[f"{name}.{part}"] = value
+    return weights, states
+
+
+def _writers(engine: Engine) -> dict[str, int]:
+    """Which process writes the states of a weight: the one with the least to write so far."""
+    load = [0] * engine.world
+    load[0] = sum(shape.numel() for shape in engine.shapes.values())
+    writers = {}
+    for name, shape in engine.shapes.items():
+        if name in engine.trained:
+            writers[name] = load.index(min(load))
+            load[writers[name]] += len(engine.trained[name]) * shape.numel()
+    return writers
+
+
+def _write(path: Path, content: bytes) -> Sink:
+    sink = Sink(path)
+    sink.write(content)
+    sink.close()
+    return sink
+
+
+def _agree(engine: Engine, folder: Path, error: OSError | None, value: Any = None) -> list[Any]:
+    """``value`` of every process; CheckpointError in all of them if one had an error."""
+    told = engine.gather((None if error is None else str(error), value))
+    for rank, (failed, _) in enumerate(told):
+        if failed is not None:
+            raise CheckpointError(
+                f"{folder}: not written, process {rank} failed: {failed}; the checkpoints before it are as they were. "
+                "Make room there, or lower keep"
+            )
+    return [value for _, value in told]

@@ -1,0 +1,1 @@
+"""A platform game that plays itself."""
