@@ -15,7 +15,7 @@ from vpoet.nn.nats import PackTensors
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.sequence.document import Document, Span, build, parse
 from vpoet.sequence.packing import pack
-from vpoet.sequence.tasks import TABLE, Sample
+from vpoet.sequence.tasks import TABLE, Given, Sample
 from vpoet.sequence.vocabulary import Modality, Vocabulary
 from vpoet.training.loss import PackLoss
 
@@ -40,7 +40,7 @@ def request(task: str, words: int, cells: int, given: int = 0, height: int = 2, 
     codes = np.zeros((cells, height, width), np.int32)
     codes[:given] = random.integers(0, 24, codes[:given].shape)
     fps = 0 if task == "t2i" else 8
-    return TABLE[task].document(Sample(random.integers(0, 20, words, dtype=np.int32), codes, fps), given)
+    return TABLE[task].document(Sample(random.integers(0, 20, words, dtype=np.int32), codes, fps), Given(given))
 
 
 REQUESTS = [

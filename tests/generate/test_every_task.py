@@ -36,7 +36,7 @@ def drawn(seed: int) -> list[Document]:
         keyframes = np.concatenate([codes[:1], random.integers(0, 24, codes[1:].shape, dtype=np.int32)])
         text = random.integers(0, 20, int(random.integers(0, 6)), dtype=np.int32)
         sample = Sample(text, codes, 8 if len(codes) > 1 else 0, keyframes)
-        documents.append(task.document(sample, *task.draw(sample, random)))
+        documents.append(task.document(sample, task.draw(sample, random)))
     return documents
 
 

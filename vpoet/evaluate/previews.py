@@ -45,7 +45,7 @@ def sample_prompts(
     prompts = [np.array(text.encode(prompt), dtype=np.int32) for prompt in wanted.prompts]
     decoded = decode(
         copy,
-        [task.document(Sample(prompt, blank, wanted.fps), 0) for prompt in prompts],
+        [task.document(Sample(prompt, blank, wanted.fps)) for prompt in prompts],
         sampling=Sampling(temperature=wanted.temperature, guidance=wanted.guidance),
         seeds=list(range(len(prompts))),
         attention=backend("sdpa", torch.device("cpu"), torch.float32),

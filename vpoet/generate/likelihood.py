@@ -23,7 +23,7 @@ from vpoet.errors import ShapeError
 from vpoet.nn.attention import Backend
 from vpoet.nn.nats import PackTensors, pack_nats
 from vpoet.nn.transformer import Transformer
-from vpoet.sequence.document import IMAGE, VIDEO, Document, Sequence, build
+from vpoet.sequence.document import Document, Sequence, build
 from vpoet.sequence.packing import BestFit, pack
 
 Floats = npt.NDArray[np.float64]
@@ -127,7 +127,7 @@ def likelihoods(
     assert not transformer.training, "dropout would be scored too: call eval() first"
     sequences = [build(document, transformer.vocabulary) for document in documents]
     for document, sequence in zip(documents, sequences, strict=True):
-        if not (sequence.targets & _visual(sequence)).any():
+        if not (sequence.targets & sequence.visual).any():
             raise ShapeError(f"a document of task {document.task} without an image or video to predict has no score")
     if not sequences:
         return []
@@ -155,13 +155,9 @@ def posterior(scores: Items[Likelihood]) -> Floats:
     return shares
 
 
-def _visual(sequence: Sequence) -> npt.NDArray[np.bool_]:
-    return np.isin(sequence.kinds, (IMAGE, VIDEO))
-
-
 def _on_grid(document: Document, sequence: Sequence, nats: npt.NDArray[np.float32]) -> Floats:
     """The nats [M] of a document's predicted tokens, laid on the clip's grid [t, h, w] by the codes' positions."""
-    visual = _visual(sequence)
+    visual = sequence.visual
     cells = np.full(document.codes().shape, np.nan)
     at = sequence.positions[sequence.targets & visual] - sequence.positions[visual].min(axis=0)
     cells[tuple(at.T)] = nats[visual[sequence.targets]]

@@ -33,8 +33,8 @@ from vpoet.media.video import Frames, Video
 from vpoet.nn.attention import backend
 from vpoet.nn.int8 import quantise
 from vpoet.nn.transformer import Transformer
-from vpoet.sequence.document import Document, Mask, build
-from vpoet.sequence.tasks import TABLE, Sample
+from vpoet.sequence.document import Document, build
+from vpoet.sequence.tasks import TABLE, Given, Sample
 from vpoet.sequence.vocabulary import Ints
 
 __all__ = ["PRECISIONS", "Clip", "Model", "Request", "StepCompiler", "load"]
@@ -171,16 +171,14 @@ class Model:
         tokenizer or the model can't make.
         """
         sample, task, given = arrange(request, self.bundle)
-        return self.served(sample, task, *given)
+        return self.served(sample, task, given)
 
-    def served(
-        self, sample: Sample, task: str, cells: int = 0, times: tuple[int, ...] = (), hidden: Mask | None = None
-    ) -> Document:
+    def served(self, sample: Sample, task: str, given: Given) -> Document:
         """The document of a task; PromptError, ShapeError: the model was not trained for it, or it is too long."""
         if task not in self.bundle.config.tasks:
             trained = ", ".join(self.bundle.config.tasks)
             raise PromptError(f"this model was not trained for {task} ({TABLE[task].meaning}); it was for {trained}")
-        document = TABLE[task].document(sample, cells, times, hidden)
+        document = TABLE[task].document(sample, given)
         length = self.bundle.config.length
         over = len(build(document, self.bundle.transformer.vocabulary)) - length
         if over > len(sample.text):

@@ -33,7 +33,7 @@ from vpoet.generate.logits import gumbel
 from vpoet.generate.plan import Plan
 from vpoet.generate.step import Run, Step
 from vpoet.nn.cache import KVCache
-from vpoet.sequence.document import IMAGE, VIDEO, Sequence
+from vpoet.sequence.document import Sequence
 from vpoet.sequence.vocabulary import Ints
 
 Generator = np.random.Generator | None
@@ -147,7 +147,7 @@ def origins(sequence: Sequence) -> Ints:
     before, whatever that is.
     """
     found = np.zeros(len(sequence), np.int32)
-    visual = np.isin(sequence.kinds, (IMAGE, VIDEO))
+    visual = sequence.visual
     latest: dict[tuple[int, int, int], int] = {}
     for at in np.flatnonzero(visual):
         t, h, w = (int(x) for x in sequence.positions[at])
