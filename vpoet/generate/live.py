@@ -10,14 +10,13 @@ from collections.abc import Iterator
 import numpy as np
 from torch import Tensor
 
+from vpoet.arrays import Frames, Ints
 from vpoet.errors import PromptError
 from vpoet.generate.decode import Sampling, stream
 from vpoet.generate.model import Model, few_threads
 from vpoet.generate.plan import Plan
 from vpoet.generate.request import Request
-from vpoet.media.video import Frames
 from vpoet.nn.transformer import Transformer
-from vpoet.sequence.vocabulary import Ints
 
 
 def live(model: Model, request: Request, sampling: Sampling = Sampling()) -> Iterator[Frames]:

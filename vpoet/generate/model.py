@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from vpoet import bundle as bundles
+from vpoet.arrays import Frames, Ints
 from vpoet.bundle import Bundle
 from vpoet.errors import ConfigError, PromptError, ShapeError
 from vpoet.generate.compiled_step import StepCompiler
@@ -29,13 +30,12 @@ from vpoet.generate.likelihood import Likelihood, likelihoods
 from vpoet.generate.observe import fit, observe
 from vpoet.generate.request import Clip, Request, arrange, joined
 from vpoet.generate.rollout import Rollout, roll
-from vpoet.media.video import Frames, Video
+from vpoet.media.video import Video
 from vpoet.nn.attention import backend
 from vpoet.nn.int8 import quantise
 from vpoet.nn.transformer import Transformer
 from vpoet.sequence.document import Document, build
 from vpoet.sequence.tasks import TABLE, Given, Sample
-from vpoet.sequence.vocabulary import Ints
 
 __all__ = ["PRECISIONS", "Clip", "Model", "Request", "StepCompiler", "load"]
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from vpoet.arrays import Frames, Ints
 from vpoet.bundle import Bundle
 from vpoet.errors import DataError, PromptError
-from vpoet.media.video import Frames, Video, nearest_in_time, resize_frame, stream_frames
+from vpoet.media.video import Video, nearest_in_time, resize_frame, stream_frames
 from vpoet.sequence.tasks import Given, Sample
-from vpoet.sequence.vocabulary import Ints
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -13,10 +13,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from vpoet.arrays import Ints
 from vpoet.errors import PromptError
 from vpoet.nn.transformer import Transformer
 from vpoet.sequence.document import Document, Sequence, Span, build
-from vpoet.sequence.vocabulary import Ints, Modality
+from vpoet.sequence.vocabulary import Modality
 
 
 @dataclass(frozen=True, eq=False, slots=True)

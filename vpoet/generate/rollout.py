@@ -25,11 +25,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vpoet.arrays import Frames
 from vpoet.bundle import Bundle
 from vpoet.errors import PromptError
 from vpoet.generate.decode import Decoded, OnStep, Sampling
 from vpoet.generate.request import Request, kind
-from vpoet.media.video import Frames, Video
+from vpoet.media.video import Video
 from vpoet.sequence.document import Document
 from vpoet.sequence.tasks import Given, Sample
 

@@ -25,20 +25,17 @@ from collections.abc import Iterator
 from collections.abc import Sequence as Items
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from vpoet.arrays import Floats, Ints, Longs
 from vpoet.generate.logits import gumbel
 from vpoet.generate.plan import Plan
 from vpoet.generate.step import Run, Step
 from vpoet.nn.cache import KVCache
 from vpoet.sequence.document import Sequence
-from vpoet.sequence.vocabulary import Ints
 
 Generator = np.random.Generator | None
-Floats = npt.NDArray[np.float32]
-Longs = npt.NDArray[np.int64]
 
 _BEFORE = ((1, 0, 0), (0, 0, 1), (0, 1, 0))
 """Where a first guess is taken from, (t, h, w) back: the cell before in time, or else that to the left, or above."""

@@ -26,11 +26,11 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from vpoet.arrays import Ints, Mask
 from vpoet.errors import ShapeError
-from vpoet.sequence.vocabulary import Ints, Modality, Vocabulary, task_names
+from vpoet.sequence.vocabulary import Modality, Vocabulary, task_names
 
 Values = TypeVar("Values")
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vpoet.arrays import Ints, Mask
 from vpoet.errors import ConfigError
-from vpoet.sequence.document import Document, Mask, Span
-from vpoet.sequence.vocabulary import Ints, Modality, add_task
+from vpoet.sequence.document import Document, Span
+from vpoet.sequence.vocabulary import Modality, add_task
 
 
 @dataclass(frozen=True, eq=False, slots=True)

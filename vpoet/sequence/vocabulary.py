@@ -19,9 +19,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from vpoet.arrays import Ints
 from vpoet.errors import ShapeError
-
-Ints = npt.NDArray[np.int32]
 
 
 class Modality(StrEnum):
