@@ -17,8 +17,8 @@ from vpoet.arrays import Frames
 from vpoet.bundle import SHIPPED
 from vpoet.evaluate.adherence import prompts
 from vpoet.evaluate.nearest import nearest
-from vpoet.generate.decode import Sampling
 from vpoet.generate.model import Model, Request, load
+from vpoet.generate.sampling import Sampling
 from vpoet.media.video import Video
 
 RUN = Path("runs/copies")

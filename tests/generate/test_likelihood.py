@@ -13,10 +13,11 @@ import torch
 
 import vpoet
 from vpoet.errors import DataError, PromptError, ShapeError
-from vpoet.generate.decode import Decoded, Sampling
 from vpoet.generate.likelihood import Information, Likelihood, posterior
 from vpoet.generate.model import Model, Request
 from vpoet.generate.observe import fit
+from vpoet.generate.plan import Decoded
+from vpoet.generate.sampling import Sampling
 from vpoet.media.video import Video
 from vpoet.nn.nats import PackTensors
 from vpoet.sequence.document import KINDS, Document, Span, build

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from vpoet.generate.decode import Decoded, Sampling, decode
+from vpoet.generate.decode import decode
+from vpoet.generate.decoder import Decoding
+from vpoet.generate.plan import Decoded
+from vpoet.generate.sampling import Sampling
 from vpoet.generate.speculate import origins
 from vpoet.nn.attention import backend
 from vpoet.nn.nats import PackTensors, pack_nats
@@ -60,10 +63,8 @@ def filled(
     """What comes out, and the passes after that over the prompts."""
     passes: list[None] = []
     hook = transformer.register_forward_hook(lambda *_: passes.append(None))
-    decoded = decode(
-        transformer, documents, seeds=range(len(documents)), attention=SDPA, sampling=sampling,
-        bidirectional=bidirectional, guesses=guesses,
-    )  # fmt: skip
+    decoding = Decoding(transformer=transformer, attention=SDPA, bidirectional=bidirectional, guesses=guesses)
+    decoded = decode(decoding, documents, range(len(documents)), sampling)
     hook.remove()
     return decoded, len(passes) - 1
 
@@ -92,7 +93,7 @@ def test_a_document_goes_at_its_own_pace_beside_others() -> None:
     for i, document in enumerate(documents):
         before: list[None] = []
         hook = transformer.register_forward_hook(lambda *_, seen=before: seen.append(None))
-        (one,) = decode(transformer, [document], seeds=[i], attention=SDPA, guesses=5)
+        (one,) = decode(Decoding(transformer=transformer, attention=SDPA, guesses=5), [document], [i])
         hook.remove()
         assert one.document.equals(together[i].document)
         alone.append(len(before) - 1)

@@ -25,11 +25,14 @@ from vpoet.arrays import Frames, Ints
 from vpoet.bundle import Bundle
 from vpoet.errors import ConfigError, PromptError, ShapeError
 from vpoet.generate.compiled_step import StepCompiler
-from vpoet.generate.decode import Build, Decoded, OnStep, Sampling, decode
+from vpoet.generate.decode import OnStep, decode
+from vpoet.generate.decoder import Decoding
 from vpoet.generate.likelihood import Likelihood, likelihoods
 from vpoet.generate.observe import fit, observe
+from vpoet.generate.plan import Decoded
 from vpoet.generate.request import Clip, Request, arrange, joined
 from vpoet.generate.rollout import Rollout, roll
+from vpoet.generate.sampling import Sampling
 from vpoet.media.video import Video
 from vpoet.nn.attention import backend
 from vpoet.nn.int8 import quantise
@@ -206,23 +209,20 @@ class Model:
         # a compiled step is for one number of documents: few numbers, few compilations
         spare = [0] * (0 if self.compiler is None else (1 << (count - 1).bit_length()) - count)
         with few_threads(self.bundle.transformer):
-            decoded = decode(
-                self.bundle.transformer,
-                [*documents, *(documents[i] for i in spare)],
-                seeds=[*seeds, *(seeds[i] for i in spare)],
-                attention=self.attention,
-                sampling=sampling,
-                bidirectional=self.bundle.config.bidirectional,
-                build=self.build,
-                guesses=self.guesses,
-                on_step=on_step,
-            )
+            documents, seeds = ([*given, *(given[i] for i in spare)] for given in (documents, seeds))
+            decoded = decode(self.decoding, documents, seeds, sampling, on_step)
         return decoded[:count]
 
     @property
-    def build(self) -> Build | None:
-        """What makes a compiled step of the plain one, if there is a compiler."""
-        return None if self.compiler is None else functools.partial(self.compiler, self.bundle.hash)
+    def decoding(self) -> Decoding:
+        """How this model decodes."""
+        return Decoding(
+            transformer=self.bundle.transformer,
+            attention=self.attention,
+            bidirectional=self.bundle.config.bidirectional,
+            build=None if self.compiler is None else functools.partial(self.compiler, self.bundle.hash),
+            guesses=self.guesses,
+        )
 
     def render(self, document: Document, request: Request | None = None) -> Video:
         """The video of a filled document; if it leads to a request's video, that is joined on behind it."""

@@ -28,8 +28,10 @@ import numpy as np
 from vpoet.arrays import Frames
 from vpoet.bundle import Bundle
 from vpoet.errors import PromptError
-from vpoet.generate.decode import Decoded, OnStep, Sampling
+from vpoet.generate.decode import OnStep
+from vpoet.generate.plan import Decoded
 from vpoet.generate.request import Request, kind
+from vpoet.generate.sampling import Sampling
 from vpoet.media.video import Video
 from vpoet.sequence.document import Document
 from vpoet.sequence.tasks import Given, Sample
