@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import Progress, track
 
 from vpoet import cli
+from vpoet.arrays import Frames
 from vpoet.bundle import SHIPPED
 from vpoet.data.shards import write_atomic
 from vpoet.errors import ShapeError
@@ -19,7 +20,7 @@ from vpoet.evaluate.drift import Segments, curve, drift_figure, estimates, lasti
 from vpoet.generate.model import Request, load
 from vpoet.generate.rollout import roll
 from vpoet.media.sheet import contact_sheet
-from vpoet.media.video import Frames, Video
+from vpoet.media.video import Video
 from vpoet.worlds.platformer.sight import Witness
 from vpoet.worlds.platformer.world import Platformer
 

@@ -11,17 +11,18 @@ from rich.console import Console
 from rich.progress import track
 
 from vpoet import cli
+from vpoet.arrays import Frames
 from vpoet.bundle import SHIPPED
 from vpoet.data.shards import write_atomic
 from vpoet.evaluate.adherence import Prompt, captions, prompts, shares, stating, table, wrong
 from vpoet.evaluate.distances import NAME, clip_features, frechet
 from vpoet.evaluate.intervals import mean_interval
 from vpoet.evaluate.nearest import nearest
-from vpoet.generate.decode import Sampling
 from vpoet.generate.model import Model, Request, load
 from vpoet.generate.prompt_file import record
+from vpoet.generate.sampling import Sampling
 from vpoet.media.sheet import contact_sheet
-from vpoet.media.video import Frames, Video
+from vpoet.media.video import Video
 from vpoet.nn.features import EfficientNetLite0
 from vpoet.worlds.platformer.sight import Witness
 

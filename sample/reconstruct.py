@@ -12,12 +12,13 @@ import typer
 from rich.console import Console
 
 from vpoet import cli
+from vpoet.arrays import Codes, Frames
 from vpoet.errors import DataError
 from vpoet.evaluate.pixels import WINDOW, psnr, ssim
 from vpoet.evaluate.reconstruction import reconstruct_stream
 from vpoet.media.mp4 import encode_mp4
-from vpoet.media.video import Frames, Video, resize_frame, stream_frames
-from vpoet.tokenizer.video import SHIPPED, Codes, VideoTokenizer
+from vpoet.media.video import Video, resize_frame, stream_frames
+from vpoet.tokenizer.video import SHIPPED, VideoTokenizer
 
 console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
 

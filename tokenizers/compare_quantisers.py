@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from vpoet import cli
+from vpoet.arrays import Frames
 from vpoet.data.clip_stream import ClipStream
 from vpoet.errors import ConfigError
 from vpoet.evaluate.codes import CodeStatistics
@@ -19,7 +20,7 @@ from vpoet.evaluate.intervals import markdown, over_seeds, plot_quantisers
 from vpoet.evaluate.pixels import psnr, ssim
 from vpoet.tokenizer.autoencoder import AutoencoderConfig
 from vpoet.tokenizer.quantiser import QuantiserConfig
-from vpoet.tokenizer.video import Frames, VideoTokenizer
+from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training.codec.loss import LossConfig
 from vpoet.training.codec.recipe import TokenizerTraining, VideoTokenizerRecipe
 from vpoet.training.run.tracking import read_metrics

@@ -11,12 +11,13 @@ import typer
 from rich.console import Console
 
 from vpoet import cli, config
+from vpoet.arrays import Frames
 from vpoet.data.clip_stream import ClipStream
 from vpoet.evaluate.codes import CodeStatistics
 from vpoet.evaluate.pixels import psnr, ssim
 from vpoet.media.sheet import contact_sheet
 from vpoet.tokenizer.autoencoder import count_parameters
-from vpoet.tokenizer.video import Frames, VideoTokenizer
+from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training.codec.recipe import TokenizerTraining, VideoTokenizerRecipe
 from vpoet.training.run.tracking import Tracker
 

@@ -96,7 +96,7 @@ def packing() -> dict[str, float]:
     def work() -> None:
         fit: BestFit = BestFit(4096, 64)
         for sample in samples:
-            sequence = build(TABLE["t2v"].document(sample, 0), vocabulary)
+            sequence = build(TABLE["t2v"].document(sample), vocabulary)
             fit.add(len(sequence), sequence)
             if fit.full:
                 filled.append(1 - pack(fit.take(), 4096).padding / 4096)

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from vpoet.arrays import Frames
 from vpoet.bundle import SHIPPED
 from vpoet.evaluate.adherence import prompts
 from vpoet.evaluate.nearest import nearest
-from vpoet.generate.decode import Sampling
 from vpoet.generate.model import Model, Request, load
-from vpoet.media.video import Frames, Video
+from vpoet.generate.sampling import Sampling
+from vpoet.media.video import Video
 
 RUN = Path("runs/copies")
 SETS = {"often": (20, 12), "once": (800, 11), "never": (100, 13)}

@@ -23,8 +23,10 @@ import numpy as np
 import torch
 
 from vpoet.generate.compiled_step import StepCompiler
-from vpoet.generate.decode import Build, Sampling, decode
+from vpoet.generate.decode import decode
+from vpoet.generate.decoder import Build, Decoding
 from vpoet.generate.model import load
+from vpoet.generate.sampling import Sampling
 from vpoet.generate.step import Step
 from vpoet.media.video import Video
 from vpoet.nn.attention import backend
@@ -149,11 +151,10 @@ class _Ours:
         build: Build | None = (lambda step, *shape: self.compiler(self.name, step, *shape)) if compiled else None
         documents = [_document(self.size) for _ in range(count)]
         attention = backend("sdpa", torch.device("cpu"), self.dtype)
+        decoding = Decoding(transformer=self.transformer, attention=attention, build=build)
 
         def work() -> None:
-            decode(
-                self.transformer, documents, seeds=range(count), attention=attention, sampling=sampling, build=build
-            )  # fmt: skip
+            decode(decoding, documents, range(count), sampling)
 
         work()  # compiles, or loads
         return _rate(count * 64 * SIZES[self.size][-1], work)

@@ -86,7 +86,7 @@ def batches(steps: int, length: int) -> list[list[PackTensors]]:
             while not fit.full:
                 first, t = int(random.integers(64000)), int(random.integers(2, 4))
                 codes = (first + np.arange(t * 16).reshape(t, 4, 4)) % 64000
-                document = build(TABLE["t2v"].document(Sample(random.integers(0, 512, 8), codes, 8), 0), VOCABULARY)
+                document = build(TABLE["t2v"].document(Sample(random.integers(0, 512, 8), codes, 8)), VOCABULARY)
                 fit.add(len(document), document)
             row.append(PackTensors.of(pack(fit.take(), length), torch.device("cpu")))
         made.append(row)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import footprint
 
-from vpoet.media.mp4 import Frames, encode_mp4
+from vpoet.arrays import Frames
+from vpoet.media.mp4 import encode_mp4
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
 from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.worlds.platformer.world import Platformer

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from vpoet.arrays import Ints
 from vpoet.bundle import SHIPPED
-from vpoet.generate.decode import Sampling
 from vpoet.generate.model import Model, Request, StepCompiler, load
-from vpoet.sequence.vocabulary import Ints
+from vpoet.generate.sampling import Sampling
 
 GUESSES, COMPILED = (4, 8, 16, 32), (0, 8, 16)
 PLAIN, GUIDED = Sampling(), Sampling(guidance=3.0, temperature=0.9, top_p=0.95)

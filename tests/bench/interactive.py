@@ -23,9 +23,9 @@ from typing import Any
 import torch
 
 from vpoet.bundle import Bundle
-from vpoet.generate.decode import Sampling
 from vpoet.generate.live import live
 from vpoet.generate.model import Model, Request, StepCompiler, load
+from vpoet.generate.sampling import Sampling
 from vpoet.nn.transformer import Transformer, TransformerConfig
 
 ROUNDS = 4

@@ -110,7 +110,7 @@ def _packs() -> list[Any]:
     for _ in range(ROWS):
         codes = random.integers(0, CODES, (3, 5, 8, 8), dtype=np.int32)
         samples = [Sample(random.integers(0, 64, 9, dtype=np.int32), each, 8) for each in codes]
-        rows.append(pack([build(TABLE["t2v"].document(each, 0), VOCABULARY) for each in samples], LENGTH))
+        rows.append(pack([build(TABLE["t2v"].document(each), VOCABULARY) for each in samples], LENGTH))
     return rows
 
 

@@ -20,7 +20,8 @@ import torch
 from peers import PACKAGES, make
 from torch import Tensor, nn
 
-from vpoet.evaluate.pixels import Frames, psnr
+from vpoet.arrays import Frames
+from vpoet.evaluate.pixels import psnr
 from vpoet.tokenizer.autoencoder import count_parameters
 from vpoet.tokenizer.video import to_float, to_uint8
 from vpoet.training.codec.loss import LossConfig, reconstruction_loss

@@ -17,7 +17,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from vpoet.nn.attention import Visibility, backend
 from vpoet.nn.nats import CHUNK, PackTensors
 from vpoet.nn.transformer import Transformer, TransformerConfig
-from vpoet.sequence.document import TEXT, Document, Sequence, Span, build
+from vpoet.sequence.document import KINDS, Document, Sequence, Span, build
 from vpoet.sequence.packing import BestFit, pack
 from vpoet.sequence.tasks import TABLE, Sample
 from vpoet.sequence.vocabulary import Modality, Vocabulary
@@ -25,6 +25,8 @@ from vpoet.training.engine.base import EngineConfig
 from vpoet.training.engine.plain import TorchEngine
 from vpoet.training.loss import PackLoss
 from vpoet.training.optim import OptimizerConfig
+
+TEXT = KINDS.index("text")
 
 ROW, LOOKAHEAD, BATCH, GROUP = 2048, 64, 8, 50
 """Tokens of a pack and documents to choose from; documents of a padded batch, and batches sorted together."""
@@ -47,7 +49,7 @@ def mixture(count: int) -> list[Sequence]:
             side = random.integers(8, (15, 13)[kind - 1], 2)
             codes = random.integers(0, 1000, (1 if kind == 1 else random.integers(2, 6), *side), dtype=np.int32)
             sample = Sample(random.integers(0, 512, random.integers(4, 24), dtype=np.int32), codes, 8 * (kind == 2))
-            document = TABLE["t2i" if kind == 1 else "t2v"].document(sample, 0)
+            document = TABLE["t2i" if kind == 1 else "t2v"].document(sample)
         found.append(build(document, VOCABULARY))
     return found
 
@@ -198,7 +200,8 @@ def logits_memory(_: float) -> dict[str, Any]:
     length = 2 * 8192 + 64
     visibility = Visibility((length,), (0,))
     before = torch.arange(8192)
-    for name, ids, kind in (("text", vocabulary.text_ids([5]), TEXT), ("codes", vocabulary.visual_ids([5]), TEXT + 1)):
+    for name, kind in (("text", TEXT), ("codes", TEXT + 1)):
+        ids = vocabulary.ids([5], name)
         tensors = PackTensors(
             torch.full((length,), int(ids[0])), torch.zeros(length, 3, dtype=torch.int64), before,
             torch.full((8192,), int(ids[0])), torch.full((8192,), kind), visibility,

@@ -15,13 +15,15 @@ from vpoet.evaluate import budget
 from vpoet.nn.attention import Visibility, backend
 from vpoet.nn.nats import PackTensors
 from vpoet.nn.transformer import Transformer, TransformerConfig
-from vpoet.sequence.document import VIDEO
+from vpoet.sequence.document import KINDS
 from vpoet.sequence.vocabulary import Vocabulary
 from vpoet.training.engine.base import EngineConfig
 from vpoet.training.engine.plain import TorchEngine
 from vpoet.training.loss import PackLoss
 from vpoet.training.optim import OptimizerConfig
 from vpoet.training.recipe import PretrainConfig
+
+VIDEO = KINDS.index("video")
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vpoet.arrays import Frames
 from vpoet.generate.clip_file import Film, beside, is_made
-from vpoet.media.video import Frames, Video
+from vpoet.media.video import Video
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), np.uint8)
 MADE: dict[str, Any] = {"prompt": "a", "seed": 1}

@@ -13,8 +13,8 @@ import torch
 import vpoet
 from vpoet.errors import BackendError, ConfigError
 from vpoet.generate.compiled_step import StepCompiler, compiled_file
-from vpoet.generate.decode import Sampling
 from vpoet.generate.model import Request
+from vpoet.generate.sampling import Sampling
 from vpoet.generate.step import Step
 
 needs_compiler = pytest.mark.skipif(

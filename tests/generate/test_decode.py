@@ -8,14 +8,17 @@ import pytest
 import torch
 
 from vpoet.errors import PromptError
-from vpoet.generate.decode import Decoded, Sampling, decode, null_prompt
+from vpoet.generate.decode import decode
+from vpoet.generate.decoder import Decoding
 from vpoet.generate.logits import guide
+from vpoet.generate.plan import Decoded, null_prompt
+from vpoet.generate.sampling import Sampling
 from vpoet.nn.attention import Visibility, backend
 from vpoet.nn.nats import PackTensors
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.sequence.document import Document, Span, build, parse
 from vpoet.sequence.packing import pack
-from vpoet.sequence.tasks import TABLE, Sample
+from vpoet.sequence.tasks import TABLE, Given, Sample
 from vpoet.sequence.vocabulary import Modality, Vocabulary
 from vpoet.training.loss import PackLoss
 
@@ -40,7 +43,7 @@ def request(task: str, words: int, cells: int, given: int = 0, height: int = 2, 
     codes = np.zeros((cells, height, width), np.int32)
     codes[:given] = random.integers(0, 24, codes[:given].shape)
     fps = 0 if task == "t2i" else 8
-    return TABLE[task].document(Sample(random.integers(0, 20, words, dtype=np.int32), codes, fps), given)
+    return TABLE[task].document(Sample(random.integers(0, 20, words, dtype=np.int32), codes, fps), Given(given))
 
 
 REQUESTS = [
@@ -59,14 +62,8 @@ def run(
     bidirectional: bool = False,
     transformer: Transformer | None = None,
 ) -> list[Decoded]:
-    return decode(
-        transformer or model(),
-        documents,
-        seeds=seeds,
-        attention=SDPA,
-        sampling=sampling,
-        bidirectional=bidirectional,
-    )
+    decoding = Decoding(transformer=transformer or model(), attention=SDPA, bidirectional=bidirectional)
+    return decode(decoding, documents, seeds, sampling)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
@@ -205,7 +202,12 @@ def test_any_number_of_digit_groups_decodes(radices: tuple[int, ...]) -> None:
 
 def test_steps_are_reported_from_the_end_of_the_prompt_to_the_end() -> None:
     seen: list[tuple[int, int]] = []
-    decode(model(), REQUESTS[:2], seeds=[0, 1], attention=SDPA, on_step=lambda done, total: seen.append((done, total)))
+    decode(
+        Decoding(transformer=model(), attention=SDPA),
+        REQUESTS[:2],
+        [0, 1],
+        on_step=lambda done, total: seen.append((done, total)),
+    )
     assert seen == [(i, 18) for i in range(19)]
 
 

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from vpoet.generate.decode import Sampling, decode
+from vpoet.generate.decode import decode
+from vpoet.generate.decoder import Decoding
+from vpoet.generate.sampling import Sampling
 from vpoet.nn.attention import backend
 from vpoet.nn.nats import PackTensors, pack_nats
 from vpoet.nn.transformer import Transformer, TransformerConfig
@@ -36,7 +38,7 @@ def drawn(seed: int) -> list[Document]:
         keyframes = np.concatenate([codes[:1], random.integers(0, 24, codes[1:].shape, dtype=np.int32)])
         text = random.integers(0, 20, int(random.integers(0, 6)), dtype=np.int32)
         sample = Sample(text, codes, 8 if len(codes) > 1 else 0, keyframes)
-        documents.append(task.document(sample, *task.draw(sample, random)))
+        documents.append(task.document(sample, task.draw(sample, random)))
     return documents
 
 
@@ -47,14 +49,8 @@ def test_every_task_decodes_what_it_declares_at_the_nats_of_training(
     transformer: Transformer, seed: int, guidance: float, bidirectional: bool
 ) -> None:
     documents = drawn(seed)
-    decoded = decode(
-        transformer,
-        documents,
-        seeds=range(len(documents)),
-        attention=SDPA,
-        sampling=Sampling(guidance=guidance),
-        bidirectional=bidirectional,
-    )
+    decoding = Decoding(transformer=transformer, attention=SDPA, bidirectional=bidirectional)
+    decoded = decode(decoding, documents, range(len(documents)), Sampling(guidance=guidance))
     changed = 0
     for asked, done in zip(documents, decoded, strict=True):
         sequence = build(done.document, VOCABULARY)

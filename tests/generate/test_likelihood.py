@@ -13,17 +13,20 @@ import torch
 
 import vpoet
 from vpoet.errors import DataError, PromptError, ShapeError
-from vpoet.generate.decode import Decoded, Sampling
 from vpoet.generate.likelihood import Information, Likelihood, posterior
 from vpoet.generate.model import Model, Request
 from vpoet.generate.observe import fit
+from vpoet.generate.plan import Decoded
+from vpoet.generate.sampling import Sampling
 from vpoet.media.video import Video
 from vpoet.nn.nats import PackTensors
-from vpoet.sequence.document import IMAGE, VIDEO, Document, Span, build
+from vpoet.sequence.document import KINDS, Document, Span, build
 from vpoet.sequence.packing import pack
-from vpoet.sequence.tasks import TABLE, Sample, Task
+from vpoet.sequence.tasks import TABLE, Given, Sample, Task
 from vpoet.sequence.vocabulary import Modality
 from vpoet.training.loss import PackLoss, counts, losses
+
+IMAGE, VIDEO = (KINDS.index(name) for name in ("image", "video"))
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["causal", "prefix"])
@@ -80,7 +83,7 @@ def test_every_task_is_scored_as_it_is_sampled(model: Model, task: Task) -> None
     sample = Sample(random.integers(0, 200, 5, dtype=np.int32), codes, 8, keyframes)
     sample = Sample(sample.text, codes[:1], 0) if task.name == "t2i" else sample
     given = task.draw(sample, random)
-    (one,) = model.decode([task.document(sample, *given)], [0])
+    (one,) = model.decode([task.document(sample, given)], [0])
     (score,) = model.likelihoods([one.document])
     assert score.cells.shape == one.document.codes().shape
     np.testing.assert_allclose(score.cells[~np.isnan(score.cells)], one.nats, atol=1e-4)
@@ -125,7 +128,7 @@ def test_the_probabilities_of_all_clips_of_a_grid_add_up_to_one(model: Model) ->
     """Two codes of a codebook of 36: 1,296 images."""
     text = np.array(model.bundle.text.encode("a robot"), np.int32)
     pairs = [np.array(pair, np.int32).reshape(1, 1, 2) for pair in itertools.product(range(36), repeat=2)]
-    scores = model.likelihoods([TABLE["t2i"].document(Sample(text, codes, 0), 0) for codes in pairs])
+    scores = model.likelihoods([TABLE["t2i"].document(Sample(text, codes, 0)) for codes in pairs])
     probabilities = np.exp([-score.total.nats for score in scores])
     assert probabilities.sum() == pytest.approx(1, abs=1e-4)
     assert probabilities.max() > 3 / 1296  # far from the same for all
@@ -198,7 +201,7 @@ def test_a_video_is_scored_as_its_codes_are(model: Model) -> None:
         ("a robot", 5, "continuation", 2),
     ):
         text = np.array(model.bundle.text.encode(prompt), np.int32)
-        (wanted,) = model.likelihoods([TABLE[task].document(Sample(text, codes, 8), given)])
+        (wanted,) = model.likelihoods([TABLE[task].document(Sample(text, codes, 8), Given(given))])
         score = model.score(video, prompt, given_frames=given_frames)
         assert score.task == task
         np.testing.assert_array_equal(score.cells, wanted.cells)

@@ -11,9 +11,9 @@ import torch
 import vpoet
 from vpoet.errors import PromptError
 from vpoet.generate import live as module
-from vpoet.generate.decode import Sampling
 from vpoet.generate.live import live
 from vpoet.generate.model import Model, Request
+from vpoet.generate.sampling import Sampling
 from vpoet.media.video import Video
 
 CLIP = Video(np.random.default_rng(0).integers(0, 256, (9, 24, 32, 3), np.uint8), 8.0)

@@ -11,10 +11,10 @@ import torch
 
 import vpoet
 from vpoet.errors import ConfigError, DataError, PromptError, ShapeError
-from vpoet.generate.decode import Sampling
 from vpoet.generate.live import live
 from vpoet.generate.model import Model, Request
 from vpoet.generate.prompt_file import output_files, read_prompts, record
+from vpoet.generate.sampling import Sampling
 from vpoet.media.video import Video
 from vpoet.sequence.document import Document, build
 from vpoet.sequence.vocabulary import Modality

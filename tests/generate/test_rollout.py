@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 import vpoet
 from vpoet.errors import DataError, PromptError
-from vpoet.generate.decode import Sampling
 from vpoet.generate.model import Model, Request
 from vpoet.generate.rollout import Rollout, roll, windows
+from vpoet.generate.sampling import Sampling
 from vpoet.media.video import Video
 from vpoet.sequence.document import Document
 from vpoet.sequence.tasks import COMPOSED

@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from vpoet.generate.decode import Decoded, Sampling, decode
+from vpoet.generate.decode import decode
+from vpoet.generate.decoder import Decoding
+from vpoet.generate.plan import Decoded
+from vpoet.generate.sampling import Sampling
 from vpoet.generate.speculate import origins
 from vpoet.nn.attention import backend
 from vpoet.nn.nats import PackTensors, pack_nats
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.sequence.document import Document, build
 from vpoet.sequence.packing import pack
-from vpoet.sequence.tasks import TABLE, Sample
+from vpoet.sequence.tasks import TABLE, Given, Sample
 from vpoet.sequence.vocabulary import Vocabulary
 
 CPU = torch.device("cpu")
@@ -41,13 +44,13 @@ def every_task(seed: int) -> list[Document]:
         keyframes = np.concatenate([codes[:1], random.integers(0, 24, codes[1:].shape, dtype=np.int32)])
         text = random.integers(0, 20, int(random.integers(1, 6)), dtype=np.int32)
         sample = Sample(text, codes, 8 if len(codes) > 1 else 0, keyframes)
-        documents.append(task.document(sample, *task.draw(sample, random)))
+        documents.append(task.document(sample, task.draw(sample, random)))
     return documents
 
 
 def blank(task: str, cells: int, height: int, width: int, words: int = 3) -> Document:
     sample = Sample(np.arange(words, dtype=np.int32), np.zeros((cells, height, width), np.int32), 8 if cells > 1 else 0)
-    return TABLE[task].document(sample, 0)
+    return TABLE[task].document(sample)
 
 
 def filled(
@@ -60,10 +63,8 @@ def filled(
     """What comes out, and the passes after that over the prompts."""
     passes: list[None] = []
     hook = transformer.register_forward_hook(lambda *_: passes.append(None))
-    decoded = decode(
-        transformer, documents, seeds=range(len(documents)), attention=SDPA, sampling=sampling,
-        bidirectional=bidirectional, guesses=guesses,
-    )  # fmt: skip
+    decoding = Decoding(transformer=transformer, attention=SDPA, bidirectional=bidirectional, guesses=guesses)
+    decoded = decode(decoding, documents, range(len(documents)), sampling)
     hook.remove()
     return decoded, len(passes) - 1
 
@@ -92,7 +93,7 @@ def test_a_document_goes_at_its_own_pace_beside_others() -> None:
     for i, document in enumerate(documents):
         before: list[None] = []
         hook = transformer.register_forward_hook(lambda *_, seen=before: seen.append(None))
-        (one,) = decode(transformer, [document], seeds=[i], attention=SDPA, guesses=5)
+        (one,) = decode(Decoding(transformer=transformer, attention=SDPA, guesses=5), [document], [i])
         hook.remove()
         assert one.document.equals(together[i].document)
         alone.append(len(before) - 1)
@@ -133,7 +134,7 @@ def test_guessed_images_have_the_distribution_of_the_model() -> None:
     transformer, document = network(vocabulary), blank("t2i", 1, 1, 3)
     images = np.array(list(product(range(4), repeat=3)), np.int32)
     sequences = [
-        build(TABLE["t2i"].document(Sample(np.arange(3, dtype=np.int32), codes.reshape(1, 1, 3), 0), 0), vocabulary)
+        build(TABLE["t2i"].document(Sample(np.arange(3, dtype=np.int32), codes.reshape(1, 1, 3), 0)), vocabulary)
         for codes in images
     ]
     row = PackTensors.of(pack(sequences, sum(map(len, sequences))), CPU)
@@ -157,6 +158,6 @@ def test_a_first_guess_is_the_cell_before_in_time_then_to_the_left_then_above() 
 
 def test_a_continued_clip_is_first_guessed_from_what_is_given() -> None:
     codes = np.arange(18, dtype=np.int32).reshape(3, 2, 3)
-    sequence = build(TABLE["i2v"].document(Sample(np.zeros(2, np.int32), codes, 8), 1), VOCABULARY)
+    sequence = build(TABLE["i2v"].document(Sample(np.zeros(2, np.int32), codes, 8), Given(1)), VOCABULARY)
     guessed = sequence.ids[origins(sequence)[sequence.targets]]
-    assert np.array_equal(guessed, VOCABULARY.visual_ids(codes[:2].ravel()))
+    assert np.array_equal(guessed, VOCABULARY.ids(codes[:2].ravel(), "codes"))

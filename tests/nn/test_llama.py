@@ -104,7 +104,7 @@ def test_a_pack_of_text_gives_the_states_and_nats_of_hugging_faces_single_runs(c
         wanted, found = single_states(theirs, ids), packed_states(transformer, ids, positions)
         torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)
         assert float(found.std()) > 0.5
-        choices = [VOCABULARY.special("<close:text>"), *VOCABULARY.text_ids(range(200)).tolist()]
+        choices = [VOCABULARY.special("<close:text>"), *VOCABULARY.ids(range(200), "text").tolist()]
         log_p = theirs.lm_head(wanted)[:, choices].log_softmax(-1)
         for at in (0, 1, 150):
             nats = transformer.text_nats(transformer.text_rows(), found, torch.tensor(choices[at]).expand(len(found)))
@@ -115,11 +115,11 @@ def test_a_pack_of_text_gives_the_states_and_nats_of_hugging_faces_single_runs(c
 def test_gradients_of_text_are_those_of_hugging_face(configure: type, build: type) -> None:
     theirs = peer(configure, build)
     transformer, (ids, positions) = ours(theirs), text()
-    after = VOCABULARY.text_ids(torch.randint(200, (len(ids),)).numpy())
+    after = VOCABULARY.ids(torch.randint(200, (len(ids),)).numpy(), "text")
     after = torch.from_numpy(after).long()
     rows = transformer.text_rows()
     transformer.text_nats(rows, packed_states(transformer, ids, positions), after).sum().backward()
-    choices = torch.tensor([VOCABULARY.special("<close:text>"), *VOCABULARY.text_ids(range(200)).tolist()])
+    choices = torch.tensor([VOCABULARY.special("<close:text>"), *VOCABULARY.ids(range(200), "text").tolist()])
     logits = theirs.lm_head(single_states(theirs, ids))[:, choices]
     nn.functional.cross_entropy(logits, torch.searchsorted(choices, after), reduction="sum").backward()
     wanted = renamed({name: parameter.grad for name, parameter in theirs.named_parameters()})

@@ -51,6 +51,20 @@ def test_a_state_depends_on_its_own_document_bit_for_bit() -> None:
     assert not torch.equal(before[:5], after[:5])
 
 
+def test_an_appended_range_has_a_table_and_a_head_and_leaves_all_else_alone() -> None:
+    longer = replace(VOCABULARY, appended=(("actions", 6),))
+    before, after = model(), model(vocabulary=longer)
+    missing, unexpected = after.load_state_dict(before.state_dict(), strict=False)
+    assert (missing, unexpected) == (["appended.actions.weight"], [])
+    ids = torch.arange(longer.size)
+    embedded = after.embed(ids)
+    assert torch.equal(embedded[: VOCABULARY.size], before.embed(ids[: VOCABULARY.size]))
+    assert torch.equal(embedded[VOCABULARY.size :], after.appended["actions"].weight)
+    state = torch.randn(1, SIZES.width).expand(6, -1)
+    probabilities = after.head("actions")(state, ids[VOCABULARY.size :], 0.0).neg().exp()
+    torch.testing.assert_close(probabilities.sum(), torch.tensor(1.0))
+
+
 def test_language_and_visual_tokens_are_embedded_by_their_own_tables() -> None:
     transformer = model()
     codes = torch.arange(VOCABULARY.codes)
@@ -109,7 +123,7 @@ def test_digits_and_codes_are_inverse_over_the_whole_codebook() -> None:
 def test_text_is_predicted_among_pieces_and_the_closing_token_alone() -> None:
     transformer, states = model(), torch.randn(3, 32)
     close = VOCABULARY.special("<close:text>")
-    choices = torch.tensor([close, *VOCABULARY.text_ids(range(30)).tolist()])
+    choices = torch.tensor([close, *VOCABULARY.ids(range(30), "text").tolist()])
     nats = torch.stack([transformer.text_nats(transformer.text_rows(), states, choice.repeat(3)) for choice in choices])
     torch.testing.assert_close(nats.neg().exp().sum(0), torch.ones(3))
     expected = -F.linear(states, transformer.language.weight[choices]).log_softmax(-1).T

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vpoet.errors import ShapeError
-from vpoet.sequence.document import IMAGE, STRUCTURE, TEXT, VIDEO, Document, Sequence, Span, build, parse
-from vpoet.sequence.vocabulary import TASKS, Modality, Vocabulary
+from vpoet.sequence.document import KINDS, STRUCTURE, Document, Sequence, Span, build, parse
+from vpoet.sequence.vocabulary import Modality, Vocabulary, task_names
+
+TEXT, IMAGE, VIDEO = (KINDS.index(name) for name in ("text", "image", "video"))
 
 VOCABULARY = Vocabulary(text=20, visual=(3, 4), text_hash="text", visual_hash="visual")
 
@@ -75,7 +77,7 @@ def lists_of_spans(draw: st.DrawFn) -> tuple[Span, ...]:
     return tuple(found)
 
 
-documents = st.builds(Document, st.sampled_from(TASKS), lists_of_spans())
+documents = st.builds(Document, st.sampled_from(task_names()), lists_of_spans())
 
 
 @given(documents)
@@ -117,10 +119,10 @@ def test_targets_are_unseen_codes_of_visual_targets_and_text_targets_with_their_
         if span.hidden is not None:
             masks[grid] = span.hidden
         if span.target and span.modality is Modality.TEXT:
-            expected += [*VOCABULARY.text_ids(span.values), VOCABULARY.special("<close:text>")]
+            expected += [*VOCABULARY.ids(span.values, "text"), VOCABULARY.special("<close:text>")]
         elif span.target:
             unseen = masks.get(grid, np.ones(span.values.shape, dtype=bool))
-            expected += VOCABULARY.visual_ids(span.values)[unseen].tolist()
+            expected += VOCABULARY.ids(span.values, "codes")[unseen].tolist()
     assert sequence.ids[sequence.targets].tolist() == expected
     assert not (sequence.targets & (sequence.kinds == STRUCTURE)).any()
 

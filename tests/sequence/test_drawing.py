@@ -7,7 +7,7 @@ from vpoet.nn.attention import Visibility
 from vpoet.sequence.document import build
 from vpoet.sequence.drawing import draw_pack, draw_sequence
 from vpoet.sequence.packing import Pack, pack
-from vpoet.sequence.tasks import TABLE, Sample
+from vpoet.sequence.tasks import TABLE, Given, Sample
 from vpoet.sequence.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(text=20, visual=(3, 4), text_hash="text", visual_hash="visual")
@@ -15,14 +15,14 @@ VOCABULARY = Vocabulary(text=20, visual=(3, 4), text_hash="text", visual_hash="v
 
 def rows(task: str, t: int, words: int, given: int, length: int, bidirectional: bool) -> Pack:
     codes = (np.arange(t * 4, dtype=np.int32) % 12).reshape(t, 2, 2)
-    document = TABLE[task].document(Sample(np.arange(words, dtype=np.int32), codes, 8), given)
+    document = TABLE[task].document(Sample(np.arange(words, dtype=np.int32), codes, 8), Given(given))
     sequence = build(document, VOCABULARY)
     return pack([sequence, sequence], length, bidirectional=bidirectional)
 
 
 def test_drawing_of_a_sequence_says_what_stands_where() -> None:
     codes = (np.arange(12, dtype=np.int32) % 12).reshape(3, 2, 2)
-    document = TABLE["i2v"].document(Sample(np.arange(7, dtype=np.int32), codes, 8), 1)
+    document = TABLE["i2v"].document(Sample(np.arange(7, dtype=np.int32), codes, 8), Given(1))
     drawn = draw_sequence(build(document, VOCABULARY), VOCABULARY)
     assert [line.split() for line in drawn.splitlines()] == [
         line.split()
@@ -42,7 +42,7 @@ def test_drawing_of_a_target_shown_in_part_counts_what_is_predicted() -> None:
     hidden = np.zeros((1, 2, 2), dtype=bool)
     hidden[0, :, 1] = True
     sample = Sample(np.zeros(0, np.int32), np.arange(4, dtype=np.int32).reshape(1, 2, 2), 0)
-    document = TABLE["inpainting"].document(sample, hidden=hidden)
+    document = TABLE["inpainting"].document(sample, Given(hidden=hidden))
     drawn = [line.split() for line in draw_sequence(build(document, VOCABULARY), VOCABULARY).splitlines()]
     assert drawn[1] == ["8..11", "image", "code:0", "<hidden>", "code:2", "<hidden>", "(8,8,8)..(8,9,9)"]
     assert drawn[3] == ["17..20", "image", "2", "of", "code:0", "code:1", "code:2", "code:3", "(8,8,8)..(8,9,9)"]

@@ -1,6 +1,9 @@
 """Tasks: what is given and what is wanted in each, round trips through tokens, and the weighted choice."""
 
 import math
+import runpy
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vpoet.errors import ConfigError
+from vpoet.sequence import tasks, vocabulary
 from vpoet.sequence.document import Document, build, parse
 from vpoet.sequence.tasks import COMPOSED, TABLE, Given, Mixture, Sample
-from vpoet.sequence.vocabulary import TASKS, Modality, Vocabulary
+from vpoet.sequence.vocabulary import Modality, Vocabulary, task_names
 
 VOCABULARY = Vocabulary(text=20, visual=(3, 4), text_hash="text", visual_hash="visual")
 
@@ -61,18 +65,18 @@ CORNER[1:, 0, 0] = True
     ],
 )
 def test_what_is_given_and_what_is_wanted(task: str, cells: int, given: Given, expected: list[str]) -> None:
-    assert outline(TABLE[task].document(sample(cells), *given)) == expected
+    assert outline(TABLE[task].document(sample(cells), given)) == expected
 
 
 def drawn(name: str, t: int, h: int, w: int, words: int, seed: int) -> tuple[Sample, Document]:
     """A sample that a task can take, nearly of this size, and a document as training draws it."""
     task = TABLE[name]
     made_from = sample(max(t, task.cells), max(h, task.area), w, words=words)
-    return made_from, task.document(made_from, *task.draw(made_from, np.random.default_rng(seed)))
+    return made_from, task.document(made_from, task.draw(made_from, np.random.default_rng(seed)))
 
 
 sizes = given(
-    st.sampled_from(TASKS),
+    st.sampled_from(task_names()),
     st.integers(1, 5),
     st.integers(1, 3),
     st.integers(1, 3),
@@ -117,7 +121,7 @@ def test_a_document_draws_itself_again_from_its_tokens(
     cells = {"i2v": 1, "continuation": sum(videos), "backward": len(images)}.get(name, 0)
     (hidden,) = [span.hidden for span in found.spans if span.hidden is not None] or [None]
     times = images if name == "interpolation" else ()
-    assert TABLE[name].document(made_from, cells, times, hidden).equals(document)
+    assert TABLE[name].document(made_from, Given(cells, times, hidden)).equals(document)
 
 
 @sizes
@@ -221,3 +225,29 @@ def test_draw_is_a_function_of_the_generator_and_not_of_the_order_of_the_weights
 def test_weights_that_mean_nothing_are_refused(weights: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Mixture.of(weights)
+
+
+NEW_TASK = """
+from vpoet.sequence.document import Span
+from vpoet.sequence.tasks import Given, Task, add
+from vpoet.sequence.vocabulary import Modality
+
+def captioning(sample, given):
+    return Span(Modality.VIDEO, sample.codes, fps=sample.fps), Span(Modality.TEXT, sample.text, target=True)
+
+add(Task("captioning", 22, "the caption of a video", "video -> [text]", "", captioning, lambda s, r: Given(), cells=2))
+"""
+
+
+def test_one_file_adds_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "TABLE", table := dict(TABLE))
+    monkeypatch.setattr(vocabulary, "_NAMES", list(vocabulary._NAMES))
+    (tmp_path / "captioning.py").write_text(NEW_TASK)
+    runpy.run_path(str(tmp_path / "captioning.py"))
+    document = Mixture.of({"captioning": 1.0}).draw(sample(3), np.random.default_rng(0))
+    assert document is not None
+    assert outline(document) == ["video 0:3 @8", "[text]"]
+    assert parse(build(document, VOCABULARY).ids, VOCABULARY).equals(document)
+    assert VOCABULARY.special("<task:captioning>") == 22
+    with pytest.raises(AssertionError, match="next free token is 23"):
+        tasks.add(replace(table["captioning"], name="another", token=40))

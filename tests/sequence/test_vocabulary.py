@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vpoet.errors import ShapeError
-from vpoet.sequence.vocabulary import TASKS, Vocabulary, grouped
+from vpoet.sequence.vocabulary import Vocabulary, grouped, task_names
 
 VOCABULARY = Vocabulary(text=20, visual=(3, 4), text_hash="text", visual_hash="visual")
 
@@ -43,8 +43,12 @@ FROZEN = {
 
 def test_ids_of_special_tokens_never_move() -> None:
     assert {name: VOCABULARY.special(name) for name in FROZEN} == FROZEN
-    assert {name.removeprefix("<task:").removesuffix(">") for name in FROZEN if "task:" in name} == set(TASKS)
-    assert (VOCABULARY.number(0, "x"), VOCABULARY.text_ids([0])[0], VOCABULARY.visual_ids([0])[0]) == (64, 320, 340)
+    assert {name.removeprefix("<task:").removesuffix(">") for name in FROZEN if "task:" in name} == set(task_names())
+    assert (VOCABULARY.number(0, "x"), VOCABULARY.ids([0], "text")[0], VOCABULARY.ids([0], "codes")[0]) == (
+        64,
+        320,
+        340,
+    )
 
 
 def test_hash_is_frozen() -> None:
@@ -59,8 +63,8 @@ def test_ranges_follow_each_other_without_gap_or_overlap() -> None:
         [
             [VOCABULARY.special(name) for name in FROZEN],
             [VOCABULARY.number(value, "x") for value in range(256)],
-            VOCABULARY.text_ids(np.arange(20)),
-            VOCABULARY.visual_ids(np.arange(12)),
+            VOCABULARY.ids(np.arange(20), "text"),
+            VOCABULARY.ids(np.arange(12), "codes"),
         ]
     )
     assert np.array_equal(ids, [*range(len(FROZEN)), *range(64, VOCABULARY.size)])
@@ -76,10 +80,10 @@ def test_every_id_has_a_name_of_its_own() -> None:
 
 def test_ids_and_values_are_inverse_in_any_shape() -> None:
     pieces, codes = np.arange(20).reshape(4, 5), np.arange(12).reshape(3, 2, 2)
-    assert np.array_equal(VOCABULARY.to_text(VOCABULARY.text_ids(pieces)), pieces)
-    assert np.array_equal(VOCABULARY.to_codes(VOCABULARY.visual_ids(codes)), codes)
+    assert np.array_equal(VOCABULARY.values(VOCABULARY.ids(pieces, "text"), "text"), pieces)
+    assert np.array_equal(VOCABULARY.values(VOCABULARY.ids(codes, "codes"), "codes"), codes)
     assert [VOCABULARY.to_number(VOCABULARY.number(value, "x")) for value in range(256)] == list(range(256))
-    assert VOCABULARY.text_ids(pieces).dtype == VOCABULARY.visual_ids(codes).dtype == np.int32
+    assert VOCABULARY.ids(pieces, "text").dtype == VOCABULARY.ids(codes, "codes").dtype == np.int32
 
 
 @pytest.mark.parametrize(
@@ -87,10 +91,10 @@ def test_ids_and_values_are_inverse_in_any_shape() -> None:
     [
         (VOCABULARY.to_number, 63, "expected a number in the header of a span, found <reserved:63>"),
         (VOCABULARY.to_number, 320, "found text:0"),
-        (lambda token: VOCABULARY.to_text([325, token]), 319, "expected text tokens, found 255"),
-        (lambda token: VOCABULARY.to_text([325, token]), 340, "expected text tokens, found code:0"),
-        (lambda token: VOCABULARY.to_codes([340, token]), 339, "expected visual tokens, found text:19"),
-        (lambda token: VOCABULARY.to_codes([340, token]), 352, "expected visual tokens, found code:12"),
+        (lambda token: VOCABULARY.values([325, token], "text"), 319, "expected text tokens, found 255"),
+        (lambda token: VOCABULARY.values([325, token], "text"), 340, "expected text tokens, found code:0"),
+        (lambda token: VOCABULARY.values([340, token], "codes"), 339, "expected visual tokens, found text:19"),
+        (lambda token: VOCABULARY.values([340, token], "codes"), 352, "expected visual tokens, found code:12"),
         (lambda token: VOCABULARY.number(token, "height"), 256, "height = 256 does not fit .* 0 to 255"),
         (lambda token: VOCABULARY.number(token, "fps"), -1, "fps = -1 does not fit"),
     ],
@@ -102,10 +106,23 @@ def test_ids_of_another_range_are_refused_by_name(read, token: int, message: str
 
 def test_hash_changes_with_every_field() -> None:
     changes = {"text": 21, "visual": (4, 3), "text_hash": "other", "visual_hash": "other"}
+    changes["appended"] = (("actions", 6),)
     assert set(changes) == {field.name for field in dataclasses.fields(Vocabulary)}
     changed = [dataclasses.replace(VOCABULARY, **{name: value}) for name, value in changes.items()]
-    assert len({VOCABULARY.hash, *(vocabulary.hash for vocabulary in changed)}) == 5
+    assert len({VOCABULARY.hash, *(vocabulary.hash for vocabulary in changed)}) == 6
     assert dataclasses.replace(VOCABULARY).hash == VOCABULARY.hash
+
+
+def test_an_appended_range_moves_nothing_and_an_absent_one_leaves_the_hash_that_models_were_trained_with() -> None:
+    assert VOCABULARY.hash == "083b8158fcda1ce3"
+    longer = dataclasses.replace(VOCABULARY, appended=(("actions", 6), ("outcomes", 3)))
+    assert {name: longer.ranges[name] for name in VOCABULARY.ranges} == VOCABULARY.ranges
+    assert [*longer.ranges][-2:] == ["actions", "outcomes"]
+    assert longer.ranges["actions"] == (VOCABULARY.size, VOCABULARY.size + 6)
+    assert longer.values(longer.ids([0, 5], "actions"), "actions").tolist() == [0, 5]
+    assert longer.name(VOCABULARY.size + 6) == "outcomes:0"
+    with pytest.raises(ShapeError, match="expected actions tokens, found code:11"):
+        longer.values([VOCABULARY.size, VOCABULARY.size - 1], "actions")
 
 
 @given(st.lists(st.integers(2, 9), min_size=1, max_size=7), st.data())

@@ -14,11 +14,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from vpoet.nn.attention import Attend, Backend, Visibility, backend, flash_backend
 from vpoet.nn.nats import CHUNK, PackTensors
 from vpoet.nn.transformer import Transformer, TransformerConfig
-from vpoet.sequence.document import IMAGE, KINDS, STRUCTURE, TEXT, VIDEO, Document, Span, build
+from vpoet.sequence.document import KINDS, STRUCTURE, Document, Span, build
 from vpoet.sequence.packing import Pack, pack
-from vpoet.sequence.tasks import TABLE, Sample
+from vpoet.sequence.tasks import TABLE, Given, Sample
 from vpoet.sequence.vocabulary import Modality, Vocabulary
 from vpoet.training.loss import PackLoss, counts
+
+TEXT, IMAGE, VIDEO = (KINDS.index(name) for name in ("text", "image", "video"))
 
 CPU = torch.device("cpu")
 VOCABULARY = Vocabulary(20, (6, 4), "t", "v")
@@ -55,11 +57,11 @@ def documents() -> list[Document]:
         ),
     )
     return [
-        TABLE["t2v"].document(sample(4, 3), 0),
-        TABLE["t2i"].document(sample(7, 1), 0),
-        TABLE["i2v"].document(sample(0, 3), 1),
-        TABLE["continuation"].document(sample(2, 3), 2),
-        TABLE["unconditional"].document(sample(0, 2), 0),
+        TABLE["t2v"].document(sample(4, 3)),
+        TABLE["t2i"].document(sample(7, 1)),
+        TABLE["i2v"].document(sample(0, 3), Given(1)),
+        TABLE["continuation"].document(sample(2, 3), Given(2)),
+        TABLE["unconditional"].document(sample(0, 2)),
         caption,
     ]
 
@@ -213,7 +215,7 @@ def test_no_more_logits_than_a_chunks_exist_at_a_time(flat: bool) -> None:
     pieces, codes = (20, 5000) if flat else (5000, 20)
     vocabulary, length, chunk = Vocabulary(pieces, (codes,), "t", "v"), 1000, 128
     if flat:
-        document = TABLE["unconditional"].document(Sample(np.empty(0, int), np.zeros((1, 30, 30), int), 0), 0)
+        document = TABLE["unconditional"].document(Sample(np.empty(0, int), np.zeros((1, 30, 30), int), 0))
     else:
         document = Document("t2v", (Span(Modality.TEXT, np.zeros(900, np.int32), target=True),))
     row = PackTensors.of(pack([build(document, vocabulary)], length), CPU)
@@ -234,7 +236,7 @@ def test_heads_are_given_few_shapes() -> None:
         module.register_forward_pre_hook(lambda _, inputs: rows.add(len(inputs[0])))
     for cells in range(1, 20):
         sample = Sample(np.zeros(3, int), np.zeros((cells, 2, 3), int), fps=8)
-        row = pack([build(TABLE["unconditional"].document(sample, 0), VOCABULARY)], 160)
+        row = pack([build(TABLE["unconditional"].document(sample), VOCABULARY)], 160)
         loss(PackTensors.of(row, CPU))
     assert rows == {64, 128}
 
@@ -310,7 +312,7 @@ def test_nats_are_those_of_the_softmax_written_out() -> None:
     states = transformer(tensors.ids_T, tensors.positions_T3, loss.attention(tensors.visibility, CPU))
     log_p = (states @ transformer.visual.logits_of[0].weight.T).log_softmax(-1)
     at = np.flatnonzero(row.targets)
-    codes = torch.from_numpy(vocabulary.to_codes(row.ids[at])).long()
+    codes = torch.from_numpy(vocabulary.values(row.ids[at], "codes")).long()
     torch.testing.assert_close(loss.nats(tensors), -log_p[at - 1, codes])
 
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from vpoet.media.video import Frames, Video
+from vpoet.arrays import Frames
+from vpoet.media.video import Video
 
 RECOLOURED = 0.25
 """Share of clips whose colour channels change places."""

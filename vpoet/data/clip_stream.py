@@ -9,10 +9,11 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
+from vpoet.arrays import Frames
 from vpoet.data.augment import random_view
 from vpoet.data.shards import Manifest, Problems, Sample, read_shard
 from vpoet.errors import DataError
-from vpoet.media.video import Frames, Video
+from vpoet.media.video import Video
 
 SHARDS_MIXED = 8
 """Shards whose samples are shuffled together: their compressed bytes are what a stream holds in memory."""

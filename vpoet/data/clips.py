@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from vpoet.arrays import Frames
 from vpoet.errors import DataError
-from vpoet.media.video import Frames
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vpoet.arrays import Frames
 from vpoet.data.shards import Manifest, Problems, read_shard
 from vpoet.data.sources import named_values
 from vpoet.errors import DataError
 from vpoet.evaluate.intervals import NORMAL
-from vpoet.media.video import Frames, Video
+from vpoet.media.video import Video
 from vpoet.worlds.platformer.sight import SEEN
 
 PHRASINGS = 3

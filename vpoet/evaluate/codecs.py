@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import av
 import numpy as np
-import numpy.typing as npt
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
+from vpoet.arrays import Frames
 from vpoet.errors import BackendError, DataError, ShapeError
 from vpoet.evaluate.pixels import psnr, ssim
 
@@ -31,8 +31,6 @@ LEAST_SIDE = {"H.264": 16, "H.265": 64}
 SCALING = (
     Interpolation.LANCZOS | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 )
-
-Frames = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

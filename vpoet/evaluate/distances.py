@@ -14,23 +14,20 @@ Shapes: N features (of frames or clips), D of their dimensions; T frames of a cl
 from collections.abc import Iterable
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from vpoet.arrays import Doubles, Frames
 from vpoet.errors import ShapeError
-from vpoet.media.video import Frames
 from vpoet.nn.features import EfficientNetLite0
 
 NAME = "EfficientNet-Lite0 Frechet distance"
 ENLARGE = 2
 """Pictures are doubled in size first: the network was trained on larger ones."""
 
-Floats = npt.NDArray[np.float64]
-
 
 @torch.inference_mode()
-def clip_features(network: EfficientNetLite0, clips: Iterable[Frames]) -> dict[str, Floats]:
+def clip_features(network: EfficientNetLite0, clips: Iterable[Frames]) -> dict[str, Doubles]:
     """Features of clips uint8 [T, H, W, 3] of one size: ``frames`` [N T, 112] for how they look, ``motion`` [N, 112].
 
     The last layer's channels: of a frame their mean over space; of a clip the mean, over space and its T - 1 steps, of
@@ -48,14 +45,14 @@ def clip_features(network: EfficientNetLite0, clips: Iterable[Frames]) -> dict[s
     return {"frames": np.concatenate(frames), "motion": np.stack(motion)}
 
 
-def frechet(a_ND: Floats, b_ND: Floats) -> float:
+def frechet(a_ND: Doubles, b_ND: Doubles) -> float:
     """The distance of the Gaussians of two sets of features; ShapeError for sets of one or of other dimensions."""
     if a_ND.ndim != 2 or b_ND.ndim != 2 or a_ND.shape[1] != b_ND.shape[1] or min(len(a_ND), len(b_ND)) < 2:
         raise ShapeError(f"two sets of 2 or more features of one length, not {a_ND.shape} and {b_ND.shape}")
     return gaussian_distance(a_ND.mean(0), np.cov(a_ND.T), b_ND.mean(0), np.cov(b_ND.T))
 
 
-def gaussian_distance(mean_a: Floats, cov_a: Floats, mean_b: Floats, cov_b: Floats) -> float:
+def gaussian_distance(mean_a: Doubles, cov_a: Doubles, mean_b: Doubles, cov_b: Doubles) -> float:
     """Of means [D] and covariances [D, D]. tr (Ca Cb)^(1/2) is that of the symmetric Ca^(1/2) Cb Ca^(1/2)."""
     values, vectors = np.linalg.eigh(np.atleast_2d(cov_a))
     root = vectors * np.sqrt(values.clip(min=0)) @ vectors.T

@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vpoet.arrays import Frames
 from vpoet.errors import ShapeError
 from vpoet.evaluate.adherence import Prompt, stated, wilson
 from vpoet.evaluate.intervals import mean_interval
 from vpoet.generate.model import Model
-from vpoet.media.video import Frames, Video
+from vpoet.media.video import Video
 from vpoet.worlds.platformer.sight import Witness
 from vpoet.worlds.platformer.world import Platformer
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from vpoet.arrays import Frames
 from vpoet.data.shards import Manifest, Problems, read_shard
 from vpoet.errors import DataError
-from vpoet.media.video import Frames, Video
+from vpoet.media.video import Video
 
 SHRINK = 4
 AT_ONCE = 64

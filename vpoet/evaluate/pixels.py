@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vpoet.arrays import Frames
 from vpoet.errors import ShapeError
 
 PEAK = 255.0
@@ -18,8 +19,6 @@ EQUAL = 100.0
 
 WINDOW = 11
 SIGMA = 1.5
-
-Frames = npt.NDArray[np.uint8]
 
 
 def psnr(a: Frames, b: Frames) -> float:

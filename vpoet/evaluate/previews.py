@@ -9,7 +9,9 @@ from torch import Tensor
 
 from vpoet.errors import DataError, VpoetWarning
 from vpoet.evaluate import beside
-from vpoet.generate.decode import Sampling, decode
+from vpoet.generate.decode import decode
+from vpoet.generate.decoder import Decoding
+from vpoet.generate.sampling import Sampling
 from vpoet.media.video import Video
 from vpoet.nn import lora
 from vpoet.nn.attention import backend
@@ -43,13 +45,16 @@ def sample_prompts(
     blank = np.zeros(video.grid(wanted.frames, wanted.height, wanted.width), dtype=np.int32)
     task = TABLE["t2i" if blank.shape[0] == 1 else "t2v"]
     prompts = [np.array(text.encode(prompt), dtype=np.int32) for prompt in wanted.prompts]
-    decoded = decode(
-        copy,
-        [task.document(Sample(prompt, blank, wanted.fps), 0) for prompt in prompts],
-        sampling=Sampling(temperature=wanted.temperature, guidance=wanted.guidance),
-        seeds=list(range(len(prompts))),
+    decoding = Decoding(
+        transformer=copy,
         attention=backend("sdpa", torch.device("cpu"), torch.float32),
         bidirectional=config.data.bidirectional,
+    )
+    decoded = decode(
+        decoding,
+        [task.document(Sample(prompt, blank, wanted.fps)) for prompt in prompts],
+        range(len(prompts)),
+        Sampling(temperature=wanted.temperature, guidance=wanted.guidance),
     )
     folder = Path(config.run) / "samples"
     shown: list[Sampled] = []

@@ -10,19 +10,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from vpoet.arrays import Codes, Frames
 from vpoet.errors import DataError, HashMismatch, PromptError, ShapeError
 from vpoet.evaluate.codecs import RateDistortion, RatePoint, TokenizerPoint, at_rate
 from vpoet.evaluate.codes import CodeStatistics
 from vpoet.evaluate.pixels import flicker, psnr, ssim
 from vpoet.generate.model import Model
 from vpoet.nn.features import FeatureNetwork, perceptual_distance
-from vpoet.tokenizer.video import Codes, VideoTokenizer, to_float, whole_cells
+from vpoet.tokenizer.video import VideoTokenizer, to_float, whole_cells
 
 FRAMES_AT_ONCE = 16
 """Frames that a feature network takes at once: its features are far larger than the frames."""
 ERROR_GAIN = 4
-
-Frames = npt.NDArray[np.uint8]
 
 
 def pad_to_grid(frames: Frames, stride: Sequence[int]) -> Frames:

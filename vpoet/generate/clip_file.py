@@ -10,8 +10,9 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
+from vpoet.arrays import Frames
 from vpoet.media.mp4 import open_mp4
-from vpoet.media.video import Frames, Video
+from vpoet.media.video import Video
 
 Sheet = Callable[[list[tuple[str, Frames]]], Image.Image]
 """Labels and frames to a picture of them: `vpoet.evaluate.plots.contact_sheet`, which this floor does not know."""

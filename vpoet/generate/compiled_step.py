@@ -106,7 +106,7 @@ def _compile(step: Step, documents: int, slots: int, width: int, path: Path) -> 
         device=weight.device, dtype=weight.dtype, lanes=width == 1,
     )  # fmt: skip
     inputs = (
-        torch.full((documents, width), step.transformer.vocabulary.language),
+        torch.full((documents, width), step.transformer.ranges["codes"].start),
         torch.zeros(slots, width, 2, config.head // 2),
         torch.zeros(slots, width, dtype=torch.int64),
         cache.reach(2 * BLOCK),

@@ -1,13 +1,10 @@
 """Holes in a video, for in- and outpainting: which cells a mask touches, and what the encoder sees in their place."""
 
 import numpy as np
-import numpy.typing as npt
 
+from vpoet.arrays import Floats, Frames, Mask
 from vpoet.errors import PromptError
-from vpoet.media.video import Frames, Video
-from vpoet.sequence.document import Mask
-
-Floats = npt.NDArray[np.float32]
+from vpoet.media.video import Video
 
 WHITE = 128
 """A mask's pixel of this brightness or more is painted anew."""

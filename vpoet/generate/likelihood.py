@@ -19,14 +19,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from vpoet.arrays import Doubles
 from vpoet.errors import ShapeError
 from vpoet.nn.attention import Backend
 from vpoet.nn.nats import PackTensors, pack_nats
 from vpoet.nn.transformer import Transformer
-from vpoet.sequence.document import IMAGE, VIDEO, Document, Sequence, build
+from vpoet.sequence.document import Document, Sequence, build
 from vpoet.sequence.packing import BestFit, pack
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ class Likelihood:
 
     task: str
     """What the model was asked to do, a name of `vpoet.sequence.tasks.TABLE`."""
-    cells: Floats
+    cells: Doubles
     """[t, h, w]: nats of each code; NaN where the code was given and not predicted."""
     stride: tuple[int, int, int]
     """(r, s, s): frames, pixels down and pixels across that a code stands for; in the first cell of time, 1 frame."""
@@ -90,17 +89,17 @@ class Likelihood:
         return Information(self.total.nats / self.pixels)
 
     @property
-    def by_time(self) -> Floats:
+    def by_time(self) -> Doubles:
         """[t]: nats of each cell in time, NaN where all of it was given; they add up to the total."""
         return np.where(self._predicted.any(axis=(1, 2)), np.nansum(self.cells, axis=(1, 2)), np.nan)
 
     @property
-    def surprise(self) -> Floats:
+    def surprise(self) -> Doubles:
         """[t]: mean bits of the codes of each cell in time, NaN where all of it was given.
 
         A mean over codes, not over frames: the first cell spends as many codes on its one frame as others on r.
         """
-        bits: Floats = self.by_time / math.log(2) / self._predicted.sum(axis=(1, 2))
+        bits: Doubles = self.by_time / math.log(2) / self._predicted.sum(axis=(1, 2))
         return bits
 
     @property
@@ -127,14 +126,14 @@ def likelihoods(
     assert not transformer.training, "dropout would be scored too: call eval() first"
     sequences = [build(document, transformer.vocabulary) for document in documents]
     for document, sequence in zip(documents, sequences, strict=True):
-        if not (sequence.targets & _visual(sequence)).any():
+        if not (sequence.targets & sequence.visual).any():
             raise ShapeError(f"a document of task {document.task} without an image or video to predict has no score")
     if not sequences:
         return []
     rows = BestFit[int](max(length, *map(len, sequences)), len(sequences))
     for index, sequence in enumerate(sequences):
         rows.add(len(sequence), index)
-    cells: dict[int, Floats] = {}
+    cells: dict[int, Doubles] = {}
     device = transformer.language.weight.device
     while members := rows.take():
         parts = [sequences[i] for i in members]
@@ -146,22 +145,18 @@ def likelihoods(
     return [Likelihood(document.task, cells[i], stride) for i, document in enumerate(documents)]
 
 
-def posterior(scores: Items[Likelihood]) -> Floats:
+def posterior(scores: Items[Likelihood]) -> Doubles:
     """[n]: p(prompt | clip) of the n prompts that a clip was scored with, if one of them is true and each was as
     probable before (Bayes' rule)."""
     nats = np.array([score.total.nats for score in scores])
     weights = np.exp(nats.min() - nats)
-    shares: Floats = weights / weights.sum()
+    shares: Doubles = weights / weights.sum()
     return shares
 
 
-def _visual(sequence: Sequence) -> npt.NDArray[np.bool_]:
-    return np.isin(sequence.kinds, (IMAGE, VIDEO))
-
-
-def _on_grid(document: Document, sequence: Sequence, nats: npt.NDArray[np.float32]) -> Floats:
+def _on_grid(document: Document, sequence: Sequence, nats: npt.NDArray[np.float32]) -> Doubles:
     """The nats [M] of a document's predicted tokens, laid on the clip's grid [t, h, w] by the codes' positions."""
-    visual = _visual(sequence)
+    visual = sequence.visual
     cells = np.full(document.codes().shape, np.nan)
     at = sequence.positions[sequence.targets & visual] - sequence.positions[visual].min(axis=0)
     cells[tuple(at.T)] = nats[visual[sequence.targets]]

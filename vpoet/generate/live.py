@@ -7,17 +7,16 @@ frames            | 0            | 1 2 3 4      | 5 6 7 8
 import itertools
 from collections.abc import Iterator
 
-import numpy as np
 from torch import Tensor
 
+from vpoet.arrays import Frames, Ints
 from vpoet.errors import PromptError
-from vpoet.generate.decode import Sampling, stream
+from vpoet.generate.decode import stream
 from vpoet.generate.model import Model, few_threads
 from vpoet.generate.plan import Plan
 from vpoet.generate.request import Request
-from vpoet.media.video import Frames
+from vpoet.generate.sampling import Sampling
 from vpoet.nn.transformer import Transformer
-from vpoet.sequence.vocabulary import Ints
 
 
 def live(model: Model, request: Request, sampling: Sampling = Sampling()) -> Iterator[Frames]:
@@ -29,30 +28,20 @@ def live(model: Model, request: Request, sampling: Sampling = Sampling()) -> Ite
     document = model.document(request)
     if any(span.hidden is not None for span in document.spans):
         raise PromptError(f"{document.task}: only a clip that is made cell after cell can be watched")
-    transformer = model.bundle.transformer
-    plan = Plan.of(transformer, [document], guided=sampling.guidance != 1)
+    decoding = model.decoding
+    plan = Plan.of(decoding.transformer, [document], guided=sampling.guidance != 1)
     (target,) = (span for span in document.spans if span.target)
     given = [span.values for span in document.spans if span.in_clip and not span.target]
-    tokens = stream(
-        transformer,
-        plan,
-        seeds=[request.seed],
-        attention=model.attention,
-        sampling=sampling,
-        bidirectional=model.bundle.config.bidirectional,
-        build=model.build,
-        guesses=model.guesses,
-    )
-    cells = _cells(tokens, transformer, target.values.shape[1:])
+    tokens = stream(decoding, plan, [request.seed], sampling)
+    cells = _cells(tokens, decoding.transformer, target.values.shape[1:])
     yield from model.bundle.video.decode_stream(itertools.chain(given, cells))
 
 
 def _cells(tokens: Iterator[tuple[Tensor, Tensor]], transformer: Transformer, size: tuple[int, int]) -> Iterator[Ints]:
     """Codes [1, h, w] of one cell in time after the other."""
-    language = transformer.vocabulary.language
     while True:
         with few_threads(transformer):
-            codes = [int(ids_B[0]) - language for ids_B, _ in itertools.islice(tokens, size[0] * size[1])]
-        if not codes:
+            ids = [int(ids_B[0]) for ids_B, _ in itertools.islice(tokens, size[0] * size[1])]
+        if not ids:
             return
-        yield np.array(codes, np.int32).reshape(1, *size)
+        yield transformer.vocabulary.values(ids, "codes").reshape(1, *size)

@@ -21,21 +21,24 @@ import numpy as np
 import torch
 
 from vpoet import bundle as bundles
+from vpoet.arrays import Frames, Ints
 from vpoet.bundle import Bundle
 from vpoet.errors import ConfigError, PromptError, ShapeError
 from vpoet.generate.compiled_step import StepCompiler
-from vpoet.generate.decode import Build, Decoded, OnStep, Sampling, decode
+from vpoet.generate.decode import OnStep, decode
+from vpoet.generate.decoder import Decoding
 from vpoet.generate.likelihood import Likelihood, likelihoods
 from vpoet.generate.observe import fit, observe
+from vpoet.generate.plan import Decoded
 from vpoet.generate.request import Clip, Request, arrange, joined
 from vpoet.generate.rollout import Rollout, roll
-from vpoet.media.video import Frames, Video
+from vpoet.generate.sampling import Sampling
+from vpoet.media.video import Video
 from vpoet.nn.attention import backend
 from vpoet.nn.int8 import quantise
 from vpoet.nn.transformer import Transformer
-from vpoet.sequence.document import Document, Mask, build
-from vpoet.sequence.tasks import TABLE, Sample
-from vpoet.sequence.vocabulary import Ints
+from vpoet.sequence.document import Document, build
+from vpoet.sequence.tasks import TABLE, Given, Sample
 
 __all__ = ["PRECISIONS", "Clip", "Model", "Request", "StepCompiler", "load"]
 
@@ -171,16 +174,14 @@ class Model:
         tokenizer or the model can't make.
         """
         sample, task, given = arrange(request, self.bundle)
-        return self.served(sample, task, *given)
+        return self.served(sample, task, given)
 
-    def served(
-        self, sample: Sample, task: str, cells: int = 0, times: tuple[int, ...] = (), hidden: Mask | None = None
-    ) -> Document:
+    def served(self, sample: Sample, task: str, given: Given) -> Document:
         """The document of a task; PromptError, ShapeError: the model was not trained for it, or it is too long."""
         if task not in self.bundle.config.tasks:
             trained = ", ".join(self.bundle.config.tasks)
             raise PromptError(f"this model was not trained for {task} ({TABLE[task].meaning}); it was for {trained}")
-        document = TABLE[task].document(sample, cells, times, hidden)
+        document = TABLE[task].document(sample, given)
         length = self.bundle.config.length
         over = len(build(document, self.bundle.transformer.vocabulary)) - length
         if over > len(sample.text):
@@ -208,23 +209,20 @@ class Model:
         # a compiled step is for one number of documents: few numbers, few compilations
         spare = [0] * (0 if self.compiler is None else (1 << (count - 1).bit_length()) - count)
         with few_threads(self.bundle.transformer):
-            decoded = decode(
-                self.bundle.transformer,
-                [*documents, *(documents[i] for i in spare)],
-                seeds=[*seeds, *(seeds[i] for i in spare)],
-                attention=self.attention,
-                sampling=sampling,
-                bidirectional=self.bundle.config.bidirectional,
-                build=self.build,
-                guesses=self.guesses,
-                on_step=on_step,
-            )
+            documents, seeds = ([*given, *(given[i] for i in spare)] for given in (documents, seeds))
+            decoded = decode(self.decoding, documents, seeds, sampling, on_step)
         return decoded[:count]
 
     @property
-    def build(self) -> Build | None:
-        """What makes a compiled step of the plain one, if there is a compiler."""
-        return None if self.compiler is None else functools.partial(self.compiler, self.bundle.hash)
+    def decoding(self) -> Decoding:
+        """How this model decodes."""
+        return Decoding(
+            transformer=self.bundle.transformer,
+            attention=self.attention,
+            bidirectional=self.bundle.config.bidirectional,
+            build=None if self.compiler is None else functools.partial(self.compiler, self.bundle.hash),
+            guesses=self.guesses,
+        )
 
     def render(self, document: Document, request: Request | None = None) -> Video:
         """The video of a filled document; if it leads to a request's video, that is joined on behind it."""

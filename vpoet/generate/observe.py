@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from vpoet.arrays import Frames, Ints
 from vpoet.bundle import Bundle
 from vpoet.errors import DataError, PromptError
-from vpoet.media.video import Frames, Video, nearest_in_time, resize_frame, stream_frames
-from vpoet.sequence.tasks import Sample
-from vpoet.sequence.vocabulary import Ints
+from vpoet.media.video import Video, nearest_in_time, resize_frame, stream_frames
+from vpoet.sequence.tasks import Given, Sample
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -71,8 +71,8 @@ def fit(
     return Fitted(video, tuple(change for change in changes if change))
 
 
-def observe(bundle: Bundle, codes: Ints, fps: float, prompt: str, given_frames: int) -> tuple[Sample, str, int]:
-    """A clip's codes [t, h, w] and its prompt, the task that makes such a clip, and the cells in time that are given.
+def observe(bundle: Bundle, codes: Ints, fps: float, prompt: str, given_frames: int) -> tuple[Sample, str, Given]:
+    """A clip's codes [t, h, w] and its prompt, the task that makes such a clip, and how much of the clip is given.
 
     One given frame is an image, if the model was trained for `i2v`; several are a video that is continued. PromptError:
     a number of frames that can't be given.
@@ -89,4 +89,4 @@ def observe(bundle: Bundle, codes: Ints, fps: float, prompt: str, given_frames: 
         task = "i2v" if given == 1 and "i2v" in tasks else "continuation"
     elif not len(text) and "unconditional" in tasks:
         task = "unconditional"
-    return Sample(text, codes, 0 if len(codes) == 1 else round(fps)), task, given
+    return Sample(text, codes, 0 if len(codes) == 1 else round(fps)), task, Given(given)

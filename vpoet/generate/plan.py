@@ -1,7 +1,7 @@
 """What decoding lays out before its first step, and how it puts the codes back into the documents afterwards.
 
 Shapes: B documents; N slots of the cache: B, or 2B with guidance (document i and its null prompt in slots i and B + i);
-S steps; P rotated pairs of a head; T tokens of all different prompts; M sampled codes of a document.
+S steps; P rotated pairs of a head; M sampled codes of a document.
 """
 
 from collections.abc import Sequence as Items
@@ -13,10 +13,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from vpoet.arrays import Ints
 from vpoet.errors import PromptError
 from vpoet.nn.transformer import Transformer
 from vpoet.sequence.document import Document, Sequence, Span, build
-from vpoet.sequence.vocabulary import Ints, Modality
+from vpoet.sequence.vocabulary import Modality
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -36,20 +37,14 @@ def null_prompt(document: Document) -> Document:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Plan:
-    """All that is known before the first step."""
+    """What is known of the steps before the first one."""
 
-    sequences: list[Sequence]
-    """Of the documents, B."""
-    prompts: tuple[int, ...]
-    """Tokens of each different prompt."""
-    sources: tuple[int, ...]
-    """Which of them each slot begins with, N."""
+    documents: int
+    slots: list[Sequence]
+    """N: of the documents and, with guidance, of their null prompts."""
     steps: int
     size: int
     """Tokens that a slot of the cache must hold."""
-    prompt_T: Tensor
-    """All different prompts, end to end."""
-    prompt_T3: Tensor
     turn_SN2P: Tensor
     """Rotation of the position of the token that a step makes (`Transformer.rotation`)."""
     place_SN: Tensor
@@ -63,42 +58,34 @@ class Plan:
 
     @classmethod
     def of(cls, transformer: Transformer, documents: Items[Document], guided: bool) -> "Plan":
+        """PromptError: a document has a text target."""
         vocabulary, device = transformer.vocabulary, transformer.language.weight.device
         for document in documents:
             if any(span.target and span.modality is Modality.TEXT for span in document.spans):
                 raise PromptError(f"a document of task {document.task} has a text target; only images and video can be")
-        sequences = [build(document, vocabulary) for document in documents]
-        slots = list(sequences)
+        slots = [build(document, vocabulary) for document in documents]
         if guided and any(s.modality is Modality.TEXT and len(s.values) for d in documents for s in d.spans):
             slots += [build(null_prompt(document), vocabulary) for document in documents]
         last = [int(np.flatnonzero(s.targets)[-1]) for s in slots]
         counts = np.array([stop - s.prefix + 1 for s, stop in zip(slots, last, strict=True)])
         step_S = np.arange(counts.max())[:, None]
         at_SN = np.minimum(step_S + np.array([s.prefix for s in slots]), last)
-        known_SB = np.stack([~s.targets[at_SN[:, i]] for i, s in enumerate(sequences)], axis=1)
-        known_SB |= step_S >= counts[: len(sequences)]
-
-        # what a slot begins with is told by its ids: positions follow from them
-        different: dict[bytes, int] = {}
-        sources = tuple(different.setdefault(s.ids[: s.prefix].tobytes(), len(different)) for s in slots)
-        prompts = [slots[sources.index(source)] for source in range(len(different))]
+        known_SB = np.stack([~s.targets[at_SN[:, i]] for i, s in enumerate(slots[: len(documents)])], axis=1)
+        known_SB |= step_S >= counts[: len(documents)]
 
         def move(values: npt.NDArray[Any]) -> Tensor:
             return torch.from_numpy(values.astype(np.int64)).to(device)
 
         positions_SN3 = move(np.stack([s.positions[at_SN[:, i]] for i, s in enumerate(slots)], axis=1))
         return cls(
-            sequences=sequences,
-            prompts=tuple(s.prefix for s in prompts),
-            sources=sources,
+            documents=len(documents),
+            slots=slots,
             steps=len(step_S),
             size=max(last) + 1,
-            prompt_T=move(np.concatenate([s.ids[: s.prefix] for s in prompts])),
-            prompt_T3=move(np.concatenate([s.positions[: s.prefix] for s in prompts])),
             turn_SN2P=torch.stack(transformer.rotation(positions_SN3.flatten(0, 1)), dim=1).view(*at_SN.shape, 2, -1),
             place_SN=move(at_SN),
             longest=(at_SN.max(1) + 1).tolist(),
-            ids_SB=move(np.stack([s.ids[at_SN[:, i]] for i, s in enumerate(sequences)], axis=1)),
+            ids_SB=move(np.stack([s.ids[at_SN[:, i]] for i, s in enumerate(slots[: len(documents)])], axis=1)),
             known_SB=torch.from_numpy(known_SB).to(device),
             some_known=[bool(known_B.any()) for known_B in known_SB],
         )

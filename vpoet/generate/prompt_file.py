@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from vpoet.errors import DataError, PromptError
-from vpoet.generate.decode import Sampling
 from vpoet.generate.request import Request
+from vpoet.generate.sampling import Sampling
 
 _FILES = ("image", "last", "video", "mask")
 _TYPES: dict[str, type] = {

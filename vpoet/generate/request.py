@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from vpoet.arrays import Frames, Ints
 from vpoet.bundle import Bundle
 from vpoet.errors import PromptError
 from vpoet.generate import holes
-from vpoet.media.video import Frames, Video
+from vpoet.media.video import Video
 from vpoet.sequence.tasks import Given, Sample
-from vpoet.sequence.vocabulary import Ints
 
 Clip = Video | str | Path
 """A video or image, or the file that holds it."""

@@ -25,13 +25,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vpoet.arrays import Frames
 from vpoet.bundle import Bundle
 from vpoet.errors import PromptError
-from vpoet.generate.decode import Decoded, OnStep, Sampling
+from vpoet.generate.decode import OnStep
+from vpoet.generate.plan import Decoded
 from vpoet.generate.request import Request, kind
-from vpoet.media.video import Frames, Video
+from vpoet.generate.sampling import Sampling
+from vpoet.media.video import Video
 from vpoet.sequence.document import Document
-from vpoet.sequence.tasks import Sample
+from vpoet.sequence.tasks import Given, Sample
 
 if TYPE_CHECKING:
     from vpoet.generate.model import Model
@@ -87,7 +90,7 @@ class Rollout:
             grid = _grid(request, bundle, bundle.video.frames(window.stop - window.start))
             text = np.array(bundle.text.encode(window.prompt), np.int32)
             sample = Sample(text, np.zeros(grid, np.int32), fps)
-            self._model.served(sample, task, max(1, window.made - window.start))
+            self._model.served(sample, task, Given(max(1, window.made - window.start)))
 
     def _ask(self, request: Request) -> None:
         self._asked = request

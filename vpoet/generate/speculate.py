@@ -1,4 +1,4 @@
-"""Several codes a pass, and yet the very sample that one code a pass gives: codes are guessed, and the guesses tested.
+"""Speculative decoding that reproduces sequential sampling exactly: codes are guessed, several a pass, and tested.
 
 A code is the largest of logits + noise, and a document's seed fixes the noise of each step (`draw`): given what stands
 before it, it is determined. So the next codes may be guessed, however badly. One pass over the last code that is known
@@ -25,49 +25,35 @@ from collections.abc import Iterator
 from collections.abc import Sequence as Items
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from vpoet.arrays import Floats, Ints, Longs
+from vpoet.generate.decoder import Decoder
 from vpoet.generate.logits import gumbel
 from vpoet.generate.plan import Plan
-from vpoet.generate.step import Run, Step
-from vpoet.nn.cache import KVCache
-from vpoet.sequence.document import IMAGE, VIDEO, Sequence
-from vpoet.sequence.vocabulary import Ints
+from vpoet.sequence.document import Sequence
 
 Generator = np.random.Generator | None
-Floats = npt.NDArray[np.float32]
-Longs = npt.NDArray[np.int64]
 
 _BEFORE = ((1, 0, 0), (0, 0, 1), (0, 1, 0))
 """Where a first guess is taken from, (t, h, w) back: the cell before in time, or else that to the left, or above."""
 
 
-def ahead(
-    step: Step,
-    run: Run,
-    plan: Plan,
-    cache: KVCache,
-    h_ND: Tensor,
-    generators: Items[Generator],
-    settings: Tensor,
-    guesses: int,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """The tokens of each step and their nats, [B], [B], ``plan.steps`` times, given the states of the prompts' last
-    tokens; the first code is drawn by ``step``, all others by ``run``. Each document goes on as far as its own guesses
-    were right; a step is handed out when all have passed it.
+def speculate(decoder: Decoder, plan: Plan, generators: Items[Generator], size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The tokens of each step and their nats, [B], [B], ``plan.steps`` times, drawn with ``size`` values of noise.
+
+    Each document goes on as far as its own guesses were right; a step is handed out when all have passed it.
     """
-    device, width = h_ND.device, guesses + 1
-    size = sum(step.transformer.visual.radices)
-    drafts = [_Draft(s, plan.steps, width, g, size) for s, g in zip(plan.sequences, generators, strict=True)]
-    sources = len(plan.sources) // len(drafts)
-    slot_N1 = torch.arange(len(plan.sources), device=device)[:, None]
+    device, width = decoder.device, decoder.width
+    drafts = [_Draft(s, plan.steps, width, g, size) for s, g in zip(plan.slots, generators, strict=False)]
+    sources = len(plan.slots) // len(drafts)
+    slot_N1 = torch.arange(len(plan.slots), device=device)[:, None]
 
     def noise(count: int) -> Tensor:
         return torch.from_numpy(np.concatenate([draft.noise(count) for draft in drafts])).to(device)
 
-    drawn = step.draw(h_ND, noise(1), settings)
+    drawn = decoder.draw(noise(1))
     passed = 0
     while True:
         ids, nats = (x.view(len(drafts), -1).cpu().numpy() for x in drawn)
@@ -86,9 +72,8 @@ def ahead(
         )
         at_NW = torch.from_numpy(step_NW).to(device)
         turn_NW2P, place_NW = plan.turn_SN2P[at_NW, slot_N1], plan.place_SN[at_NW, slot_N1]
-        reach_S = cache.reach(plan.longest[int(step_NW.max())])
         ids_BW = torch.from_numpy(np.stack([draft.guess(width) for draft in drafts])).to(device)
-        drawn = run(ids_BW, turn_NW2P, place_NW, reach_S, noise(width), settings, cache.keys, cache.values)
+        drawn = decoder.step(ids_BW, turn_NW2P, place_NW, plan.longest[int(step_NW.max())], noise(width))
 
 
 class _Draft:
@@ -147,7 +132,7 @@ def origins(sequence: Sequence) -> Ints:
     before, whatever that is.
     """
     found = np.zeros(len(sequence), np.int32)
-    visual = np.isin(sequence.kinds, (IMAGE, VIDEO))
+    visual = sequence.visual
     latest: dict[tuple[int, int, int], int] = {}
     for at in np.flatnonzero(visual):
         t, h, w = (int(x) for x in sequence.positions[at])

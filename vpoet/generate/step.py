@@ -82,4 +82,4 @@ class Step(nn.Module):
                 logits_BV = keep(logits_BV, top_k=top_k, top_p=top_p, min_p=min_p)
             digits.append(draw(logits_BV, noise, temperature))
             nats_B = nats_B + F.cross_entropy(plain_BV, digits[-1], reduction="none")
-        return head.codes(digits) + self.transformer.vocabulary.language, nats_B
+        return head.codes(digits) + self.transformer.ranges["codes"].start, nats_B

@@ -9,12 +9,10 @@ from typing import Any
 
 import av
 import numpy as np
-import numpy.typing as npt
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
+from vpoet.arrays import Frames
 from vpoet.errors import DataError
-
-Frames = npt.NDArray[np.uint8]
 
 CRF = 18
 """x264's constant rate factor: 18 is close to transparent, 0 to 51, lower is better."""

@@ -19,10 +19,10 @@ import numpy.typing as npt
 from av.video.reformatter import VideoReformatter
 from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 
+from vpoet.arrays import Frames
 from vpoet.errors import DataError
 from vpoet.media.mp4 import CRF, encode_mp4
 
-Frames = npt.NDArray[np.uint8]
 Source = str | Path | bytes
 
 PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")

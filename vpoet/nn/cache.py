@@ -7,6 +7,7 @@ Prompts of any lengths are prefilled as one pack, so there is no padding between
 token to each slot. How many tokens a slot holds is told at each step, not kept here.
 """
 
+import copy
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -69,6 +70,12 @@ class KVCache:
             return packed(layer, q_TNH, k_TKH, v_TKH)
 
         return attend
+
+    def copy(self) -> "KVCache":
+        """The same content, in memory of its own."""
+        other = copy.copy(self)
+        other.keys, other.values = ([x.clone() for x in held] for held in (self.keys, self.values))
+        return other
 
     def reach(self, longest: int) -> Tensor:
         """The positions of the first blocks that hold ``longest`` tokens, for `attend_step`."""

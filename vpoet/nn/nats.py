@@ -5,9 +5,8 @@ Training sums it up, scoring reports it.
 Shapes: T packed tokens, D model width, M predicted tokens, in C chunks of R rows.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from vpoet.nn.attention import Backend, Visibility
-from vpoet.nn.transformer import Transformer
-from vpoet.sequence.document import TEXT
+from vpoet.nn.transformer import Head, Transformer
+from vpoet.sequence.document import FORMS, kinds_of
 from vpoet.sequence.packing import Pack
 
 CHUNK = 2048
@@ -70,17 +69,16 @@ def pack_nats(
     attend = attention(tensors.visibility, tensors.ids_T.device)
     h_TD = transformer(tensors.ids_T, tensors.positions_T3, attend)
     nats_M = torch.zeros(len(tensors.after_M), device=h_TD.device)
-    text_M = tensors.kinds_M == TEXT
-    text_nats = partial(transformer.text_nats, transformer.text_rows())
-    for head, mine_M in ((text_nats, text_M), (transformer.visual_nats, ~text_M)):
+    for payload in dict.fromkeys(form.payload for form in FORMS.values()):
+        mine_M = reduce(torch.logical_or, (tensors.kinds_M == kind for kind in kinds_of(payload)))
         (index,) = torch.nonzero(mine_M, as_tuple=True)
-        before_M, after_M = tensors.before_M[index], tensors.after_M[index]
+        before_M, after_M, head = tensors.before_M[index], tensors.after_M[index], transformer.head(payload)
         nats_M = nats_M.index_copy(0, index, head_nats(head, h_TD, before_M, after_M, z_loss=z_loss, chunk=chunk))
     return nats_M
 
 
 def head_nats(
-    head: Callable[[Tensor, Tensor, float], Tensor],
+    head: Head,
     h_TD: Tensor,
     before_M: Tensor,
     after_M: Tensor,

@@ -11,7 +11,7 @@ and each has a head of its own.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,8 @@ from vpoet.sequence.vocabulary import Vocabulary
 
 Rotation = tuple[Tensor, Tensor]
 """Cosines and sines of `rotations`."""
+Head = Callable[[Tensor, Tensor, float], Tensor]
+"""Reads -log p(id) [M] from states [M, D] and ids [M], with a z-loss."""
 
 
 @dataclass(kw_only=True)
@@ -205,6 +207,8 @@ class Transformer(nn.Module):
         arXiv:1604.06174): for training."""
         self.language = nn.Embedding(vocabulary.language, config.width)
         self.codes = nn.ModuleList(nn.Embedding(radix, config.width) for radix in vocabulary.visual)
+        self.appended = nn.ModuleDict({name: nn.Embedding(size, config.width) for name, size in vocabulary.appended})
+        self.ranges = vocabulary.ranges
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = RMSNorm(config.width)
@@ -227,13 +231,26 @@ class Transformer(nn.Module):
                 nn.init.normal_(parameter, std=0.02 / (math.sqrt(2 * self.config.depth) if residual else 1))
 
     def embed(self, ids_T: Tensor) -> Tensor:
-        """[T, D]: a row of the language table, or the sum of the rows of a code's digits."""
-        first = self.vocabulary.language
-        visual_T = ids_T >= first
-        x_TD = self.language(torch.where(visual_T, 0, ids_T))
+        """[T, D]: a row of the table of the id's range, or the sum of the rows of a visual code's digits."""
+        first, stop = self.ranges["codes"]
+        visual_T = (ids_T >= first) & (ids_T < stop)
+        x_TD = self.language(torch.where(ids_T < first, ids_T, 0))
         digits = self.visual.digits(torch.where(visual_T, ids_T - first, 0))
         x_visual_TD = torch.stack([table(d) for table, d in zip(self.codes, digits, strict=True)]).sum(0)
-        return torch.where(visual_T[:, None], x_visual_TD, x_TD)
+        x_TD = torch.where(visual_T[:, None], x_visual_TD, x_TD)
+        for name, table in self.appended.items():
+            first, stop = self.ranges[name]
+            mine_T = (ids_T >= first) & (ids_T < stop)
+            x_TD = torch.where(mine_T[:, None], table(torch.where(mine_T, ids_T - first, 0)), x_TD)
+        return x_TD
+
+    def head(self, payload: str) -> Head:
+        """The head of the positions whose ids are of this range, in fp32; z-loss as in `nats`."""
+        if payload == "codes":
+            return self.visual_nats
+        if payload == "text":
+            return partial(self.text_nats, self.text_rows())
+        return partial(self._appended_nats, payload)
 
     def rotation(self, positions_T3: Tensor) -> Rotation:
         """What `forward` makes of positions (t, h, w)."""
@@ -262,18 +279,24 @@ class Transformer(nn.Module):
 
     def visual_nats(self, h_MD: Tensor, ids_M: Tensor, z_loss: float = 0.0) -> Tensor:
         """-log p(id) [M] in fp32 among the visual codes; z-loss as in `nats`."""
-        return self.visual.nats(h_MD, ids_M - self.vocabulary.language, z_loss)
+        return self.visual.nats(h_MD, ids_M - self.ranges["codes"].start, z_loss)
 
     def text_rows(self) -> Tensor:
         """Rows [V, D] of the text head, the language table's (tied): what may stand in a text span, its closing token
         and the pieces."""
-        close, first = self.vocabulary.special("<close:text>"), int(self.vocabulary.text_ids([0])[0])
-        return torch.cat((self.language.weight[close : close + 1], self.language.weight[first:]))
+        close, (first, stop) = self.vocabulary.special("<close:text>"), self.ranges["text"]
+        return torch.cat((self.language.weight[close : close + 1], self.language.weight[first:stop]))
 
     def text_nats(self, rows_VD: Tensor, h_MD: Tensor, ids_M: Tensor, z_loss: float = 0.0) -> Tensor:
         """-log p(id) [M] in fp32 among what may stand in a text span, given `text_rows`; z-loss as in `nats`."""
-        close, first = self.vocabulary.special("<close:text>"), int(self.vocabulary.text_ids([0])[0])
+        close, (first, _) = self.vocabulary.special("<close:text>"), self.ranges["text"]
         return nats(F.linear(h_MD, rows_VD), torch.where(ids_M == close, 0, ids_M - first + 1), z_loss)
+
+    def _appended_nats(self, name: str, h_MD: Tensor, ids_M: Tensor, z_loss: float = 0.0) -> Tensor:
+        """-log p(id) [M] in fp32 within an appended range, whose table is its head, too (tied)."""
+        table = self.appended[name]
+        assert isinstance(table, nn.Embedding)
+        return nats(F.linear(h_MD, table.weight), ids_M - self.ranges[name].start, z_loss)
 
     def flops(self, visibility: Visibility, visual_targets: int) -> float:
         """Floating-point operations of one forward and backward pass over a pack: 6 for each weight of a matrix product

@@ -18,6 +18,7 @@ A context may hide cells: ``<hidden>`` stands in their place. A later target of 
 completes it: there only the hidden cells are predicted, and the others are the context's again.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -25,17 +26,38 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from vpoet.arrays import Ints, Mask
 from vpoet.errors import ShapeError
-from vpoet.sequence.vocabulary import TASKS, Ints, Modality, Vocabulary
+from vpoet.sequence.vocabulary import Modality, Vocabulary, task_names
 
 Values = TypeVar("Values")
-Mask = npt.NDArray[np.bool_]
 
-STRUCTURE, TEXT, IMAGE, VIDEO = range(4)
-"""Kinds of token, as in `Sequence.kinds`."""
 
-KINDS = ("structure", "text", "image", "video")
-_KIND = {Modality.TEXT: TEXT, Modality.IMAGE: IMAGE, Modality.VIDEO: VIDEO}
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How the spans of a modality are written."""
+
+    payload: str
+    """The range of the vocabulary that its values are of; it names the head that predicts them, too."""
+    header: tuple[str, ...] = ()
+    """What the numbers say between the opening token and the payload; none: the payload ends with the closing token."""
+
+
+FORMS: dict[str, Form] = {
+    Modality.TEXT: Form("text"),
+    Modality.IMAGE: Form("codes", ("time", "height", "width")),
+    Modality.VIDEO: Form("codes", ("fps", "time", "length", "height", "width")),
+}
+"""A row for each modality, new ones at the end: a kind of token is 1 + its row."""
+
+KINDS = ("structure", *map(str, FORMS))
+"""Names of the kinds of token, as `Sequence.kinds` counts them."""
+STRUCTURE = 0
+
+
+def kinds_of(payload: str) -> list[int]:
+    """The kinds of token whose values are of this range."""
+    return [1 + row for row, form in enumerate(FORMS.values()) if form.payload == payload]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -143,12 +165,17 @@ class Sequence:
     positions: Ints
     """[L, 3]: position on the axes (t, h, w)."""
     kinds: npt.NDArray[np.uint8]
-    """[L]: STRUCTURE, TEXT, IMAGE or VIDEO."""
+    """[L]: indices of `KINDS`."""
     targets: npt.NDArray[np.bool_]
     """[L]: True where this token is predicted (from the tokens before it)."""
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def visual(self) -> npt.NDArray[np.bool_]:
+        """[L]: True for the codes of images and videos."""
+        return np.isin(self.kinds, kinds_of("codes"))
 
     @property
     def prefix(self) -> int:
@@ -188,24 +215,22 @@ def build(document: Document, vocabulary: Vocabulary) -> Sequence:
     for span, predicted in zip(document.spans, document.predicted(), strict=True):
         role = "target" if span.target else "context"
         lay([vocabulary.special(f"<{role}:{span.modality}>")], STRUCTURE, False)
-        kind = _KIND[span.modality]
-        if span.modality is Modality.TEXT:
-            lay(vocabulary.text_ids(span.values), kind, predicted)
+        form, kind = FORMS[span.modality], KINDS.index(span.modality)
+        values = vocabulary.ids(span.values, form.payload)
+        if not form.header:
+            lay(values, kind, predicted)
         else:
             t, h, w = span.values.shape
-            header = {"time": span.time, "height": h, "width": w}
-            if span.modality is Modality.VIDEO:
-                header = {"fps": span.fps, "time": span.time, "length": t, "height": h, "width": w}
-            lay([vocabulary.number(value, what) for what, value in header.items()], STRUCTURE, False)
+            says = {"fps": span.fps, "time": span.time, "length": t, "height": h, "width": w}
+            lay([vocabulary.number(says[what], what) for what in form.header], STRUCTURE, False)
             origin = here if origin is None else origin
             cells = np.indices((t, h, w), dtype=np.int32).reshape(3, -1).T
             at = np.asarray(cells + np.array([origin + span.time, origin, origin]), dtype=np.int32)
-            codes = vocabulary.visual_ids(span.values)
             if span.hidden is not None:
-                codes = np.where(span.hidden, np.int32(vocabulary.special("<hidden>")), codes)
-            lay(codes.reshape(-1), kind, predicted.reshape(-1), at)
-        closes_target = span.target and span.modality is Modality.TEXT
-        lay([vocabulary.special(f"<close:{span.modality}>")], TEXT if closes_target else STRUCTURE, closes_target)
+                values = np.where(span.hidden, np.int32(vocabulary.special("<hidden>")), values)
+            lay(values.reshape(-1), kind, predicted.reshape(-1), at)
+        closes_target = span.target and not form.header  # where it ends is for the model to say
+        lay([vocabulary.special(f"<close:{span.modality}>")], kind if closes_target else STRUCTURE, closes_target)
     lay([vocabulary.special("<eos>")], STRUCTURE, False)
     return Sequence(*(np.concatenate(parts) for parts in (ids, positions, kinds, targets)))  # type: ignore[arg-type]
 
@@ -234,35 +259,31 @@ def parse(ids: npt.ArrayLike, vocabulary: Vocabulary) -> Document:
         at += n
         return values
 
-    def header(ids: list[int]) -> list[int]:
+    def numbers(ids: list[int]) -> list[int]:
         return [vocabulary.to_number(token) for token in ids]
 
-    def all_shown(ids: list[int]) -> tuple[Ints, Mask]:
-        return vocabulary.to_codes(ids), np.zeros(len(ids), dtype=np.bool_)
-
-    def shown(ids: list[int]) -> tuple[Ints, Mask]:
-        mask = np.array(ids, dtype=np.int32) == vocabulary.special("<hidden>")
-        return vocabulary.to_codes(np.where(mask, vocabulary.visual_ids(0), ids)), mask
+    def payload(ids: list[int]) -> tuple[Ints, Mask]:
+        mask = (np.array(ids, dtype=np.int32) == vocabulary.special("<hidden>")) & may_hide
+        return vocabulary.values(np.where(mask, vocabulary.ids(0, form.payload), ids), form.payload), mask
 
     opens = {f"<{role}:{m}>": (role == "target", m) for m in Modality for role in ("context", "target")}
     take("<bos>")
-    task = take(*(f"<task:{name}>" for name in TASKS)).removeprefix("<task:").removesuffix(">")
-    spans = []
+    task = take(*(f"<task:{name}>" for name in task_names())).removeprefix("<task:").removesuffix(">")
+    spans: list[Span] = []
     while (name := take("<eos>", *opens)) != "<eos>":
         target, modality = opens[name]
-        if modality is Modality.TEXT:
-            close = vocabulary.special("<close:text>")
+        form = FORMS[modality]
+        may_hide = not target and bool(form.header)
+        if not form.header:
+            close = vocabulary.special(f"<close:{modality}>")
             n = tokens[at:].index(close) if close in tokens[at:] else len(tokens) - at
-            spans.append(Span(modality, block(n, vocabulary.to_text), target))
+            spans.append(Span(modality, block(n, payload)[0], target))
         else:
-            if modality is Modality.VIDEO:
-                fps, time, t, h, w = block(5, header)
-            else:
-                fps, t = 0, 1
-                time, h, w = block(3, header)
-            codes, mask = block(t * h * w, all_shown if target else shown)
-            hidden = mask.reshape(t, h, w) if mask.any() else None
-            spans.append(Span(modality, codes.reshape(t, h, w), target, fps=fps, time=time, hidden=hidden))
+            says = {"fps": 0, "length": 1} | dict(zip(form.header, block(len(form.header), numbers), strict=True))
+            size = says["length"], says["height"], says["width"]
+            codes, mask = block(math.prod(size), payload)
+            hidden = mask.reshape(size) if mask.any() else None
+            spans.append(Span(modality, codes.reshape(size), target, says["fps"], says["time"], hidden))
         take(f"<close:{modality}>")
     if at != len(tokens):
         raise ShapeError(f"token {at}: {len(tokens) - at} tokens after <eos>")

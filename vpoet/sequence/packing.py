@@ -15,9 +15,9 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from vpoet.arrays import Ints
 from vpoet.errors import ShapeError
 from vpoet.sequence.document import STRUCTURE, Sequence
-from vpoet.sequence.vocabulary import Ints
 
 Item = TypeVar("Item")
 

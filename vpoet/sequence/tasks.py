@@ -8,13 +8,13 @@ sequence, brackets are around what is produced, and numbers are cells of time; t
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
+from vpoet.arrays import Ints, Mask
 from vpoet.errors import ConfigError
-from vpoet.sequence.document import Document, Mask, Span
-from vpoet.sequence.vocabulary import TASKS, Ints, Modality
+from vpoet.sequence.document import Document, Span
+from vpoet.sequence.vocabulary import Modality, add_task
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -31,7 +31,8 @@ class Sample:
     """[t, h, w]: the last frame of each cell of time, as an image of its own; row 0 is that of ``codes``."""
 
 
-class Given(NamedTuple):
+@dataclass(frozen=True, eq=False, slots=True)
+class Given:
     """How much of a sample is context; a task reads what concerns it."""
 
     cells: int = 0
@@ -47,6 +48,8 @@ class Task:
     """One row of the task table."""
 
     name: str
+    token: int
+    """Its special token; a new task takes the next free one (`add`)."""
     meaning: str
     drawing: str
     flag: str
@@ -65,14 +68,11 @@ class Task:
         t, h, w = sample.codes.shape
         return t >= self.cells and h * w >= self.area and (sample.keyframes is not None or not self.keyframes)
 
-    def document(
-        self, sample: Sample, cells: int = 0, times: tuple[int, ...] = (), hidden: Mask | None = None
-    ) -> Document:
-        """The document of a sample that `fits`, with as much context as `Given` says."""
+    def document(self, sample: Sample, given: Given = Given()) -> Document:
+        """The document of a sample that `fits`, with as much context as ``given`` says."""
         assert self.fits(sample), (self.name, sample.codes.shape)
-        spans = self.arrange(sample, Given(cells, times, hidden))
-        document = Document(self.name, spans)
-        assert any(mask.any() for mask in document.predicted()), (self.name, cells, times, sample.codes.shape)
+        document = Document(self.name, self.arrange(sample, given))
+        assert any(mask.any() for mask in document.predicted()), (self.name, given, sample.codes.shape)
         return document
 
 
@@ -183,47 +183,58 @@ def _stretch(size: int, random: np.random.Generator) -> slice:
 
 _ROWS = (
     Task(
-        "unconditional", "a clip without a prompt", "[video or image]", "no --prompt",
+        "unconditional", 12, "a clip without a prompt", "[video or image]", "no --prompt",
         lambda s, g: (_whole(s),), _none,
     ),
     Task(
-        "t2i", "text to image", "text -> [image]", "--prompt TEXT --frames 1",
+        "t2i", 13, "text to image", "text -> [image]", "--prompt TEXT --frames 1",
         lambda s, g: (_text(s), _image(s.codes, True)), _none,
     ),
     Task(
-        "t2v", "text to video", "text -> [video 0..t-1]", "--prompt TEXT",
+        "t2v", 14, "text to video", "text -> [video 0..t-1]", "--prompt TEXT",
         lambda s, g: (_text(s), _video(s, 0, len(s.codes), True)), _none, cells=2,
     ),
     Task(
-        "i2v", "a video that starts from an image", "text, image 0 -> [video 1..t-1]", "--image FIRST",
+        "i2v", 15, "a video that starts from an image", "text, image 0 -> [video 1..t-1]", "--image FIRST",
         lambda s, g: (_text(s), _image(s.codes, False), _rest(s, g.cells)), lambda s, r: Given(1), cells=2,
     ),
     Task(
-        "continuation", "the continuation of a video", "text, video 0..n-1 -> [video n..t-1]", "--video FILE",
+        "continuation", 16, "the continuation of a video", "text, video 0..n-1 -> [video n..t-1]", "--video FILE",
         lambda s, g: (_text(s), _video(s, 0, g.cells, False), _rest(s, g.cells)), _any_number, cells=2,
     ),
     Task(
-        "backward", "a video that leads to an image or video", "text, guides t-n..t-1 -> [video 0..t-n]",
+        "backward", 17, "a video that leads to an image or video", "text, guides t-n..t-1 -> [video 0..t-n]",
         "--last IMAGE, or --video FILE --task backward", _backward, _any_number, cells=2, keyframes=True,
     ),
     Task(
-        "interpolation", "the video between given frames", "text, image 0, guides at some of 1..t-1 -> [video 1..t-1]",
+        "interpolation", 18, "the video between given frames",
+        "text, image 0, guides at some of 1..t-1 -> [video 1..t-1]",
         "--image FIRST --last LAST, or --video FILE --task interpolation", _interpolation, _some_times,
         cells=2, keyframes=True,
     ),
     Task(
-        "inpainting", "a video or image painted anew where a mask says", "text, video with holes -> [its holes]",
+        "inpainting", 19, "a video or image painted anew where a mask says", "text, video with holes -> [its holes]",
         "--video or --image FILE --mask MASK", _painting, _boxes,
     ),
     Task(
-        "outpainting", "a video or image painted on beyond its borders",
+        "outpainting", 20, "a video or image painted on beyond its borders",
         "text, video with blank borders -> [its borders]",
         "--video or --image FILE --outpaint LEFT,TOP,RIGHT,BOTTOM", _painting, _frame, area=2,
     ),
 )  # fmt: skip
 
-TABLE: Mapping[str, Task] = {task.name: task for task in _ROWS}
-assert tuple(TABLE) == TASKS
+TABLE: dict[str, Task] = {}
+"""The tasks that there are, by name."""
+
+
+def add(task: Task) -> None:
+    """Make a task known: recipes can mix it, and bundles that were trained for it can serve it."""
+    add_task(task.name, task.token)
+    TABLE[task.name] = task
+
+
+for _row in _ROWS:
+    add(_row)
 
 COMPOSED: tuple[Composition, ...] = (
     Composition(
@@ -278,4 +289,4 @@ class Mixture:
             return None
         total = sum(weight for _, weight in fit)
         task = TABLE[fit[int(random.choice(len(fit), p=[weight / total for _, weight in fit]))][0]]
-        return task.document(sample, *task.draw(sample, random))
+        return task.document(sample, task.draw(sample, random))

@@ -1,11 +1,12 @@
 """One id space for everything that the model reads and writes.
 
-    0            64         320              320 + text              320 + text + visual
-    | special    | numbers  | text pieces    | visual codes          |
+    0            64         320              320 + text              320 + text + codes
+    | special    | numbers  | text pieces    | visual codes          | appended ranges, if there are any
     | <bos> ...  | 0 .. 255 | sentencepiece  | FSQ indices           |
 
-Special tokens and numbers are fixed; the other two ranges come from the two tokenizers. Later ranges (control,
-action) are appended, so that an id never changes its meaning.
+Special tokens and numbers are fixed; the next two ranges come from the two tokenizers. Later ranges are appended, so
+that an id never changes its meaning; which range a position may hold follows from the grammar
+(`vpoet.sequence.document`).
 """
 
 import hashlib
@@ -13,13 +14,13 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from vpoet.arrays import Ints
 from vpoet.errors import ShapeError
-
-Ints = npt.NDArray[np.int32]
 
 
 class Modality(StrEnum):
@@ -30,24 +31,53 @@ class Modality(StrEnum):
     VIDEO = "video"
 
 
-_NAMES = (
+_NAMES = [
     "<pad>",
     "<bos>",
     "<eos>",
-    *(f"<{role}:{modality}>" for modality in Modality for role in ("context", "target")),
-    *(f"<close:{modality}>" for modality in Modality),
-    *(f"<task:{task}>" for task in ("unconditional", "t2i", "t2v", "i2v", "continuation")),
-    *(f"<task:{task}>" for task in ("backward", "interpolation", "inpainting", "outpainting")),
+    "<context:text>",
+    "<target:text>",
+    "<context:image>",
+    "<target:image>",
+    "<context:video>",
+    "<target:video>",
+    "<close:text>",
+    "<close:image>",
+    "<close:video>",
+    "<task:unconditional>",
+    "<task:t2i>",
+    "<task:t2v>",
+    "<task:i2v>",
+    "<task:continuation>",
+    "<task:backward>",
+    "<task:interpolation>",
+    "<task:inpainting>",
+    "<task:outpainting>",
     "<hidden>",
-)
+]
 """A name's place is its id: new ones go to the end."""
-
-TASKS = tuple(name.removeprefix("<task:").removesuffix(">") for name in _NAMES if name.startswith("<task:"))
-"""Names of the tasks that have a token, in the order of their ids; `vpoet.sequence.tasks` says what each one does."""
-
-_SPECIAL = {name: i for i, name in enumerate(_NAMES)}
 _RESERVED = 64  # room for names to come: adding one must not move the ids that trained models know
 _NUMBERS = 256
+
+
+def add_task(name: str, token: int) -> None:
+    """Give a task its token: the first id that is free, which a model trained for it will know it by."""
+    if (full := f"<task:{name}>") not in _NAMES:
+        assert token == len(_NAMES) < _RESERVED, f"{full}: the next free token is {len(_NAMES)}, not {token}"
+        _NAMES.append(full)
+    assert _NAMES.index(full) == token, f"{full} is token {_NAMES.index(full)}, not {token}"
+
+
+def task_names() -> list[str]:
+    """Names of the tasks that have a token, in the order of their ids; `vpoet.sequence.tasks` says what each does."""
+    return [name.removeprefix("<task:").removesuffix(">") for name in _NAMES if name.startswith("<task:")]
+
+
+class Range(NamedTuple):
+    """Ids from ``start`` up to, not with, ``stop``."""
+
+    start: int
+    stop: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +91,14 @@ class Vocabulary:
     flat codebook; several are groups of FSQ digits that the model predicts one after another."""
     text_hash: str
     visual_hash: str
+    appended: tuple[tuple[str, int], ...] = ()
+    """Further ranges, name and size, in the order in which they follow the visual codes."""
 
     def __post_init__(self) -> None:
         assert self.text > 0, self
         assert self.visual, self
         assert all(n > 1 for n in self.visual), self
+        assert len(self.ranges) == 4 + len(self.appended), self
 
     @property
     def codes(self) -> int:
@@ -73,22 +106,33 @@ class Vocabulary:
         return math.prod(self.visual)
 
     @property
+    def ranges(self) -> dict[str, Range]:
+        """All ranges by name, in the order of their ids."""
+        sizes = (("special", _RESERVED), ("numbers", _NUMBERS), ("text", self.text), ("codes", self.codes))
+        found, start = {}, 0
+        for name, size in (*sizes, *self.appended):
+            found[name] = Range(start, start + size)
+            start += size
+        return found
+
+    @property
     def language(self) -> int:
         """Number of ids below the visual range: special tokens, numbers and text pieces."""
-        return _RESERVED + _NUMBERS + self.text
+        return self.ranges["codes"].start
 
     @property
     def size(self) -> int:
-        return self.language + self.codes
+        return max(stop for _, stop in self.ranges.values())
 
     @property
     def hash(self) -> str:
-        """16 hex digits that change whenever any id changes its meaning."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        """16 hex digits that change whenever any id changes its meaning; ranges that are not there leave it alone."""
+        facts = {name: value for name, value in asdict(self).items() if name != "appended" or value}
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
     def special(self, name: str) -> int:
         """Id of a special token by its name, for instance ``<bos>``."""
-        return _SPECIAL[name]
+        return _NAMES.index(name)
 
     def number(self, value: int, what: str) -> int:
         """Id of a number in a span's header."""
@@ -96,50 +140,34 @@ class Vocabulary:
             raise ShapeError(f"{what} = {value} does not fit the header of a span: it holds 0 to {_NUMBERS - 1}")
         return _RESERVED + value
 
-    def text_ids(self, pieces: npt.ArrayLike) -> Ints:
-        """Ids of sentencepiece pieces."""
-        pieces = np.asarray(pieces, dtype=np.int32)
-        assert pieces.size == 0 or (pieces.min() >= 0 and pieces.max() < self.text)
-        return pieces + np.int32(_RESERVED + _NUMBERS)
-
-    def visual_ids(self, codes: npt.ArrayLike) -> Ints:
-        """Ids of visual codes."""
-        codes = np.asarray(codes, dtype=np.int32)
-        assert codes.size == 0 or (codes.min() >= 0 and codes.max() < self.codes)
-        return codes + np.int32(self.language)
-
     def to_number(self, token: int) -> int:
         """Inverse of `number`."""
         if not _RESERVED <= token < _RESERVED + _NUMBERS:
             raise ShapeError(f"expected a number in the header of a span, found {self.name(token)}")
         return token - _RESERVED
 
-    def to_text(self, ids: npt.ArrayLike) -> Ints:
-        """Inverse of `text_ids`."""
-        return self._range(ids, _RESERVED + _NUMBERS, self.text, "text")
+    def ids(self, values: npt.ArrayLike, name: str) -> Ints:
+        """Ids of values of the range ``name``: of text pieces, or of visual codes."""
+        values, (start, stop) = np.asarray(values, dtype=np.int32), self.ranges[name]
+        assert values.size == 0 or (values.min() >= 0 and values.max() < stop - start), (name, stop - start)
+        return values + np.int32(start)
 
-    def to_codes(self, ids: npt.ArrayLike) -> Ints:
-        """Inverse of `visual_ids`."""
-        return self._range(ids, self.language, self.codes, "visual")
-
-    def _range(self, ids: npt.ArrayLike, start: int, size: int, what: str) -> Ints:
-        values: Ints = np.asarray(ids, dtype=np.int32) - np.int32(start)
-        if values.size and not (values.min() >= 0 and values.max() < size):
-            bad = int(np.asarray(ids).ravel()[((values < 0) | (values >= size)).ravel().argmax()])
-            raise ShapeError(f"expected {what} tokens, found {self.name(bad)}")
-        return values
+    def values(self, ids: npt.ArrayLike, name: str) -> Ints:
+        """Inverse of `ids`; ShapeError names the first that is not of the range."""
+        (start, stop), found = self.ranges[name], np.asarray(ids, dtype=np.int32)
+        outside = (found < start) | (found >= stop)
+        if outside.any():
+            what = {"codes": "visual"}.get(name, name)
+            raise ShapeError(f"expected {what} tokens, found {self.name(int(found[outside][0]))}")
+        return found - np.int32(start)
 
     def name(self, token: int) -> str:
         """How a drawing or an error message calls a token."""
-        if 0 <= token < len(_NAMES):
-            return _NAMES[token]
-        if token < _RESERVED:
-            return f"<reserved:{token}>"
-        if token < _RESERVED + _NUMBERS:
-            return str(token - _RESERVED)
-        if token < self.language:
-            return f"text:{token - _RESERVED - _NUMBERS}"
-        return f"code:{token - self.language}"
+        where, start = [(name, start) for name, (start, _) in self.ranges.items() if start <= max(token, 0)][-1]
+        if where == "special":
+            return _NAMES[token] if 0 <= token < len(_NAMES) else f"<reserved:{token}>"
+        label = {"numbers": "", "codes": "code:"}.get(where, f"{where}:")
+        return f"{label}{token - start}"
 
 
 def grouped(levels: tuple[int, ...], groups: int) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from vpoet import config
+from vpoet.arrays import Codes, Frames
 from vpoet.errors import CheckpointError, ConfigError, DataError, ShapeError
 from vpoet.sequence.vocabulary import Vocabulary, grouped
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
@@ -26,9 +27,6 @@ WEIGHTS = "model.safetensors"
 
 SHIPPED = Path(__file__).parent.parent / "weights" / "video-4x8x8"
 """The tokenizer that comes with vpoet; its card.md says what it was trained on and how well it does."""
-
-Frames = npt.NDArray[np.uint8]
-Codes = npt.NDArray[np.int32]
 
 
 class VideoTokenizer:

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from vpoet.arrays import Frames
 from vpoet.errors import ConfigError
 from vpoet.tokenizer.autoencoder import AutoencoderConfig
 from vpoet.tokenizer.quantiser import QuantiserConfig
-from vpoet.tokenizer.video import Frames, VideoTokenizer
+from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training.codec.adversarial import AdversarialConfig
 from vpoet.training.codec.loss import LossConfig
 from vpoet.training.codec.recipe import TokenizerTraining, VideoTokenizerRecipe

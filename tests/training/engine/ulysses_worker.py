@@ -12,9 +12,9 @@ from vpoet.errors import DataError
 from vpoet.nn.attention import Visibility, backend
 from vpoet.nn.nats import PackTensors
 from vpoet.nn.transformer import Transformer, TransformerConfig
-from vpoet.sequence.document import VIDEO, Document, Span, build
+from vpoet.sequence.document import KINDS, Document, Span, build
 from vpoet.sequence.packing import Pack, pack
-from vpoet.sequence.tasks import TABLE, Sample
+from vpoet.sequence.tasks import TABLE, Given, Sample
 from vpoet.sequence.vocabulary import Modality, Vocabulary
 from vpoet.training.engine.base import DTYPES, Engine, EngineConfig
 from vpoet.training.engine.deepspeed import DeepSpeedEngine
@@ -23,6 +23,8 @@ from vpoet.training.engine.ulysses import Share, shared_attention
 from vpoet.training.heldout import evaluate
 from vpoet.training.loss import PackLoss, counts
 from vpoet.training.optim import OptimizerConfig
+
+VIDEO = KINDS.index("video")
 
 CPU = torch.device("cpu")
 WORDS = Vocabulary(20, (6, 4), "t", "v")
@@ -42,13 +44,13 @@ def rows() -> list[Pack]:
 
     words = Span(Modality.TEXT, random.integers(0, 20, 25, dtype=np.int32), target=True)
     documents = [
-        [TABLE["t2v"].document(sample(9, 3), 0), TABLE["i2v"].document(sample(4, 5), 1)],
+        [TABLE["t2v"].document(sample(9, 3)), TABLE["i2v"].document(sample(4, 5), Given(1))],
         [
-            TABLE["t2i"].document(sample(5, 1), 0),
+            TABLE["t2i"].document(sample(5, 1)),
             Document("t2v", (Span(Modality.VIDEO, sample(0, 5).codes, fps=8), words)),
         ],
-        [TABLE["continuation"].document(sample(5, 10), 4)],
-        [TABLE["t2v"].document(sample(6, 3), 0)],
+        [TABLE["continuation"].document(sample(5, 10), Given(4))],
+        [TABLE["t2v"].document(sample(6, 3))],
     ]
     return [
         pack([build(document, WORDS) for document in some], LENGTH, bidirectional=number > 1)

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from vpoet import config
+from vpoet.arrays import Frames
 from vpoet.errors import CheckpointError, ConfigError, VpoetError
 from vpoet.nn.features import EfficientNetLite0, FeatureNetwork
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
 from vpoet.tokenizer.fsq import FSQ
-from vpoet.tokenizer.video import Frames, VideoTokenizer, to_float
+from vpoet.tokenizer.video import VideoTokenizer, to_float
 from vpoet.training.codec.adversarial import AdversarialConfig, Adversary
 from vpoet.training.codec.loss import LossConfig, reconstruction_loss
 from vpoet.training.codec.processes import Processes

@@ -26,8 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vpoet.arrays import Frames
 from vpoet.errors import ShapeError
-from vpoet.media.video import Frames
 from vpoet.worlds.platformer.sprites import Sprite, draw
 from vpoet.worlds.platformer.world import (
     BACKDROP_SHIFT,

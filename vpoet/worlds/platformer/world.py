@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vpoet.arrays import Frames
 from vpoet.errors import DataError
 from vpoet.worlds.platformer.captions import captions
 from vpoet.worlds.platformer.sprites import Sprite, draw, sprite
@@ -69,7 +70,6 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 }
 """All values of each field of a clip's ``truth``; of ``creatures`` and ``items``, all names."""
 
-Frames = npt.NDArray[np.uint8]
 _ONE_OF_MANY = {"creature": "creatures", "item": "items"}
 TALL, TILE, SMALL, FISH = 28, 16, 15, 12
 """Heights of the pictures: characters, tiles, creatures and items, fish."""

@@ -1,0 +1,125 @@
+"""A decoder: some documents on one KV cache, read as far as their tokens are known and continued by drawn ones.
+
+    Decoder(...)  prefill: all prompts, of any lengths, as one pack; each different one is computed once
+    draw          the next token of each document, from the states behind the last tokens that went in
+    extend        tokens go in, W to every slot
+    step          both at once: tokens go in, and the next one is drawn behind each
+    fork          the same documents once more, to go on in another way
+
+Decoding one code after the other (`vpoet.generate.decode`), speculative decoding (`vpoet.generate.speculate`) and
+frames as they are made (`vpoet.generate.live`) are loops over it. The decoder keeps no position: which place in its
+slot a token takes is told with the token, so a token can be taken back by writing another over it.
+
+Shapes: B documents; N slots of the cache: B, or 2B with guidance (document i and its null prompt in slots i and B + i);
+W tokens a slot that go in together; M = B * W tokens that are drawn, document by document; T tokens of all different
+prompts; P rotated pairs of a head; D model width; V logits of all groups of digits.
+"""
+
+import copy
+from collections.abc import Callable
+from collections.abc import Sequence as Items
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vpoet.generate.sampling import Sampling
+from vpoet.generate.step import SETTINGS, Run, Step
+from vpoet.nn.attention import Backend, Visibility
+from vpoet.nn.cache import KVCache, attend_ahead
+from vpoet.nn.transformer import Transformer
+from vpoet.sequence.document import Sequence
+
+Build = Callable[[Step, int, int, int], Run]
+"""(step, documents, slots, tokens a slot) -> what is called in its place, with the same arguments: a compiled one."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Decoding:
+    """How a model decodes, whatever the documents."""
+
+    transformer: Transformer
+    attention: Backend
+    bidirectional: bool = False
+    """The model reads prompts both ways."""
+    build: Build | None = None
+    """Makes another step of the plain one, a compiled one."""
+    guesses: int = 0
+    """So many codes of a document each pass guesses and tests (`vpoet.generate.speculate`); 0: one code a pass."""
+
+
+class Decoder:
+    """Documents that have been read up to the end of their prompts."""
+
+    @torch.inference_mode()
+    def __init__(
+        self, decoding: Decoding, slots: Items[Sequence], *, documents: int, size: int, sampling: Sampling
+    ) -> None:
+        """Read what stands before the first predicted token of each of ``slots``: those of the documents, and behind
+        them, for guidance, as many null prompts. A slot of the cache holds ``size`` tokens."""
+        transformer, self.width = decoding.transformer, decoding.guesses + 1
+        assert not transformer.training, "dropout would be sampled too: call eval() first"
+        assert len(slots) in (documents, 2 * documents)
+        config, self.device = transformer.config, transformer.language.weight.device
+        self.cache = KVCache(
+            layers=config.depth, slots=len(slots), size=size, kv_heads=config.kv_heads, head=config.head,
+            device=self.device, dtype=transformer.language.weight.dtype,
+            lanes=decoding.build is not None and self.width == 1,
+        )  # fmt: skip
+        # what a slot begins with is told by its ids: positions follow from them
+        different: dict[bytes, int] = {}
+        sources = [different.setdefault(slot.ids[: slot.prefix].tobytes(), len(different)) for slot in slots]
+        prompts = [slots[sources.index(source)] for source in range(len(different))]
+        lengths = tuple(prompt.prefix for prompt in prompts)
+        visibility = Visibility(lengths, lengths if decoding.bidirectional else (0,) * len(lengths))
+        attend = self.cache.prefill(visibility, decoding.attention(visibility, self.device), sources)
+        ids_T = self.move(np.concatenate([prompt.ids[: prompt.prefix] for prompt in prompts]))
+        positions_T3 = self.move(np.concatenate([prompt.positions[: prompt.prefix] for prompt in prompts]))
+        last_N = self.move(np.array(visibility.bounds[1:])[sources] - 1)
+        self.state_ND = transformer(ids_T, positions_T3, attend)[last_N]
+        """States of the last token of each slot."""
+        self._step = Step(transformer, filtered=sampling.filtered, products=decoding.build is not None)
+        self._run: Run = self._step
+        if decoding.build is not None:
+            self._run = decoding.build(self._step, documents, len(slots), self.width)
+        self._settings = torch.tensor([float(getattr(sampling, name)) for name in SETTINGS], device=self.device)
+
+    @torch.inference_mode()
+    def draw(self, noise_BV: Tensor) -> tuple[Tensor, Tensor]:
+        """The token behind the last one of each document, and -log p of it in nats under the plain conditional model:
+        [B], [B]. It does not go in."""
+        return self._step.draw(self.state_ND, noise_BV, self._settings)
+
+    @torch.inference_mode()
+    def step(
+        self, ids_BW: Tensor, turn_NW2P: Tensor, place_NW: Tensor, longest: int, noise_MV: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens go in, W = `width` a slot, and the next one is drawn behind each: ids and nats, [M], [M].
+
+        ``turn_NW2P`` is the rotation of their positions (`Transformer.rotation`); ``place_NW`` counts the tokens before
+        each in its slot, and what stood there or behind is overwritten or unseen; ``longest`` is how many tokens the
+        fullest slot holds then.
+        """
+        reach_S = self.cache.reach(longest)
+        caches = self.cache.keys, self.cache.values
+        return self._run(ids_BW, turn_NW2P, place_NW, reach_S, noise_MV, self._settings, *caches)
+
+    @torch.inference_mode()
+    def extend(self, ids_BW: Tensor, positions_NW3: Tensor, place_NW: Tensor) -> None:
+        """Tokens that are known go in, however many, and nothing is drawn; their positions are (t, h, w)."""
+        twice, longest = len(place_NW) // len(ids_BW), int(place_NW.max()) + 1
+        attend = attend_ahead(self.cache.keys, self.cache.values, place_NW, self.cache.reach(longest))
+        ids_T, positions_T3 = ids_BW.repeat(twice, 1).flatten(), positions_NW3.flatten(0, 1)
+        state_TD: Tensor = self._step.transformer(ids_T, positions_T3, attend)
+        self.state_ND = state_TD.view(*place_NW.shape, -1)[:, -1]
+
+    def fork(self) -> "Decoder":
+        """The same documents at the same place, on a cache of their own."""
+        other = copy.copy(self)
+        other.cache = self.cache.copy()
+        return other
+
+    def move(self, values: np.typing.NDArray[np.integer]) -> Tensor:
+        """Integers on the model's device."""
+        return torch.from_numpy(values.astype(np.int64)).to(self.device)
