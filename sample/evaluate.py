@@ -27,8 +27,7 @@ from vpoet.nn.features import EfficientNetLite0
 from vpoet.worlds.platformer.sight import Witness
 
 SHEET_ROWS = 16
-NEAR = 5
-"""Percentile of the held-out clips' distances to training below which a sample counts as near."""
+NEAR = 5  # percentile of held-out clips' distances to training: a sample below it counts as near
 console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
 

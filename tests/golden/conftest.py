@@ -44,20 +44,21 @@ def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def golden(request: pytest.FixtureRequest) -> Iterator[Callable[..., None]]:
     """``golden(name, value, way)`` compares a value with the kept one; ways that must agree share a name.
 
-    A value is made of dicts, lists, arrays, numbers and strings. What a dict has more than the kept one is new, and so
-    not compared.
+    A value is made of dicts, lists, arrays, numbers and strings. Of floats in an array the mean is kept, as single ones
+    differ by more between CPUs, and of pixels that of each frame. What a dict has more than the kept one is new, and
+    so not compared.
     """
     bits_file: Path | None = request.config.getoption("--bits", default=None)
     record: bool = request.config.getoption("--record", default=False)
     kept = json.loads(VALUES.read_text()) if VALUES.exists() else {}
     bits: dict[str, str] = {}
 
-    def check(name: str, value: Any, way: str = "") -> None:
+    def check(name: str, value: Any, way: str = "", tolerance: float = TOLERANCE) -> None:
         bits[f"{name}, {way}" if way else name] = hashlib.sha256(raw(value)).hexdigest()
         if record:
             kept[name] = plain(value)
         assert name in kept, f"no golden value {name}: record it"
-        assert not (found := differences(kept[name], plain(value), name)), "\n".join(found[:20])
+        assert not (found := differences(kept[name], plain(value), name, tolerance)), "\n".join(found[:20])
 
     yield check
     if record:
@@ -83,22 +84,26 @@ def plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):
+        if value.dtype == np.uint8:
+            value = value.mean(axis=(-3, -2, -1))
+        elif value.dtype.kind == "f":
+            value = value.mean(dtype=np.float64)
         value = value.tolist()
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return float(f"{value:.9g}") if isinstance(value, float) else value
 
 
-def differences(kept: Any, now: Any, where: str) -> list[str]:
+def differences(kept: Any, now: Any, where: str, tolerance: float) -> list[str]:
     if isinstance(kept, dict) and isinstance(now, dict):
         lost = [f"{where}: no {key} any more" for key in kept.keys() - now.keys()]
         both = [key for key in kept if key in now]
-        return lost + [line for key in both for line in differences(kept[key], now[key], f"{where}, {key}")]
+        return lost + [line for key in both for line in differences(kept[key], now[key], f"{where}, {key}", tolerance)]
     if isinstance(kept, list) and isinstance(now, list) and len(kept) == len(now):
         pairs = enumerate(zip(kept, now, strict=True))
-        return [line for i, (old, new) in pairs for line in differences(old, new, f"{where}[{i}]")]
+        return [line for i, (old, new) in pairs for line in differences(old, new, f"{where}[{i}]", tolerance)]
     if isinstance(kept, float) and isinstance(now, float):
-        same = kept == pytest.approx(now, rel=TOLERANCE, abs=TOLERANCE)
+        same = kept == pytest.approx(now, rel=tolerance, abs=tolerance)
     else:
         same = type(kept) is type(now) and kept == now
     return [] if same else [f"{where}: {kept!r}, now {now!r}"]

@@ -24,7 +24,8 @@ Golden = Callable[..., None]
 Program = Callable[..., tuple[int, str, str]]
 DATA = Path(__file__).parent / "data"
 RECIPES = sorted(path.relative_to(DATA / "recipes") for path in DATA.glob("recipes/*/*.yaml"))
-MUON = "optimizer.matrix_lr=1e-2"
+OPTIMIZERS = {"adamw": ([], 1e-5), "muon": (["optimizer.matrix_lr=1e-2"], 1e-4)}
+"""Overrides, and how far curves may be apart on different CPUs: Muon iterates in bfloat16."""
 
 
 @pytest.fixture(autouse=True)
@@ -50,13 +51,12 @@ def test_recipes_that_shipped_load(golden: Golden, path: Path) -> None:
     golden(f"recipe {path}", config.to_dict(config.load(DATA / "recipes" / path, schema)))
 
 
-@pytest.mark.parametrize(("name", "overrides"), [("adamw", []), ("muon", [MUON])])
-def test_three_steps_in_one_process(
-    program: Program, golden: Golden, tmp_path: Path, name: str, overrides: list[str]
-) -> None:
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_three_steps_in_one_process(program: Program, golden: Golden, tmp_path: Path, name: str) -> None:
     run = tmp_path / "run"
+    overrides, tolerance = OPTIMIZERS[name]
     passed(program("train/pretrain.py", DATA / "pretrain.yaml", f"run={run}", "steps=3", *overrides))
-    golden(f"three steps of {name}", curve(run), "one process")
+    golden(f"three steps of {name}", curve(run), "one process", tolerance)
 
 
 @pytest.mark.skipif(
@@ -68,14 +68,13 @@ def test_three_steps_in_two_processes(together: Callable[..., list[str]], golden
     golden("three steps of adamw", curve(run), "two processes")
 
 
-@pytest.mark.parametrize(("name", "overrides"), [("adamw", []), ("muon", [MUON])])
-def test_a_kept_checkpoint_goes_on(
-    program: Program, golden: Golden, tmp_path: Path, name: str, overrides: list[str]
-) -> None:
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_kept_checkpoint_goes_on(program: Program, golden: Golden, tmp_path: Path, name: str) -> None:
     run = tmp_path / "run"
+    overrides, tolerance = OPTIMIZERS[name]
     shutil.copytree(DATA / name, run)
     passed(program("train/pretrain.py", DATA / "pretrain.yaml", f"run={run}", *overrides, "--resume"))
-    golden(f"steps 4 to 6 of {name}", curve(run))
+    golden(f"steps 4 to 6 of {name}", curve(run), tolerance=tolerance)
 
 
 def test_a_kept_run_is_exported(program: Program, golden: Golden, tmp_path: Path) -> None:
