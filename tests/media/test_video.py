@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vpoet.errors import DataError
+from vpoet.media.container import apply_display_matrix
 from vpoet.media.mp4 import open_mp4
-from vpoet.media.video import Video, apply_display_matrix, nearest_in_time, read_image, resize_frame, stream_frames
+from vpoet.media.video import Video, nearest_in_time, read_image, resize_frame, stream_frames
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 

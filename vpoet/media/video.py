@@ -1,37 +1,41 @@
 """Videos in memory and on disk: ``uint8 [T, H, W, 3]`` RGB and a frame rate, whatever the file held.
 
-Reading applies what a file says about itself: rotation and mirroring, non-square pixels, grey, 10-bit and alpha (laid
-over white), and timestamps. Frames always come out evenly spaced: output frame k is the frame nearest in time to k/fps,
-so a variable rate becomes a constant one, a lower rate drops frames, and a higher rate repeats them and drops none.
+Reading gives what a player shows: rotation and mirroring, non-square pixels, grey, 10-bit, HDR, alpha (laid over white)
+and timestamps are applied, as `vpoet.media.container`, `images` and `colour` say. Frames always come out evenly spaced:
+output frame k is the frame nearest in time to k/fps, so a variable rate becomes a constant one, a lower rate drops
+frames, and a higher rate repeats them and drops none.
 """
 
 import io
 import math
-from collections.abc import Iterable, Iterator
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import av
 import numpy as np
 import numpy.typing as npt
-from av.video.reformatter import VideoReformatter
-from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
+from PIL import Image
 
 from vpoet.arrays import Frames
 from vpoet.errors import DataError
+from vpoet.media.container import open_video, reason
+from vpoet.media.images import durations, image_frames, open_image
 from vpoet.media.mp4 import CRF, encode_mp4
 
 Source = str | Path | bytes
-
-PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-"""What Pillow reads, one frame or several; everything else goes to FFmpeg."""
+Frame = TypeVar("Frame")
+"""A frame in whatever form."""
 
 VIDEO_SUFFIXES = frozenset(
     (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".wmv", ".flv", ".3gp", ".ogv")
 )
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"))
+IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"))
+
+FASTEST = 1000
+"""Frames per second that are read at the most: more would only repeat frames."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,17 +127,21 @@ class Video:
         """The same duration at another rate, by nearest frame."""
         if not self.fps:
             raise DataError("a lone image has no frame rate to resample from")
-        timed = ((index / self.fps, frame) for index, frame in enumerate(self.frames))
-        return Video(np.stack(list(nearest_in_time(timed, fps, 1 / self.fps))), fps)
+        return Video(np.stack(list(at_rate(self, fps)[1])), fps)
 
 
 def read_image(source: Source) -> Video:
     """The first frame of an image file, or of its bytes: upright by EXIF, over white where transparent, fps 0."""
-    _, frames = stream_frames(source)
+    return Video(first_frame(source)[None], 0.0)
+
+
+def first_frame(clip: "Video | Source") -> Frames:
+    """``uint8 [H, W, 3]``; of a file no more is read. DataError: it cannot be decoded, or holds no frame."""
+    frames: Iterator[Frames] = iter(clip.frames) if isinstance(clip, Video) else stream_frames(clip)[1]
     frame = next(frames, None)
     if frame is None:
-        raise DataError(f"{_name(source)}: no image in it")
-    return Video(frame[None], 0.0)
+        raise DataError(f"{'the clip' if isinstance(clip, Video) else _name(clip)}: no image in it")
+    return frame
 
 
 def resize_frame(frame: Frames, height: int, width: int) -> Frames:
@@ -148,14 +156,14 @@ def resize_frame(frame: Frames, height: int, width: int) -> Frames:
 
 
 def nearest_in_time(
-    timed: Iterable[tuple[float, Frames]], fps: float, hold: float, start: float | None = None
-) -> Iterator[Frames]:
+    timed: Iterable[tuple[float, Frame]], fps: float, hold: float, start: float | None = None
+) -> Iterator[Frame]:
     """Frames at ``start + k/fps``, each the nearest of ``timed`` (seconds, ascending); a tie goes to the earlier one.
 
     ``start`` is the first frame's time by default; the last frame lasts ``hold`` seconds, and with it the video.
     """
     slack = 1e-6  # below any timestamp's resolution, above the rounding of float seconds
-    previous: tuple[float, Frames] | None = None
+    previous: tuple[float, Frame] | None = None
     count = 0
     for time, frame in timed:
         start = time if start is None else start
@@ -171,137 +179,86 @@ def nearest_in_time(
 def stream_frames(source: Source, *, fps: float | None = None, start: float = 0.0) -> tuple[float, Iterator[Frames]]:
     """The frame rate, and the frames as they are decoded: a long film never lies whole in memory.
 
-    ``fps`` None keeps the file's own rate (0 for an image). DataError, naming the file, comes from here or from the
-    iterator, as the damage is found.
+    ``fps`` None keeps the file's own rate (0 for an image). All frames have the size of the first. DataError, naming
+    the file, comes from here or from the iterator, as the damage is found.
     """
-    if fps is not None and not fps > 0:
-        raise DataError(f"a frame rate to read at is above 0, not {fps}")
+    if fps is not None and not 0 < fps <= FASTEST:
+        raise DataError(f"a frame rate to read at is above 0 and at most {FASTEST}, not {fps}")
+    if not 0 <= start < math.inf:
+        raise DataError(f"a video is read from 0 seconds on or later, not from {start}")
     name = _name(source)
+    if not isinstance(source, bytes):
+        _check_file(Path(source), name)
+    with _named(name, "not readable"):
+        if (picture := open_image(source)) is None:
+            rate, timed, finish = open_video(source, start)
+            found = fps or rate
+            chosen = nearest_in_time(timed, found, 1 / rate, start or None)
+            return found, _guard(map(_last_kept(finish), chosen), name)
+        shown = durations(picture)
+    if not shown:
+        return 0.0, _guard(image_frames(picture) if start <= 0 else iter(()), name)
+    found = fps or len(shown) / sum(shown)
+    times = np.cumsum([0.0, *shown[:-1]]).tolist()
+    return found, _guard(nearest_in_time(zip(times, image_frames(picture), strict=True), found, shown[-1], start), name)
+
+
+def at_rate(clip: Video | Source, fps: float) -> tuple[float, Iterator[Frames]]:
+    """The clip's own frame rate, and its frames at another one, as `Video.resample` has them, one by one; an image's
+    frame as it is. DataError, from here or from the iterator: the file cannot be decoded, or holds no frame."""
+    own, frames = (clip.fps, iter(clip.frames)) if isinstance(clip, Video) else stream_frames(clip)
+    if own:
+        frames = nearest_in_time(((index / own, frame) for index, frame in enumerate(frames)), fps, 1 / own)
+    return own, frames
+
+
+def _check_file(path: Path, name: str) -> None:
+    """DataError: there is no file to read. Anything but a file (a pipe, a device) could be waited for without end."""
     try:
-        picture = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=PICTURE_FORMATS)
-    except FileNotFoundError:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{name}: no such file") from None
-    except UnidentifiedImageError:
-        return _stream_ffmpeg(source, name, fps, start)
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{name}: not readable as an image: {error}") from None
-    return _stream_pillow(picture, name, fps, start)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{name}: cannot be read: {error}") from None
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+        raise DataError(f"{name}: {kind}, not a file that holds a video or an image")
+    if not path.stat().st_size:
+        raise DataError(f"{name}: an empty file")
 
 
-def _stream_pillow(picture: Image.Image, name: str, fps: float | None, start: float) -> tuple[float, Iterator[Frames]]:
-    if getattr(picture, "n_frames", 1) == 1:
-        return 0.0, _guard((frame for _, frame in _pages(picture, [0.0]) if start <= 0), name)
-    try:
-        durations = [_seconds(page) for page in ImageSequence.Iterator(picture)]
-    except Exception as error:
-        raise _broken(name, error) from None
-    rate = fps or len(durations) / sum(durations)
-    times = np.cumsum([0.0, *durations[:-1]]).tolist()
-    return rate, _guard(nearest_in_time(_pages(picture, times), rate, durations[-1], start), name)
+def _last_kept(function: Callable[[Any], Frames]) -> Callable[[Any], Frames]:
+    """The function, which remembers its last result: a frame that is shown for long is converted once."""
+    last: Any = None
+    result: Frames
 
+    def kept(value: Any) -> Frames:
+        nonlocal last, result
+        if value is not last:
+            last, result = value, function(value)
+        return result
 
-def _pages(picture: Image.Image, times: list[float]) -> Iterator[tuple[float, Frames]]:
-    with picture:
-        for time, page in zip(times, ImageSequence.Iterator(picture), strict=True):
-            yield time, _pillow_rgb(page)
-
-
-def _seconds(page: Image.Image) -> float:
-    page.load()  # WebP knows a page's duration only then
-    return float(page.info.get("duration") or 100) / 1000  # browsers, too, show a page without a duration for 100 ms
-
-
-def _pillow_rgb(picture: Image.Image) -> Frames:
-    upright = ImageOps.exif_transpose(picture)
-    if upright.mode in ("I;16", "I;16B", "I;16L", "I", "F"):  # 16-bit grey: Pillow would clip it, not scale it
-        deep = np.asarray(upright, np.float64)
-        grey = np.rint(deep / (257 if deep.max(initial=0) > 255 else 1)).clip(0, 255).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
-    return _over_white(np.asarray(upright.convert("RGBA")))
-
-
-def _over_white(rgba: Frames) -> Frames:
-    """Lay ``uint8 [H, W, 4]`` over white: ``[H, W, 3]``."""
-    colour, alpha = rgba[..., :3], rgba[..., 3:]
-    if alpha.min() == 255:
-        return np.ascontiguousarray(colour)
-    return ((colour.astype(np.uint16) * alpha + 255 * (255 - alpha.astype(np.uint16)) + 127) // 255).astype(np.uint8)
-
-
-def _stream_ffmpeg(source: Source, name: str, fps: float | None, start: float) -> tuple[float, Iterator[Frames]]:
-    try:
-        container = av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source))
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise DataError(f"{name}: not a video or image that can be decoded: {error}") from None
-    if not container.streams.video:
-        container.close()
-        raise DataError(f"{name}: no video stream in it")
-    stream = container.streams.video[0]
-    rate = float(stream.average_rate or stream.guessed_rate or 25)
-    timed = _decode(container, stream, 1 / rate, start)
-    return fps or rate, _guard(nearest_in_time(timed, fps or rate, 1 / rate, start or None), name)
-
-
-def _decode(container: Any, stream: Any, step: float, start: float) -> Iterator[tuple[float, Frames]]:
-    """(seconds from the stream's start, frame), ascending; a frame without a sound timestamp follows by one step."""
-    with container:
-        origin = float((stream.start_time or 0) * stream.time_base)
-        if start > 0:
-            container.seek(int((origin + start) / stream.time_base), stream=stream)
-        stream.codec_context.thread_count = 1  # ingest runs a process a core; threads under them only get in the way
-        convert = VideoReformatter()  # kept: it costs more to set up than to run on a small frame
-        last = None
-        for frame in container.decode(stream):
-            if frame.is_corrupt:
-                continue
-            time = frame.time - origin if frame.time is not None else None
-            if time is None or (last is not None and time <= last):
-                time = 0.0 if last is None else last + step
-            last = time
-            if time >= start - step:  # before that a seek lands on a keyframe, and its frames only feed the decoder
-                yield time, _ffmpeg_rgb(frame, stream.sample_aspect_ratio, convert)
-
-
-def _ffmpeg_rgb(frame: Any, pixel_aspect: Fraction | None, convert: Any) -> Frames:
-    alpha = any(component.is_alpha for component in frame.format.components)
-    rgb: Frames = convert.reformat(frame, format="rgba" if alpha else "rgb24").to_ndarray()
-    if alpha:
-        rgb = _over_white(rgb)
-    if pixel_aspect and pixel_aspect != 1:
-        width = max(1, round(rgb.shape[1] * pixel_aspect))
-        rgb = np.asarray(Image.fromarray(rgb).resize((width, rgb.shape[0]), Image.Resampling.BICUBIC))
-    for side in frame.side_data.keys():  # noqa: SIM118 - the container's values are unreachable by key in PyAV 18
-        if side.type.name == "DISPLAYMATRIX":
-            rgb = apply_display_matrix(rgb, np.frombuffer(bytes(side), "<i4").reshape(3, 3))
-    return rgb
-
-
-def apply_display_matrix(rgb: Frames, matrix: npt.NDArray[np.int32]) -> Frames:
-    """Turn a frame as its file says: quarter turns and mirrors (others are left alone).
-
-    ISO 14496-12, 6.2.2: (x, y) is shown at (a x + c y, b x + d y), rows of the matrix being (a, b, u), (c, d, v).
-    """
-    (a, b), (c, d) = matrix[:2, :2].tolist()
-    if b == c == 0:
-        flip_x, flip_y = a < 0, d < 0
-    elif a == d == 0:
-        rgb, flip_x, flip_y = rgb.transpose(1, 0, 2), c < 0, b < 0
-    else:
-        return rgb
-    return np.ascontiguousarray(rgb[:: -1 if flip_y else 1, :: -1 if flip_x else 1])
+    return kept
 
 
 def _guard(frames: Iterator[Frames], name: str) -> Iterator[Frames]:
-    """Name the file in whatever goes wrong while it is decoded."""
+    """Name the file in whatever goes wrong while it is decoded, and bring all frames to the first one's size."""
+    first: Frames | None = None
+    with _named(name, "broken while decoding"):
+        for frame in frames:
+            first = frame if first is None else first
+            yield resize_frame(frame, first.shape[0], first.shape[1])
+
+
+@contextmanager
+def _named(name: str, what: str) -> Iterator[None]:
+    """Decoders meet damage with nearly any exception (OSError, SyntaxError, struct.error): each becomes a DataError."""
     try:
-        yield from frames
+        yield
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from None
     except Exception as error:
-        raise _broken(name, error) from None
-
-
-def _broken(name: str, error: Exception) -> DataError:
-    """Decoders meet damage with nearly any exception (OSError, SyntaxError, struct.error): each becomes this one."""
-    return DataError(f"{name}: broken while decoding: {type(error).__name__}: {error}")
+        raise DataError(f"{name}: {what}: {reason(error)}") from None
 
 
 def _name(source: Source) -> str:

@@ -1,0 +1,234 @@
+"""Video files by FFmpeg, as a player shows them: which stream, when each frame is due, and how it is laid on a screen.
+
+The stream is the one that FFmpeg calls the best (the file's default first), and never a cover picture. Interlaced
+frames are deinterlaced (bwdif). Clocks that run backwards or jump are put right, so that frames follow one another.
+"""
+
+import io
+from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.filter import Graph
+from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
+from PIL import Image
+
+from vpoet.errors import DataError
+from vpoet.media.colour import frame_rgb
+from vpoet.media.images import MOST_PIXELS, check_size
+
+Frames = npt.NDArray[np.uint8]
+
+NO_RECORDINGS = frozenset(
+    ("adf", "bin", "concat", "dash", "hls", "idf", "image2", "imf", "lavfi", "rtp", "rtsp", "sap", "sdp", "tty", "xbin")
+)
+"""Formats that name other files or addresses, and text that FFmpeg would draw."""
+
+NO_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
+STILLS = ("heic", "heix", "heim", "heis", "mif1", "msf1")
+"""Brands of HEIF, in which FFmpeg finds the tiles of a picture, each as a stream of its own."""
+
+JUMP, LONG_JUMP = 10.0, 3600.0
+"""Seconds without a frame that are a clock's fault: in .ts, whose clocks begin anew (the value is FFmpeg's), and in all
+others, where a picture may well stand still for long."""
+
+SLOWEST, FASTEST = 1.0, 300.0
+"""Frames per second. Where a file says less, its clock may have jumped; where it says more, it may mean its clock's
+ticks (screen recorders' .webm says 1000): the first frames are counted then."""
+
+Timed = Iterator[tuple[float, Any]]
+"""(seconds from the video's start, `av.VideoFrame`), ascending."""
+
+
+def open_video(source: str | Path | bytes, start: float) -> tuple[float, Timed, Callable[[Any], Frames]]:
+    """The frame rate, the frames from ``start`` seconds on as they are decoded, and what makes RGB of each.
+
+    DataError: there is no video in it that can be read. The errors of this module name no file: `vpoet.media.video`
+    does.
+    """
+    container = _opened(source)
+    try:
+        stream = _shown(container)
+        rate = float(stream.average_rate or stream.guessed_rate or 25)
+        if not SLOWEST <= rate <= FASTEST:
+            rate = _counted_rate(container, stream) or rate
+    except BaseException:
+        container.close()
+        raise
+    convert = VideoReformatter()  # kept: it costs more to set up than to run on a small frame
+    aspect = stream.sample_aspect_ratio
+    return rate, _decoded(container, stream, 1 / rate, start), lambda frame: _laid_out(frame, aspect, convert)
+
+
+def reason(error: Exception) -> str:
+    """What a decoder said, without the numbers and paths around it."""
+    if isinstance(error, av.FFmpegError):
+        said = str(error.strerror)
+        return f"{said} ({str(error.log[-1]).strip()})" if error.log else said
+    return str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
+
+
+def _opened(source: str | Path | bytes) -> Any:
+    file = io.BytesIO(source) if isinstance(source, bytes) else f"file:{source}"  # a name is never an address
+    allowed = ",".join(sorted(av.formats_available - NO_RECORDINGS))
+    try:
+        with av.logging.Capture():  # the error holds the last line, and nobody else shall print it
+            av.logging.set_level(av.logging.ERROR)
+            # Names of authors and devices are in any encoding: nothing here depends on them.
+            return av.open(file, metadata_errors="replace", container_options={"format_whitelist": allowed})
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise DataError(f"not a video or image that can be decoded: {reason(error)}") from None
+    finally:
+        av.logging.set_level(None)
+
+
+def _shown(container: Any) -> Any:
+    """The stream that a player shows."""
+    if container.metadata.get("major_brand", "").strip() in STILLS:
+        raise DataError("a picture in HEIF, which is not read here: save it as .jpg or .png")
+    streams = [stream for stream in container.streams.video if not stream.disposition & NO_VIDEO]
+    if not streams:
+        cover = " but a cover picture" if container.streams.video else ""
+        raise DataError(f"no video stream in it{cover}")
+    best = container.streams.best("video")
+    stream = best if best in streams else streams[0]
+    if stream.codec_context is None:
+        raise DataError("no decoder for its video stream: convert it to .mp4 (H.264) first")
+    check_size(stream.width, stream.height)
+    stream.codec_context.thread_count = 1  # ingest runs a process a core; threads under them only get in the way
+    stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
+    return stream
+
+
+def _counted_rate(container: Any, stream: Any, packets: int = 64) -> float | None:
+    """Frames per second by the clock of the first packets, gaps left out."""
+    times = [packet.pts for packet in islice(container.demux(stream), packets) if packet.pts is not None]
+    container.seek(stream.start_time or 0, stream=stream)
+    steps = np.diff(np.unique(times)) * float(stream.time_base)
+    return float(1 / steps[steps <= 2 * np.median(steps)].mean()) if len(steps) else None
+
+
+def _decoded(container: Any, stream: Any, step: float, start: float) -> Timed:
+    with container:
+        origin = (stream.start_time or 0) * stream.time_base
+        if start > 0:
+            container.seek(int((origin + Fraction(start)) / stream.time_base), stream=stream)
+        jump = JUMP if container.format.name == "mpegts" else LONG_JUMP
+        frames = _deinterlaced(_frames(container, stream))
+        times = ((frame.time - float(origin) if frame.time is not None else None, frame) for frame in frames)
+        for time, frame in in_order(times, step, jump):
+            if time >= start - step:  # before that a seek lands on a keyframe, and its frames only feed the decoder
+                yield time, frame
+
+
+def _frames(container: Any, stream: Any) -> Iterator[Any]:
+    """All sound frames. What cannot be decoded before the first is skipped, as in a recording that begins between two
+    keyframes."""
+    codec = stream.codec_context
+    if codec.name == "vp9" and stream.metadata.get("alpha_mode") == "1":
+        codec = av.CodecContext.create("libvpx-vp9", "r")  # FFmpeg's own decoder leaves out the alpha
+        codec.extradata = stream.codec_context.extradata
+    first, some = None, False
+    for packet in container.demux(stream):
+        try:
+            frames = codec.decode(packet)
+        except av.FFmpegError as error:
+            if some:
+                raise
+            first = first or error
+            continue
+        for frame in frames:
+            if not frame.is_corrupt:
+                some = True
+                yield frame
+    if first and not some:
+        raise first
+
+
+def _deinterlaced(frames: Iterable[Any]) -> Iterator[Any]:
+    """Frames that are marked as interlaced, and those after them, through bwdif, which keeps what stands still."""
+    graph: Graph | None = None
+    size = None
+    for frame in frames:
+        if graph and size != (frame.width, frame.height, frame.format.name):
+            yield from _through(graph, None)
+            graph = None
+        if graph is None and frame.interlaced_frame:
+            size = frame.width, frame.height, frame.format.name
+            graph = Graph()
+            source = graph.add_buffer(
+                width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
+            )
+            graph.link_nodes(source, graph.add("bwdif", "mode=send_frame:deint=interlaced"), graph.add("buffersink"))
+            graph.configure()
+        if graph is None:
+            yield frame
+        else:
+            yield from _through(graph, frame)
+    if graph:
+        yield from _through(graph, None)
+
+
+def _through(graph: Graph, frame: Any) -> Iterator[Any]:
+    graph.push(frame)
+    while True:
+        try:
+            yield graph.pull()
+        except (av.BlockingIOError, av.EOFError):
+            return
+
+
+def in_order(timed: Iterable[tuple[float | None, Any]], step: float, jump: float) -> Timed:
+    """Frames with times that ascend from that of the first.
+
+    A frame without a time, or with one that is not later than the last, follows it by ``step``; so does one after a gap
+    of more than ``jump`` seconds, forwards or back, and from there on the clock counts anew.
+    """
+    last: float | None = None
+    shift = 0.0
+    for told, frame in timed:
+        time = None if told is None else told + shift
+        if last is None:
+            time = time or 0.0
+        elif told is not None and time is not None and abs(time - last) > jump:
+            time = last + step
+            shift = time - told
+        elif time is None or time <= last:
+            time = last + step
+        last = time
+        yield time, frame
+
+
+def _laid_out(frame: Any, pixel_aspect: Fraction | None, convert: VideoReformatter) -> Frames:
+    """A frame as it is on the screen: square pixels, upright."""
+    check_size(frame.width, frame.height)
+    rgb = frame_rgb(frame, convert)
+    if pixel_aspect and pixel_aspect != 1:
+        width = max(1, round(rgb.shape[1] * pixel_aspect))
+        check_size(width, rgb.shape[0])
+        rgb = np.asarray(Image.fromarray(rgb).resize((width, rgb.shape[0]), Image.Resampling.BICUBIC))
+    for side in frame.side_data.keys():  # noqa: SIM118 - the container's values are unreachable by key in PyAV 18
+        if side.type.name == "DISPLAYMATRIX":
+            rgb = apply_display_matrix(rgb, np.frombuffer(bytes(side), "<i4").reshape(3, 3))
+    return rgb
+
+
+def apply_display_matrix(rgb: Frames, matrix: npt.NDArray[np.int32]) -> Frames:
+    """Turn a frame as its file says: quarter turns and mirrors (others are left alone).
+
+    ISO 14496-12, 6.2.2: (x, y) is shown at (a x + c y, b x + d y), rows of the matrix being (a, b, u), (c, d, v).
+    """
+    (a, b), (c, d) = matrix[:2, :2].tolist()
+    if b == c == 0:
+        flip_x, flip_y = a < 0, d < 0
+    elif a == d == 0:
+        rgb, flip_x, flip_y = rgb.transpose(1, 0, 2), c < 0, b < 0
+    else:
+        return rgb
+    return np.ascontiguousarray(rgb[:: -1 if flip_y else 1, :: -1 if flip_x else 1])
