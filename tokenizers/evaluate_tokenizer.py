@@ -191,8 +191,8 @@ def videos(folders: list[Path], problems: Problems) -> Iterator[tuple[str, Video
             for sample in read_shard(folder / shard.name, problems=problems):
                 try:
                     yield sample.key, Video.read(sample.video)
-                except DataError:
-                    problems.add("cannot be decoded", sample.key)
+                except DataError as error:
+                    problems.add("cannot be decoded", f"{sample.key}: {error}")
 
 
 if __name__ == "__main__":

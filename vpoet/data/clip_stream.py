@@ -161,8 +161,8 @@ class ClipStream:
         length, height, width = self._shape
         try:
             video = Video.read(step.sample.video)
-        except DataError:
-            step.problems.add("cannot be decoded", step.sample.key)
+        except DataError as error:
+            step.problems.add("cannot be decoded", f"{step.sample.key}: {error}")
             return None
         if len(video) < length:
             step.problems.add("too short" if video.fps else "an image", step.sample.key)

@@ -198,8 +198,10 @@ def _samples(item: Item, settings: ClipSettings, problems: Problems) -> Iterator
                 )
         if not kept:
             problems.add("too short", item.name)
-    except DataError:
-        problems.add("breaks off: the clips before that are kept" if kept else "cannot be decoded", item.name)
+    except DataError as error:
+        why = str(error).removeprefix(f"{item.path}: ")
+        reason = "breaks off: the clips before that are kept" if kept else "cannot be decoded"
+        problems.add(reason, f"{item.name}: {why}")
 
 
 def _world_samples(

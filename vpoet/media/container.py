@@ -69,8 +69,10 @@ def open_video(source: str | Path | bytes, start: float) -> tuple[float, Timed, 
 def reason(error: Exception) -> str:
     """What a decoder said, without the numbers and paths around it."""
     if isinstance(error, av.FFmpegError):
-        said = str(error.strerror)
-        return f"{said} ({str(error.log[-1]).strip()})" if error.log else said
+        log = str(error.log[-1]).strip() if error.log else ""
+        if "not on whitelist" in log:
+            return "it is a list of other files, or named like one"
+        return f"{error.strerror} ({log})" if log else str(error.strerror)
     return str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
 
 
