@@ -1,5 +1,8 @@
 """Holes in a video, for in- and outpainting: which cells a mask touches, and what the encoder sees in their place."""
 
+from collections.abc import Iterator
+from itertools import islice
+
 import numpy as np
 
 from vpoet.arrays import Floats, Frames, Mask
@@ -10,14 +13,15 @@ WHITE = 128
 """A mask's pixel of this brightness or more is painted anew."""
 
 
-def white(mask: Video, frames: int) -> Mask:
-    """Where a mask is white, [frames, H, W]; one frame holds for all. PromptError: it has fewer, or none is white."""
-    masked = np.asarray(mask.frames[:frames].mean(axis=-1) >= WHITE)
-    if 1 < len(masked) < frames:
-        raise PromptError(f"the mask has {len(mask)} frames, and the clip {frames}: give one for each, or a single one")
+def white(mask: Iterator[Frames], most: int) -> Mask:
+    """Where the first ``most`` frames of a mask are white, [frames, H, W]. PromptError: nowhere."""
+    masked: Mask = np.stack([frame.mean(axis=-1) >= WHITE for frame in islice(mask, most)])
     if not masked.any():
-        raise PromptError("the mask is black everywhere: paint white what is to be made anew")
-    return np.broadcast_to(masked, (frames, *masked.shape[1:]))
+        raise PromptError(
+            "the mask is black everywhere (what is transparent in it counts as black): paint white what is to be made "
+            "anew"
+        )
+    return masked
 
 
 def border(frames: Frames, outpaint: tuple[int, int, int, int], height: int, width: int) -> tuple[Frames, Mask]:

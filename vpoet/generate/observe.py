@@ -9,7 +9,7 @@ import numpy as np
 from vpoet.arrays import Frames, Ints
 from vpoet.bundle import Bundle
 from vpoet.errors import DataError, PromptError
-from vpoet.media.video import Video, nearest_in_time, resize_frame, stream_frames
+from vpoet.media.video import Video, at_rate, frame_rate, resize_frame
 from vpoet.sequence.tasks import Given, Sample
 
 
@@ -49,9 +49,7 @@ def fit(
     name = "the clip" if isinstance(clip, Video) else str(clip)
     if min(wanted, height, width, rate) < 1:
         raise DataError(f"{name}: {wanted} frames of {height}x{width} at {rate} fps were asked for: 1 is the least")
-    found, source = (clip.fps, iter(clip.frames)) if isinstance(clip, Video) else stream_frames(clip)
-    if found:
-        source = nearest_in_time(((i / found, frame) for i, frame in enumerate(source)), rate, 1 / found)
+    found, source = frame_rate(clip), at_rate(clip, rate)
     size = height, width
     held: list[Frames] = []
     for frame in islice(source, wanted + 1):  # one more, to know whether any is left out

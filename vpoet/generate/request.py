@@ -1,21 +1,26 @@
 """What to sample: a request, and what it comes to as a task, a sample with blank cells, and what of it is given."""
 
 import math
+from collections import deque
+from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from vpoet.arrays import Frames, Ints
+from vpoet.arrays import Frames, Ints, Mask
 from vpoet.bundle import Bundle
 from vpoet.errors import PromptError
 from vpoet.generate import holes
-from vpoet.media.video import Video
+from vpoet.media.video import Video, at_rate, first_frame, frame_rate, resize_frame
 from vpoet.sequence.tasks import Given, Sample
 
 Clip = Video | str | Path
 """A video or image, or the file that holds it."""
+
+BLACK = 0
 
 VIDEO_TASKS = ("continuation", "backward", "interpolation")
 """What can become of a request's video, without a mask."""
@@ -36,7 +41,8 @@ class Request:
     """What becomes of ``video``. continuation: its last frames open the clip; the default. backward: the clip leads to
     its first frames, and it follows. interpolation: the clip shows its frames, and more between them."""
     mask: Clip | None = None
-    """White where ``video`` or ``image`` is painted anew, of the same size; one frame holds for all."""
+    """White where ``video`` or ``image`` is painted anew, of the same size; one frame holds for all. Transparent counts
+    as black."""
     outpaint: tuple[int, int, int, int] | None = None
     """Pixels of the result, left, top, right and bottom, that are painted on around ``video`` or ``image``."""
     given_frames: int | None = None
@@ -124,11 +130,10 @@ class _Arranged:
         if request.image is not None or request.video is not None:
             self.some_left(codes)
             if request.image is not None:
-                opening = _open(request.image).frames[:1]
+                opening = self.sized([first_frame(request.image)])
             else:
-                frames = self.video()
-                opening = frames[-self.given_frames(frames, len(codes)) :]
-            before = self.tokenizer.encode(self.sized(opening))
+                opening = self.end_of_video(len(codes))
+            before = self.tokenizer.encode(opening)
             codes[: len(before)] = before
             return Sample(self.text, codes, self.fps), task, Given(len(before))
         task = "t2i" if len(codes) == 1 else task
@@ -141,10 +146,10 @@ class _Arranged:
         codes = self.blank(self.frames())
         self.some_left(codes)
         if self.request.last is not None:
-            shown = _open(self.request.last).frames[:1]
+            shown = self.sized([first_frame(self.request.last)])
         else:
-            frames = self.video()
-            shown = frames[: self.given_frames(frames, len(codes)) : self.tokenizer.stride[0]]
+            start = self.sized(islice(self.video(), self.tokenizer.frames(len(codes) - 1)))
+            shown = start[: self.given_frames(len(start), len(codes)) : self.tokenizer.stride[0]]
         keyframes = np.zeros_like(codes)
         keyframes[-len(shown) :] = self.pictures(shown)
         return Sample(self.text, codes, self.fps, keyframes), "backward", Given(len(shown))
@@ -155,29 +160,29 @@ class _Arranged:
         assert self.request.last is not None
         codes = self.blank(self.frames())
         self.some_left(codes)
-        ends = [self.sized(_open(clip).frames[:1]) for clip in (self.request.image, self.request.last)]
-        return self.interpolation(codes, np.concatenate(ends), len(codes) - 1)
+        ends = self.sized([first_frame(clip) for clip in (self.request.image, self.request.last)])
+        return self.interpolation(codes, ends, len(codes) - 1)
 
     def slow_video(self) -> tuple[Sample, str, Given]:
         """A video's frames, with ``gap`` cells from one to the next: the fewest with which none is shown twice."""
         assert self.request.video is not None
-        video, r = _open(self.request.video), self.tokenizer.stride[0]
-        gap = math.ceil(self.fps / (r * video.fps) - 1e-6) if video.fps else 1
-        shown = self.video(self.fps / (r * gap))
-        most = 1 + r * gap * (len(shown) - 1)
+        own, r = frame_rate(self.request.video), self.tokenizer.stride[0]
+        gap = math.ceil(self.fps / (r * own) - 1e-6) if own else 1
+        frames, step = self.request.frames, r * gap
+        pairs = max(1, (self.config.frames - 1) // step) if frames is None else -(-(frames - 1) // step)
+        shown = self.sized(islice(self.video(self.fps / step), 1 + max(1, pairs)))
         if len(shown) < 2:
-            raise PromptError(f"the video has one frame in {r * gap} at {self.fps} fps: there is nothing between")
-        frames = self.request.frames
-        if frames is None:
-            pairs = min(len(shown) - 1, (self.config.frames - 1) // (r * gap))
-            frames = 1 + r * gap * max(1, pairs)
-        if not 1 < frames <= most or (frames - 1) % (r * gap):
+            raise PromptError(f"the video has one frame in {step} at {self.fps} fps: there is nothing between")
+        most = 1 + step * (len(shown) - 1)
+        frames = most if frames is None else frames
+        if not 1 < frames <= most or (frames - 1) % step:
+            there = f", and at most {most}" if frames > most else ""
             raise PromptError(
-                f"frames = {frames}: the video gives one frame in {r * gap} at {self.fps} fps, so it is 1 + a multiple "
-                f"of {r * gap}, and at most {most}"
+                f"frames = {frames}: the video gives one frame in {step} at {self.fps} fps, so it is 1 + a multiple of "
+                f"{step}{there}"
             )
         codes = self.blank(frames)
-        return self.interpolation(codes, self.sized(shown[: 1 + (len(codes) - 1) // gap]), gap)
+        return self.interpolation(codes, shown[: 1 + (len(codes) - 1) // gap], gap)
 
     def interpolation(self, codes: Ints, shown: Frames, gap: int) -> tuple[Sample, str, Given]:
         times = tuple(range(0, len(codes), gap))
@@ -192,28 +197,46 @@ class _Arranged:
         if request.image is not None:
             if request.frames not in (None, 1):
                 raise PromptError(f"frames = {request.frames}: an image is painted on as the one frame that it is")
-            source, fps, count = _open(request.image).frames[:1], 0, 1
+            source, fps, most = iter([first_frame(request.image)]), 0, 1
         else:
-            source, fps = self.video(), self.fps
-            whole = self.tokenizer.frames(1 + (min(len(source), self.config.frames) - 1) // r)
-            count = request.frames or whole
-            if count > len(source):
-                raise PromptError(f"frames = {count}, but the video has {len(source)} frames at {fps} fps")
+            source, fps, most = self.video(), self.fps, request.frames or self.config.frames
+        white = None
+        if request.mask is not None:
+            white = holes.white(at_rate(request.mask, fps or 1, behind=BLACK), most)
+        parts = self.bordered(source) if white is None else self.masked(source, white)
+        frames, mask = (np.concatenate(part) for part in zip(*islice(parts, most), strict=True))
+        count = request.frames or self.tokenizer.frames(1 + (len(frames) - 1) // r)
+        if count > len(frames):
+            raise PromptError(f"frames = {count}, but the video has {len(frames)} frames at {fps} fps")
+        if white is not None and 1 < len(white) < count:
+            raise PromptError(
+                f"the mask has {len(white)} frames, and the clip {count}: give one for each, or a single one"
+            )
         self.tokenizer.grid(count, self.height, self.width)
-        if request.outpaint is not None:
-            frames, mask = holes.border(source[:count], request.outpaint, self.height, self.width)
-        else:
-            assert request.mask is not None
-            opened = _open(request.mask)
-            mask = holes.white(opened.resample(fps) if opened.fps and fps else opened, count)
-            frames = source[:count]
-            if mask.shape != frames.shape[:3]:
-                sizes = ["x".join(map(str, size)) for size in (mask.shape[1:], frames.shape[1:3])]
-                raise PromptError(f"the mask has {sizes[0]} pixels, and what it is for {sizes[1]}: they must agree")
-        frames, mask = holes.scaled(frames, mask, self.height, self.width)
-        hidden = holes.touched(mask, self.tokenizer.stride)
-        codes = np.where(hidden, np.int32(0), self.tokenizer.encode(frames))
+        if not mask[:count].any():
+            raise PromptError(
+                "nothing of what the mask shows white is in the clip: what is given is scaled to cover "
+                f"{self.height}x{self.width} pixels, and its centre is taken"
+            )
+        hidden = holes.touched(mask[:count], self.tokenizer.stride)
+        codes = np.where(hidden, np.int32(0), self.tokenizer.encode(frames[:count]))
         return Sample(self.text, codes, fps), task, Given(hidden=hidden)
+
+    def bordered(self, source: Iterator[Frames]) -> Iterator[tuple[Frames, Mask]]:
+        """Each frame within the empty border of the request, [1, height, width, 3], and its mask."""
+        assert self.request.outpaint is not None
+        for frame in source:
+            inside = holes.border(frame[None], self.request.outpaint, self.height, self.width)
+            yield holes.scaled(*inside, self.height, self.width)
+
+    def masked(self, source: Iterator[Frames], white: Mask) -> Iterator[tuple[Frames, Mask]]:
+        """Each frame without what the mask [frames, H, W] hides, [1, height, width, 3], and the mask of the result."""
+        for index, frame in enumerate(source):
+            if white.shape[1:] != frame.shape[:2]:
+                sizes = ["x".join(map(str, size)) for size in (white.shape[1:], frame.shape[:2])]
+                raise PromptError(f"the mask has {sizes[0]} pixels, and what it is for {sizes[1]}: they must agree")
+            hole = white[min(index, len(white) - 1)]
+            yield holes.scaled(frame[None], hole[None], self.height, self.width)
 
     def frames(self) -> int:
         return self.config.frames if self.request.frames is None else self.request.frames
@@ -225,31 +248,40 @@ class _Arranged:
         if len(codes) < 2:
             raise PromptError(f"{self.frames()} frames are all given: ask for {self.tokenizer.frames(2)} or more")
 
-    def sized(self, frames: Frames) -> Frames:
-        return Video(frames, 0).resize(self.height, self.width).frames
+    def sized(self, frames: Iterable[Frames]) -> Frames:
+        """Frames [n, height, width, 3]; those at full size are let go one by one."""
+        return np.stack([resize_frame(frame, self.height, self.width) for frame in frames])
 
     def pictures(self, frames: Frames) -> Ints:
-        """Each frame [n, H, W, 3] as an image of its own: codes [n, h, w]."""
-        return self.tokenizer.encode_batch(self.sized(frames)[:, None])[:, 0]
+        """Each frame [n, height, width, 3] as an image of its own: codes [n, h, w]."""
+        return self.tokenizer.encode_batch(frames[:, None])[:, 0]
 
-    def video(self, fps: float | None = None) -> Frames:
+    def video(self, fps: float | None = None) -> Iterator[Frames]:
         """The request's video at a rate, by default that of the clip."""
         assert self.request.video is not None
-        video = _open(self.request.video)
-        return (video.resample(fps or self.fps) if video.fps else video).frames
+        return at_rate(self.request.video, fps or self.fps)
 
-    def given_frames(self, frames: Frames, cells: int) -> int:
-        """How many of a video's frames a clip of so many cells is given."""
+    def end_of_video(self, cells: int) -> Frames:
+        """The last frames of the request's video, as many as a clip of so many cells is given."""
+        count, last = 0, deque[Frames](maxlen=self.tokenizer.frames(cells - 1))
+        for frame in self.video():
+            last.append(resize_frame(frame, self.height, self.width))
+            count += 1
+        given = self.given_frames(count, cells)
+        return np.stack(last)[-given:]
+
+    def given_frames(self, there: int, cells: int) -> int:
+        """How many of the frames that a video has a clip of so many cells is given."""
         tokenizer, given = self.tokenizer, self.request.given_frames
         stride = tokenizer.stride[0]
         if given is None:
-            given = tokenizer.frames(min(1 + (len(frames) - 1) // stride, max(1, cells // 2)))
+            given = tokenizer.frames(min(1 + (there - 1) // stride, max(1, cells // 2)))
         most = tokenizer.frames(cells - 1)
         if not 1 <= given <= most or (given - 1) % stride:
             choices = ", ".join(str(n) for n in range(1, most + 1, stride))
             raise PromptError(f"given_frames = {given}: for a clip of {tokenizer.frames(cells)} frames it is {choices}")
-        if given > len(frames):
-            raise PromptError(f"given_frames = {given}, but the video has {len(frames)} frames at {self.fps} fps")
+        if given > there:
+            raise PromptError(f"given_frames = {given}, but the video has {there} frames at {self.fps} fps")
         return given
 
 
@@ -260,7 +292,3 @@ def joined(request: Request, bundle: Bundle, made: Video) -> Video:
         return made
     arranged = _Arranged(request, bundle)
     return Video(np.concatenate([made.frames[:-1], arranged.sized(arranged.video())]), made.fps)
-
-
-def _open(clip: Clip) -> Video:
-    return clip if isinstance(clip, Video) else Video.read(clip)

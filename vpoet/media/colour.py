@@ -12,7 +12,7 @@ import numpy.typing as npt
 from av.video.reformatter import Colorspace, VideoReformatter
 
 from vpoet.errors import DataError
-from vpoet.media.images import over_white
+from vpoet.media.images import laid_over
 
 Frames = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -35,8 +35,8 @@ WIDE_TO_SRGB = np.array(
 """BT.2020's primaries to BT.709's, linear light (ITU-R BT.2087)."""
 
 
-def frame_rgb(frame: Any, convert: VideoReformatter) -> Frames:
-    """An `av.VideoFrame` as ``uint8 [H, W, 3]``, over white where it is transparent. DataError: of unknown colours."""
+def frame_rgb(frame: Any, convert: VideoReformatter, behind: int) -> Frames:
+    """An `av.VideoFrame` as ``uint8 [H, W, 3]``, over a grey where it is clear. DataError: of unknown colours."""
     if frame.colorspace not in KNOWN:
         raise DataError(
             f"its colours are coded in a way that is not read here (matrix {int(frame.colorspace)} of ISO 23091-2): "
@@ -50,7 +50,7 @@ def frame_rgb(frame: Any, convert: VideoReformatter) -> Frames:
     rgb: Any = convert.reformat(frame, format=form, src_colorspace=matrix).to_ndarray()
     if hdr:
         return tone_mapped(rgb, int(frame.color_trc))
-    return over_white(rgb) if alpha else rgb
+    return laid_over(behind, rgb) if alpha else rgb
 
 
 def tone_mapped(deep: npt.NDArray[np.uint16], transfer: int) -> Frames:

@@ -46,7 +46,7 @@ Timed = Iterator[tuple[float, Any]]
 """(seconds from the video's start, `av.VideoFrame`), ascending."""
 
 
-def open_video(source: str | Path | bytes, start: float) -> tuple[float, Timed, Callable[[Any], Frames]]:
+def open_video(source: str | Path | bytes, start: float, behind: int) -> tuple[float, Timed, Callable[[Any], Frames]]:
     """The frame rate, the frames from ``start`` seconds on as they are decoded, and what makes RGB of each.
 
     DataError: there is no video in it that can be read. The errors of this module name no file: `vpoet.media.video`
@@ -63,7 +63,11 @@ def open_video(source: str | Path | bytes, start: float) -> tuple[float, Timed, 
         raise
     convert = VideoReformatter()  # kept: it costs more to set up than to run on a small frame
     aspect = stream.sample_aspect_ratio
-    return rate, _decoded(container, stream, 1 / rate, start), lambda frame: _laid_out(frame, aspect, convert)
+    return (
+        rate,
+        _decoded(container, stream, 1 / rate, start),
+        lambda frame: _laid_out(frame_rgb(frame, convert, behind), frame, aspect),
+    )
 
 
 def reason(error: Exception) -> str:
@@ -207,10 +211,8 @@ def in_order(timed: Iterable[tuple[float | None, Any]], step: float, jump: float
         yield time, frame
 
 
-def _laid_out(frame: Any, pixel_aspect: Fraction | None, convert: VideoReformatter) -> Frames:
+def _laid_out(rgb: Frames, frame: Any, pixel_aspect: Fraction | None) -> Frames:
     """A frame as it is on the screen: square pixels, upright."""
-    check_size(frame.width, frame.height)
-    rgb = frame_rgb(frame, convert)
     if pixel_aspect and pixel_aspect != 1:
         width = max(1, round(rgb.shape[1] * pixel_aspect))
         check_size(width, rgb.shape[0])

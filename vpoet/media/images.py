@@ -1,6 +1,7 @@
 """Image files by Pillow, as a viewer shows them: still pictures, and animations with their times.
 
-A picture is upright by its EXIF, in sRGB by its colour profile, and over white where it is transparent. Of several
+A picture is upright by its EXIF, in sRGB by its colour profile, and over white (a mask: over black)
+where it is transparent. Of several
 pictures in a file of a kind that has no clock (a phone's .jpg with a depth map or a preview in it, the pages of a
 .tiff), the first is the picture.
 """
@@ -72,13 +73,12 @@ def durations(picture: Image.Image) -> list[float]:
     return [_seconds(page) for page in _pages(picture)]
 
 
-def image_frames(picture: Image.Image) -> Iterator[Frames]:
+def image_frames(picture: Image.Image, behind: int) -> Iterator[Frames]:
     """The frames ``uint8 [H, W, 3]`` of an animation, or the one picture."""
     with picture:
-        if picture.format in ANIMATED and getattr(picture, "n_frames", 1) > 1:
-            yield from map(_rgb, _pages(picture))
-        else:
-            yield _rgb(picture)
+        animated = picture.format in ANIMATED and getattr(picture, "n_frames", 1) > 1
+        for page in _pages(picture) if animated else [picture]:
+            yield _rgb(page, behind)
 
 
 def _pages(picture: Image.Image) -> Iterator[Image.Image]:
@@ -94,7 +94,7 @@ def _seconds(page: Image.Image) -> float:
     return (shown if shown > 10 else 100) / 1000  # browsers and FFmpeg, too, take no or so short a duration for 100 ms
 
 
-def _rgb(picture: Image.Image) -> Frames:
+def _rgb(picture: Image.Image, behind: int) -> Frames:
     picture.load()
     if picture.mode in ("I", "F"):
         raise DataError(
@@ -111,7 +111,7 @@ def _rgb(picture: Image.Image) -> Frames:
         picture = picture.convert("RGBA" if clear else "RGB")
         picture.info["icc_profile"] = profile
     picture = _in_srgb(picture)
-    return over_white(np.asarray(picture.convert("RGBA"))) if clear else np.array(picture.convert("RGB"))
+    return laid_over(behind, np.asarray(picture.convert("RGBA"))) if clear else np.array(picture.convert("RGB"))
 
 
 def _upright(picture: Image.Image, told: Image.Image) -> Image.Image:
@@ -145,9 +145,10 @@ def _in_srgb(picture: Image.Image) -> Image.Image:
     return shown
 
 
-def over_white(rgba: Frames) -> Frames:
-    """Lay ``uint8 [H, W, 4]`` over white, as a page of a browser does: ``[H, W, 3]``."""
+def laid_over(behind: int, rgba: Frames) -> Frames:
+    """``uint8 [H, W, 4]`` over a grey, 255 being the white page of a browser: ``[H, W, 3]``."""
     colour, alpha = rgba[..., :3], rgba[..., 3:]
     if alpha.min() == 255:
         return np.ascontiguousarray(colour)
-    return ((colour.astype(np.uint16) * alpha + 255 * (255 - alpha.astype(np.uint16)) + 127) // 255).astype(np.uint8)
+    mixed = colour.astype(np.uint16) * alpha + behind * (255 - alpha.astype(np.uint16))
+    return ((mixed + 127) // 255).astype(np.uint8)

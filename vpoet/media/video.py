@@ -127,7 +127,7 @@ class Video:
         """The same duration at another rate, by nearest frame."""
         if not self.fps:
             raise DataError("a lone image has no frame rate to resample from")
-        return Video(np.stack(list(at_rate(self, fps)[1])), fps)
+        return Video(np.stack(list(at_rate(self, fps))), fps)
 
 
 def read_image(source: Source) -> Video:
@@ -176,11 +176,14 @@ def nearest_in_time(
         count += 1
 
 
-def stream_frames(source: Source, *, fps: float | None = None, start: float = 0.0) -> tuple[float, Iterator[Frames]]:
+def stream_frames(
+    source: Source, *, fps: float | None = None, start: float = 0.0, behind: int = 255
+) -> tuple[float, Iterator[Frames]]:
     """The frame rate, and the frames as they are decoded: a long film never lies whole in memory.
 
-    ``fps`` None keeps the file's own rate (0 for an image). All frames have the size of the first. DataError, naming
-    the file, comes from here or from the iterator, as the damage is found.
+    ``fps`` None keeps the file's own rate (0 for an image). All frames have the size of the first. What is transparent
+    is laid over the grey ``behind``. DataError, naming the file, comes from here or from the iterator, as the damage is
+    found.
     """
     if fps is not None and not 0 < fps <= FASTEST:
         raise DataError(f"a frame rate to read at is above 0 and at most {FASTEST}, not {fps}")
@@ -191,25 +194,32 @@ def stream_frames(source: Source, *, fps: float | None = None, start: float = 0.
         _check_file(Path(source), name)
     with _named(name, "not readable"):
         if (picture := open_image(source)) is None:
-            rate, timed, finish = open_video(source, start)
+            rate, timed, finish = open_video(source, start, behind)
             found = fps or rate
             chosen = nearest_in_time(timed, found, 1 / rate, start or None)
             return found, _guard(map(_last_kept(finish), chosen), name)
         shown = durations(picture)
     if not shown:
-        return 0.0, _guard(image_frames(picture) if start <= 0 else iter(()), name)
+        return 0.0, _guard(image_frames(picture, behind) if start <= 0 else iter(()), name)
     found = fps or len(shown) / sum(shown)
     times = np.cumsum([0.0, *shown[:-1]]).tolist()
-    return found, _guard(nearest_in_time(zip(times, image_frames(picture), strict=True), found, shown[-1], start), name)
+    return found, _guard(
+        nearest_in_time(zip(times, image_frames(picture, behind), strict=True), found, shown[-1], start), name
+    )
 
 
-def at_rate(clip: Video | Source, fps: float) -> tuple[float, Iterator[Frames]]:
-    """The clip's own frame rate, and its frames at another one, as `Video.resample` has them, one by one; an image's
-    frame as it is. DataError, from here or from the iterator: the file cannot be decoded, or holds no frame."""
-    own, frames = (clip.fps, iter(clip.frames)) if isinstance(clip, Video) else stream_frames(clip)
-    if own:
-        frames = nearest_in_time(((index / own, frame) for index, frame in enumerate(frames)), fps, 1 / own)
-    return own, frames
+def at_rate(clip: Video | Source, fps: float, *, behind: int = 255) -> Iterator[Frames]:
+    """A clip's frames at a rate, one by one, as `Video.resample` and `stream_frames` have them; an image's frame as it
+    is. The errors are those of `stream_frames`."""
+    if isinstance(clip, Video):
+        timed = ((index / (clip.fps or 1), frame) for index, frame in enumerate(clip.frames))
+        return nearest_in_time(timed, fps, 1 / clip.fps) if clip.fps else iter(clip.frames)
+    return stream_frames(clip, fps=fps, behind=behind)[1]
+
+
+def frame_rate(clip: Video | Source) -> float:
+    """A clip's own rate, 0 of an image; nothing is decoded for it but an animated image."""
+    return clip.fps if isinstance(clip, Video) else stream_frames(clip)[0]
 
 
 def _check_file(path: Path, name: str) -> None:
