@@ -127,24 +127,26 @@ def main(
     sampler = load(model, device, precision, compiler, guesses=guesses)
     sampling = sampler.sampling(cfg, temperature, top_k, top_p, min_p)
     if unknown := sorted({word for _, request in requests for word in sampler.unknown(request.prompt)}):
-        console.print(f"warning: words that this model never met: {', '.join(unknown)}")
-        console.print(f"it knows {', '.join(sampler.bundle.config.words)}")
+        known = ", ".join(sampler.bundle.config.words)
+        console.print(f"warning: words that this model never met: {', '.join(unknown)}\nit knows {known}")
     spent("load")
 
-    jobs, done = [], 0
+    jobs, done, unlike = [], 0, dict[str, None]()
     for (where, request), file in zip(requests, files, strict=True):
         try:
             made = record(request, sampling, sampler.bundle.hash, precision)
             if is_made(file, made):
                 done += 1
             else:
-                jobs.append((sampler.rollout(request), file, made))
+                rollout = sampler.rollout(request)
+                unlike |= dict.fromkeys(sampler.unfamiliar(request))
+                jobs.append((rollout, file, made))
         except VpoetError as error:
             problems.append(f"{where}: {error}")
     if problems and not jobs and not done:
         raise PromptError("\n".join(problems))
-    for problem in problems:
-        console.print(f"skipped: {problem}")
+    for said in [*(f"warning: {each}" for each in unlike), *(f"skipped: {problem}" for problem in problems)]:
+        console.print(said)
     jobs.sort(key=lambda job: job[0].size, reverse=True)  # alike beside alike: none waits long for the end of another
     spent("prepare")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import vpoet
 from vpoet.errors import ConfigError, DataError, PromptError, ShapeError
@@ -321,6 +322,48 @@ def test_sizes_that_cannot_be_are_refused_with_what_can(model: Model) -> None:
 def test_requests_that_make_no_sense_are_refused(model: Model, request_: Request, message: str) -> None:
     with pytest.raises(PromptError, match=message):
         model.document(request_)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        ((0, 0, 8, 4), "nothing of what the mask shows white is in the clip"),  # left of the centre that is taken
+        ((0, 0, 64, 0), "black everywhere"),
+    ],
+)
+def test_a_mask_of_which_nothing_is_in_the_clip_is_refused(
+    model: Model, mask: tuple[int, int, int, int], message: str
+) -> None:
+    top, left, bottom, right = mask
+    white = np.zeros((1, 24, 64, 3), np.uint8)
+    white[:, top:bottom, left:right] = 255
+    with pytest.raises(PromptError, match=message):
+        model.document(Request(video=clip(9, width=64), mask=Video(white, 0)))
+
+
+@pytest.mark.parametrize("ink", ["white on clear", "white on black", "grey"])
+def test_what_is_transparent_in_a_mask_is_kept(model: Model, ink: str, tmp_path: Path) -> None:
+    """An editor's layer of white strokes, and any other way to draw the same mask."""
+    corners = corner(1).frames[0]
+    alpha = corners[..., :1] if ink == "white on clear" else np.full_like(corners[..., :1], 255)
+    colour = np.full_like(corners, 255) if ink == "white on clear" else corners
+    drawn = Image.fromarray(np.dstack([colour, alpha])) if ink != "grey" else Image.fromarray(corners[..., 0])
+    drawn.save(tmp_path / "mask.png")
+    wanted = model.document(Request(video=clip(9), mask=corner(1)))
+    assert model.document(Request(video=clip(9), mask=tmp_path / "mask.png")).equals(wanted)
+
+
+def test_a_video_of_any_length_gives_what_its_end_or_start_gives(model: Model, tmp_path: Path) -> None:
+    """Read from a file, frame by frame, at another rate, and of it no more than what is needed is held."""
+    long = clip(60, fps=16.0)
+    long.write(tmp_path / "long.mp4", lossless=True)
+    at_8 = long.frames[::2]
+    for task, part in (("continuation", at_8[-5:]), ("backward", at_8[:5])):
+        asked = Request(video=tmp_path / "long.mp4", task=task, given_frames=5)
+        wanted = model.document(replace(asked, video=Video(part, 8)))
+        assert model.document(asked).equals(wanted)
+    painted = model.document(Request(video=tmp_path / "long.mp4", outpaint=(8, 0, 0, 0)))
+    assert painted.equals(model.document(Request(video=Video(at_8[:9], 8), outpaint=(8, 0, 0, 0))))
 
 
 def test_a_task_that_was_not_trained_is_refused(model: Model) -> None:

@@ -6,7 +6,10 @@ import pytest
 import vpoet
 from vpoet.bundle import PARTS, SHIPPED
 from vpoet.generate.model import Model
+from vpoet.generate.request import Request
+from vpoet.media.video import Video
 from vpoet.worlds.platformer.sight import Witness
+from vpoet.worlds.platformer.world import Platformer
 
 
 @pytest.fixture(scope="module")
@@ -27,3 +30,18 @@ def test_the_shipped_bundle_draws_what_a_prompt_says(shipped: Model) -> None:
     assert video.fps == 8
     assert Witness().see(video.frames)["ground"] == "grass"
     assert int(np.abs(np.diff(video.frames.astype(int), axis=0)).max()) > 40  # something moves
+
+
+def test_a_picture_unlike_the_world_is_told_and_those_of_the_world_are_not(shipped: Model) -> None:
+    """Also by another prompt than its own, mirrored, or through a lossy file: only what the world never shows."""
+    frames, fields = Platformer(height=64, width=64, fps=8, frames=17).clip(10**9)
+    clip = Video(frames, 8)
+    mirrored = Video(frames[:, :, ::-1].copy(), 8)
+    for prompt in (fields["caption"][0], "", "a zombie jumps on sand"):
+        for known in (clip, mirrored):
+            assert shipped.unfamiliar(Request(prompt=prompt, video=known)) == []
+    noise = Video(np.random.default_rng(0).integers(0, 256, frames.shape, np.uint8), 8)
+    for other in (noise, Video(frames[:, ::-1].copy(), 8), Video(frames // 2, 8)):
+        assert "unlike anything" in shipped.unfamiliar(Request(prompt="a robot walks right", image=other))[0]
+    both = shipped.unfamiliar(Request(image=clip, last=noise))
+    assert [told.split(":")[0] for told in both] == ["the last"]

@@ -11,6 +11,7 @@ request as a chain of documents), `decode` (their tokens filled in), `Rollout.ta
 """
 
 import functools
+import math
 import re
 from collections.abc import Iterator
 from collections.abc import Sequence as Items
@@ -144,6 +145,29 @@ class Model:
         """The words of a prompt that no caption had in training, where the bundle knows; they mean nothing to it."""
         known = self.bundle.config.words
         return [word for word in re.findall(r"\w+", prompt.lower()) if word not in known] if known else []
+
+    def unfamiliar(self, request: Request) -> list[str]:
+        """The pictures and videos of a request that are unlike the training data, in words; none where the model was
+        not trained to make images, and so cannot tell.
+
+        Each one's first frame is scored as an image: it is unlike if its codes take more bits than those of a uniform
+        draw from the codebook, that is, if knowing the training data makes it harder to foresee.
+        """
+        if "t2i" not in self.bundle.config.tasks:
+            return []
+        uniform = math.log2(self.bundle.video.codebook_size)
+        found = []
+        for name in ("image", "last", "video"):
+            if (clip := getattr(request, name)) is None:
+                continue
+            first = self.score(clip, request.prompt, frames=1, height=request.height, width=request.width)
+            if first.per_token.bits > uniform:
+                told = f"the {name}" if isinstance(clip, Video) else str(clip)
+                found.append(
+                    f"{told}: unlike anything that this model was trained on: {first.per_token.bits:.1f} bits per "
+                    f"token, and {uniform:.1f} are those of chance; do not expect that the clip fits to it"
+                )
+        return found
 
     def sample_batch(
         self, requests: Items[Request], sampling: Sampling = Sampling(), on_step: OnStep | None = None
