@@ -1,6 +1,7 @@
 """`Model`: from a request to a document, a video of the declared shape, and errors that say what is possible."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -468,8 +469,10 @@ def test_a_record_changes_with_all_that_changes_the_sample(tmp_path: Path) -> No
     records.append(record(request, Sampling(), "model", "fp32"))
     assert len({str(r) for r in records}) == 9
     assert record(request, Sampling(), "model", "fp32") == records[-1]
-    with pytest.raises(DataError, match="image not readable"):
-        record(Request(image=tmp_path / "none.png"), Sampling(), "model", "fp32")
+    os.mkfifo(tmp_path / "pipe.png")
+    for name, said in (("none.png", "no such file"), ("pipe.png", "a pipe"), ("a\0b.png", "null byte")):
+        with pytest.raises(DataError, match=f"image not readable: .*{said}"):
+            record(Request(image=tmp_path / name), Sampling(), "model", "fp32")
 
 
 def test_a_bundle_says_which_words_it_knows_and_how_it_is_best_sampled(

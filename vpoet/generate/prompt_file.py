@@ -12,6 +12,7 @@ from typing import Any
 from vpoet.errors import DataError, PromptError
 from vpoet.generate.request import Request
 from vpoet.generate.sampling import Sampling
+from vpoet.media.video import check_file
 
 _FILES = ("image", "last", "video", "mask")
 _TYPES: dict[str, type] = {
@@ -108,9 +109,11 @@ def record(request: Request, sampling: Sampling, model: str, precision: str) -> 
         value = getattr(request, field.name)
         if isinstance(value, str | Path) and field.name in _FILES:
             try:
-                value = {"file": str(value), "sha256": hashlib.sha256(Path(value).read_bytes()).hexdigest()}
-            except OSError as error:
-                raise DataError(f"{value}: {field.name} not readable: {error.strerror}") from None
+                check_file(value)
+                with Path(value).open("rb") as file:
+                    value = {"file": str(value), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+            except (OSError, DataError) as error:
+                raise DataError(f"{field.name} not readable: {error}") from None
         made[field.name] = value
     plain: dict[str, Any] = json.loads(json.dumps(made))
     return plain

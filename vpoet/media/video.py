@@ -191,7 +191,7 @@ def stream_frames(
         raise DataError(f"a video is read from 0 seconds on or later, not from {start}")
     name = _name(source)
     if not isinstance(source, bytes):
-        _check_file(Path(source), name)
+        check_file(source)
     with _named(name, "not readable"):
         if (picture := open_image(source)) is None:
             rate, timed, finish = open_video(source, start, behind)
@@ -222,19 +222,19 @@ def frame_rate(clip: Video | Source) -> float:
     return clip.fps if isinstance(clip, Video) else stream_frames(clip)[0]
 
 
-def _check_file(path: Path, name: str) -> None:
+def check_file(path: str | Path) -> None:
     """DataError: there is no file to read. Anything but a file (a pipe, a device) could be waited for without end."""
     try:
-        mode = path.stat().st_mode
+        found = Path(path).stat()
     except (FileNotFoundError, NotADirectoryError):
-        raise DataError(f"{name}: no such file") from None
+        raise DataError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:
-        raise DataError(f"{name}: cannot be read: {error}") from None
-    if not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
-        raise DataError(f"{name}: {kind}, not a file that holds a video or an image")
-    if not path.stat().st_size:
-        raise DataError(f"{name}: an empty file")
+        raise DataError(f"{path}: cannot be read: {error}") from None
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or a device"
+        raise DataError(f"{path}: {kind}, not a file that holds a video or an image")
+    if not found.st_size:
+        raise DataError(f"{path}: an empty file")
 
 
 def _last_kept(function: Callable[[Any], Frames]) -> Callable[[Any], Frames]:
