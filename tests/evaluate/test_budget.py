@@ -12,9 +12,10 @@ from vpoet import config
 from vpoet.data.token_stream import Source, StreamConfig
 from vpoet.errors import ConfigError
 from vpoet.evaluate import budget
-from vpoet.nn.attention import Visibility, backend
+from vpoet.nn.attention import backend
 from vpoet.nn.nats import PackTensors
 from vpoet.nn.transformer import Transformer, TransformerConfig
+from vpoet.nn.visibility import Visibility
 from vpoet.sequence.document import VIDEO
 from vpoet.sequence.vocabulary import Vocabulary
 from vpoet.training.engine.base import EngineConfig

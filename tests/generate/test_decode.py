@@ -10,9 +10,10 @@ import torch
 from vpoet.errors import PromptError
 from vpoet.generate.decode import Decoded, Sampling, decode, null_prompt
 from vpoet.generate.logits import guide
-from vpoet.nn.attention import Visibility, backend
+from vpoet.nn.attention import backend
 from vpoet.nn.nats import PackTensors
 from vpoet.nn.transformer import Transformer, TransformerConfig
+from vpoet.nn.visibility import Visibility
 from vpoet.sequence.document import Document, Span, build, parse
 from vpoet.sequence.packing import pack
 from vpoet.sequence.tasks import TABLE, Sample

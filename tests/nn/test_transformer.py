@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vpoet.errors import ConfigError
-from vpoet.nn.attention import Visibility, backend
+from vpoet.nn.attention import backend
 from vpoet.nn.transformer import Transformer, TransformerConfig, VisualHead
+from vpoet.nn.visibility import Visibility
 from vpoet.sequence.vocabulary import Vocabulary
 
 CPU = torch.device("cpu")

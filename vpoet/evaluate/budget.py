@@ -19,9 +19,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from vpoet.errors import ConfigError
-from vpoet.nn.attention import Attend, Visibility, backend
+from vpoet.nn.attention import backend
 from vpoet.nn.nats import CHUNK, head_nats
 from vpoet.nn.transformer import Transformer
+from vpoet.nn.visibility import Attend, Visibility
 from vpoet.sequence.vocabulary import Vocabulary, grouped
 from vpoet.tokenizer.fsq import LEVELS
 from vpoet.tokenizer.text import TextTokenizer

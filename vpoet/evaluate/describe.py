@@ -15,8 +15,8 @@ from vpoet import bundle, config
 from vpoet.data.shards import MANIFEST, Manifest, Problems, npy_to_codes, read_shard
 from vpoet.data.token_stream import Source, StreamConfig, heldout_packs
 from vpoet.errors import ConfigError, DataError
-from vpoet.nn.attention import Visibility
 from vpoet.nn.transformer import Transformer
+from vpoet.nn.visibility import Visibility
 from vpoet.sequence.drawing import draw_pack, draw_sequence
 from vpoet.sequence.packing import unpack
 from vpoet.sequence.tasks import TABLE, servable

@@ -27,9 +27,9 @@ from vpoet.generate.logits import gumbel
 from vpoet.generate.plan import Decoded, Plan, filled, null_prompt
 from vpoet.generate.speculate import ahead
 from vpoet.generate.step import SETTINGS, Run, Step
-from vpoet.nn.attention import Backend, Visibility
 from vpoet.nn.cache import KVCache
 from vpoet.nn.transformer import Transformer
+from vpoet.nn.visibility import Backend, Visibility
 from vpoet.sequence.document import Document
 
 __all__ = ["Decoded", "OnStep", "Sampling", "decode", "null_prompt"]

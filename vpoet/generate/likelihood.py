@@ -20,9 +20,9 @@ import numpy.typing as npt
 import torch
 
 from vpoet.errors import ShapeError
-from vpoet.nn.attention import Backend
 from vpoet.nn.nats import PackTensors, pack_nats
 from vpoet.nn.transformer import Transformer
+from vpoet.nn.visibility import Backend
 from vpoet.sequence.document import IMAGE, VIDEO, Document, Sequence, build
 from vpoet.sequence.packing import BestFit, pack
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from vpoet.nn.attention import Backend, Visibility
 from vpoet.nn.transformer import Transformer
+from vpoet.nn.visibility import Backend, Visibility
 from vpoet.sequence.document import TEXT
 from vpoet.sequence.packing import Pack
 

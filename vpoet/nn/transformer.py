@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vpoet.errors import ConfigError
-from vpoet.nn.attention import Attend, Visibility
 from vpoet.nn.rope import rotate, rotations
+from vpoet.nn.visibility import Attend, Visibility
 from vpoet.sequence.vocabulary import Vocabulary
 
 Rotation = tuple[Tensor, Tensor]

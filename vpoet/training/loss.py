@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vpoet.nn.attention import Backend
 from vpoet.nn.nats import CHUNK, PackTensors, pack_nats
 from vpoet.nn.transformer import Transformer
+from vpoet.nn.visibility import Backend
 from vpoet.sequence.document import KINDS
 from vpoet.sequence.packing import Pack
 
