@@ -21,6 +21,7 @@ from vpoet.nn.nats import PackTensors
 from vpoet.nn.transformer import Transformer
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer
+from vpoet.training.blocks import runner
 from vpoet.training.engine import start
 from vpoet.training.engine.base import DTYPES, Engine
 from vpoet.training.engine.ulysses import Share, shared_attention
@@ -68,11 +69,11 @@ def main(
         hashes["begin"] = bundle.begin(transformer, cfg.begin)
     if cfg.lora is not None:
         lora.add(transformer, cfg.lora)
-    transformer.compiled, transformer.checkpointed = cfg.compile, cfg.checkpoint_blocks
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = DTYPES[cfg.engine.dtype]
     attention = shared_attention(backend(cfg.attention, device, dtype), cfg.engine.sequence_parallel)
-    module = PackLoss(transformer, attention, cfg.z_loss)
+    run_block = runner(compiled=cfg.compile, checkpointed=cfg.checkpoint_blocks)
+    module = PackLoss(transformer, attention, cfg.z_loss, run=run_block)
     trainer = start.start(module, cfg.engine, cfg.optimizer, cfg.packs_per_process)
     share = Share(trainer.rank, trainer.world, cfg.engine.sequence_parallel)
 

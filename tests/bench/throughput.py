@@ -30,6 +30,7 @@ from vpoet.sequence.document import build
 from vpoet.sequence.packing import pack
 from vpoet.sequence.tasks import TABLE, Sample
 from vpoet.sequence.vocabulary import Vocabulary
+from vpoet.training.blocks import runner
 from vpoet.training.engine.base import DTYPES, Engine, EngineConfig
 from vpoet.training.engine.plain import TorchEngine
 from vpoet.training.loss import PackLoss
@@ -72,9 +73,8 @@ def measure(size: str, dtype: str) -> dict[str, Any]:
 
     def module() -> PackLoss:
         torch.manual_seed(0)
-        transformer = Transformer(SIZES[size], VOCABULARY)
-        transformer.compiled = True
-        return PackLoss(transformer, backend("auto", CPU, DTYPES[dtype]))
+        attention = backend("auto", CPU, DTYPES[dtype])
+        return PackLoss(Transformer(SIZES[size], VOCABULARY), attention, run=runner(compiled=True))
 
     ours = TorchEngine(module(), EngineConfig(name="torch", dtype=dtype), optimizer)
     shared = DeepSpeedEngine(module(), EngineConfig(name="deepspeed", dtype=dtype), optimizer, lambda world: ROWS)

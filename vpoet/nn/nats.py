@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from vpoet.nn.transformer import Transformer
+from vpoet.nn.transformer import RunBlock, Transformer, run_block
 from vpoet.nn.visibility import Backend, Visibility
 from vpoet.sequence.document import TEXT
 from vpoet.sequence.packing import Pack
@@ -60,15 +60,21 @@ class PackTensors:
 
 
 def pack_nats(
-    transformer: Transformer, attention: Backend, tensors: PackTensors, *, z_loss: float = 0.0, chunk: int = CHUNK
+    transformer: Transformer,
+    attention: Backend,
+    tensors: PackTensors,
+    *,
+    z_loss: float = 0.0,
+    chunk: int = CHUNK,
+    run: RunBlock = run_block,
 ) -> Tensor:
     """-log p [M] of each predicted token given all before it, in the order of the pack, fp32.
 
     ``z_loss`` adds a gradient and no value (`vpoet.nn.transformer.nats`). The logits of at most ``chunk`` tokens exist
-    at a time: where a pack is longer, the backward pass computes them again, chunk by chunk.
+    at a time: where a pack is longer, the backward pass computes them again, chunk by chunk. ``run`` runs the blocks.
     """
     attend = attention(tensors.visibility, tensors.ids_T.device)
-    h_TD = transformer(tensors.ids_T, tensors.positions_T3, attend)
+    h_TD = transformer(tensors.ids_T, tensors.positions_T3, attend, run)
     nats_M = torch.zeros(len(tensors.after_M), device=h_TD.device)
     text_M = tensors.kinds_M == TEXT
     text_nats = partial(transformer.text_nats, transformer.text_rows())

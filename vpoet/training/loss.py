@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vpoet.nn.nats import CHUNK, PackTensors, pack_nats
-from vpoet.nn.transformer import Transformer
+from vpoet.nn.transformer import RunBlock, Transformer, run_block
 from vpoet.nn.visibility import Backend
 from vpoet.sequence.document import KINDS
 from vpoet.sequence.packing import Pack
@@ -19,12 +19,20 @@ from vpoet.sequence.packing import Pack
 class PackLoss(nn.Module):
     """The model with its loss: what a training engine wraps."""
 
-    def __init__(self, transformer: Transformer, attention: Backend, z_loss: float = 0.0, chunk: int = CHUNK) -> None:
+    def __init__(
+        self,
+        transformer: Transformer,
+        attention: Backend,
+        z_loss: float = 0.0,
+        chunk: int = CHUNK,
+        run: RunBlock = run_block,
+    ) -> None:
         super().__init__()
         self.transformer = transformer
         self.attention = attention
         self.z_loss = z_loss
         self.chunk = chunk
+        self.run = run
 
     def forward(self, tensors: PackTensors) -> Tensor:
         """Sums of -log p in nats over the predicted tokens, one for each kind in `KINDS`: fp32 [4]."""
@@ -34,7 +42,7 @@ class PackLoss(nn.Module):
 
     def nats(self, tensors: PackTensors) -> Tensor:
         """-log p [M] of each predicted token, in the order of the pack, fp32."""
-        return pack_nats(self.transformer, self.attention, tensors, z_loss=self.z_loss, chunk=self.chunk)
+        return pack_nats(self.transformer, self.attention, tensors, z_loss=self.z_loss, chunk=self.chunk, run=self.run)
 
 
 def counts(row: Pack) -> Tensor:

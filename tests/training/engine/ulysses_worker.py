@@ -17,6 +17,7 @@ from vpoet.sequence.document import VIDEO, Document, Span, build
 from vpoet.sequence.packing import Pack, pack
 from vpoet.sequence.tasks import TABLE, Sample
 from vpoet.sequence.vocabulary import Modality, Vocabulary
+from vpoet.training.blocks import runner
 from vpoet.training.engine.base import DTYPES, Engine, EngineConfig
 from vpoet.training.engine.deepspeed import DeepSpeedEngine
 from vpoet.training.engine.plain import TorchEngine
@@ -60,8 +61,8 @@ def rows() -> list[Pack]:
 def module(model: TransformerConfig, pieces: int, dtype: torch.dtype, *, checkpointed: bool = False) -> PackLoss:
     torch.manual_seed(0)
     transformer = Transformer(model, WORDS)
-    transformer.checkpointed = checkpointed
-    return PackLoss(transformer, shared_attention(backend("sdpa", CPU, dtype), pieces), chunk=32)
+    attention = shared_attention(backend("sdpa", CPU, dtype), pieces)
+    return PackLoss(transformer, attention, chunk=32, run=runner(checkpointed=checkpointed))
 
 
 def run(trainer: Engine, share: Share) -> dict[str, Any]:

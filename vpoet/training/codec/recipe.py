@@ -13,7 +13,6 @@ from vpoet import config
 from vpoet.errors import CheckpointError, ConfigError, VpoetError
 from vpoet.nn.features import EfficientNetLite0, FeatureNetwork
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
-from vpoet.tokenizer.fsq import FSQ
 from vpoet.tokenizer.video import Frames, VideoTokenizer, to_float
 from vpoet.training.codec.adversarial import AdversarialConfig, Adversary
 from vpoet.training.codec.loss import LossConfig, reconstruction_loss
@@ -145,9 +144,7 @@ class TokenizerTraining:
         self.step = 0
         self.dtype = DTYPES[recipe.dtype]
         torch.manual_seed(recipe.seed)
-        self.model = Autoencoder(recipe.model).to(self.device)
-        if isinstance(self.model.quantiser, FSQ):
-            self.model.quantiser.evenness = recipe.loss.evenness
+        self.model = Autoencoder(recipe.model, evenness=recipe.loss.evenness).to(self.device)
         if recipe.begin:
             self._begin_with(Path(recipe.begin))
         if recipe.train == "decoder":
