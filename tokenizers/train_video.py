@@ -18,6 +18,7 @@ from vpoet.media.sheet import contact_sheet
 from vpoet.tokenizer.autoencoder import count_parameters
 from vpoet.tokenizer.video import Frames, VideoTokenizer
 from vpoet.training.codec.recipe import TokenizerTraining, VideoTokenizerRecipe
+from vpoet.training.run.folder import RESOLVED, SAMPLES, TOKENIZER
 from vpoet.training.run.tracking import Tracker
 
 STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -64,7 +65,7 @@ def main(
         console.print(f"going on from step {training.step} of {run}")
     run.mkdir(parents=True, exist_ok=True)
     if leads:
-        config.save(cfg, run / "resolved.yaml")
+        config.save(cfg, run / RESOLVED)
     tracker = Tracker(
         run, config=config.to_dict(cfg), project="vpoet", name=run.name, enabled=leads, resume_step=training.step
     )
@@ -95,7 +96,7 @@ def main(
                 f"left {left // 60}:{left % 60:02}"
             )
         if step % cfg.evaluate_every == 0 or last:
-            name, sheet = "heldout" if cfg.held_out else "seen", run / "samples" / f"step-{step}.png"
+            name, sheet = "heldout" if cfg.held_out else "seen", run / SAMPLES / f"step-{step}.png"
             result = evaluate(training, clips, sheet, name) if leads else {}
             tracker.image("reconstructions", sheet, f"step {step}", step)
             row |= result
@@ -118,9 +119,9 @@ def main(
         sys.exit(STOPPED[signal.Signals(stopped)])
     tokenizer = training.exported()
     if leads:
-        tokenizer.save(run / "tokenizer")
-    console.print(f"{run / 'tokenizer'}: the tokenizer, hash {tokenizer.hash}; {run / 'samples'}: what it draws")
-    cli.finish(summary | {"tokenizer": run / "tokenizer", "hash": tokenizer.hash}, as_json and leads)
+        tokenizer.save(run / TOKENIZER)
+    console.print(f"{run / TOKENIZER}: the tokenizer, hash {tokenizer.hash}; {run / SAMPLES}: what it draws")
+    cli.finish(summary | {"tokenizer": run / TOKENIZER, "hash": tokenizer.hash}, as_json and leads)
     processes.close()
 
 

@@ -17,6 +17,7 @@ from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training.recipe import PretrainConfig
 from vpoet.training.run import checkpoint
+from vpoet.training.run.folder import RESOLVED, checkpoint_of
 
 MOST_WORDS = 300
 """A model of so small a language can say what it knows."""
@@ -52,11 +53,11 @@ def main(
         return
     if dtype not in DTYPES:
         raise ConfigError(f"--dtype {dtype}: there are {' and '.join(DTYPES)}")
-    folder = checkpoint.newest(run) if step is None else run / "checkpoints" / f"step-{step}"
+    folder = checkpoint.newest(run) if step is None else checkpoint_of(run, step)
     if folder not in checkpoint.complete(run):
         names = ", ".join(path.name for path in checkpoint.complete(run))
         raise CheckpointError(f"{folder}: no whole checkpoint there; there are {names}")
-    cfg = config.load(run / "resolved.yaml", PretrainConfig)
+    cfg = config.load(run / RESOLVED, PretrainConfig)
     text, video = TextTokenizer.load(cfg.text), VideoTokenizer.load(cfg.video)
     vocabulary = video.vocabulary(text, cfg.model.visual_groups)
     state = checkpoint.read_state(folder)
@@ -105,7 +106,7 @@ def finish(out: Path, made_of: Path, as_json: bool) -> None:
 
 def card(run: Path, folder: Path, transformer: Transformer) -> str:
     """The bundle's card: where it comes from."""
-    recipe = (run / "resolved.yaml").read_text()
+    recipe = (run / RESOLVED).read_text()
     return (
         f"# {run.name}\n\nA vpoet bundle of {transformer.parameter_count / 1e6:.2f}M parameters, "
         f"from checkpoint {folder.name}.\n\nTrained with this recipe (`vpoet pretrain`):\n\n```yaml\n{recipe}```\n"

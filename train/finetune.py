@@ -15,6 +15,7 @@ from vpoet.data.token_dataset import TokenDataset
 from vpoet.errors import ConfigError, DataError
 from vpoet.sequence.tasks import TABLE
 from vpoet.training.recipe import PretrainConfig
+from vpoet.training.run.folder import METRICS, RESOLVED
 from vpoet.training.run.tracking import read_metrics
 
 console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
@@ -83,14 +84,14 @@ def main(
     run.mkdir(parents=True, exist_ok=True)
     recipe = run / "recipe.yaml"
     config.save(config.from_dict(defaults, PretrainConfig, "the defaults"), recipe)
-    check_same(run / "resolved.yaml", config.load(recipe, PretrainConfig, overrides or []))
+    check_same(run / RESOLVED, config.load(recipe, PretrainConfig, overrides or []))
     try:
         cli.program("pretrain")(recipe, overrides, resume=True)
     except SystemExit:
         console.print("the same command goes on")
         raise
     cli.program("export")(run, out)
-    curve = [row["train/loss"] for row in read_metrics(run / "metrics.jsonl")]
+    curve = [row["train/loss"] for row in read_metrics(run / METRICS)]
     cli.finish({"out": out, "run": run, "steps": len(curve), "first_loss": curve[0], "loss": curve[-1]}, as_json)
 
 

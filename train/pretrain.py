@@ -32,6 +32,7 @@ from vpoet.training.meter import Meter, matmul_peak, progress
 from vpoet.training.optim import learning_rate
 from vpoet.training.recipe import PretrainConfig
 from vpoet.training.run import checkpoint
+from vpoet.training.run.folder import RESOLVED
 from vpoet.training.run.saver import Saver
 from vpoet.training.run.tracking import Tracker
 
@@ -88,7 +89,7 @@ def main(
         held = replace(cfg.data, sources=cfg.heldout)
         heldout = heldout_packs(held, vocabulary=vocabulary, text=text.encode, count=cfg.evaluate_packs)
     if trainer.rank == 0:
-        config.save(cfg, run / "resolved.yaml")
+        config.save(cfg, run / RESOLVED)
         console.print(
             f"{transformer.parameter_count / 1e6:.1f}M parameters, {trainer.world} processes, {cfg.engine.dtype}, "
             f"{cfg.batch} packs of {cfg.data.length} tokens a step; run folder {run}"

@@ -19,6 +19,7 @@ from vpoet.sequence.vocabulary import Vocabulary
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training.recipe import PretrainConfig
+from vpoet.training.run.folder import SAMPLES
 from vpoet.training.run.tracking import Sampled
 
 
@@ -51,7 +52,7 @@ def sample_prompts(
         attention=backend("sdpa", torch.device("cpu"), torch.float32),
         bidirectional=config.data.bidirectional,
     )
-    folder = Path(config.run) / "samples"
+    folder = Path(config.run) / SAMPLES
     shown: list[Sampled] = []
     try:
         folder.mkdir(exist_ok=True)
