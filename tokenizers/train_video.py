@@ -1,7 +1,5 @@
 """Train a video tokenizer (causal 3D autoencoder with FSQ, LFQ or VQ) on raw shards."""
 
-import signal
-import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -19,9 +17,9 @@ from vpoet.tokenizer.autoencoder import count_parameters
 from vpoet.tokenizer.video import Frames, VideoTokenizer
 from vpoet.training.codec.recipe import TokenizerTraining, VideoTokenizerRecipe
 from vpoet.training.run.folder import RESOLVED, SAMPLES, TOKENIZER
+from vpoet.training.run.stop import Stop, leave
 from vpoet.training.run.tracking import Tracker
 
-STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 EVALUATION_SEED = 1_000_003
 SHEET_CLIPS = 4
 console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
@@ -75,15 +73,13 @@ def main(
         f"{cfg.dtype} on {processes.world} x {training.device}; run folder {run}"
     )
 
-    received = {"signal": 0}
-    for number in STOPPED:
-        signal.signal(number, lambda number, _: received.update(signal=number))
+    stop = Stop()
     stopped = 0
     result: dict[str, float] = {}
     began, counted = time.perf_counter(), training.step
     while training.step < cfg.steps and not stopped:
         values = training.update(*map(next, streams))
-        stopped = max(processes.gather(received["signal"]))  # a signal that one process gets stops all at one step
+        stopped = max(processes.gather(stop.signal))  # a signal that one process gets stops all at one step
         step, last = training.step, training.step == cfg.steps
         row: dict[str, float] = {}
         if step % cfg.log_every == 0 or last:
@@ -116,7 +112,7 @@ def main(
         console.print(f"stopped at step {training.step} and saved; the same command goes on")
         cli.finish(summary, as_json and leads)
         processes.close()
-        sys.exit(STOPPED[signal.Signals(stopped)])
+        leave(stopped)
     tokenizer = training.exported()
     if leads:
         tokenizer.save(run / TOKENIZER)

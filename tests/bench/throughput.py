@@ -31,10 +31,11 @@ from vpoet.sequence.packing import pack
 from vpoet.sequence.tasks import TABLE, Sample
 from vpoet.sequence.vocabulary import Vocabulary
 from vpoet.training.blocks import runner
-from vpoet.training.engine.base import DTYPES, Engine, EngineConfig
+from vpoet.training.engine.base import Engine, EngineConfig
 from vpoet.training.engine.plain import TorchEngine
 from vpoet.training.loss import PackLoss
 from vpoet.training.optim import OptimizerConfig
+from vpoet.training.precision import DTYPES
 
 CPU = torch.device("cpu")
 ROWS, LENGTH, CODES, STEPS = 4, 1024, 8192, 6

@@ -28,9 +28,10 @@ from vpoet.tokenizer.fsq import LEVELS
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training.blocks import runner
-from vpoet.training.engine.base import DTYPES, EngineConfig
+from vpoet.training.engine.base import EngineConfig
 from vpoet.training.meter import matmul_peak
 from vpoet.training.optim import block_matrices
+from vpoet.training.precision import DTYPES
 from vpoet.training.recipe import PretrainConfig
 
 PIECES, CODES = 8192, 2**16

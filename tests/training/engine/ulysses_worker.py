@@ -18,13 +18,13 @@ from vpoet.sequence.packing import Pack, pack
 from vpoet.sequence.tasks import TABLE, Sample
 from vpoet.sequence.vocabulary import Modality, Vocabulary
 from vpoet.training.blocks import runner
-from vpoet.training.engine.base import DTYPES, Engine, EngineConfig
+from vpoet.training.engine.base import Engine, EngineConfig
 from vpoet.training.engine.deepspeed import DeepSpeedEngine
 from vpoet.training.engine.plain import TorchEngine
 from vpoet.training.engine.ulysses import Share, shared_attention
-from vpoet.training.heldout import evaluate
-from vpoet.training.loss import PackLoss, counts
+from vpoet.training.loss import PackLoss, counts, heldout_losses
 from vpoet.training.optim import OptimizerConfig
+from vpoet.training.precision import DTYPES
 
 CPU = torch.device("cpu")
 WORDS = Vocabulary(20, (6, 4), "t", "v")
@@ -76,7 +76,7 @@ def run(trainer: Engine, share: Share) -> dict[str, Any]:
         if step == 0:  # 1 - beta1 times the clipped gradient
             told["gradients"] = {name: trainer.read(name, "exp_avg") for name in trainer.shapes}
     told["weights"] = {name: trainer.read(name, "weight") for name in trainer.shapes}
-    told["heldout"] = evaluate(trainer, packs[:3], share)
+    told["heldout"] = heldout_losses(trainer, packs[:3], share)
     return told
 
 

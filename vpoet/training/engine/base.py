@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vpoet.errors import BackendError, ConfigError
+from vpoet.errors import ConfigError
 from vpoet.training.engine.loss_scale import LossScale
+from vpoet.training.precision import DTYPES
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 Part = Literal["weight", "exp_avg", "exp_avg_sq", "momentum_buffer"]
 STATES: tuple[Part, ...] = ("exp_avg", "exp_avg_sq")
 """What AdamW keeps for each weight, by the names that torch and DeepSpeed share."""
@@ -68,15 +68,6 @@ class EngineConfig:
 def pack_seeds(seed: int, step: int, packs: Sequence[int]) -> list[int]:
     """A seed for each of a step's packs, by its number in the global batch: a pure function, whoever computes it."""
     return [int(np.random.SeedSequence([seed, step, pack]).generate_state(1, np.uint64)[0]) for pack in packs]
-
-
-def check_dtype(dtype: torch.dtype, device: torch.device) -> None:
-    """BackendError if the device has no such arithmetic."""
-    on_cpu = device.type == "cpu"
-    if dtype == torch.float16 and on_cpu and not torch.ops.mkldnn._is_mkldnn_fp16_supported():
-        raise BackendError(
-            "engine.dtype = fp16: this CPU has no arithmetic in fp16 (AVX512-FP16); use engine.dtype=bf16"
-        )
 
 
 def always(outputs: Tensor, norm: float) -> bool:

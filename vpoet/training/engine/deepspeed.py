@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from vpoet.errors import BackendError, ConfigError
-from vpoet.training.engine.base import DTYPES, STATES, Engine, EngineConfig, Part, always, check_dtype, finite
+from vpoet.training.engine.base import STATES, Engine, EngineConfig, Part, always, finite
 from vpoet.training.engine.loss_scale import LossScale
 from vpoet.training.engine.settings import settings
 from vpoet.training.optim import OptimizerConfig, adamw, start_states
+from vpoet.training.precision import DTYPES, check_dtype
 
 if not torch.cuda.is_available():
     # DeepSpeed would find this out by itself, with a warning from every process

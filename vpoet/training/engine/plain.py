@@ -9,18 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from vpoet.training.engine.base import (
-    DTYPES,
     MUON_STATES,
     STATES,
     Engine,
     EngineConfig,
     Part,
     always,
-    check_dtype,
     finite,
 )
 from vpoet.training.engine.loss_scale import LossScale
 from vpoet.training.optim import OptimizerConfig, adamw, block_matrices, muon, start_states
+from vpoet.training.precision import DTYPES, check_dtype
 
 
 class TorchEngine(Engine):
