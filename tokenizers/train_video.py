@@ -111,14 +111,14 @@ def main(
     if stopped:
         console.print(f"stopped at step {training.step} and saved; the same command goes on")
         cli.finish(summary, as_json and leads)
-        processes.close()
+        processes.leave()
         leave(stopped)
     tokenizer = training.exported()
     if leads:
         tokenizer.save(run / TOKENIZER)
     console.print(f"{run / TOKENIZER}: the tokenizer, hash {tokenizer.hash}; {run / SAMPLES}: what it draws")
     cli.finish(summary | {"tokenizer": run / TOKENIZER, "hash": tokenizer.hash}, as_json and leads)
-    processes.close()
+    processes.leave()
 
 
 def evaluation_clips(cfg: VideoTokenizerRecipe) -> Frames:

@@ -1,6 +1,5 @@
 """Teach a bundle new clips: all of its weights, or a small adapter beside them (LoRA)."""
 
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +12,7 @@ from vpoet import adapter, bundle, cli, config
 from vpoet.data.shards import MANIFEST, Manifest, Problems
 from vpoet.data.token_dataset import TokenDataset
 from vpoet.errors import ConfigError, DataError
+from vpoet.processes import announced
 from vpoet.sequence.tasks import TABLE
 from vpoet.training.recipe import PretrainConfig
 from vpoet.training.run.folder import METRICS, RESOLVED
@@ -45,7 +45,7 @@ def main(
         vpoet finetune runs/demo/bundle dog.csv --out runs/dog.safetensors --lora 8 steps=400
         vpoet export runs/demo/bundle --adapter runs/dog.safetensors --out runs/dog/bundle
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if announced()[1] > 1:
         raise ConfigError(
             "vpoet finetune is one process; for many, give a recipe of train/pretrain.py the keys begin and lora"
         )

@@ -12,11 +12,11 @@ from torch import Tensor
 from vpoet import config
 from vpoet.errors import CheckpointError, ConfigError, VpoetError
 from vpoet.nn.features import EfficientNetLite0, FeatureNetwork
+from vpoet.processes import Processes, own_device
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
 from vpoet.tokenizer.video import Frames, VideoTokenizer, to_float
 from vpoet.training.codec.adversarial import AdversarialConfig, Adversary
 from vpoet.training.codec.loss import LossConfig, reconstruction_loss
-from vpoet.training.codec.processes import Processes
 from vpoet.training.optim import OptimizerConfig, adamw, learning_rate, muon
 from vpoet.training.precision import DTYPES, IN_FILES
 
@@ -135,8 +135,8 @@ class TokenizerTraining:
     """
 
     def __init__(self, recipe: VideoTokenizerRecipe, features: FeatureNetwork | None = None) -> None:
-        self.processes = Processes(recipe.device)
-        self.device = self.processes.device
+        self.device = own_device(recipe.device)
+        self.processes = Processes.join(self.device)
         for name in ("batch", "image_batch"):
             if getattr(recipe, name) % self.processes.world:
                 raise ConfigError(f"{name} = {getattr(recipe, name)}: {self.processes.world} processes share it evenly")

@@ -6,7 +6,6 @@ of means, and does not depend on how many processes share the batch.
 """
 
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vpoet.errors import ConfigError
+from vpoet.processes import Processes, launched
 from vpoet.training.engine.loss_scale import LossScale
 from vpoet.training.precision import DTYPES
 
@@ -62,7 +62,7 @@ class EngineConfig:
     @property
     def launched(self) -> bool:
         """Whether DeepSpeed is to be used."""
-        return self.name == "deepspeed" or (self.name == "auto" and "RANK" in os.environ)
+        return self.name == "deepspeed" or (self.name == "auto" and launched())
 
 
 def pack_seeds(seed: int, step: int, packs: Sequence[int]) -> list[int]:
@@ -83,8 +83,7 @@ def finite(norm: float) -> float:
 class Engine(Protocol):
     """What the training loop needs, and what a checkpoint reads and writes: whole tensors, however they are shared."""
 
-    rank: int
-    world: int
+    processes: Processes
     device: torch.device
     shapes: dict[str, torch.Size]
     """Every weight of the module by name, with its whole shape; the same order in every process."""
@@ -115,12 +114,6 @@ class Engine(Protocol):
     def evaluate(self, batch: Any) -> Tensor:
         """The module's output without gradients, in evaluation mode."""
 
-    def total(self, values: Tensor) -> Tensor:
-        """Sum of a small tensor over all processes."""
-
-    def gather(self, value: Any) -> list[Any]:
-        """``value`` of every process, by rank."""
-
     def read(self, name: str, part: Part) -> Tensor:
         """A copy of one whole tensor, fp32 on the CPU, exactly as the engine holds it; every process must call."""
 
@@ -132,6 +125,22 @@ class Engine(Protocol):
 
     def set_updates(self, count: int) -> None:
         """The inverse of `updates`."""
+
+    @property
+    def rank(self) -> int:
+        return self.processes.rank
+
+    @property
+    def world(self) -> int:
+        return self.processes.world
+
+    def total(self, values: Tensor) -> Tensor:
+        """Sum of a small tensor over all processes."""
+        return self.processes.total(values.to(self.device))
+
+    def gather(self, value: Any) -> list[Any]:
+        """``value`` of every process, by rank."""
+        return self.processes.gather(value)
 
     def weights(self) -> dict[str, Tensor]:
         """All weights of the module, fp32 on the CPU; every process must call, rank 0 gets them."""
