@@ -1,7 +1,6 @@
 """Turn raw shards into token shards with a video tokenizer; resumes, and can be shared out."""
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +14,7 @@ from vpoet import cli
 from vpoet.data.shards import Manifest, Problems, ShardFile, ShardInfo, read_shard, write_atomic
 from vpoet.errors import DataError, HashMismatch
 from vpoet.media.video import Video
+from vpoet.processes import announced
 from vpoet.tokenizer.video import VideoTokenizer
 
 CHUNK_CELLS = 16
@@ -50,7 +50,7 @@ def main(
         vpoet encode runs/raw/train --tokenizer runs/video/tokenizer --out runs/tokens/train
         deepspeed --num_accelerators 4 tokenizers/encode_shards.py runs/raw/train --tokenizer T --out runs/tokens/train
     """
-    rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
+    rank, world = announced()
     coder = VideoTokenizer.load(tokenizer).to(device)
     shards = Manifest.load(raw).shards
     out.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,5 @@
 """Train a video tokenizer (causal 3D autoencoder with FSQ, LFQ or VQ) on raw shards."""
 
-import signal
-import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -19,9 +17,10 @@ from vpoet.media.sheet import contact_sheet
 from vpoet.tokenizer.autoencoder import count_parameters
 from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training.codec.recipe import TokenizerTraining, VideoTokenizerRecipe
+from vpoet.training.run.folder import RESOLVED, SAMPLES, TOKENIZER
+from vpoet.training.run.stop import Stop, leave
 from vpoet.training.run.tracking import Tracker
 
-STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 EVALUATION_SEED = 1_000_003
 SHEET_CLIPS = 4
 console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
@@ -65,7 +64,7 @@ def main(
         console.print(f"going on from step {training.step} of {run}")
     run.mkdir(parents=True, exist_ok=True)
     if leads:
-        config.save(cfg, run / "resolved.yaml")
+        config.save(cfg, run / RESOLVED)
     tracker = Tracker(
         run, config=config.to_dict(cfg), project="vpoet", name=run.name, enabled=leads, resume_step=training.step
     )
@@ -75,15 +74,13 @@ def main(
         f"{cfg.dtype} on {processes.world} x {training.device}; run folder {run}"
     )
 
-    received = {"signal": 0}
-    for number in STOPPED:
-        signal.signal(number, lambda number, _: received.update(signal=number))
+    stop = Stop()
     stopped = 0
     result: dict[str, float] = {}
     began, counted = time.perf_counter(), training.step
     while training.step < cfg.steps and not stopped:
         values = training.update(*map(next, streams))
-        stopped = max(processes.gather(received["signal"]))  # a signal that one process gets stops all at one step
+        stopped = max(processes.gather(stop.signal))  # a signal that one process gets stops all at one step
         step, last = training.step, training.step == cfg.steps
         row: dict[str, float] = {}
         if step % cfg.log_every == 0 or last:
@@ -96,7 +93,7 @@ def main(
                 f"left {left // 60}:{left % 60:02}"
             )
         if step % cfg.evaluate_every == 0 or last:
-            name, sheet = "heldout" if cfg.held_out else "seen", run / "samples" / f"step-{step}.png"
+            name, sheet = "heldout" if cfg.held_out else "seen", run / SAMPLES / f"step-{step}.png"
             result = evaluate(training, clips, sheet, name) if leads else {}
             tracker.image("reconstructions", sheet, f"step {step}", step)
             row |= result
@@ -115,14 +112,14 @@ def main(
     if stopped:
         console.print(f"stopped at step {training.step} and saved; the same command goes on")
         cli.finish(summary, as_json and leads)
-        processes.close()
-        sys.exit(STOPPED[signal.Signals(stopped)])
+        processes.leave()
+        leave(stopped)
     tokenizer = training.exported()
     if leads:
-        tokenizer.save(run / "tokenizer")
-    console.print(f"{run / 'tokenizer'}: the tokenizer, hash {tokenizer.hash}; {run / 'samples'}: what it draws")
-    cli.finish(summary | {"tokenizer": run / "tokenizer", "hash": tokenizer.hash}, as_json and leads)
-    processes.close()
+        tokenizer.save(run / TOKENIZER)
+    console.print(f"{run / TOKENIZER}: the tokenizer, hash {tokenizer.hash}; {run / SAMPLES}: what it draws")
+    cli.finish(summary | {"tokenizer": run / TOKENIZER, "hash": tokenizer.hash}, as_json and leads)
+    processes.leave()
 
 
 def evaluation_clips(cfg: VideoTokenizerRecipe) -> Frames:

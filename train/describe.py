@@ -13,6 +13,7 @@ from vpoet.evaluate.page.curves import draw_learning
 from vpoet.evaluate.scaling import predict
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.training.recipe import PretrainConfig
+from vpoet.training.run.folder import METRICS
 
 
 def main(
@@ -67,7 +68,7 @@ def main(
     if fit:
         facts["prediction"] = predict(thing, fit, plot)
     elif plot is not None:
-        facts["curves"] = f"{draw_learning(thing / 'metrics.jsonl', plot)} steps in {plot}"
+        facts["curves"] = f"{draw_learning(thing / METRICS, plot)} steps in {plot}"
     pictures = drawings(thing, text, length) if draw else {}
     if json:
         cli.finish(facts | ({"drawings": pictures} if draw else {}), as_json=True)

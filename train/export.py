@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 from rich.console import Console
 
@@ -15,12 +14,13 @@ from vpoet.nn import lora
 from vpoet.nn.transformer import Transformer
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer
+from vpoet.training.precision import DTYPES, IN_FILES
 from vpoet.training.recipe import PretrainConfig
 from vpoet.training.run import checkpoint
+from vpoet.training.run.folder import RESOLVED, checkpoint_of
 
 MOST_WORDS = 300
 """A model of so small a language can say what it knows."""
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 console = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
@@ -50,13 +50,13 @@ def main(
         bundle.save(out, whole.transformer, whole.config, whole.text, whole.video, about)
         finish(out, adapter, as_json)
         return
-    if dtype not in DTYPES:
-        raise ConfigError(f"--dtype {dtype}: there are {' and '.join(DTYPES)}")
-    folder = checkpoint.newest(run) if step is None else run / "checkpoints" / f"step-{step}"
+    if dtype not in IN_FILES:
+        raise ConfigError(f"--dtype {dtype}: there are {' and '.join(IN_FILES)}")
+    folder = checkpoint.newest(run) if step is None else checkpoint_of(run, step)
     if folder not in checkpoint.complete(run):
         names = ", ".join(path.name for path in checkpoint.complete(run))
         raise CheckpointError(f"{folder}: no whole checkpoint there; there are {names}")
-    cfg = config.load(run / "resolved.yaml", PretrainConfig)
+    cfg = config.load(run / RESOLVED, PretrainConfig)
     text, video = TextTokenizer.load(cfg.text), VideoTokenizer.load(cfg.video)
     vocabulary = video.vocabulary(text, cfg.model.visual_groups)
     state = checkpoint.read_state(folder)
@@ -105,7 +105,7 @@ def finish(out: Path, made_of: Path, as_json: bool) -> None:
 
 def card(run: Path, folder: Path, transformer: Transformer) -> str:
     """The bundle's card: where it comes from."""
-    recipe = (run / "resolved.yaml").read_text()
+    recipe = (run / RESOLVED).read_text()
     return (
         f"# {run.name}\n\nA vpoet bundle of {transformer.parameter_count / 1e6:.2f}M parameters, "
         f"from checkpoint {folder.name}.\n\nTrained with this recipe (`vpoet pretrain`):\n\n```yaml\n{recipe}```\n"

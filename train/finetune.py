@@ -1,6 +1,5 @@
 """Teach a bundle new clips: all of its weights, or a small adapter beside them (LoRA)."""
 
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,8 +12,10 @@ from vpoet import adapter, bundle, cli, config
 from vpoet.data.shards import MANIFEST, Manifest, Problems
 from vpoet.data.token_dataset import TokenDataset
 from vpoet.errors import ConfigError, DataError
+from vpoet.processes import announced
 from vpoet.sequence.tasks import TABLE
 from vpoet.training.recipe import PretrainConfig
+from vpoet.training.run.folder import METRICS, RESOLVED
 from vpoet.training.run.tracking import read_metrics
 
 console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
@@ -44,7 +45,7 @@ def main(
         vpoet finetune runs/demo/bundle dog.csv --out runs/dog.safetensors --lora 8 steps=400
         vpoet export runs/demo/bundle --adapter runs/dog.safetensors --out runs/dog/bundle
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if announced()[1] > 1:
         raise ConfigError(
             "vpoet finetune is one process; for many, give a recipe of train/pretrain.py the keys begin and lora"
         )
@@ -83,14 +84,14 @@ def main(
     run.mkdir(parents=True, exist_ok=True)
     recipe = run / "recipe.yaml"
     config.save(config.from_dict(defaults, PretrainConfig, "the defaults"), recipe)
-    check_same(run / "resolved.yaml", config.load(recipe, PretrainConfig, overrides or []))
+    check_same(run / RESOLVED, config.load(recipe, PretrainConfig, overrides or []))
     try:
         cli.program("pretrain")(recipe, overrides, resume=True)
     except SystemExit:
         console.print("the same command goes on")
         raise
     cli.program("export")(run, out)
-    curve = [row["train/loss"] for row in read_metrics(run / "metrics.jsonl")]
+    curve = [row["train/loss"] for row in read_metrics(run / METRICS)]
     cli.finish({"out": out, "run": run, "steps": len(curve), "first_loss": curve[0], "loss": curve[-1]}, as_json)
 
 

@@ -1,7 +1,6 @@
 """Pretrain the transformer on token shards, in one process or under the deepspeed launcher."""
 
 import signal
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -21,20 +20,22 @@ from vpoet.nn.nats import PackTensors
 from vpoet.nn.transformer import Transformer
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer
+from vpoet.training.blocks import runner
 from vpoet.training.engine import start
-from vpoet.training.engine.base import DTYPES, Engine
+from vpoet.training.engine.base import Engine
 from vpoet.training.engine.ulysses import Share, shared_attention
 from vpoet.training.guard import Guard
-from vpoet.training.heldout import evaluate
-from vpoet.training.loss import PackLoss, counts, losses
+from vpoet.training.loss import PackLoss, counts, heldout_losses, losses
 from vpoet.training.meter import Meter, matmul_peak, progress
 from vpoet.training.optim import learning_rate
+from vpoet.training.precision import DTYPES
 from vpoet.training.recipe import PretrainConfig
 from vpoet.training.run import checkpoint
+from vpoet.training.run.folder import RESOLVED
 from vpoet.training.run.saver import Saver
+from vpoet.training.run.stop import Stop, leave
 from vpoet.training.run.tracking import Tracker
 
-STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 console = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
@@ -68,11 +69,11 @@ def main(
         hashes["begin"] = bundle.begin(transformer, cfg.begin)
     if cfg.lora is not None:
         lora.add(transformer, cfg.lora)
-    transformer.compiled, transformer.checkpointed = cfg.compile, cfg.checkpoint_blocks
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = DTYPES[cfg.engine.dtype]
     attention = shared_attention(backend(cfg.attention, device, dtype), cfg.engine.sequence_parallel)
-    module = PackLoss(transformer, attention, cfg.z_loss)
+    run_block = runner(compiled=cfg.compile, checkpointed=cfg.checkpoint_blocks)
+    module = PackLoss(transformer, attention, cfg.z_loss, run=run_block)
     trainer = start.start(module, cfg.engine, cfg.optimizer, cfg.packs_per_process)
     share = Share(trainer.rank, trainer.world, cfg.engine.sequence_parallel)
 
@@ -87,7 +88,7 @@ def main(
         held = replace(cfg.data, sources=cfg.heldout)
         heldout = heldout_packs(held, vocabulary=vocabulary, text=text.encode, count=cfg.evaluate_packs)
     if trainer.rank == 0:
-        config.save(cfg, run / "resolved.yaml")
+        config.save(cfg, run / RESOLVED)
         console.print(
             f"{transformer.parameter_count / 1e6:.1f}M parameters, {trainer.world} processes, {cfg.engine.dtype}, "
             f"{cfg.batch} packs of {cfg.data.length} tokens a step; run folder {run}"
@@ -100,9 +101,7 @@ def main(
         about={"parameters": transformer.parameter_count, "processes": trainer.world},
     )  # fmt: skip
     saver = Saver(run, trainer, keep=cfg.keep, keep_every=cfg.keep_every, say=console.print)
-    stop = {"signal": 0}
-    for number in STOPPED:
-        signal.signal(number, lambda received, _: stop.update(signal=received))
+    stop = Stop()
 
     last: dict[str, float] = {}
     stopping = 0.0
@@ -112,7 +111,7 @@ def main(
         waited = time.perf_counter() - began
         batch = [PackTensors.of(pack, device) for pack in packs]
         flops = sum(transformer.flops(b.visibility, len(b.after_M)) for b in batch)
-        mine = [sum(map(len, packs)), sum(p.padding for p in packs), flops, waited, stop["signal"]]
+        mine = [sum(map(len, packs)), sum(p.padding for p in packs), flops, waited, stop.signal]
         share.check(packs, trainer.total)
         targets = trainer.total(sum(counts(pack) for pack in packs)) / share.pieces  # a group counts each so often
         everyones = trainer.total(torch.tensor(mine, dtype=torch.double)) / share.pieces
@@ -141,9 +140,9 @@ def main(
                 console.print(progress(done, cfg.steps, last))
         paused = time.perf_counter()
         if heldout and (done % cfg.evaluate_every == 0 or done == cfg.steps):
-            last |= evaluate(trainer, heldout, share)
+            last |= heldout_losses(trainer, heldout, share)
             if trainer.rank == 0:
-                console.print(f"held out: {last['heldout/loss']:.4f} nats a token, {last['heldout/bits']:.3f} bits")
+                console.print(f"held out: {last['heldout/loss']:.4f} nats per token, {last['heldout/bits']:.3f} bits")
         tracker.log(last, done)
         saver.poll(wait=guard.spent)
         guard.check(done)
@@ -162,7 +161,7 @@ def main(
     unsound = {shard: count for mine in trainer.gather(stream.skipped) for shard, count in mine.items()}
     stream.close()
     tracker.close()
-    received = stop["signal"] or (signal.SIGTERM if stopping else 0)  # or another process's
+    received = stop.signal or (signal.SIGTERM if stopping else 0)  # or another process's
     if trainer.rank == 0:
         for problem, count in stream.problems.counts.items():
             console.print(f"skipped: {count} x {problem}")
@@ -174,7 +173,7 @@ def main(
             console.print(f"done: {run}; next: vpoet report {run}, vpoet export {run} --out BUNDLE")
         cli.finish({"run": str(run), "step": done if received else cfg.steps} | last, as_json)
     if received:
-        sys.exit(STOPPED[signal.Signals(received)])
+        leave(received)
 
 
 def begin(run: Path, trainer: Engine, hashes: dict[str, str], resume: bool) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from vpoet.evaluate.page.html import Picture, Section, Table, write_report
 from vpoet.evaluate.page.run import is_run, run_sections
 from vpoet.evaluate.plots import panels
 from vpoet.media.video import Video
+from vpoet.training.run.folder import METRICS
 from vpoet.training.run.tracking import read_metrics
 
 
@@ -46,10 +47,10 @@ def main(
 def demo(run: Path, scratch: Path) -> list[Section]:
     """The whole chain; DataError if the folder is no demo's."""
     if not (run / "stages.jsonl").is_file():
-        below = ", ".join(str(path.parent) for path in sorted(run.glob("*/metrics.jsonl")))
+        below = ", ".join(str(path.parent) for path in sorted(run.glob(f"*/{METRICS}")))
         remedy = f"give it one of the runs below: {below}" if below else "give it the folder of either"
         raise DataError(
-            f"{run}: neither a training run, which has a metrics.jsonl, nor a demo, which has a stages.jsonl; {remedy}"
+            f"{run}: neither a training run, which has a {METRICS}, nor a demo, which has a stages.jsonl; {remedy}"
         )
     return [*samples(run, scratch), *reconstructions(run), *learning(run, scratch), *clips(run), stages(run)]
 
@@ -101,7 +102,7 @@ def reconstructions(run: Path) -> list[Section]:
 def learning(run: Path, scratch: Path) -> list[Section]:
     """The curves of each part that was trained: losses and scores, no speeds."""
     sections = []
-    for path in sorted(run.glob("*/metrics.jsonl")):
+    for path in sorted(run.glob(f"*/{METRICS}")):
         picture = scratch / f"{path.parent.name}.svg"
         rows = read_metrics(path)
         panels(learning_panels(rows), picture)

@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from vpoet.nn.attention import Visibility, backend
+from vpoet.nn.attention import backend
+from vpoet.nn.visibility import Visibility
 
 DOCUMENT = 512
 TOKENS = (4096, 8192, 16384, 32768)

@@ -22,17 +22,20 @@ import torch
 from torch import nn
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from vpoet.nn.attention import Visibility, backend
+from vpoet.nn.attention import backend
 from vpoet.nn.nats import PackTensors
 from vpoet.nn.transformer import Transformer, TransformerConfig
+from vpoet.nn.visibility import Visibility
 from vpoet.sequence.document import build
 from vpoet.sequence.packing import pack
 from vpoet.sequence.tasks import TABLE, Sample
 from vpoet.sequence.vocabulary import Vocabulary
-from vpoet.training.engine.base import DTYPES, Engine, EngineConfig
+from vpoet.training.blocks import runner
+from vpoet.training.engine.base import Engine, EngineConfig
 from vpoet.training.engine.plain import TorchEngine
 from vpoet.training.loss import PackLoss
 from vpoet.training.optim import OptimizerConfig
+from vpoet.training.precision import DTYPES
 
 CPU = torch.device("cpu")
 ROWS, LENGTH, CODES, STEPS = 4, 1024, 8192, 6
@@ -71,9 +74,8 @@ def measure(size: str, dtype: str) -> dict[str, Any]:
 
     def module() -> PackLoss:
         torch.manual_seed(0)
-        transformer = Transformer(SIZES[size], VOCABULARY)
-        transformer.compiled = True
-        return PackLoss(transformer, backend("auto", CPU, DTYPES[dtype]))
+        attention = backend("auto", CPU, DTYPES[dtype])
+        return PackLoss(Transformer(SIZES[size], VOCABULARY), attention, run=runner(compiled=True))
 
     ours = TorchEngine(module(), EngineConfig(name="torch", dtype=dtype), optimizer)
     shared = DeepSpeedEngine(module(), EngineConfig(name="deepspeed", dtype=dtype), optimizer, lambda world: ROWS)

@@ -12,11 +12,13 @@ from vpoet import config
 from vpoet.data.token_stream import Source, StreamConfig
 from vpoet.errors import ConfigError
 from vpoet.evaluate import budget
-from vpoet.nn.attention import Visibility, backend
+from vpoet.nn.attention import backend
 from vpoet.nn.nats import PackTensors
 from vpoet.nn.transformer import Transformer, TransformerConfig
+from vpoet.nn.visibility import Visibility
 from vpoet.sequence.document import KINDS
 from vpoet.sequence.vocabulary import Vocabulary
+from vpoet.training.blocks import runner
 from vpoet.training.engine.base import EngineConfig
 from vpoet.training.engine.plain import TorchEngine
 from vpoet.training.loss import PackLoss
@@ -65,9 +67,8 @@ def test_planned_memory_is_what_a_step_takes(
     planned = budget.memory(cfg, WORDS, world=1, on_cpu=True)
 
     def start() -> TorchEngine:
-        transformer = Transformer(model, WORDS)
-        transformer.checkpointed = checkpoint_blocks
-        return TorchEngine(PackLoss(transformer, backend("sdpa", CPU, torch.float32)), cfg.engine, cfg.optimizer)
+        sdpa, run = backend("sdpa", CPU, torch.float32), runner(checkpointed=checkpoint_blocks)
+        return TorchEngine(PackLoss(Transformer(model, WORDS), sdpa, run=run), cfg.engine, cfg.optimizer)
 
     engine, _, held = peak(start)
     ids_T = torch.randint(WORDS.language, WORDS.size, (length,))

@@ -13,9 +13,10 @@ from vpoet.generate.decoder import Decoding
 from vpoet.generate.logits import guide
 from vpoet.generate.plan import Decoded, null_prompt
 from vpoet.generate.sampling import Sampling
-from vpoet.nn.attention import Visibility, backend
+from vpoet.nn.attention import backend
 from vpoet.nn.nats import PackTensors
 from vpoet.nn.transformer import Transformer, TransformerConfig
+from vpoet.nn.visibility import Visibility
 from vpoet.sequence.document import Document, Span, build, parse
 from vpoet.sequence.packing import pack
 from vpoet.sequence.tasks import TABLE, Given, Sample

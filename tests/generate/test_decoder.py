@@ -11,8 +11,9 @@ from vpoet.generate.decoder import Decoder, Decoding
 from vpoet.generate.logits import gumbel
 from vpoet.generate.plan import null_prompt
 from vpoet.generate.sampling import Sampling
-from vpoet.nn.attention import Visibility, backend
+from vpoet.nn.attention import backend
 from vpoet.nn.transformer import Transformer, TransformerConfig
+from vpoet.nn.visibility import Visibility
 from vpoet.sequence.document import Document, Sequence, build
 from vpoet.sequence.tasks import TABLE, Given, Sample
 from vpoet.sequence.vocabulary import Vocabulary

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vpoet.errors import BackendError
-from vpoet.nn.attention import Backend, Visibility, backend, flash_backend
+from vpoet.nn.attention import backend, flash_backend
+from vpoet.nn.visibility import Backend, Visibility
 
 CPU = torch.device("cpu")
 CAUSAL = Visibility((5, 1, 9), (0, 0, 0))

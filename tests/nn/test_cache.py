@@ -5,9 +5,10 @@ import torch
 from torch import Tensor
 
 from vpoet.errors import ShapeError
-from vpoet.nn.attention import Visibility, backend
+from vpoet.nn.attention import backend
 from vpoet.nn.cache import BLOCK, KVCache, attend_ahead, attend_step
 from vpoet.nn.transformer import Transformer, TransformerConfig
+from vpoet.nn.visibility import Visibility
 from vpoet.sequence.vocabulary import Vocabulary
 
 CPU = torch.device("cpu")

@@ -3,9 +3,10 @@
 import torch
 from torch import nn
 
-from vpoet.nn.attention import Visibility, backend
+from vpoet.nn.attention import backend
 from vpoet.nn.int8 import Int8Linear, quantise
 from vpoet.nn.transformer import Transformer, TransformerConfig
+from vpoet.nn.visibility import Visibility
 from vpoet.sequence.vocabulary import Vocabulary
 
 

@@ -5,8 +5,9 @@ import torch
 
 from vpoet.errors import CheckpointError, ConfigError
 from vpoet.nn import lora
-from vpoet.nn.attention import Visibility, backend
+from vpoet.nn.attention import backend
 from vpoet.nn.transformer import Transformer, TransformerConfig
+from vpoet.nn.visibility import Visibility
 from vpoet.sequence.vocabulary import Vocabulary
 
 SIZES = TransformerConfig(width=32, depth=2, heads=4, kv_heads=2, hidden=48)

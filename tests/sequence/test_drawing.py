@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vpoet.nn.attention import Visibility
+from vpoet.nn.visibility import Visibility
 from vpoet.sequence.document import build
 from vpoet.sequence.drawing import draw_pack, draw_sequence
 from vpoet.sequence.packing import Pack, pack

@@ -82,8 +82,7 @@ def even(fsq: FSQ) -> Tensor:
 
 @pytest.mark.parametrize("levels", [(8, 5), (4, 3, 3)])
 def test_unevenness_is_nothing_over_the_whole_codebook_and_grows_with_what_is_lacking(levels: tuple[int, ...]) -> None:
-    fsq = FSQ(levels).train()
-    fsq.evenness = 2.0
+    fsq = FSQ(levels, evenness=2.0).train()
     z = even(fsq)
     assert torch.equal(fsq(z).codes, torch.arange(fsq.size))
     assert fsq(z).loss == pytest.approx(0, abs=1e-6)
@@ -97,8 +96,7 @@ def test_unevenness_is_nothing_over_the_whole_codebook_and_grows_with_what_is_la
 
 def test_less_unevenness_brings_more_codes_into_use() -> None:
     torch.manual_seed(0)
-    fsq = FSQ((8, 5, 5)).train()
-    fsq.evenness = 1.0
+    fsq = FSQ((8, 5, 5), evenness=1.0).train()
     z = (torch.randn(600, 3) @ torch.tensor([[1.0, 0.9, 0], [0, 0.3, 0.5], [0, 0, 0.2]])).requires_grad_()
     optimizer = torch.optim.Adam([z], lr=0.05)
     used = []

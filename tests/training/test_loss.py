@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vpoet.nn.attention import Attend, Backend, Visibility, backend, flash_backend
+from vpoet.nn.attention import backend, flash_backend
 from vpoet.nn.nats import CHUNK, PackTensors
 from vpoet.nn.transformer import Transformer, TransformerConfig
+from vpoet.nn.visibility import Attend, Backend, Visibility
 from vpoet.sequence.document import KINDS, STRUCTURE, Document, Span, build
 from vpoet.sequence.packing import Pack, pack
 from vpoet.sequence.tasks import TABLE, Given, Sample

@@ -18,6 +18,7 @@ from vpoet.nn.nats import PackTensors
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.sequence.tasks import TABLE
 from vpoet.sequence.vocabulary import Vocabulary, grouped
+from vpoet.training.blocks import runner
 from vpoet.training.engine.plain import TorchEngine
 from vpoet.training.loss import PackLoss
 from vpoet.training.recipe import PretrainConfig
@@ -50,8 +51,8 @@ def test_recipe_takes_a_step(path: Path, tokens: Any) -> None:
     vocabulary = Vocabulary(tokens.text.size, grouped(tokens.video.levels, groups), tokens.text.hash, tokens.video.hash)
     cpu = torch.device("cpu")
     transformer = Transformer(recipe.model, vocabulary)
-    transformer.checkpointed = recipe.checkpoint_blocks
-    module = PackLoss(transformer, backend(recipe.attention, cpu, torch.float32))
+    run = runner(checkpointed=recipe.checkpoint_blocks)
+    module = PackLoss(transformer, backend(recipe.attention, cpu, torch.float32), run=run)
     engine = TorchEngine(module, recipe.engine, recipe.optimizer)
     with PackStream(
         recipe.data, vocabulary=vocabulary, text=tokens.text.encode, seed=0, lanes=recipe.batch, prefetch=0

@@ -19,16 +19,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from vpoet.errors import ConfigError
-from vpoet.nn.attention import Attend, Visibility, backend
+from vpoet.nn.attention import backend
 from vpoet.nn.nats import CHUNK, head_nats
 from vpoet.nn.transformer import Transformer
+from vpoet.nn.visibility import Attend, Visibility
 from vpoet.sequence.vocabulary import Vocabulary, grouped
 from vpoet.tokenizer.fsq import LEVELS
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer
-from vpoet.training.engine.base import DTYPES, EngineConfig
+from vpoet.training.blocks import runner
+from vpoet.training.engine.base import EngineConfig
 from vpoet.training.meter import matmul_peak
 from vpoet.training.optim import block_matrices
+from vpoet.training.precision import DTYPES
 from vpoet.training.recipe import PretrainConfig
 
 PIECES, CODES = 8192, 2**16
@@ -279,7 +282,6 @@ def _dry_run(recipe: PretrainConfig, words: Vocabulary, *, on_cpu: bool, gradien
     mixed: AbstractContextManager[Any] = nullcontext()
     with FakeTensorMode():
         transformer = Transformer(recipe.model, words).train()
-        transformer.checkpointed = recipe.checkpoint_blocks
         living = _Living()
         for weight in transformer.parameters():
             if recipe.engine.name == "deepspeed":
@@ -297,7 +299,8 @@ def _dry_run(recipe: PretrainConfig, words: Vocabulary, *, on_cpu: bool, gradien
             attend = _exchanged(attend, pieces)
         with living, mixed:
             ids_T = torch.full((length // pieces,), words.language)
-            h_TD = transformer(ids_T, torch.zeros(len(ids_T), 3, dtype=torch.long), attend)
+            positions_T3 = torch.zeros(len(ids_T), 3, dtype=torch.long)
+            h_TD = transformer(ids_T, positions_T3, attend, runner(checkpointed=recipe.checkpoint_blocks))
             state_TD = h_TD.detach().requires_grad_()
             kept = living.now - before
             living.most = living.now

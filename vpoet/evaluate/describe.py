@@ -15,8 +15,8 @@ from vpoet import bundle, config
 from vpoet.data.shards import MANIFEST, Manifest, Problems, npy_to_codes, read_shard
 from vpoet.data.token_stream import Source, StreamConfig, heldout_packs
 from vpoet.errors import ConfigError, DataError
-from vpoet.nn.attention import Visibility
 from vpoet.nn.transformer import Transformer
+from vpoet.nn.visibility import Visibility
 from vpoet.sequence.drawing import draw_pack, draw_sequence
 from vpoet.sequence.packing import unpack
 from vpoet.sequence.tasks import TABLE, servable
@@ -28,6 +28,7 @@ from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training.codec.recipe import VideoTokenizerRecipe
 from vpoet.training.recipe import PretrainConfig
 from vpoet.training.run import checkpoint
+from vpoet.training.run.folder import METRICS, RESOLVED, TOKENIZER
 from vpoet.training.run.tracking import read_metrics
 
 Facts = dict[str, Any]
@@ -38,7 +39,6 @@ RECIPES: dict[type[Any], str] = {
     VideoTokenizerRecipe: "video tokenizer recipe",
     AutoencoderConfig: "video tokenizer's config",
 }
-RESOLVED = "resolved.yaml"
 
 
 def describe(path: str | Path) -> Facts:
@@ -192,8 +192,8 @@ def describe_run(folder: Path) -> Facts:
     if recipe["is"] == RECIPES[PretrainConfig]:
         facts["whole checkpoints"] = [path.name for path in checkpoint.complete(folder)]
     else:
-        facts["tokenizer"] = "finished" if (folder / "tokenizer").is_dir() else "not finished"
-    if (folder / "metrics.jsonl").is_file() and (rows := read_metrics(folder / "metrics.jsonl")):
+        facts["tokenizer"] = "finished" if (folder / TOKENIZER).is_dir() else "not finished"
+    if (folder / METRICS).is_file() and (rows := read_metrics(folder / METRICS)):
         facts["last measurements"] = {name: value for name, value in rows[-1].items() if name != "time"}
     return facts | {"recipe": recipe}
 

@@ -21,6 +21,7 @@ from vpoet.sequence.vocabulary import Vocabulary
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training.recipe import PretrainConfig
+from vpoet.training.run.folder import SAMPLES
 from vpoet.training.run.tracking import Sampled
 
 
@@ -56,7 +57,7 @@ def sample_prompts(
         range(len(prompts)),
         Sampling(temperature=wanted.temperature, guidance=wanted.guidance),
     )
-    folder = Path(config.run) / "samples"
+    folder = Path(config.run) / SAMPLES
     shown: list[Sampled] = []
     try:
         folder.mkdir(exist_ok=True)

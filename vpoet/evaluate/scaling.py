@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from vpoet.errors import DataError
-from vpoet.evaluate.describe import RESOLVED, load_recipe, of_the_data
+from vpoet.evaluate.describe import load_recipe, of_the_data
 from vpoet.evaluate.intervals import student
 from vpoet.training.recipe import PretrainConfig
+from vpoet.training.run.folder import METRICS, RESOLVED
 from vpoet.training.run.tracking import read_metrics
 
 LEAST = 4
@@ -177,7 +178,7 @@ def _flops(recipe: PretrainConfig, thing: Path) -> float:
 
 def _end(run: Path, recipe: PretrainConfig) -> float:
     """Held-out bits after the last step."""
-    metrics = run / "metrics.jsonl"
+    metrics = run / METRICS
     rows = read_metrics(metrics) if metrics.is_file() else []
     if not rows or rows[-1]["step"] < recipe.steps:
         raise DataError(f"{run}: not finished: its rate has not fallen yet, so its bits are no end")

@@ -26,9 +26,9 @@ from torch import Tensor
 
 from vpoet.generate.sampling import Sampling
 from vpoet.generate.step import SETTINGS, Run, Step
-from vpoet.nn.attention import Backend, Visibility
 from vpoet.nn.cache import KVCache, attend_ahead
 from vpoet.nn.transformer import Transformer
+from vpoet.nn.visibility import Backend, Visibility
 from vpoet.sequence.document import Sequence
 
 Build = Callable[[Step, int, int, int], Run]

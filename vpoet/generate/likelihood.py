@@ -21,9 +21,9 @@ import torch
 
 from vpoet.arrays import Doubles
 from vpoet.errors import ShapeError
-from vpoet.nn.attention import Backend
 from vpoet.nn.nats import PackTensors, pack_nats
 from vpoet.nn.transformer import Transformer
+from vpoet.nn.visibility import Backend
 from vpoet.sequence.document import Document, Sequence, build
 from vpoet.sequence.packing import BestFit, pack
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vpoet.generate.logits import draw, guide, keep, temper
 from vpoet.nn.cache import attend_ahead, attend_step
+from vpoet.nn.rope import Rotation
 from vpoet.nn.transformer import Transformer
 
 Run = Callable[..., tuple[Tensor, Tensor]]
@@ -56,8 +57,8 @@ class Step(nn.Module):
             attend = attend_step(keys, values, place_NW[:, 0], reach_S)
         else:
             attend = attend_ahead(keys, values, place_NW, reach_S)
-        cos_TP, sin_TP = turn_NW2P.flatten(0, 1).unbind(1)
-        h_TD = self.transformer(ids_BW.repeat(twice, 1).flatten(), (cos_TP, sin_TP), attend)
+        rotation = Rotation(*turn_NW2P.flatten(0, 1).unbind(1))
+        h_TD = self.transformer(ids_BW.repeat(twice, 1).flatten(), rotation, attend)
         return self.draw(h_TD, noise_MV, settings)
 
     def draw(self, h_ND: Tensor, noise_BV: Tensor, settings: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,9 +1,6 @@
-"""Attention over packed documents. Who sees whom is data; how it is computed is chosen by value.
+"""The backends of attention over packed documents: each computes the same `vpoet.nn.visibility`, chosen by value.
 
 Shapes: T packed tokens, N query heads, K key/value heads (N a multiple of K), H head size.
-
-A backend is a function from a `Visibility` to an `Attend`: what depends only on the pack (a block mask, cumulative
-lengths) is made once, and used by every layer. Four of them:
 
     sdpa        pure torch, one call for each document; supports everything; the oracle of the others
     products    plain products of matrices (`vpoet.nn.matmul_attention`): training in bf16 on CPUs with units for it
@@ -12,7 +9,6 @@ lengths) is made once, and used by every layer. Four of them:
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,57 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vpoet.errors import BackendError
-
-Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""(layer, q_TNH, k_TKH, v_TKH) -> o_TNH; the layer's index is for caches, packed attention has no use for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Visibility:
-    """Documents laid end to end; each is causal behind a prefix of tokens that see each other both ways.
-
-    length 5, prefix 2:    ##...        length 3, prefix 0:    #..
-                           ##...                               ##.
-                           ###..                               ###
-                           ####.
-                           #####        a token never sees another document
-    """
-
-    lengths: tuple[int, ...]
-    prefixes: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        assert len(self.lengths) == len(self.prefixes)
-        assert all(0 <= p <= n for n, p in zip(self.lengths, self.prefixes, strict=True)), self
-
-    @property
-    def bounds(self) -> list[int]:
-        """Where documents start, and where the last one ends."""
-        bounds = [0]
-        for length in self.lengths:
-            bounds.append(bounds[-1] + length)
-        return bounds
-
-    def mask(self, device: torch.device | str = "cpu") -> Tensor:
-        """Dense [T, T], True where row may see column: the definition, for tests and drawings."""
-        document_T, prefix_T = self._per_token(device)
-        index_T = torch.arange(len(document_T), device=device)
-        return _sees(document_T, prefix_T, index_T[:, None], index_T[None, :])
-
-    def _per_token(self, device: torch.device | str) -> tuple[Tensor, Tensor]:
-        """For each token, its document's index, and the index of the token behind that document's prefix."""
-        lengths = torch.tensor(self.lengths, device=device)
-        ends = torch.tensor(self.bounds[:-1], device=device) + torch.tensor(self.prefixes, device=device)
-        document_T = torch.repeat_interleave(torch.arange(len(self.lengths), device=device), lengths)
-        return document_T, ends[document_T]
-
-
-def _sees(document_T: Tensor, prefix_T: Tensor, q: Tensor, k: Tensor) -> Tensor:
-    both_ways = (q < prefix_T[q]) & (k < prefix_T[q])
-    return (document_T[q] == document_T[k]) & ((k <= q) | both_ways)
-
-
-Backend = Callable[[Visibility, torch.device], Attend]
+from vpoet.nn.matmul_attention import products
+from vpoet.nn.visibility import Attend, Backend, Visibility, sees
 
 
 def backend(name: str, device: torch.device, dtype: torch.dtype) -> Backend:
@@ -78,7 +25,7 @@ def backend(name: str, device: torch.device, dtype: torch.dtype) -> Backend:
     what it lacks. auto: flash where it can run, products in bf16 on a CPU with AMX, else sdpa."""
     if name == "auto":
         if device.type == "cpu" and dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported():
-            return _products
+            return products
         try:
             return backend("flash", device, dtype)
         except BackendError:
@@ -88,7 +35,7 @@ def backend(name: str, device: torch.device, dtype: torch.dtype) -> Backend:
     if name == "products":
         if device.type != "cpu":
             raise BackendError(f"attention backend products is for CPUs, not for {device.type}; use flash or sdpa")
-        return _products
+        return products
     if name == "flex":
         return _flex
     if name == "flash":
@@ -120,20 +67,14 @@ def _sdpa(visibility: Visibility, device: torch.device) -> Attend:
     return attend
 
 
-def _products(visibility: Visibility, device: torch.device) -> Attend:
-    from vpoet.nn.matmul_attention import products
-
-    return products(visibility, device)
-
-
 def _flex(visibility: Visibility, device: torch.device) -> Attend:
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-    document_T, prefix_T = visibility._per_token(device)
+    document_T, prefix_T = visibility.per_token(device)
     total = visibility.bounds[-1]
 
     def mask(batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        return _sees(document_T, prefix_T, q, k)
+        return sees(document_T, prefix_T, q, k)
 
     blocks = create_block_mask(mask, None, None, total, total, device=device.type)
     kernel = _compiled(flex_attention)
@@ -181,7 +122,7 @@ def flash_backend(varlen: Callable[..., Tensor]) -> Backend:
         causal = _varlen_arguments(visibility.lengths, device)
         some_prefix = any(visibility.prefixes)
         both_ways = _varlen_arguments(tuple(p for p in visibility.prefixes if p), device) if some_prefix else {}
-        _, prefix_T = visibility._per_token(device)
+        _, prefix_T = visibility.per_token(device)
         in_prefix = torch.nonzero(torch.arange(len(prefix_T), device=device) < prefix_T)[:, 0]
 
         def attend(_: int, q_TNH: Tensor, k_TKH: Tensor, v_TKH: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vpoet.errors import ShapeError
-from vpoet.nn.attention import Attend, Visibility
+from vpoet.nn.visibility import Attend, Visibility
 
 BLOCK = 64
 """A step reads whole blocks of so many positions: more would be read in vain, fewer would make every step another."""

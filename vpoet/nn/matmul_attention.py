@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from vpoet.nn.attention import Attend, Visibility
+from vpoet.nn.visibility import Attend, Visibility
 
 ROWS = 384
 """Queries of a block: fewer compute less in vain, and call more often."""
@@ -118,7 +118,7 @@ class _Products(torch.autograd.Function):
 
 
 def products(visibility: Visibility, device: torch.device) -> Attend:
-    """A backend (`vpoet.nn.attention`)."""
+    """A `Backend` (`vpoet.nn.visibility`)."""
     plans: dict[torch.dtype, list[_Group]] = {}
 
     def attend(_: int, q_TNH: Tensor, k_TKH: Tensor, v_TKH: Tensor) -> Tensor:

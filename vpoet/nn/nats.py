@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from vpoet.nn.attention import Backend, Visibility
-from vpoet.nn.transformer import Head, Transformer
+from vpoet.nn.transformer import Head, RunBlock, Transformer, run_block
+from vpoet.nn.visibility import Backend, Visibility
 from vpoet.sequence.document import FORMS, kinds_of
 from vpoet.sequence.packing import Pack
 
@@ -59,15 +59,21 @@ class PackTensors:
 
 
 def pack_nats(
-    transformer: Transformer, attention: Backend, tensors: PackTensors, *, z_loss: float = 0.0, chunk: int = CHUNK
+    transformer: Transformer,
+    attention: Backend,
+    tensors: PackTensors,
+    *,
+    z_loss: float = 0.0,
+    chunk: int = CHUNK,
+    run: RunBlock = run_block,
 ) -> Tensor:
     """-log p [M] of each predicted token given all before it, in the order of the pack, fp32.
 
     ``z_loss`` adds a gradient and no value (`vpoet.nn.transformer.nats`). The logits of at most ``chunk`` tokens exist
-    at a time: where a pack is longer, the backward pass computes them again, chunk by chunk.
+    at a time: where a pack is longer, the backward pass computes them again, chunk by chunk. ``run`` runs the blocks.
     """
     attend = attention(tensors.visibility, tensors.ids_T.device)
-    h_TD = transformer(tensors.ids_T, tensors.positions_T3, attend)
+    h_TD = transformer(tensors.ids_T, tensors.positions_T3, attend, run)
     nats_M = torch.zeros(len(tensors.after_M), device=h_TD.device)
     for payload in dict.fromkeys(form.payload for form in FORMS.values()):
         mine_M = reduce(torch.logical_or, (tensors.kinds_M == kind for kind in kinds_of(payload)))

@@ -6,17 +6,26 @@ Pair p turns with frequency base^(-p/P) (RoFormer, section 3.4.3) by its positio
 the whole spectrum. Where the three positions are equal, as in text, this is the one-axis rotary embedding, exactly.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 
-def rotations(positions_T3: Tensor, head: int, base: float) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [T, P] in fp32 for integer positions [T, 3]."""
+class Rotation(NamedTuple):
+    """How far each pair of a token's heads is turned."""
+
+    cos_TP: Tensor
+    sin_TP: Tensor
+
+
+def rotations(positions_T3: Tensor, head: int, base: float) -> Rotation:
+    """The rotation, in fp32, for integer positions [T, 3]."""
     pairs = head // 2
     index = torch.arange(pairs, device=positions_T3.device)
     frequency_P = base ** (-index.float() / pairs)
     angle_TP = positions_T3[:, index % 3].float() * frequency_P
-    return angle_TP.cos(), angle_TP.sin()
+    return Rotation(angle_TP.cos(), angle_TP.sin())
 
 
 def rotate(x_TNH: Tensor, cos_TP: Tensor, sin_TP: Tensor) -> Tensor:

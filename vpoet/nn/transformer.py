@@ -11,20 +11,17 @@ and each has a head of its own.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from vpoet.errors import ConfigError
-from vpoet.nn.attention import Attend, Visibility
-from vpoet.nn.rope import rotate, rotations
+from vpoet.nn.rope import Rotation, rotate, rotations
+from vpoet.nn.visibility import Attend, Visibility
 from vpoet.sequence.vocabulary import Vocabulary
 
-Rotation = tuple[Tensor, Tensor]
-"""Cosines and sines of `rotations`."""
 Head = Callable[[Tensor, Tensor, float], Tensor]
 """Reads -log p(id) [M] from states [M, D] and ids [M], with a z-loss."""
 
@@ -121,10 +118,13 @@ class Block(nn.Module):
         return out
 
 
-@cache
-def _compiled() -> tuple[Callable[..., tuple[Tensor, Tensor, Tensor]], Callable[..., Tensor]]:
-    """`Block.before` and `Block.after` as fused loops: their shapes are the same for every pack, unlike attention's."""
-    return torch.compile(Block.before, dynamic=False), torch.compile(Block.after, dynamic=False)
+RunBlock = Callable[[Block, int, Tensor, Rotation, Attend], Tensor]
+"""(block, layer, x_TD, rotation, attend) -> x_TD: how a block is run, for training to run it otherwise."""
+
+
+def run_block(block: Block, layer: int, x_TD: Tensor, rotation: Rotation, attend: Attend) -> Tensor:
+    """The block as it stands: the slow twin of every other `RunBlock`."""
+    return block.after(x_TD, attend(layer, *block.before(x_TD, rotation)))
 
 
 def nats(logits_MV: Tensor, choice_M: Tensor, z_loss: float = 0.0) -> Tensor:
@@ -200,11 +200,6 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.vocabulary = vocabulary
-        self.compiled = False
-        """Run what stands between attentions compiled: for training, with packs of one length."""
-        self.checkpointed = False
-        """Keep each block's input alone for the backward pass, which computes the block again (Chen et al.,
-        arXiv:1604.06174): for training."""
         self.language = nn.Embedding(vocabulary.language, config.width)
         self.codes = nn.ModuleList(nn.Embedding(radix, config.width) for radix in vocabulary.visual)
         self.appended = nn.ModuleDict({name: nn.Embedding(size, config.width) for name, size in vocabulary.appended})
@@ -256,24 +251,16 @@ class Transformer(nn.Module):
         """What `forward` makes of positions (t, h, w)."""
         return rotations(positions_T3, self.config.head, self.config.rope_base)
 
-    def forward(self, ids_T: Tensor, positions_T3: Tensor | Rotation, attend: Attend) -> Tensor:
-        """Hidden states [T, D] of tokens at positions (t, h, w), or of that `rotation`, with attention computed by
-        ``attend``."""
-        rotation = self.rotation(positions_T3) if isinstance(positions_T3, Tensor) else positions_T3
+    def forward(self, ids_T: Tensor, positions: Tensor | Rotation, attend: Attend, run: RunBlock = run_block) -> Tensor:
+        """Hidden states [T, D] of tokens at ``positions``: (t, h, w) as [T, 3], or the `rotation` made of them.
+
+        ``attend`` computes attention, and ``run`` each block around it.
+        """
+        rotation = positions if isinstance(positions, Rotation) else self.rotation(positions)
         x_TD = self.dropout(self.embed(ids_T))
-        before, after = _compiled() if self.compiled else (Block.before, Block.after)
-
-        def run(layer: int, x_TD: Tensor) -> Tensor:
-            block = self.blocks[layer]
+        for layer, block in enumerate(self.blocks):
             assert isinstance(block, Block)
-            q_TNH, k_TKH, v_TKH = before(block, x_TD, rotation)
-            return after(block, x_TD, attend(layer, q_TNH, k_TKH, v_TKH))
-
-        for layer in range(len(self.blocks)):
-            if self.checkpointed:
-                x_TD = checkpoint(run, layer, x_TD, use_reentrant=False, preserve_rng_state=self.config.dropout > 0)
-            else:
-                x_TD = run(layer, x_TD)
+            x_TD = run(block, layer, x_TD, rotation, attend)
         out: Tensor = self.norm(x_TD)
         return out
 

@@ -89,13 +89,13 @@ def halvings(config: AutoencoderConfig) -> list[tuple[bool, bool]]:
     return [(step < time, step < space) for step in range(max(time, space))]
 
 
-def make_quantiser(config: QuantiserConfig) -> Quantiser:
-    """The quantiser that ``config`` describes."""
+def make_quantiser(config: QuantiserConfig, *, evenness: float = 0.0) -> Quantiser:
+    """The quantiser that ``config`` describes; ``evenness`` weighs FSQ's loss, which no tokenizer's config keeps."""
     if config.kind == "lfq":
         return LFQ(config.codebook, entropy=config.entropy, commitment=config.commitment)
     if config.kind == "vq":
         return VQ(config.codebook, commitment=config.commitment)
-    return FSQ(config.levels or LEVELS[config.codebook])
+    return FSQ(config.levels or LEVELS[config.codebook], evenness=evenness)
 
 
 class Encoder(nn.Module):
@@ -148,10 +148,10 @@ class Decoder(nn.Module):
 class Autoencoder(nn.Module):
     """Encoder, quantiser and decoder. Chunks of a clip share one `Past` a direction; see `vpoet.tokenizer.layers`."""
 
-    def __init__(self, config: AutoencoderConfig) -> None:
+    def __init__(self, config: AutoencoderConfig, *, evenness: float = 0.0) -> None:
         super().__init__()
         self.config = config
-        self.quantiser = make_quantiser(config.quantiser)
+        self.quantiser = make_quantiser(config.quantiser, evenness=evenness)
         self.encoder = Encoder(config, self.quantiser.width)
         self.decoder = Decoder(config, self.quantiser.width)
 

@@ -38,15 +38,17 @@ EDGE = 1e-3
 
 
 class FSQ(Quantiser):
-    """The quantiser; it has no parameters. ConfigError when a level is below 3 or the codebook exceeds int32."""
+    """The quantiser; it has no parameters. ConfigError when a level is below 3 or the codebook exceeds int32.
 
-    def __init__(self, levels: Sequence[int]) -> None:
+    The loss, in training only, is ``evenness`` times what makes all levels equally frequent and digits independent.
+    """
+
+    def __init__(self, levels: Sequence[int], *, evenness: float = 0.0) -> None:
         levels = tuple(int(level) for level in levels)
         if not levels or min(levels) < FEWEST_LEVELS:
             raise ConfigError(f"levels {list(levels)}: give at least one, each {FEWEST_LEVELS} or more")
         super().__init__(levels, width=len(levels))
-        self.evenness = 0.0
-        """In training, weight of a loss that makes all levels equally frequent and digits independent."""
+        self.evenness = evenness
 
     def forward(self, z: Tensor) -> Quantised:
         """Quantise ``z`` [..., D]; gradients pass the rounding unchanged. Computed in fp32, also under autocast."""

@@ -7,10 +7,10 @@ Shape letters: N vectors of a call, D numbers of a vector, K codes.
 """
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from vpoet.processes import Processes
 from vpoet.tokenizer.quantiser import Quantised, Quantiser
 
 EPS = 1e-5
@@ -97,9 +97,9 @@ class VQ(Quantiser):
         """Move the averages by one step. That of the sums is not stored: it is the points times their counts."""
         counts = torch.bincount(codes, minlength=self.size).float()
         sums = torch.zeros_like(self.codebook).index_add_(0, codes, rows)
-        if _several():
-            dist.all_reduce(counts)
-            dist.all_reduce(sums)
+        everyone = Processes.joined()
+        everyone.total(counts)
+        everyone.total(sums)
         average = (self.codebook * self._smooth_counts()).lerp_(sums, 1 - self.decay)
         self.counts.lerp_(counts, 1 - self.decay)
         self.codebook.copy_(average / self._smooth_counts())
@@ -127,10 +127,6 @@ class VQ(Quantiser):
 
     def _agree(self) -> None:
         """What rank 0 drew holds for all processes."""
-        if _several():
-            dist.broadcast(self.codebook, 0)
-            dist.broadcast(self.counts, 0)
-
-
-def _several() -> bool:
-    return dist.is_available() and dist.is_initialized()
+        everyone = Processes.joined()
+        everyone.take_first(self.codebook)
+        everyone.take_first(self.counts)

@@ -14,6 +14,7 @@ import torch
 
 from vpoet.arrays import Frames
 from vpoet.errors import ConfigError
+from vpoet.processes import Processes
 from vpoet.tokenizer.autoencoder import AutoencoderConfig
 from vpoet.tokenizer.quantiser import QuantiserConfig
 from vpoet.tokenizer.video import VideoTokenizer
@@ -210,7 +211,7 @@ def half_the_batch(rank: int, folder: Path, port: int) -> None:
     again = TokenizerTraining(recipe(batch=4, image_batch=2))
     assert again.restore(folder) == [{"rank": rank}]
     torch.save((logged, weights(training), weights(again)), folder / f"{rank}.pt")
-    training.processes.close()
+    training.processes.leave()
 
 
 def test_two_processes_with_half_the_batch_each_are_one_with_all_of_it(tmp_path: Path) -> None:
@@ -230,9 +231,6 @@ def test_two_processes_with_half_the_batch_each_are_one_with_all_of_it(tmp_path:
 
 
 def test_a_batch_that_processes_cannot_share_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Three:
-        device, rank, world = torch.device("cpu"), 0, 3
-
-    monkeypatch.setattr("vpoet.training.codec.recipe.Processes", lambda device: Three())
+    monkeypatch.setattr(Processes, "join", lambda device: Processes(rank=0, world=3))
     with pytest.raises(ConfigError, match="batch = 4: 3 processes share it evenly"):
         TokenizerTraining(recipe(batch=4))

@@ -9,20 +9,22 @@ import torch
 from torch import Tensor
 
 from vpoet.errors import DataError
-from vpoet.nn.attention import Visibility, backend
+from vpoet.nn.attention import backend
 from vpoet.nn.nats import PackTensors
 from vpoet.nn.transformer import Transformer, TransformerConfig
+from vpoet.nn.visibility import Visibility
 from vpoet.sequence.document import KINDS, Document, Span, build
 from vpoet.sequence.packing import Pack, pack
 from vpoet.sequence.tasks import TABLE, Given, Sample
 from vpoet.sequence.vocabulary import Modality, Vocabulary
-from vpoet.training.engine.base import DTYPES, Engine, EngineConfig
+from vpoet.training.blocks import runner
+from vpoet.training.engine.base import Engine, EngineConfig
 from vpoet.training.engine.deepspeed import DeepSpeedEngine
 from vpoet.training.engine.plain import TorchEngine
 from vpoet.training.engine.ulysses import Share, shared_attention
-from vpoet.training.heldout import evaluate
-from vpoet.training.loss import PackLoss, counts
+from vpoet.training.loss import PackLoss, counts, heldout_losses
 from vpoet.training.optim import OptimizerConfig
+from vpoet.training.precision import DTYPES
 
 VIDEO = KINDS.index("video")
 
@@ -61,8 +63,8 @@ def rows() -> list[Pack]:
 def module(model: TransformerConfig, pieces: int, dtype: torch.dtype, *, checkpointed: bool = False) -> PackLoss:
     torch.manual_seed(0)
     transformer = Transformer(model, WORDS)
-    transformer.checkpointed = checkpointed
-    return PackLoss(transformer, shared_attention(backend("sdpa", CPU, dtype), pieces), chunk=32)
+    attention = shared_attention(backend("sdpa", CPU, dtype), pieces)
+    return PackLoss(transformer, attention, chunk=32, run=runner(checkpointed=checkpointed))
 
 
 def run(trainer: Engine, share: Share) -> dict[str, Any]:
@@ -76,7 +78,7 @@ def run(trainer: Engine, share: Share) -> dict[str, Any]:
         if step == 0:  # 1 - beta1 times the clipped gradient
             told["gradients"] = {name: trainer.read(name, "exp_avg") for name in trainer.shapes}
     told["weights"] = {name: trainer.read(name, "weight") for name in trainer.shapes}
-    told["heldout"] = evaluate(trainer, packs[:3], share)
+    told["heldout"] = heldout_losses(trainer, packs[:3], share)
     return told
 
 

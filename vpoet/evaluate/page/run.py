@@ -18,12 +18,12 @@ from vpoet.evaluate.page.curves import learning_panels, speed_panels
 from vpoet.evaluate.page.html import Listing, Picture, Section, Table
 from vpoet.evaluate.plots import POINTS, Panel, panels
 from vpoet.training.run import checkpoint
+from vpoet.training.run.folder import METRICS, RESOLVED, SAMPLES, STARTS
 from vpoet.training.run.summary import Summary, table
-from vpoet.training.run.tracking import METRICS, STARTS, read_metrics
+from vpoet.training.run.tracking import read_metrics
 
 Row = Mapping[str, Any]
 
-RECIPE = "resolved.yaml"
 SAMPLINGS = 4
 """Of all the times that clips were sampled so many are shown: the first, the newest, and some between."""
 NAMED = 20
@@ -39,18 +39,18 @@ def run_sections(run: Path, scratch: Path) -> list[Section]:
     rows = read_metrics(run / METRICS)
     if not rows:
         raise DataError(f"{run}: {METRICS} has no step yet; come back when the run has taken one")
-    recipe = config.given(run / RECIPE) if (run / RECIPE).is_file() else {}
+    recipe = config.given(run / RESOLVED) if (run / RESOLVED).is_file() else {}
     starts = read_metrics(run / STARTS) if (run / STARTS).is_file() else []
     sections = [
         _numbers(run, rows, recipe, starts),
-        *_samples(run / "samples", recipe),
+        *_samples(run / SAMPLES, recipe),
         *_drawn("Learning", learning_panels(rows), scratch / "learning.svg"),
         *_drawn("Speed", speed_panels(rows), scratch / "speed.svg"),
     ]
     if starts:
         sections.append(_starts(starts))
     if recipe:
-        listing = Listing(f"{RECIPE}, with all defaults", (run / RECIPE).read_text(encoding="utf-8"))
+        listing = Listing(f"{RESOLVED}, with all defaults", (run / RESOLVED).read_text(encoding="utf-8"))
         sections.append(Section("Recipe", [listing]))
     return sections
 
@@ -78,7 +78,7 @@ def _state(rows: Sequence[Row], recipe: Row) -> str:
     done, steps = rows[-1]["step"], recipe.get("steps")
     when = f", at {_clock(rows[-1]['time'])}" if "time" in rows[-1] else ""
     if steps is None:
-        return f"Step {done:,}{when}. The folder has no {RECIPE}, so what was trained, and how far, is not known."
+        return f"Step {done:,}{when}. The folder has no {RESOLVED}, so what was trained, and how far, is not known."
     if done < steps:
         return (
             f"Not finished: step {done:,} of {steps:,}{when}. It is still running, or was stopped and can be resumed."

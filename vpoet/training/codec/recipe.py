@@ -13,16 +13,15 @@ from vpoet import config
 from vpoet.arrays import Frames
 from vpoet.errors import CheckpointError, ConfigError, VpoetError
 from vpoet.nn.features import EfficientNetLite0, FeatureNetwork
+from vpoet.processes import Processes, own_device
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
-from vpoet.tokenizer.fsq import FSQ
 from vpoet.tokenizer.video import VideoTokenizer, to_float
 from vpoet.training.codec.adversarial import AdversarialConfig, Adversary
 from vpoet.training.codec.loss import LossConfig, reconstruction_loss
-from vpoet.training.codec.processes import Processes
 from vpoet.training.optim import OptimizerConfig, adamw, learning_rate, muon
+from vpoet.training.precision import DTYPES, IN_FILES
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-EXPORTED = {"fp32": torch.float32, "fp16": torch.float16}
+TRAINED_IN = ("fp32", "bf16")
 TRAINED = ("all", "decoder")
 
 KEPT = 2
@@ -112,10 +111,10 @@ class VideoTokenizerRecipe:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be at least 1")
         if self.image_batch < 0:
             raise ConfigError(f"image_batch = {self.image_batch}: must be 0 or more")
-        if self.dtype not in DTYPES:
-            raise ConfigError(f"dtype is {self.dtype!r}; choose one of {', '.join(DTYPES)}")
-        if self.export_dtype not in EXPORTED:
-            raise ConfigError(f"export_dtype is {self.export_dtype!r}; choose one of {', '.join(EXPORTED)}")
+        if self.dtype not in TRAINED_IN:
+            raise ConfigError(f"dtype is {self.dtype!r}; choose one of {', '.join(TRAINED_IN)}")
+        if self.export_dtype not in IN_FILES:
+            raise ConfigError(f"export_dtype is {self.export_dtype!r}; choose one of {', '.join(IN_FILES)}")
         if self.train not in TRAINED:
             raise ConfigError(f"train is {self.train!r}; choose one of {', '.join(TRAINED)}")
         if self.loss.evenness and self.model.quantiser.kind != "fsq":
@@ -137,8 +136,8 @@ class TokenizerTraining:
     """
 
     def __init__(self, recipe: VideoTokenizerRecipe, features: FeatureNetwork | None = None) -> None:
-        self.processes = Processes(recipe.device)
-        self.device = self.processes.device
+        self.device = own_device(recipe.device)
+        self.processes = Processes.join(self.device)
         for name in ("batch", "image_batch"):
             if getattr(recipe, name) % self.processes.world:
                 raise ConfigError(f"{name} = {getattr(recipe, name)}: {self.processes.world} processes share it evenly")
@@ -146,9 +145,7 @@ class TokenizerTraining:
         self.step = 0
         self.dtype = DTYPES[recipe.dtype]
         torch.manual_seed(recipe.seed)
-        self.model = Autoencoder(recipe.model).to(self.device)
-        if isinstance(self.model.quantiser, FSQ):
-            self.model.quantiser.evenness = recipe.loss.evenness
+        self.model = Autoencoder(recipe.model, evenness=recipe.loss.evenness).to(self.device)
         if recipe.begin:
             self._begin_with(Path(recipe.begin))
         if recipe.train == "decoder":
@@ -219,7 +216,7 @@ class TokenizerTraining:
     def exported(self) -> VideoTokenizer:
         """The averaged weights as a tokenizer of its own, rounded to ``export_dtype``; its codes are those of the one
         that it began with where all but the decoder is, bit for bit."""
-        model = copy.deepcopy(self.average).to(EXPORTED[self.recipe.export_dtype])
+        model = copy.deepcopy(self.average).to(DTYPES[self.recipe.export_dtype])
         if not self.recipe.begin:
             return VideoTokenizer(model)
         begun = VideoTokenizer.load(self.recipe.begin)

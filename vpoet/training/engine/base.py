@@ -6,7 +6,6 @@ of means, and does not depend on how many processes share the batch.
 """
 
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -15,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vpoet.errors import BackendError, ConfigError
+from vpoet.errors import ConfigError
+from vpoet.processes import Processes, launched
 from vpoet.training.engine.loss_scale import LossScale
+from vpoet.training.precision import DTYPES
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 Part = Literal["weight", "exp_avg", "exp_avg_sq", "momentum_buffer"]
 STATES: tuple[Part, ...] = ("exp_avg", "exp_avg_sq")
 """What AdamW keeps for each weight, by the names that torch and DeepSpeed share."""
@@ -62,21 +62,12 @@ class EngineConfig:
     @property
     def launched(self) -> bool:
         """Whether DeepSpeed is to be used."""
-        return self.name == "deepspeed" or (self.name == "auto" and "RANK" in os.environ)
+        return self.name == "deepspeed" or (self.name == "auto" and launched())
 
 
 def pack_seeds(seed: int, step: int, packs: Sequence[int]) -> list[int]:
     """A seed for each of a step's packs, by its number in the global batch: a pure function, whoever computes it."""
     return [int(np.random.SeedSequence([seed, step, pack]).generate_state(1, np.uint64)[0]) for pack in packs]
-
-
-def check_dtype(dtype: torch.dtype, device: torch.device) -> None:
-    """BackendError if the device has no such arithmetic."""
-    on_cpu = device.type == "cpu"
-    if dtype == torch.float16 and on_cpu and not torch.ops.mkldnn._is_mkldnn_fp16_supported():
-        raise BackendError(
-            "engine.dtype = fp16: this CPU has no arithmetic in fp16 (AVX512-FP16); use engine.dtype=bf16"
-        )
 
 
 def always(outputs: Tensor, norm: float) -> bool:
@@ -92,8 +83,7 @@ def finite(norm: float) -> float:
 class Engine(Protocol):
     """What the training loop needs, and what a checkpoint reads and writes: whole tensors, however they are shared."""
 
-    rank: int
-    world: int
+    processes: Processes
     device: torch.device
     shapes: dict[str, torch.Size]
     """Every weight of the module by name, with its whole shape; the same order in every process."""
@@ -124,12 +114,6 @@ class Engine(Protocol):
     def evaluate(self, batch: Any) -> Tensor:
         """The module's output without gradients, in evaluation mode."""
 
-    def total(self, values: Tensor) -> Tensor:
-        """Sum of a small tensor over all processes."""
-
-    def gather(self, value: Any) -> list[Any]:
-        """``value`` of every process, by rank."""
-
     def read(self, name: str, part: Part) -> Tensor:
         """A copy of one whole tensor, fp32 on the CPU, exactly as the engine holds it; every process must call."""
 
@@ -141,6 +125,22 @@ class Engine(Protocol):
 
     def set_updates(self, count: int) -> None:
         """The inverse of `updates`."""
+
+    @property
+    def rank(self) -> int:
+        return self.processes.rank
+
+    @property
+    def world(self) -> int:
+        return self.processes.world
+
+    def total(self, values: Tensor) -> Tensor:
+        """Sum of a small tensor over all processes."""
+        return self.processes.total(values.to(self.device))
+
+    def gather(self, value: Any) -> list[Any]:
+        """``value`` of every process, by rank."""
+        return self.processes.gather(value)
 
     def weights(self) -> dict[str, Tensor]:
         """All weights of the module, fp32 on the CPU; every process must call, rank 0 gets them."""

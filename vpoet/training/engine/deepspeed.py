@@ -1,7 +1,6 @@
 """The DeepSpeed engine: any number of processes, ZeRO stages 0 to 3."""
 
 import contextlib
-import faulthandler
 import functools
 import io
 import math
@@ -9,7 +8,7 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -18,16 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from vpoet.errors import BackendError, ConfigError
-from vpoet.training.engine.base import DTYPES, STATES, Engine, EngineConfig, Part, always, check_dtype, finite
+from vpoet.processes import Processes, watch
+from vpoet.training.engine.base import STATES, Engine, EngineConfig, Part, always, finite
 from vpoet.training.engine.loss_scale import LossScale
 from vpoet.training.engine.settings import settings
 from vpoet.training.optim import OptimizerConfig, adamw, start_states
+from vpoet.training.precision import DTYPES, check_dtype
 
 if not torch.cuda.is_available():
     # DeepSpeed would find this out by itself, with a warning from every process
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 import deepspeed
-import deepspeed.comm as dist
 from deepspeed.comm.torch import build_shm_op
 from deepspeed.utils import (
     safe_get_full_fp32_param,
@@ -45,33 +45,14 @@ T = TypeVar("T")
 warnings.filterwarnings("ignore", message=r".*torch\.distributed.* is deprecated", category=FutureWarning)
 
 
-_GRACE = 5.0
-"""Seconds that a process group gets to tell of a timeout itself, as it can say who was missing."""
-
-
-@contextlib.contextmanager
-def _watch(timeout: float) -> Iterator[None]:
-    """End the process, with a traceback of all its threads, if what is inside takes longer than ``engine.timeout``.
-
-    A group's own timeout is not enough: DeepSpeed makes groups with torch's default of half an hour, and torch waits
-    more than twice as long as it was told for a first process that is gone. The watch needs no lock of Python's, so it
-    also ends a process that waits inside a communication library.
-    """
-    faulthandler.dump_traceback_later(timeout + _GRACE, exit=True)
-    try:
-        yield
-    finally:
-        faulthandler.cancel_dump_traceback_later()
-
-
 def _in_time(call: Callable[P, T]) -> Callable[P, T]:
-    """A method of the engine under its `_watch`."""
+    """A method of the engine in the time that processes wait for each other."""
 
     @functools.wraps(call)
     def watched(*args: P.args, **kwargs: P.kwargs) -> T:
         engine = args[0]
         assert isinstance(engine, DeepSpeedEngine)
-        with _watch(engine.timeout):
+        with watch(engine.processes.timeout):
             return call(*args, **kwargs)
 
     return watched
@@ -83,10 +64,9 @@ class DeepSpeedEngine(Engine):
     def __init__(
         self, module: nn.Module, config: EngineConfig, optimizer: OptimizerConfig, accumulate: Callable[[int], int]
     ) -> None:
-        _start(config.timeout)
-        self.rank, self.world = dist.get_rank(), dist.get_world_size()
+        self.processes = _start(config.timeout)
         self.micro_batches = accumulate(self.world)
-        self.zero, self.timeout = config.zero, config.timeout
+        self.zero = config.zero
         self.shapes = {name: weight.shape for name, weight in module.named_parameters()}  # before they are sharded
         if optimizer.matrix_lr:
             raise ConfigError(
@@ -98,7 +78,7 @@ class DeepSpeedEngine(Engine):
         self.loss_scale = LossScale(used=config.dtype == "fp16")
         self._adam = adamw(module, optimizer)
         self._adam.register_step_pre_hook(self._ask)
-        with _watch(config.timeout):
+        with watch(config.timeout):
             self.engine, *_ = deepspeed.initialize(
                 model=module, optimizer=self._adam, config=settings(config, optimizer, self.micro_batches)
             )
@@ -144,7 +124,7 @@ class DeepSpeedEngine(Engine):
             if number + 1 < len(batches):
                 self.engine.step()
         total = torch.stack(outputs).sum(0)
-        dist.all_reduce(total)
+        self.processes.total(total)
         # at stage 0 DeepSpeed tells none, and the step clips the gradients
         norm = finite(self._norm()) if self.zero == 0 else math.inf
 
@@ -184,18 +164,6 @@ class DeepSpeedEngine(Engine):
         output: Tensor = self.engine(batch)
         self.engine.train()
         return output
-
-    @_in_time
-    def total(self, values: Tensor) -> Tensor:
-        values = values.to(self.device)
-        dist.all_reduce(values)
-        return values
-
-    @_in_time
-    def gather(self, value: Any) -> list[Any]:
-        everyone: list[Any] = [None] * self.world
-        torch.distributed.all_gather_object(everyone, value)
-        return everyone
 
     @_in_time
     @torch.no_grad()
@@ -252,7 +220,7 @@ class DeepSpeedEngine(Engine):
             state["step"].fill_(count)
 
 
-def _start(timeout: float) -> None:
+def _start(timeout: float) -> Processes:
     """Join the process group; a process without a launcher is a world of one."""
     for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}.items():
         os.environ.setdefault(name, value)
@@ -271,7 +239,8 @@ def _start(timeout: float) -> None:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // here))
     with contextlib.redirect_stdout(io.StringIO()):
         build_shm_op()  # which DeepSpeed does itself, but while others may already wait: once, it takes a minute
-    with _watch(timeout):
+    with watch(timeout):
         deepspeed.init_distributed(
             dist_backend="nccl" if on_cuda else "gloo", verbose=False, timeout=timedelta(seconds=timeout)
         )
+    return Processes.joined(timeout)

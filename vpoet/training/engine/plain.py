@@ -8,28 +8,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vpoet.processes import Processes
 from vpoet.training.engine.base import (
-    DTYPES,
     MUON_STATES,
     STATES,
     Engine,
     EngineConfig,
     Part,
     always,
-    check_dtype,
     finite,
 )
 from vpoet.training.engine.loss_scale import LossScale
 from vpoet.training.optim import OptimizerConfig, adamw, block_matrices, muon, start_states
+from vpoet.training.precision import DTYPES, check_dtype
 
 
 class TorchEngine(Engine):
     """`Engine` without a launcher: what the others are compared with."""
 
-    rank = 0
-    world = 1
-
     def __init__(self, module: nn.Module, config: EngineConfig, optimizer: OptimizerConfig) -> None:
+        self.processes = Processes()
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.module = module.to(self.device).train()
         self.clip = optimizer.clip
@@ -101,12 +99,6 @@ class TorchEngine(Engine):
             output: Tensor = self.module(batch)
         self.module.train()
         return output
-
-    def total(self, values: Tensor) -> Tensor:
-        return values
-
-    def gather(self, value: Any) -> list[Any]:
-        return [value]
 
     def read(self, name: str, part: Part) -> Tensor:
         return self._held(name, part).detach().to("cpu", torch.float32, copy=True).contiguous()

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from vpoet.errors import ConfigError, DataError
-from vpoet.nn.attention import Attend, Backend, Visibility
 from vpoet.nn.nats import PackTensors
+from vpoet.nn.visibility import Attend, Backend, Visibility
 from vpoet.sequence.packing import Pack
 from vpoet.training.engine.base import pack_seeds
 

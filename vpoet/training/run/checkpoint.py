@@ -25,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 
 from vpoet.errors import CheckpointError, HashMismatch, VpoetWarning
 from vpoet.training.engine.base import Engine, Part
+from vpoet.training.run.folder import CHECKPOINTS, step_of
 from vpoet.training.run.tensor_file import fingerprint
 
 FORMAT = 2
@@ -34,17 +35,17 @@ _NAME = re.compile(r"step-(\d+)")
 
 def complete(run: Path) -> list[Path]:
     """The whole checkpoints of a run, oldest first: those whose every file has its size. `damage` looks further."""
-    folders = [folder for folder in (run / "checkpoints").glob("step-*") if _NAME.fullmatch(folder.name)]
+    folders = [folder for folder in (run / CHECKPOINTS).glob("step-*") if _NAME.fullmatch(folder.name)]
     return sorted((folder for folder in folders if _is_whole(folder)), key=step_of)
 
 
 def newest(run: Path) -> Path:
     """The newest whole checkpoint; CheckpointError if there is none."""
-    if not (run / "checkpoints").is_dir():
-        raise CheckpointError(f"{run}: not a run folder, it has no checkpoints/")
+    if not (run / CHECKPOINTS).is_dir():
+        raise CheckpointError(f"{run}: not a run folder, it has no {CHECKPOINTS}/")
     folders = complete(run)
     if not folders:
-        raise CheckpointError(f"{run}/checkpoints: no whole checkpoint there")
+        raise CheckpointError(f"{run / CHECKPOINTS}: no whole checkpoint there")
     return folders[-1]
 
 
@@ -90,7 +91,7 @@ def resume(run: Path, engine: Engine, hashes: dict[str, str]) -> tuple[Path, dic
             folder.rename(kept)
             warnings.warn(f"{folder} left out, kept as {kept.name}: {'; '.join(damaged)}", VpoetWarning, stacklevel=2)
         engine.gather(None)
-    raise CheckpointError(f"{run}/checkpoints: no sound checkpoint there; start anew with another run=")
+    raise CheckpointError(f"{run / CHECKPOINTS}: no sound checkpoint there; start anew with another run=")
 
 
 def load(folder: Path, engine: Engine, hashes: dict[str, str]) -> dict[str, Any]:
@@ -156,10 +157,6 @@ def _is_whole(folder: Path) -> bool:
         return bool(files) and all((folder / name).stat().st_size == about["bytes"] for name, about in files.items())
     except OSError:
         return False
-
-
-def step_of(folder: Path) -> int:
-    return int(folder.name.removeprefix("step-"))
 
 
 def _some(names: Iterable[str]) -> str:

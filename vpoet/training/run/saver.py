@@ -21,7 +21,8 @@ from torch import Tensor
 from vpoet.data.shards import sync_folder
 from vpoet.errors import CheckpointError
 from vpoet.training.engine.base import Engine
-from vpoet.training.run.checkpoint import FORMAT, WEIGHTS, complete, step_of
+from vpoet.training.run.checkpoint import FORMAT, WEIGHTS, complete
+from vpoet.training.run.folder import checkpoint_of, step_of
 from vpoet.training.run.tensor_file import Sink, write_tensors
 
 T = TypeVar("T")
@@ -84,7 +85,7 @@ class Saver:
     def _stages(self, state: dict[str, Any]) -> Generator[Future[Any], None, Path]:
         """A save, in pieces between which training goes on; each yields what its thread is at."""
         engine = self.engine
-        folder = self.run / "checkpoints" / f"step-{state['step']}"
+        folder = checkpoint_of(self.run, state["step"])
         aside = folder.with_name(folder.name + ".tmp")
         failed: OSError | None = None
         if engine.rank == 0:

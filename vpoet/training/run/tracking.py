@@ -23,11 +23,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from vpoet.errors import VpoetWarning
+from vpoet.training.run.folder import METRICS, STARTS, WANDB
 from vpoet.training.run.provenance import versions
 from vpoet.training.run.summary import Summary, table
 
-METRICS = "metrics.jsonl"
-STARTS = "starts.jsonl"
 INIT_TIMEOUT = 15.0
 """Seconds to wait for the wandb server before going on offline, unless WANDB_INIT_TIMEOUT says otherwise."""
 FINISH_TIMEOUT = 60.0
@@ -199,7 +198,7 @@ class Tracker:
 
     def _run_id(self, resume_step: int) -> str:
         """The id under which a resumed run goes on in wandb; a new curve gets a new one."""
-        path = self._path.parent / "wandb" / "id"
+        path = self._path.parent / WANDB / "id"
         if resume_step == 0 or not path.exists():
             path.parent.mkdir(exist_ok=True)
             path.write_text(secrets.token_hex(4))
@@ -226,7 +225,7 @@ class Tracker:
         # from where no other machine could upload an offline run.
         lent = "WANDB_DATA_DIR" not in os.environ
         if lent:
-            os.environ["WANDB_DATA_DIR"] = str((self._path.parent / "wandb").resolve())
+            os.environ["WANDB_DATA_DIR"] = str((self._path.parent / WANDB).resolve())
         try:
             import wandb
 

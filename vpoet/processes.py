@@ -1,0 +1,135 @@
+"""This process among those that a launcher started: who it is, and what they do together.
+
+Any launcher will do that sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. Without one, a process is
+alone, and nothing here waits for anybody.
+"""
+
+import contextlib
+import faulthandler
+import math
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn import Parameter
+
+from vpoet.errors import ConfigError
+
+DEVICES = ("auto", "cpu", "cuda")
+
+_GRACE = 5.0
+"""Seconds that a process group gets to tell of a timeout itself, as it can say who was missing."""
+_watching = False
+
+
+def launched() -> bool:
+    """Whether a launcher started this process."""
+    return "RANK" in os.environ
+
+
+def announced() -> tuple[int, int]:
+    """This process's rank and the number of all, as the launcher says: for work that needs no talk between them."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
+def own_device(name: str) -> torch.device:
+    """The device called auto, cpu or cuda: of several GPUs the one of this process. ConfigError if it is none."""
+    if name not in DEVICES:
+        raise ConfigError(f"device is {name!r}; choose one of {', '.join(DEVICES)}")
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    torch.cuda.set_device(device)  # NCCL gathers objects through the current one
+    return device
+
+
+@contextlib.contextmanager
+def watch(timeout: float) -> Iterator[None]:
+    """End the process, with a traceback of all its threads, if what is inside takes longer than so many seconds.
+
+    A group's own timeout is not enough: DeepSpeed makes groups with torch's default of half an hour, and torch waits
+    more than twice as long as it was told for a first process that is gone. The watch needs no lock of Python's, so it
+    also ends a process that waits inside a communication library. Inside a watch, another changes nothing.
+    """
+    global _watching
+    if _watching or math.isinf(timeout):
+        yield
+        return
+    _watching = True
+    faulthandler.dump_traceback_later(timeout + _GRACE, exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        _watching = False
+
+
+@dataclass
+class Processes:
+    """This process among all that work together; by default it is alone. All of them call each method alike."""
+
+    rank: int = 0
+    world: int = 1
+    timeout: float = math.inf
+    """Seconds that it waits for the others before it ends with an error."""
+
+    @classmethod
+    def joined(cls, timeout: float = math.inf) -> "Processes":
+        """Those of torch's process group, as far as there is one."""
+        if not (dist.is_available() and dist.is_initialized()):
+            return cls()
+        return cls(dist.get_rank(), dist.get_world_size(), timeout)
+
+    @classmethod
+    def join(cls, device: torch.device) -> "Processes":
+        """Meet the others that the launcher started, to exchange what lies on ``device``."""
+        if launched() and not dist.is_initialized():
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        return cls.joined()
+
+    def total(self, values: Tensor) -> Tensor:
+        """``values``, which become their sum over all processes, in place."""
+        if self.world > 1:
+            with watch(self.timeout):
+                dist.all_reduce(values)
+        return values
+
+    def average(self, values: Tensor) -> None:
+        """Mean over all processes, in place."""
+        if self.world > 1:
+            self.total(values)
+            values /= self.world
+
+    def average_gradients(self, parameters: Iterable[Parameter]) -> None:
+        """Each gradient becomes its mean over all processes; one message for all of them."""
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if self.world == 1 or not gradients:
+            return
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        self.average(flat)
+        for gradient, mean in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
+
+    def take_first(self, values: Tensor) -> None:
+        """The values of process 0 in all processes, in place."""
+        if self.world > 1:
+            with watch(self.timeout):
+                dist.broadcast(values, 0)
+
+    def gather(self, value: Any) -> list[Any]:
+        """``value`` of every process, by rank."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.world
+        with watch(self.timeout):
+            dist.all_gather_object(values, value)
+        return values
+
+    def leave(self) -> None:
+        """Leave the group, as a process should before it ends."""
+        if dist.is_initialized():
+            dist.destroy_process_group()

@@ -1,0 +1,18 @@
+"""The types of arithmetic by the names that recipes and flags have for them."""
+
+import torch
+
+from vpoet.errors import BackendError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+IN_FILES = ("fp32", "fp16")
+"""Those in which weights are exported: bf16 would lose more and take as much."""
+
+
+def check_dtype(dtype: torch.dtype, device: torch.device) -> None:
+    """BackendError if the device has no such arithmetic."""
+    on_cpu = device.type == "cpu"
+    if dtype == torch.float16 and on_cpu and not torch.ops.mkldnn._is_mkldnn_fp16_supported():
+        raise BackendError(
+            "engine.dtype = fp16: this CPU has no arithmetic in fp16 (AVX512-FP16); use engine.dtype=bf16"
+        )
