@@ -14,9 +14,9 @@ from rich.progress import Progress, track
 from vpoet import cli
 from vpoet.arrays import Frames
 from vpoet.bundle import SHIPPED
-from vpoet.data.shards import write_atomic
 from vpoet.errors import ShapeError
 from vpoet.evaluate.drift import Segments, curve, drift_figure, estimates, lasting, measure, table
+from vpoet.files import write_atomic
 from vpoet.generate.model import Request, load
 from vpoet.generate.rollout import roll
 from vpoet.media.sheet import contact_sheet

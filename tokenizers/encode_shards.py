@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.progress import track
 
 from vpoet import cli
-from vpoet.data.shards import Manifest, Problems, ShardFile, ShardInfo, read_shard, write_atomic
+from vpoet.data.fields import plain_key, printable
+from vpoet.data.shards import Manifest, Problems, ShardFile, ShardInfo, read_shard
 from vpoet.errors import DataError, HashMismatch
+from vpoet.files import read_json, write_atomic
 from vpoet.media.video import Video
 from vpoet.processes import announced
 from vpoet.tokenizer.video import VideoTokenizer
@@ -52,8 +54,11 @@ def main(
     """
     rank, world = announced()
     coder = VideoTokenizer.load(tokenizer).to(device)
-    shards = Manifest.load(raw).shards
-    out.mkdir(parents=True, exist_ok=True)
+    manifest = Manifest.load(raw)
+    if manifest.kind != "raw" or out.resolve() == raw.resolve():
+        raise DataError(f"{raw}: {manifest.kind} shards, to write to {out}: raw ones are needed, and another folder")
+    shards = manifest.shards
+    cli.hold(out)
     problems = Problems()
     done = [finished(out, shard, coder.codes, keyframes) is not None for shard in shards]
     todo = [shard for shard, ready in list(zip(shards, done, strict=True))[rank::world] if not ready]
@@ -87,16 +92,21 @@ def encode(path: Path, out: Path, raw: ShardInfo, coder: VideoTokenizer, keyfram
             except DataError as error:
                 problems.add(str(error), sample.key)
                 continue
+            key = plain_key(sample.key)
             fields = sample.json | {"grid": list(codes.shape), "tokenizer": coder.codes}
+            fields |= {"key": printable(sample.key)} if key != sample.key else {}
             parts = {"codes.npy": codes, "json": fields}
             if keyframes:
                 images = frames[coder.stride[0] :: coder.stride[0], None]
                 pieces = [images[start : start + CHUNK_CELLS] for start in range(0, len(images), CHUNK_CELLS)]
                 parts["keyframes.npy"] = np.concatenate([codes[:1], *(coder.encode_batch(p)[:, 0] for p in pieces)])
-            shard.write(sample.key, parts)
+            try:
+                shard.write(key, parts)
+            except DataError:
+                problems.add("another sample has that key", sample.key)
     assert shard.info is not None
     record = {"raw": raw.sha256, "tokenizer": coder.codes, "keyframes": keyframes, "shard": asdict(shard.info)}
-    write_atomic(record_path(out, raw), json.dumps(record, indent=1).encode())
+    write_atomic(record_path(out, raw), json.dumps(record, indent=1))
 
 
 def finished(out: Path, raw: ShardInfo, tokenizer: str, keyframes: bool) -> ShardInfo | None:
@@ -105,18 +115,17 @@ def finished(out: Path, raw: ShardInfo, tokenizer: str, keyframes: bool) -> Shar
     HashMismatch if another tokenizer made it: codes of two tokenizers must not lie in one folder.
     """
     try:
-        record = json.loads(record_path(out, raw).read_text())
-        info = ShardInfo(**record["shard"])
-    except (OSError, ValueError, KeyError, TypeError):
+        record = read_json(record_path(out, raw))
+        info = ShardInfo.from_dict(record["shard"])
+        maker, made_of = str(record["tokenizer"]), record["raw"]
+    except (OSError, ValueError, KeyError, TypeError):  # none, or damaged: the shard is made anew
         return None
-    if record["tokenizer"] != tokenizer:
-        raise HashMismatch(
-            f"{out}: holds shards of tokenizer {record['tokenizer']}, this one is {tokenizer}; choose another --out"
-        )
-    path = out / info.name
-    whole = path.is_file() and path.stat().st_size == info.bytes
+    if maker != tokenizer:
+        raise HashMismatch(f"{out}: holds shards of tokenizer {maker}, this one is {tokenizer}; choose another --out")
+    path = out / raw.name
+    whole = info.name == raw.name and path.is_file() and path.stat().st_size == info.bytes
     enough = record.get("keyframes", False) or not keyframes
-    return info if whole and enough and record["raw"] == raw.sha256 else None
+    return info if whole and enough and made_of == raw.sha256 else None
 
 
 def record_path(out: Path, raw: ShardInfo) -> Path:

@@ -12,12 +12,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from vpoet import cli
 from vpoet.data.clips import ClipSettings
 from vpoet.data.ingest import Result, ingest
-from vpoet.data.shards import Manifest, read_shard, write_atomic
+from vpoet.data.shards import Manifest, read_shard
 from vpoet.data.sources import divide, gather
+from vpoet.files import aside, write_atomic
 from vpoet.media.sheet import contact_sheet
 from vpoet.media.video import Video
 
 SHEET_ROWS = 12
+SHEET_LABEL = 300
+"""Characters."""
 
 
 def main(
@@ -66,8 +69,8 @@ def main(
 
     A list is a .csv or .jsonl with a column `path` (or `file`), relative to the list's own folder, and `caption`; its
     further columns travel in each clip's json. Frames are resampled in time by the nearest: a file slower than --fps
-    repeats frames and loses none. A file that can't be read is skipped, counted and named in report.json. Running the
-    same command again does only what is left to do.
+    repeats frames and loses none. A file that can't be read, or a row that can't be used, is skipped, counted and named
+    in report.json. Running the same command again does only what is left to do, and what was missing or has changed.
 
     Examples:
 
@@ -105,7 +108,7 @@ def main(
         "clip": f"{frames} frames of {height}x{width} at {f'{fps:g} fps' if fps else 'their own rate'}",
         "took_seconds": round(time.monotonic() - began, 1),
     }
-    write_atomic(out / "report.json", json_module.dumps(report, indent=1, ensure_ascii=False).encode())
+    write_atomic(out / "report.json", json_module.dumps(report, indent=1, ensure_ascii=False))
     for side in results:
         _sheet(out / side, out / f"{side or 'clips'}.png")
     for side, result in results.items():
@@ -138,10 +141,10 @@ def _sheet(folder: Path, path: Path) -> None:
     for shard in manifest.shards[:: max(1, len(manifest.shards) // SHEET_ROWS)][:SHEET_ROWS]:
         wanted = -(-SHEET_ROWS // len(manifest.shards))
         for _, sample in zip(range(wanted), read_shard(folder / shard.name), strict=False):
-            caption = sample.json["caption"]
-            text = caption if isinstance(caption, str) else (caption or [""])[0]
-            rows.append((text or sample.json["source"], Video.read(sample.video).frames))
-    contact_sheet(rows[:SHEET_ROWS], max_frames=9).save(path)
+            label = (sample.captions or [sample.json["source"]])[0]
+            rows.append((label[:SHEET_LABEL], Video.read(sample.video).frames))
+    with aside(path) as fresh:
+        contact_sheet(rows[:SHEET_ROWS], max_frames=9).save(fresh, "PNG")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import typer
 
 import vpoet
 from vpoet.errors import VpoetError, VpoetWarning
+from vpoet.files import locked
 
 PROGRAMS = {
     "ingest": "train/ingest.py",
@@ -44,6 +45,7 @@ PROGRAMS = {
     "inspect": "train/describe.py",
 }
 """Command -> program, in the order in which the chain uses them."""
+_held = contextlib.ExitStack()
 
 
 def run(main: Callable[..., None], name: str | None = None, arguments: Sequence[str] | None = None) -> None:
@@ -67,12 +69,22 @@ def run(main: Callable[..., None], name: str | None = None, arguments: Sequence[
         except BrokenPipeError:  # the reader of our output has left (`| head`): nothing more to say, not even at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(1) from None
+        finally:
+            _held.close()
 
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command(help=_help_page(main))(guarded)
     with warnings.catch_warnings(), contextlib.redirect_stderr(cast(TextIO, _Unfailing(sys.stderr))):
         warnings.showwarning = functools.partial(_show_warning, warnings.showwarning)
         app(args=None if arguments is None else list(arguments), prog_name=name or Path(sys.argv[0]).name)
+
+
+def hold(folder: str | Path) -> None:
+    """Make the folder that a program writes to, and keep other processes out of it until the program ends.
+
+    OutputError if one is writing there; `vpoet.files.locked` says more.
+    """
+    _held.enter_context(locked(folder))
 
 
 def finish(result: Mapping[str, object], as_json: bool) -> None:

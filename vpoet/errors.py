@@ -16,6 +16,10 @@ class DataError(VpoetError):
     """A video, image, shard or manifest that cannot be read, or holds nothing usable."""
 
 
+class OutputError(VpoetError):
+    """A file or folder that cannot be written: a full disk, no right to, or another process that is writing there."""
+
+
 class ShapeError(VpoetError):
     """A size that a part cannot take: a grid the tokenizer can't make, a sequence longer than the cache or the pack."""
 

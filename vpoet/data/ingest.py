@@ -2,62 +2,36 @@
 
 Sources are divided in order into fixed jobs, and a job writes its own shards: the result is the same, byte for byte,
 for any number of worker processes. A finished job leaves a record, so a second run with the same settings does only
-what is left. A file that cannot be read is skipped, counted and named; it never stops the others.
+what is left, and again those of a source that was away and is there now. A file that cannot be read is skipped, counted
+and named; it never stops the others.
 """
 
 import hashlib
 import json
 import multiprocessing
+import os
+import re
 import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
+from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any
 
 from vpoet.data.clips import ClipSettings, clip_fields, windows
-from vpoet.data.shards import Manifest, Problems, ShardInfo, ShardWriter, write_atomic
+from vpoet.data.jobs import MISSING, RECORDS, Job, Result, Seen, is_readable, recorded, seen
+from vpoet.data.shards import MANIFEST, Manifest, Problems, ShardWriter
 from vpoet.data.sources import WORLD, WORLDS, Item
 from vpoet.errors import DataError
+from vpoet.files import LOCK, locked, read_json, sweep, write_atomic, writing
 from vpoet.media.video import Video, resize_frame, stream_frames
 
-SETTINGS, RECORDS = "ingest.json", ".jobs"
+SETTINGS = "ingest.json"
 Progress = Callable[[int, int], None]
 """Called with how many more sources are done, and how many more clips kept."""
-
-
-@dataclass
-class Result:
-    """What came of the sources of a job, or of a whole side."""
-
-    sources: int = 0
-    clips: int = 0
-    seconds: float = 0.0
-    """Of video kept; overlapping clips count in full."""
-    shards: list[ShardInfo] = field(default_factory=list)
-    problems: Problems = field(default_factory=Problems)
-
-    def add(self, other: "Result") -> None:
-        self.sources += other.sources
-        self.clips += other.clips
-        self.seconds += other.seconds
-        self.shards += other.shards
-        self.problems.update(other.problems)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "sources": self.sources,
-            "clips": self.clips,
-            "seconds": round(self.seconds, 3),
-            "shards": [asdict(shard) for shard in self.shards],
-            "problems": self.problems.to_dict(),
-        }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Result":
-        shards = [ShardInfo(**shard) for shard in values["shards"]]
-        return cls(values["sources"], values["clips"], values["seconds"], shards, Problems(**values["problems"]))
 
 
 def ingest(
@@ -71,17 +45,35 @@ def ingest(
 ) -> dict[str, Result]:
     """Write each side of `divide` as a folder of raw shards under ``out``, with a manifest; the result of each side.
 
-    DataError if ``out`` was made from other sources or settings, or if a side comes out empty.
+    DataError if ``out`` was made from other sources or settings, or if a side comes out empty; OutputError if it cannot
+    be written, or another process is writing there.
     """
     out = Path(out)
-    _claim(out, sides, settings, samples_per_shard)
+    with locked(out):
+        _claim(out, sides, settings, samples_per_shard)
+        return _ingest(sides, out, settings, workers, samples_per_shard, progress)
+
+
+def _ingest(
+    sides: Mapping[str, Sequence[Item]],
+    out: Path,
+    settings: ClipSettings,
+    workers: int,
+    samples_per_shard: int,
+    progress: Progress,
+) -> dict[str, Result]:
     jobs = [
-        _Job(number, str(out / side), tuple(part), settings, samples_per_shard)
+        Job(number, str(out / side), tuple(part), settings, samples_per_shard)
         for side, items in sides.items()
         for number, part in enumerate(_parts(items))
     ]
-    done: dict[_Job, Result] = {job: record for job in jobs if (record := _recorded(job)) is not None}
+    done: dict[Job, Result] = {job: record for job in jobs if (record := recorded(job)) is not None}
     todo = [job for job in jobs if job not in done]
+    for folder in {Path(job.folder) for job in todo}:  # from now on until its manifest lists what is there, no set
+        with writing(folder):
+            (folder / MANIFEST).unlink(missing_ok=True)
+        for part in (folder, folder / RECORDS):
+            sweep(part)
     progress(sum(result.sources for result in done.values()), sum(result.clips for result in done.values()))
     if workers == 1:
         done.update((job, _run_job(job, progress)) for job in todo)
@@ -96,20 +88,16 @@ def ingest(
         if not result.clips:
             raise DataError(f"{out / side}: nothing to keep from {result.sources} sources: {result.problems}")
         Manifest("raw", result.shards).save(out / side)
+        _remove_others(out / side, {shard.name for shard in result.shards})
     return results
 
 
-@dataclass(frozen=True, eq=False)
-class _Job:
-    number: int
-    folder: str
-    items: tuple[Item, ...]
-    settings: ClipSettings
-    samples_per_shard: int
-
-    @property
-    def record(self) -> Path:
-        return Path(self.folder) / RECORDS / f"{self.number:05d}.json"
+def _remove_others(folder: Path, listed: set[str]) -> None:
+    """Shards of a job that was done again and has fewer now."""
+    with writing(folder):
+        for path in folder.glob("raw-*.tar"):
+            if re.fullmatch(r"raw-\d{5,}-\d{5,}\.tar", path.name) and path.name not in listed:
+                path.unlink()
 
 
 def _parts(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
@@ -121,7 +109,8 @@ def _parts(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
 
 def _claim(out: Path, sides: Mapping[str, Sequence[Item]], settings: ClipSettings, samples_per_shard: int) -> None:
     """Note in ``out`` what it is made of; refuse it if it is made of something else."""
-    listed = json.dumps([[side, [asdict(item) for item in items]] for side, items in sides.items()], sort_keys=True)
+    told = [[side, [_told(item) for item in items]] for side, items in sides.items()]
+    listed = json.dumps(told, sort_keys=True)
     wanted = {
         **asdict(settings),
         "samples_per_shard": samples_per_shard,
@@ -130,49 +119,60 @@ def _claim(out: Path, sides: Mapping[str, Sequence[Item]], settings: ClipSetting
     }
     path = out / SETTINGS
     if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        changed = [f"{key} {found.get(key)} -> {wanted[key]}" for key in wanted if found.get(key) != wanted[key]]
+        try:
+            found = read_json(path)
+            changed = [f"{key} {found.get(key)} -> {wanted[key]}" for key in wanted if found.get(key) != wanted[key]]
+        except (OSError, ValueError, AttributeError) as error:
+            raise DataError(f"{path}: damaged ({error}), so what lies beside it is not known: remove {out}") from None
         if changed:
             raise DataError(f"{out}: made with other settings ({'; '.join(changed)}): use another folder, or remove it")
         return
-    if out.exists() and any(out.iterdir()):
-        raise DataError(f"{out}: not empty and not made by ingest: use another folder")
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, json.dumps(wanted, indent=1).encode())
+    with writing(out):
+        if any(not each.name.startswith(LOCK) for each in out.iterdir()):
+            raise DataError(f"{out}: not empty and not made by ingest: use another folder")
+    write_atomic(path, json.dumps(wanted, indent=1))
 
 
-def _recorded(job: _Job) -> Result | None:
-    """The result of a job that is finished, with its shards still there."""
-    if not job.record.exists():
-        return None
-    result = Result.from_dict(json.loads(job.record.read_text(encoding="utf-8")))
-    paths = [(Path(job.folder) / shard.name, shard.bytes) for shard in result.shards]
-    return result if all(path.exists() and path.stat().st_size == size for path, size in paths) else None
+def _told(item: Item) -> dict[str, Any]:
+    """What the identity of a folder's sources is taken of."""
+    told = asdict(item)
+    if not item.problem:
+        del told["problem"]
+    return told
 
 
-def _run_job(job: _Job, progress: Progress) -> Result:
+def _run_job(job: Job, progress: Progress) -> Result:
     """Write the job's shards, then its record. ``progress`` hears of each source and clip, and may raise to stop."""
     result = Result()
+    found: list[Seen] = []
+    with writing(job.record):
+        job.record.unlink(missing_ok=True)
     with ShardWriter(job.folder, kind="raw", samples_per_shard=job.samples_per_shard, worker=job.number) as writer:
         for index, item in enumerate(job.items):
+            found.append(seen(item))
+            troubles = result.problems.total
             make = _world_samples if item.path.startswith(WORLD) else _samples
             for number, (suffix, payload, fields) in enumerate(make(item, job.settings, result.problems)):
                 writer.write(f"{job.number:05d}-{index:03d}-{number:05d}", {suffix: payload, "json": fields})
                 result.clips += 1
                 result.seconds += fields["frames"] / fields["fps"] if fields["fps"] else 0.0
                 progress(0, 1)
+            if result.problems.total > troubles and not is_readable(item.path):
+                found[-1] = None  # a disk or a network that failed, and may not the next time
             result.sources += 1
             progress(1, 0)
     result.shards = writer.shards
-    job.record.parent.mkdir(exist_ok=True)
-    write_atomic(job.record, json.dumps(result.to_dict(), ensure_ascii=False).encode())
+    job.keep(result, found)
     return result
 
 
 def _samples(item: Item, settings: ClipSettings, problems: Problems) -> Iterator[tuple[str, bytes, dict[str, Any]]]:
     """(extension, payload, json) of each clip of a file. A source that gives none, or breaks off, is noted."""
-    if not Path(item.path).is_file():
-        problems.add("missing file", item.name)
+    if item.problem:
+        problems.add(f"bad row: {item.problem}", item.name)
+        return
+    if seen(item) is None:
+        problems.add(MISSING, item.name)
         return
     fields = dict(item.fields)
     if settings.fps and fields.pop("actions", None) is not None:
@@ -214,10 +214,10 @@ def _world_samples(
     yield "mp4", Video(frames, settings.fps).encode(".mp4", lossless=True), fields
 
 
-def _run_in_processes(todo: Sequence[_Job], workers: int, progress: Progress) -> dict[_Job, Result]:
+def _run_in_processes(todo: Sequence[Job], workers: int, progress: Progress) -> dict[Job, Result]:
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads (torch, a progress bar) can hang
     counts, stop = context.Array("q", 2), context.Event()
-    results: dict[_Job, Result] = {}
+    results: dict[Job, Result] = {}
     told = [0, 0]
     with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(counts, stop)) as pool:
         jobs = {pool.submit(_run_there, job): job for job in todo}
@@ -245,10 +245,19 @@ class _Stopped(Exception):
 def _start_worker(counts: Any, stop: Any) -> None:
     global _counts, _stop
     _counts, _stop = counts, stop
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent alone decides, by `stop`
 
 
-def _run_there(job: _Job) -> Result:
+def _end_with_parent() -> None:
+    """Writing on after the run was killed would be writing into the folder of the next one."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait_for([parent.sentinel])
+    os._exit(1)
+
+
+def _run_there(job: Job) -> Result:
     def progress(sources: int, clips: int) -> None:
         with _counts.get_lock():
             _counts[0] += sources

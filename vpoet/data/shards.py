@@ -8,20 +8,22 @@ reading checks it. A damaged sample is skipped and counted in `Problems`; it nev
 import hashlib
 import io
 import json
-import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Literal, Self
+from typing import Any, Literal, Self, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
-from webdataset.tariterators import group_by_keys, tar_file_expander
 from webdataset.writer import TarWriter
 
+from vpoet.data.fields import KEY, captions, parse_json, printable
+from vpoet.data.tar import Grouped, read_groups
 from vpoet.errors import DataError
+from vpoet.files import HashedFile, aside_of, inside, put_in_place, read_json, write_atomic, writing
 
 Kind = Literal["raw", "tokens"]
 MANIFEST = "manifest.json"
@@ -29,8 +31,6 @@ FORMAT = 1
 """Version of the manifest and of the layout it describes."""
 PICTURE_PARTS = ("mp4", "png", "jpg", "webp")
 """The extensions that a raw sample's payload may have."""
-TAR_END = 1024
-"""Bytes, all zero."""
 NAMED = 20
 """How many names a reason keeps."""
 
@@ -44,7 +44,7 @@ class Problems:
     """By reason, at most `NAMED` of them."""
 
     def add(self, reason: str, name: str) -> None:
-        self.update(Problems({reason: 1}, {reason: [name]}))
+        self.update(Problems({printable(reason): 1}, {printable(reason): [printable(name)]}))
 
     def update(self, other: "Problems") -> None:
         for reason, count in other.counts.items():
@@ -54,6 +54,16 @@ class Problems:
 
     def to_dict(self) -> dict[str, Any]:
         return {"counts": dict(self.counts), "names": {reason: list(names) for reason, names in self.names.items()}}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Problems":
+        """The inverse of `to_dict`; ValueError, KeyError, TypeError or AttributeError for anything else."""
+        counts, names = dict(values["counts"]), {reason: list(some) for reason, some in values["names"].items()}
+        if counts.keys() != names.keys() or not all(_is_count(count) for count in counts.values()):
+            raise ValueError("not a count and names for each reason")
+        if not all(isinstance(name, str) for some in names.values() for name in some):
+            raise ValueError("names that are no text")
+        return cls(counts, names)
 
     @property
     def total(self) -> int:
@@ -81,6 +91,11 @@ class Sample:
                 return self.parts[extension]
         raise DataError(f"sample {self.key}: no video or image in it, only {', '.join(self.parts) or 'json'}")
 
+    @property
+    def captions(self) -> list[str]:
+        """The wordings of its caption; there may be none."""
+        return captions(self.json)
+
 
 @dataclass(frozen=True)
 class ShardInfo:
@@ -89,6 +104,19 @@ class ShardInfo:
     bytes: int
     sha256: str
     """Of the whole tar file, hex."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ShardInfo":
+        """What `asdict` gave; ValueError, KeyError or TypeError for anything else, and for the name of no shard."""
+        info = cls(**values)
+        if not (_is_count(info.samples) and _is_count(info.bytes)):
+            raise ValueError(f"{info.name!r}: samples and bytes are counts, not {info.samples!r} and {info.bytes!r}")
+        if not re.fullmatch(r"[0-9a-f]{64}", info.sha256):
+            raise ValueError(f"{info.name!r}: not a SHA-256: {info.sha256!r}")
+        # NAME.json may lie beside NAME.tar, and must not be the manifest
+        if inside(Path(), info.name).suffix != ".tar" or Path(info.name).with_suffix(".json").name == MANIFEST:
+            raise ValueError(f"{info.name!r} is not the name of a shard")
+        return info
 
 
 @dataclass
@@ -110,17 +138,24 @@ class Manifest:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Manifest":
+        """DataError: there is none, it is damaged, or it names what is not a shard of this folder."""
         path = Path(folder) / MANIFEST
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = read_json(path)
             if values["format"] != FORMAT:
                 raise DataError(f"{path}: format {values['format']}, this vpoet reads {FORMAT}: make the shards again")
-            shards = [ShardInfo(**shard) for shard in values["shards"]]
-            return cls(kind=values["kind"], shards=shards, tokenizer=values["tokenizer"])
+            shards = [ShardInfo.from_dict(shard) for shard in values["shards"]]
+            if len({shard.name for shard in shards}) < len(shards):
+                raise ValueError("a shard is listed twice")
+            kind, tokenizer = values["kind"], values["tokenizer"]
+            if kind not in get_args(Kind) or not isinstance(tokenizer, str | None):
+                raise ValueError(f"kind {kind!r} of tokenizer {tokenizer!r}")
+            return cls(kind=cast(Kind, kind), shards=shards, tokenizer=tokenizer)
         except FileNotFoundError:
             raise DataError(f"{path}: not there; a shard folder is made by `vpoet ingest` or `vpoet encode`") from None
-        except (OSError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise DataError(f"{path}: not a manifest of shards: {error!r}; make the shards again") from None
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            told = printable(str(error) if isinstance(error, ValueError) else repr(error))
+            raise DataError(f"{path}: not a manifest of shards: {told}; make the shards again") from None
 
     def save(self, folder: str | Path) -> None:
         values = {"format": FORMAT, "samples": self.samples, "bytes": self.bytes, **asdict(self)}
@@ -128,22 +163,23 @@ class Manifest:
 
 
 class ShardFile:
-    """One shard in the making: ``NAME.tmp`` until it is whole, then renamed. An exception inside leaves no shard."""
+    """One shard in the making, aside until it is whole. An exception inside, or a full disk, leaves no shard."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.samples = 0
         self.info: ShardInfo | None = None
         """Set once the shard is in place."""
-        self._temporary = self.path.with_name(self.path.name + ".tmp")
+        self._fresh = aside_of(self.path)
         self._keys: set[str] = set()
-        self._file = _HashedFile(self._temporary.open("wb"))
+        with writing(self.path):
+            self._file = HashedFile(self._fresh.open("wb"))
         # Fixed owner, mode and time: the same samples give the same bytes, and so the same checksum.
         self._tar = TarWriter(self._file, user="", group="", mode=0o644, encoder=False, mtime=0)
 
     def write(self, key: str, parts: dict[str, Any]) -> None:
         """``parts``: the ``json`` dictionary and payloads by extension; an array (of codes) under an ``.npy`` one."""
-        if not re.fullmatch(r"[\w-]{1,90}", key, re.ASCII) or key in self._keys:
+        if not KEY.fullmatch(key) or key in self._keys:
             raise DataError(f"{self.path}: key {key!r} is taken, or not 1 to 90 letters, digits, '_' and '-'")
         self._keys.add(key)
         payloads = {
@@ -154,21 +190,26 @@ class ShardFile:
         fields = dict(parts["json"])
         fields["sha256"] = {extension: _sha256(payload) for extension, payload in payloads.items()}
         text = json.dumps(fields, sort_keys=True, ensure_ascii=False, allow_nan=False)
-        self._tar.write({"__key__": key, "json": text.encode(), **payloads})
+        with writing(self.path):
+            self._tar.write({"__key__": key, "json": text.encode(), **payloads})
         self.samples += 1
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:
-        self._tar.close()
-        self._file.close()
-        if kind is not None:
-            self._temporary.unlink()
-            return
-        self._temporary.replace(self.path)
-        sync_folder(self.path.parent)
-        self.info = ShardInfo(self.path.name, self.samples, self._file.size, self._file.hash.hexdigest())
+        try:
+            with writing(self.path):
+                if kind is None:
+                    self._tar.close()
+                    self._file.close()
+                    put_in_place(self._fresh, self.path)
+                    self.info = ShardInfo(self.path.name, self.samples, self._file.size, self._file.hash.hexdigest())
+        finally:
+            for part in (self._tar, self._file):
+                with suppress(OSError):  # of a disk that is still full
+                    part.close()
+            self._fresh.unlink(missing_ok=True)
 
 
 class ShardWriter:
@@ -233,43 +274,30 @@ def read_shard(
     """
     path = Path(path)
     problems = Problems() if problems is None else problems
-
-    errors: list[str] = []
-
-    def broken(error: Exception) -> bool:
-        errors.append(type(error).__name__)
-        return False
-
     try:
         stream = path.open("rb")
     except OSError as error:
         raise DataError(f"{path}: shard cannot be opened: {error.strerror}") from None
     with stream:
-        # A tar ends in two blocks of zeros. Cut between two members it has no other mark of being cut.
-        stream.seek(max(0, stream.seek(0, io.SEEK_END) - TAR_END))
-        whole = stream.read() == bytes(TAR_END)
-        stream.seek(0)
-        files = tar_file_expander([{"url": str(path), "stream": stream}], handler=broken)
-        for grouped in group_by_keys(files, handler=broken):
-            key = grouped.pop("__key__")
-            parts = {name: data for name, data in grouped.items() if not name.startswith("__")}
-            reason, sample = _check(key, parts, required)
+        for group in read_groups(stream, lambda reason, name: problems.add(reason, f"{path}: {name}")):
+            reason, sample = _check(group, required)
             if sample is None:
-                problems.add(reason, f"{path}: {key}")
+                problems.add(reason, f"{path}: {group.key}")
             else:
                 yield sample
-        if errors or not whole:
-            problems.add("broken tar", f"{path}: {errors[0] if errors else 'cut short'}")
 
 
-def _check(key: str, parts: dict[str, bytes], required: tuple[str, ...]) -> tuple[str, Sample | None]:
+def _check(group: Grouped, required: tuple[str, ...]) -> tuple[str, Sample | None]:
     """("", the sample), or why it is none."""
+    parts = group.parts
+    if group.twice:
+        return f"{group.twice[0]} comes twice", None
     text = parts.pop("json", None)
     if text is None:
         return "missing json", None
     try:
-        fields = json.loads(text)
-    except (UnicodeDecodeError, json.JSONDecodeError):
+        fields = parse_json(text)
+    except DataError:
         return "broken json", None
     if not isinstance(fields, dict):
         return "broken json", None
@@ -281,7 +309,7 @@ def _check(key: str, parts: dict[str, bytes], required: tuple[str, ...]) -> tupl
     for extension, payload in parts.items():
         if extension in sums and _sha256(payload) != sums[extension]:
             return "wrong checksum", None
-    return "", Sample(key, parts, fields)
+    return "", Sample(group.key, parts, fields)
 
 
 def codes_to_npy(codes: npt.NDArray[Any]) -> bytes:
@@ -298,53 +326,20 @@ def npy_to_codes(data: bytes) -> npt.NDArray[np.int32]:
     """The inverse of `codes_to_npy`: ``int32 [t, h, w]``. DataError for anything else in a .npy."""
     try:
         codes = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except Exception as error:  # a damaged header asks for any size and type
         raise DataError(f"not a .npy of codes: {error}") from None
-    if not isinstance(codes, np.ndarray) or codes.ndim != 3 or codes.dtype not in (np.uint16, np.uint32):
+    if not isinstance(codes, np.ndarray):
+        raise DataError("not a .npy of codes: several arrays in it")
+    if codes.ndim != 3 or codes.dtype not in (np.uint16, np.uint32):
         raise DataError(f"codes are uint16 or uint32 [t, h, w], not {codes.dtype} {codes.shape}")
     if codes.max(initial=0) >= 2**31:
         raise DataError(f"code {codes.max()} does not fit int32")
     return codes.astype(np.int32)
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file that is either whole and on the disk, or not there."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_folder(path.parent)
-
-
-class _HashedFile:
-    """Hashes and counts what is written through it; on the disk once closed."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.hash = hashlib.sha256()
-        self.size = 0
-        self._file = file
-
-    def write(self, data: bytes) -> int:
-        self.hash.update(data)
-        self.size += len(data)
-        return self._file.write(data)
-
-    def close(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring a folder's entries to the disk: what is written next must not overtake a rename in it."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

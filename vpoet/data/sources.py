@@ -1,13 +1,13 @@
 """What to ingest: files, folders, lists and worlds as one list of items, and which of them are held out."""
 
-import csv
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vpoet.data.fields import printable
+from vpoet.data.lists import read_list
 from vpoet.errors import DataError
 from vpoet.media.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from vpoet.worlds.platformer.world import Platformer
@@ -23,12 +23,14 @@ class Item:
     """One source: a file, or one clip of a world."""
 
     name: str
-    """As the shards tell it: relative to its list or folder, so that no path of this machine gets into them."""
+    """As the shards tell it, and no path of this machine: relative to its list or folder; `lists.row_name`."""
     path: str
     """Where it lies; for a world ``world:NAME``."""
     fields: dict[str, Any] = field(default_factory=dict)
     """What is known of it: a list's further columns, or the attributes of a world's clip."""
     seed: int = 0
+    problem: str = ""
+    """Why it can give no clip: a list's bad row."""
 
 
 def gather(sources: Sequence[str], *, clips: int | None = None, seed: int = 0) -> list[Item]:
@@ -55,39 +57,20 @@ def gather(sources: Sequence[str], *, clips: int | None = None, seed: int = 0) -
             inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in known and file.is_file())
             if not inside:
                 raise DataError(f"{source}: no video or image in this folder")
-            items += [Item(file.relative_to(path).as_posix(), str(file)) for file in inside]
+            items += [Item(printable(file.relative_to(path).as_posix()), _file(file)) for file in inside]
         elif not path.exists():
             raise DataError(f"{source}: no such file or folder")
         elif path.suffix.lower() in (".csv", ".jsonl"):
-            items += _read_list(path)
+            rows = read_list(path)
+            items += [Item(r.name, _file(r.path) if r.path else "", r.fields, problem=r.problem) for r in rows]
         else:
-            items.append(Item(path.name, source))
+            items.append(Item(printable(path.name), _file(path)))
     return items
 
 
-def _read_list(path: Path) -> list[Item]:
-    rows: list[Any]
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            if path.suffix.lower() == ".csv":
-                rows = list(csv.DictReader(file))
-            else:
-                rows = [json.loads(line) for line in file if line.strip()]
-    except (OSError, UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
-        raise DataError(f"{path}: not a readable list: {error}") from None
-    items = []
-    for number, row in enumerate(rows, start=1):
-        name = (row.get("path") or row.get("file")) if isinstance(row, dict) else None
-        if not isinstance(name, str):
-            raise DataError(
-                f"{path}: entry {number} names no file: a list has a column `path` or `file`, and `caption`"
-            )
-        # A csv row longer than its header keeps the rest under None, a shorter one holds None: neither is a field.
-        fields = {key: row[key] for key in row if key not in (None, "path", "file") and row[key] is not None}
-        items.append(Item(name, str(path.parent / name), fields))
-    if not items:
-        raise DataError(f"{path}: an empty list")
-    return items
+def _file(path: Path) -> str:
+    """Where a file lies, which its name must not turn into a world."""
+    return f"./{path}" if str(path).startswith(WORLD) else str(path)
 
 
 def divide(

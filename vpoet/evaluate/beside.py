@@ -8,8 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from vpoet.data.shards import Problems, write_atomic
+from vpoet.data.shards import Problems
 from vpoet.data.token_dataset import TokenDataset, TokenSample
+from vpoet.files import write_atomic
 from vpoet.media.video import Video
 from vpoet.sequence.vocabulary import Vocabulary
 from vpoet.tokenizer.video import VideoTokenizer

@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from vpoet.data.shards import sync_folder
 from vpoet.errors import CheckpointError
+from vpoet.files import sync_folder
 from vpoet.training.engine.base import Engine
 from vpoet.training.run.checkpoint import FORMAT, WEIGHTS, complete
 from vpoet.training.run.folder import checkpoint_of, step_of

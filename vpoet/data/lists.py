@@ -1,0 +1,145 @@
+"""Lists of files with what is known of them: .csv and .jsonl, as others write them.
+
+A row that cannot be used is one bad row: it is told, and the rows after it are read. Text is UTF-8, or what a byte
+order mark says.
+"""
+
+import codecs
+import csv
+import hashlib
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vpoet.data.fields import check_caption, parse_json, printable
+from vpoet.errors import DataError
+
+FILE_COLUMNS = ("path", "file")
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16's, with which it begins
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+    codecs.BOM_UTF8: "utf-8-sig",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: a file and its fields, or why it is none."""
+
+    name: str
+    path: Path | None = None
+    fields: dict[str, Any] = field(default_factory=dict)
+    problem: str = ""
+
+
+def read_list(path: Path) -> list[Row]:
+    """All rows of a list, the bad ones among them; DataError if it cannot be read or not one row can be used."""
+    try:
+        text = _decode(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: not a readable list: {error.strerror}") from None
+    records = _csv_records(text) if path.suffix.lower() == ".csv" else _json_records(text)
+    rows = [_row(path, number, record) for number, record in enumerate(records, start=1)]
+    if not rows:
+        raise DataError(f"{path}: an empty list")
+    if all(row.problem for row in rows):
+        raise DataError(
+            f"{path}: not a readable list, none of its {len(rows)} rows can be used: entry 1: {rows[0].problem}; "
+            "a list has a column `path` or `file`, and `caption`"
+        )
+    return rows
+
+
+def row_name(folder: Path, name: str) -> str:
+    """How shards tell the file that a list in ``folder`` names.
+
+    A relative path is told as the list has it. An absolute one would tell of this machine: from the list's folder if
+    the file lies below it, else as HASH/NAME, 12 hex digits of the SHA-256 of the folder that it lies in.
+    """
+    path, base = (Path(os.path.abspath(each)) for each in (name, folder))  # noqa: PTH100 (it takes .. out, and no link)
+    if Path(name).is_absolute() and path.is_relative_to(base):
+        name = path.relative_to(base).as_posix()
+    elif Path(name).is_absolute():
+        name = f"{hashlib.sha256(str(path.parent).encode()).hexdigest()[:12]}/{path.name}"
+    return printable(name)
+
+
+def _row(path: Path, number: int, record: object) -> Row:
+    try:
+        if isinstance(record, DataError):
+            raise record
+        if not isinstance(record, dict):
+            raise DataError("not an object with a `path` or `file`")
+        name = record.get("path") or record.get("file")
+        if not name:
+            raise DataError("names no file in a column `path` or `file`")
+        if not isinstance(name, str) or "\0" in name:
+            raise DataError(f"{printable(str(name))!r} is not the name of a file")
+        check_caption(record.get("caption"))
+    except DataError as error:
+        return Row(f"{printable(path.name)}, entry {number}", problem=str(error))
+    # A csv row longer than its header keeps the rest under None, a shorter one holds None: neither is a field.
+    fields = {key: record[key] for key in record if key not in (None, *FILE_COLUMNS) and record[key] is not None}
+    return Row(row_name(path.parent, name), path.parent / name, fields)
+
+
+def _decode(data: bytes) -> str:
+    """As text; bytes of what should be UTF-8 and is not become lone surrogates, so that a row of them can be told."""
+    for mark, encoding in _MARKS.items():
+        if data.startswith(mark):
+            return data.decode(encoding, "surrogateescape" if encoding == "utf-8-sig" else "replace")
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _is_text(value: str) -> bool:
+    return value.isascii() or not any("\udc80" <= character <= "\udcff" for character in value)
+
+
+def _json_records(text: str) -> Iterator[object]:
+    for line in text.split("\n"):
+        if not line.strip():
+            continue
+        try:
+            yield parse_json(line) if _is_text(line) else DataError("not UTF-8")
+        except DataError as error:
+            yield error
+
+
+def _csv_records(text: str) -> Iterator[object]:
+    header: list[str] | None = None
+    for record in _csv_rows(text):
+        if isinstance(record, DataError):
+            yield record
+        elif header is None:
+            header = list(map(printable, record))
+        elif not all(map(_is_text, record)):
+            yield DataError("not UTF-8")
+        else:
+            cells = dict(zip(header, record, strict=False))
+            yield dict.fromkeys(header[len(record) :]) | cells
+
+
+def _csv_rows(text: str) -> Iterator[list[str] | DataError]:
+    """The cells of each row. One that goes over several lines must be quoted to the letter: a quote that is never
+    closed would take all rows after it along; its first line is then a bad row, and the next one is read."""
+    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
+    lines = list(io.StringIO(text, newline=""))
+    at = 0
+    while at < len(lines):
+        reader = csv.reader(lines[index] for index in range(at, len(lines)))
+        try:
+            row = next(reader)
+            if reader.line_num > 1:
+                next(csv.reader(lines[at : at + reader.line_num], strict=True))
+        except csv.Error as error:
+            yield DataError(f"broken quotes ({error})")
+            at += 1
+        else:
+            at += reader.line_num
+            if row:
+                yield row
