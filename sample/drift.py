@@ -72,7 +72,7 @@ def main(
     asked = lasting(world, count, seed)
     requests = [Request(prompt=p.text, frames=frames, overlap=overlap, seed=seed + i) for i, p in enumerate(asked)]
     rollouts = [sampler.rollout(request) for request in requests]
-    out.mkdir(parents=True, exist_ok=True)
+    cli.hold(out)
 
     drawn = [coder.decode(coder.encode(Video(prompt.real, prompt.fps))) for prompt in asked]
     pairs = list(zip(asked, drawn, strict=True))

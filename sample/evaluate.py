@@ -86,7 +86,7 @@ def main(
     parts |= {given: stating(asked, given) for given in apart or []}
     witness = Witness(config.height, config.width, float(config.fps))
     network = EfficientNetLite0() if distance else None
-    out.mkdir(parents=True, exist_ok=True)
+    cli.hold(out)
 
     real = [prompt.real for prompt in asked]
     coder = sampler.bundle.video

@@ -23,7 +23,7 @@ from vpoet.tokenizer.quantiser import QuantiserConfig
 from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training.codec.loss import LossConfig
 from vpoet.training.codec.recipe import TokenizerTraining, VideoTokenizerRecipe
-from vpoet.training.run.tracking import read_metrics
+from vpoet.training.run.tracking import read_rows
 
 VARIANTS = {
     "fsq": {"kind": "fsq"},
@@ -88,13 +88,13 @@ def main(
     every = product(draws, sorted(sizes), names)  # by seed first: interrupted, it has done all variants of some
     runs = {(codebook, name, seed): recipe(codebook, name, seed, steps, data) for seed, codebook, name in every}
     results = out / "results.jsonl"
-    there = [row for row in (read_metrics(results) if results.is_file() else []) if row.get("setup") == setup]
+    cli.hold(out)
+    there = [row for row in (read_rows(results) if results.is_file() else []) if row.get("setup") == setup]
     for row in there:
         if row["step"] == steps:
             runs.pop((row["codebook"], row["variant"], row["seed"]), None)
     console.print(f"{results}: {len(there)} runs on these data are there, {len(runs)} to go")
     if runs:
-        out.mkdir(parents=True, exist_ok=True)
         some = min(windows, 100)
         scored = batches(tuple(held_out), HELD_OUT_SEED, FRAMES, some, -(-windows // some))
         scored = scored.reshape(-1, *scored.shape[2:])[:windows]

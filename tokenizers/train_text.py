@@ -36,8 +36,7 @@ def main(
     shards = [folder / shard.name for folder in raw for shard in Manifest.load(folder).shards]
     for shard in track(shards, "reading captions", console=console):
         for sample in read_shard(shard, problems=problems):
-            caption = sample.json.get("caption") or []
-            captions += [caption] if isinstance(caption, str) else caption
+            captions += sample.captions
 
     tokenizer = TextTokenizer.train(captions, out, size)
 

@@ -46,6 +46,7 @@ def main(
     """
     cfg = config.load(recipe, VideoTokenizerRecipe, overrides or [])
     run = Path(cfg.run)
+    cli.hold(run)
     shape = {"frames": cfg.frames, "height": cfg.height, "width": cfg.width}
     training = TokenizerTraining(cfg)
     processes, leads = training.processes, training.processes.rank == 0
@@ -62,7 +63,6 @@ def main(
         for stream, position in zip(streams, positions, strict=True):
             stream.load_state_dict(position)
         console.print(f"going on from step {training.step} of {run}")
-    run.mkdir(parents=True, exist_ok=True)
     if leads:
         config.save(cfg, run / RESOLVED)
     tracker = Tracker(

@@ -44,6 +44,7 @@ def main(
       vpoet export runs/dog-run --out runs/dog.safetensors
       vpoet export runs/demo/bundle --adapter runs/dog.safetensors --out runs/dog/bundle
     """
+    cli.hold(out, replaced=True)
     if adapter is not None:
         whole = bundle.load(run, adapter=adapter)
         about = (run / bundle.CARD).read_text() + f"\nThe adapter {adapter.name} is added to its weights.\n"

@@ -54,6 +54,7 @@ def main(
     if out.suffix != adapter.SUFFIX:
         bundle.check_vacant(out)
     run = out.with_name(f"{out.stem}-run")
+    cli.hold(run)
     base = bundle.load(model)
     tokens = encoded(clips, run, model, base)
     tasks = usable_tasks(tokens, base)
@@ -81,7 +82,6 @@ def main(
         "steps": 100,
         "save_every": 50,
     }
-    run.mkdir(parents=True, exist_ok=True)
     recipe = run / "recipe.yaml"
     config.save(config.from_dict(defaults, PretrainConfig, "the defaults"), recipe)
     check_same(run / RESOLVED, config.load(recipe, PretrainConfig, overrides or []))

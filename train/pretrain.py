@@ -60,6 +60,7 @@ def main(
     """
     cfg = config.load(recipe, PretrainConfig, overrides or [])
     run = Path(cfg.run)
+    cli.hold(run)
     torch.manual_seed(cfg.seed)
     text, video = TextTokenizer.load(cfg.text), VideoTokenizer.load(cfg.video)
     vocabulary = video.vocabulary(text, cfg.model.visual_groups)
@@ -182,7 +183,6 @@ def begin(run: Path, trainer: Engine, hashes: dict[str, str], resume: bool) -> d
     if not resume and folders:
         raise CheckpointError(f"{run}: holds a run up to {folders[-1].name}; add --resume, or choose another run=")
     if not folders:
-        run.mkdir(parents=True, exist_ok=True)
         return {"step": 0, "lanes": None, "guard": None}
     folder, state = checkpoint.resume(run, trainer, hashes)
     if trainer.rank == 0:

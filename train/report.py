@@ -56,12 +56,14 @@ def demo(run: Path, scratch: Path) -> list[Section]:
 
 
 def stages(run: Path) -> Section:
-    rows = [json_module.loads(line) for line in (run / "stages.jsonl").read_text().splitlines()]
-    table = Table(
-        ["stage", "took", "command", "result"],
-        [[row["stage"], f"{row['seconds']} s", row["command"], row["result"]] for row in rows],
-    )
-    minutes = sum(row["seconds"] for row in rows) / 60
+    path = run / "stages.jsonl"
+    try:
+        rows = [json_module.loads(line) for line in path.read_text().splitlines()]
+        lines = [[str(row["stage"]), f"{row['seconds']} s", str(row["command"]), str(row["result"])] for row in rows]
+        minutes = sum(row["seconds"] for row in rows) / 60
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(f"{path}: damaged ({error!r}); run the demo again") from None
+    table = Table(["stage", "took", "command", "result"], lines)
     return Section("What ran", [f"{minutes:.0f} minutes in all, from no data to these samples.", table])
 
 
@@ -89,7 +91,7 @@ def held_out(run: Path) -> list[tuple[str, bytes]]:
         for shard in Manifest.load(folder).shards
         for sample in read_shard(folder / shard.name, required=("json", "mp4"))
         for payload in [sample.parts["mp4"]]
-        for caption in ([sample.json["caption"]] if isinstance(sample.json["caption"], str) else sample.json["caption"])
+        for caption in sample.captions
     ]
 
 

@@ -24,7 +24,7 @@ import typer
 
 import vpoet
 from vpoet.errors import VpoetError, VpoetWarning
-from vpoet.files import locked
+from vpoet.files import LOCK, locked
 
 PROGRAMS = {
     "ingest": "train/ingest.py",
@@ -79,12 +79,14 @@ def run(main: Callable[..., None], name: str | None = None, arguments: Sequence[
         app(args=None if arguments is None else list(arguments), prog_name=name or Path(sys.argv[0]).name)
 
 
-def hold(folder: str | Path) -> None:
+def hold(out: str | Path, *, replaced: bool = False) -> None:
     """Make the folder that a program writes to, and keep other processes out of it until the program ends.
 
-    OutputError if one is writing there; `vpoet.files.locked` says more.
+    ``replaced``: a file or folder that is put in place whole, so that what is held lies beside it. OutputError if
+    another process is writing there; `vpoet.files.locked` says more.
     """
-    _held.enter_context(locked(folder))
+    out = Path(out)
+    _held.enter_context(locked(out.parent, f".{out.name}{LOCK}") if replaced else locked(out))
 
 
 def finish(result: Mapping[str, object], as_json: bool) -> None:

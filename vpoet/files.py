@@ -1,6 +1,6 @@
 """Files: written aside and put in place, brought to the disk, hashed, read as JSON, kept inside their folder, locked.
 
-    .NAME.PID-N.tmp --written, synced--> NAME
+    .NAME.PID-N.tmp.SUFFIX --written, synced--> NAME.SUFFIX
 
 A reader meets a file whole or not at all, a kill or a full disk leaves nothing under a final name, and what was left
 aside goes when the folder is next `locked`. Whatever a disk refuses is an `OutputError`.
@@ -25,7 +25,7 @@ from vpoet.errors import DataError, OutputError, VpoetWarning
 
 LOCK = ".lock"
 CHUNK = 1 << 24
-_ASIDE = re.compile(r"\..*\.(\d+)-\d+\.tmp", re.DOTALL)
+_ASIDE = re.compile(r"\..*\.(\d+)-\d+\.tmp(\.[^.]*)?", re.DOTALL)
 _JOINING = 1.0
 """Seconds that the processes of one launcher wait for each other's first look at a lock."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -52,9 +52,10 @@ def make_folder(folder: str | Path) -> None:
 
 
 def aside_of(path: Path) -> Path:
-    """A name beside ``path`` that no other writer takes, and that `locked` knows as left over."""
+    """A name beside ``path`` that no other writer takes, and that `locked` knows as left over; of the same suffix, by
+    which libraries know what to write."""
     # cut, as the name of the whole must not become too long for the disk
-    return path.with_name(f".{path.name[:40]}.{os.getpid()}-{next(_numbers)}.tmp")
+    return path.with_name(f".{path.stem[:40]}.{os.getpid()}-{next(_numbers)}.tmp{path.suffix[:20]}")
 
 
 @contextmanager

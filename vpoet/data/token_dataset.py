@@ -131,9 +131,7 @@ class TokenDataset:
                 self._vocabulary.number(value, what)
         except ShapeError:
             raise _BadSampleError("fps or grid too large for a span's header") from None
-        captions = sample.json.get("caption", "")
-        captions = captions if isinstance(captions, list) else [captions]
-        texts = tuple(caption for caption in captions if isinstance(caption, str) and caption.strip())
+        texts = tuple(sample.captions)
         return TokenSample(name, sample.key, codes.astype(self._dtype), texts, fps, keyframes)
 
     def _keyframes(self, sample: Sample, codes: npt.NDArray[np.int32]) -> npt.NDArray[Any] | None:
@@ -158,8 +156,7 @@ def caption_words(folder: str | Path, most: int) -> list[str]:
     words: set[str] = set()
     for shard in Manifest.load(folder).shards:
         for sample in read_shard(Path(folder) / shard.name, required=("json",)):
-            captions = sample.json.get("caption", "")
-            words.update(*(re.findall(r"\w+", str(text).lower()) for text in np.atleast_1d(captions)))
+            words.update(*(re.findall(r"\w+", text.lower()) for text in sample.captions))
         if len(words) > most:
             return []
     return sorted(words)

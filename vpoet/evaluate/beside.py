@@ -10,7 +10,7 @@ from typing import Any
 
 from vpoet.data.shards import Problems
 from vpoet.data.token_dataset import TokenDataset, TokenSample
-from vpoet.files import write_atomic
+from vpoet.files import inside, read_json, write_atomic
 from vpoet.media.video import Video
 from vpoet.sequence.vocabulary import Vocabulary
 from vpoet.tokenizer.video import VideoTokenizer
@@ -49,8 +49,10 @@ def with_real(
 def read_real(folder: Path) -> dict[str, dict[str, Any]]:
     """Prompt -> ``real``, the file, and its ``caption``; empty if the samples of that folder have none beside them."""
     try:
-        rows = json.loads((folder / LIST).read_text(encoding="utf-8"))
-        return {row["prompt"]: {"real": folder / row["file"], "caption": row["caption"]} for row in rows}
+        rows = read_json(folder / LIST)
+        # what lies in this folder alone goes to the page, whatever the list names
+        found = [(str(row["prompt"]), inside(folder, row["file"]), str(row["caption"])) for row in rows]
+        return {prompt: {"real": file, "caption": caption} for prompt, file, caption in found}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 

@@ -96,8 +96,7 @@ def describe_shard(path: Path) -> Facts:
     listed: dict[str, Counter[str]] = {name: Counter() for name in ("license", "label")}
     for sample in read_shard(path, problems=problems):
         about = sample.json
-        texts = about.get("caption") or []
-        texts = texts if isinstance(texts, list) else [texts]
+        texts = sample.captions
         captioned += bool(texts)
         captions += len(texts)
         frames, fps = about.get("frames"), about.get("fps")

@@ -17,6 +17,7 @@ from pathlib import Path
 import sentencepiece
 
 from vpoet.errors import DataError, PromptError
+from vpoet.files import make_folder, write_atomic
 
 SMALLEST = 256 + 1
 """Pieces that every model has: the 256 bytes, and sentencepiece's obligatory <unk>, which byte fallback never emits."""
@@ -84,11 +85,8 @@ class TextTokenizer:
 
     def save(self, path: str | Path) -> None:
         """Write the model file whole or not at all; folders on the way to it are made."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.tmp")
-        partial.write_bytes(self._model)
-        partial.replace(path)
+        make_folder(Path(path).parent)
+        write_atomic(path, self._model)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a prompt or caption; the empty text has none. PromptError: lone surrogates, which are no text."""

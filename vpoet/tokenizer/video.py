@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor
 from vpoet import config
 from vpoet.arrays import Codes, Frames
 from vpoet.errors import CheckpointError, ConfigError, DataError, ShapeError
+from vpoet.files import aside, make_folder, write_atomic
 from vpoet.sequence.vocabulary import Vocabulary, grouped
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
 from vpoet.tokenizer.layers import Past
@@ -87,21 +87,16 @@ class VideoTokenizer:
         """
         folder = Path(folder)
         _refuse_nan(self.model, folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         weights = {name: tensor.cpu().contiguous() for name, tensor in self.model.state_dict().items()}
         if all(torch.equal(tensor.half().to(tensor.dtype), tensor) for tensor in weights.values()):
             weights = {
                 name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in weights.items()
             }
         about = {"hash": self.hash} | ({"codes": self.codes} if self.codes != self.hash else {})
-        parts = {WEIGHTS: save(weights, metadata=about), CONFIG: None}
-        for part, content in parts.items():
-            fresh = folder / f".{part}.{os.getpid()}.tmp"
-            if content is None:
-                config.save(self.model.config, fresh)
-            else:
-                fresh.write_bytes(content)
-            fresh.replace(folder / part)
+        write_atomic(folder / WEIGHTS, save(weights, metadata=about))
+        with aside(folder / CONFIG) as fresh:
+            config.save(self.model.config, fresh)
 
     def to(self, device: str | torch.device) -> "VideoTokenizer":
         """Move to a device; returns itself."""

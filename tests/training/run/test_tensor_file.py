@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from vpoet.training.run.tensor_file import Sink, fingerprint, write_tensors
+from vpoet.files import fingerprint
+from vpoet.training.run.tensor_file import Sink, write_tensors
 
 TENSORS = {"weight": torch.randn(3, 5), "a.bias": torch.randn(7), "scalar": torch.tensor(2.5), "none": torch.ones(0, 4)}
 

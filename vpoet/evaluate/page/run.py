@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from vpoet import config
-from vpoet.errors import DataError
+from vpoet.errors import ConfigError, DataError
 from vpoet.evaluate.beside import read_real
 from vpoet.evaluate.page.curves import learning_panels, speed_panels
 from vpoet.evaluate.page.html import Listing, Picture, Section, Table
@@ -20,7 +20,7 @@ from vpoet.evaluate.plots import POINTS, Panel, panels
 from vpoet.training.run import checkpoint
 from vpoet.training.run.folder import METRICS, RESOLVED, SAMPLES, STARTS
 from vpoet.training.run.summary import Summary, table
-from vpoet.training.run.tracking import read_metrics
+from vpoet.training.run.tracking import read_metrics, read_rows
 
 Row = Mapping[str, Any]
 
@@ -39,8 +39,8 @@ def run_sections(run: Path, scratch: Path) -> list[Section]:
     rows = read_metrics(run / METRICS)
     if not rows:
         raise DataError(f"{run}: {METRICS} has no step yet; come back when the run has taken one")
-    recipe = config.given(run / RESOLVED) if (run / RESOLVED).is_file() else {}
-    starts = read_metrics(run / STARTS) if (run / STARTS).is_file() else []
+    recipe = _recipe(run / RESOLVED) if (run / RESOLVED).is_file() else {}
+    starts = read_rows(run / STARTS) if (run / STARTS).is_file() else []
     sections = [
         _numbers(run, rows, recipe, starts),
         *_samples(run / SAMPLES, recipe),
@@ -55,9 +55,22 @@ def run_sections(run: Path, scratch: Path) -> list[Section]:
     return sections
 
 
+def _recipe(path: Path) -> dict[str, Any]:
+    """What it gives, read as it was written then; ConfigError if what is shown of it is not what a recipe holds."""
+    found = config.given(path)
+    data, samples = found.get("data"), found.get("samples") or {}
+    counts = [found.get("batch"), found.get("steps"), data.get("length") if isinstance(data, dict) else None]
+    prompts = samples.get("prompts") or [] if isinstance(samples, dict) else None
+    if not all(count is None or isinstance(count, int) for count in counts) or not isinstance(prompts, list):
+        raise ConfigError(
+            f"{path}: damaged, it is not a run's recipe; copy it again, or remove it: the page goes without"
+        )
+    return found
+
+
 def _numbers(run: Path, rows: Sequence[Row], recipe: Row, starts: Sequence[Row]) -> Section:
     data = recipe.get("data")
-    tokens = recipe["batch"] * data["length"] if isinstance(data, dict) and "length" in data else 0
+    tokens = recipe.get("batch", 0) * data["length"] if isinstance(data, dict) and "length" in data else 0
     summary = Summary(tokens)
     for row in rows:
         summary.add(row)
@@ -105,7 +118,7 @@ def _samples(folder: Path, recipe: Row) -> list[Section]:
         return []
     steps = sorted({step for step, _ in clips})
     shown = [steps[at] for at in sorted(set(np.linspace(0, len(steps) - 1, SAMPLINGS).round().astype(int)))]
-    prompts = dict(enumerate(recipe.get("samples", {}).get("prompts", [])))
+    prompts = dict(enumerate((recipe.get("samples") or {}).get("prompts") or []))
     real = read_real(folder)
     note = "Each row is a prompt: sampled as the run went on"
     parts: list[Any] = [

@@ -1,7 +1,6 @@
 """Training of the video tokenizer: its recipe, its loss, one optimiser step, and checkpoints that resume exactly."""
 
 import copy
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ from torch import Tensor
 
 from vpoet import config
 from vpoet.arrays import Frames
-from vpoet.errors import CheckpointError, ConfigError, VpoetError
+from vpoet.errors import CheckpointError, ConfigError, OutputError, VpoetError
+from vpoet.files import aside, make_folder, writing
 from vpoet.nn.features import EfficientNetLite0, FeatureNetwork
 from vpoet.processes import Processes, own_device
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
@@ -263,15 +263,15 @@ class TokenizerTraining:
             "positions": positions,
         }
         path = run / "checkpoints" / f"step-{self.step}.pt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(".tmp")
-        with aside.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-        for old in checkpoints(run)[:-KEPT]:
-            old.unlink()
+        make_folder(path.parent)
+        try:
+            with aside(path) as fresh, fresh.open("wb") as file:
+                torch.save(content, file)
+        except RuntimeError as error:  # torch's own, of a disk that refuses in the middle
+            raise OutputError(f"{path}: cannot be written: {error}; make room there and go on") from None
+        with writing(path.parent):
+            for old in checkpoints(run)[:-KEPT]:
+                old.unlink()
 
     def restore(self, run: Path) -> list[dict[str, Any]] | None:
         """Go on from the run folder's newest checkpoint; returns the data streams' states, None if there is none.
@@ -284,8 +284,11 @@ class TokenizerTraining:
         path = found[-1]
         try:
             saved = torch.load(path, map_location=self.device, weights_only=True)
+            kinds = {"recipe": dict, "step": int, "model": dict, "average": dict, "optimizers": list, "positions": list}
+            if wrong := [name for name, kind in kinds.items() if not isinstance(saved[name], kind)]:
+                raise TypeError(f"no {', '.join(wrong)} in it")
         except Exception as error:  # a damaged file has no error type of its own in torch.load
-            raise CheckpointError(f"{path}: damaged ({error}); delete it to go on from the one before") from None
+            raise CheckpointError(f"{path}: damaged ({error!r}); delete it to go on from the one before") from None
         different = differences(saved["recipe"], config.to_dict(self.recipe))
         if different:
             raise ConfigError(
@@ -312,7 +315,8 @@ class TokenizerTraining:
 
 def checkpoints(run: Path) -> list[Path]:
     """The checkpoints of a run, oldest first."""
-    return sorted((run / "checkpoints").glob("step-*.pt"), key=lambda path: int(path.stem.removeprefix("step-")))
+    steps = {path: path.stem.removeprefix("step-") for path in (run / "checkpoints").glob("step-*.pt")}
+    return sorted((path for path, step in steps.items() if step.isdecimal()), key=lambda path: int(steps[path]))
 
 
 def optimizers(model: Autoencoder, settings: TokenizerOptimizerConfig) -> list[torch.optim.Optimizer]:

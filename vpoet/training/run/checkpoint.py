@@ -12,7 +12,6 @@ need no state, as they are drawn from (seed, step, pack). All processes write in
 the file system that it lies on.
 """
 
-import json
 import re
 import shutil
 import warnings
@@ -24,12 +23,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from vpoet.errors import CheckpointError, HashMismatch, VpoetWarning
+from vpoet.files import fingerprint, inside, read_json
 from vpoet.training.engine.base import Engine, Part
 from vpoet.training.run.folder import CHECKPOINTS, step_of
-from vpoet.training.run.tensor_file import fingerprint
 
 FORMAT = 2
-WEIGHTS = "model.safetensors"
+WEIGHTS, STATE, MANIFEST = "model.safetensors", "state.json", "manifest.json"
 _NAME = re.compile(r"step-(\d+)")
 
 
@@ -66,10 +65,14 @@ def damage(folder: Path, share: slice = slice(None)) -> list[str]:
 
 def read_state(folder: Path) -> dict[str, Any]:
     """The state that `Saver.save` was given, and the world size, engine and optimiser steps that go with it."""
+    path = folder / STATE
     try:
-        state: dict[str, Any] = json.loads((folder / "state.json").read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{folder}/state.json: cannot be read: {error}") from None
+        whole = fingerprint(path) == _files(folder).get(STATE)
+        state: dict[str, Any] = read_json(path)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}; take another checkpoint") from None
+    if not whole:
+        raise CheckpointError(f"{path}: damaged, not the bytes that were written; take another checkpoint")
     return state
 
 
@@ -142,12 +145,16 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
 def _files(folder: Path) -> dict[str, dict[str, Any]]:
     """The manifest's files; none if there is no manifest of this format."""
     try:
-        manifest = json.loads((folder / "manifest.json").read_text())
-    except (OSError, ValueError):
+        manifest = read_json(folder / MANIFEST)
+        if manifest["format"] != FORMAT:
+            return {}
+        files: dict[str, dict[str, Any]] = manifest["files"]
+        for name, about in files.items():
+            inside(folder, name)
+            if about.keys() != {"bytes", "sha256"}:
+                return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # damaged: the checkpoint is none
         return {}
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        return {}
-    files: dict[str, dict[str, Any]] = manifest["files"]
     return files
 
 

@@ -13,8 +13,6 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-CHUNK = 1 << 24
-
 
 class Sink:
     """A file in the making: its bytes and SHA-256 are known when it is closed, and it is on the disk then.
@@ -82,13 +80,3 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> Sink:
             sink.write(tensor.contiguous().numpy().data)
     sink.close()
     return sink
-
-
-def fingerprint(path: Path) -> dict[str, int | str]:
-    """Bytes and SHA-256 of a file, as `Sink.close` gives them; OSError if it cannot be read."""
-    digest, size = hashlib.sha256(), 0
-    with path.open("rb") as file:
-        while piece := file.read(CHUNK):
-            digest.update(piece)
-            size += len(piece)
-    return {"bytes": size, "sha256": digest.hexdigest()}

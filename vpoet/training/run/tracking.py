@@ -13,6 +13,7 @@ import json
 import math
 import netrc
 import os
+import re
 import secrets
 import time
 import warnings
@@ -22,13 +23,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from vpoet.errors import VpoetWarning
+from vpoet.errors import OutputError, VpoetWarning
+from vpoet.files import write_atomic
 from vpoet.training.run.folder import METRICS, STARTS, WANDB
 from vpoet.training.run.provenance import versions
 from vpoet.training.run.summary import Summary, table
 
 INIT_TIMEOUT = 15.0
 """Seconds to wait for the wandb server before going on offline, unless WANDB_INIT_TIMEOUT says otherwise."""
+LATEST = 2e11
+"""Unix seconds of which there is a date: the year 8300."""
 FINISH_TIMEOUT = 60.0
 """Seconds that the last uploads may take at the end; what is left over stays in RUN/wandb."""
 
@@ -146,11 +150,9 @@ class Tracker:
                 kept = [row for row in read_metrics(self._path) if row["step"] <= resume_step]
                 for row in kept:
                     self._summary.add(row)
-                partial = self._path.with_suffix(".tmp")
-                partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
-                partial.replace(self._path)
-        except OSError as error:
-            self._warn("metrics", f"{self._path}: metrics not rewound: {error.strerror}; training goes on")
+                write_atomic(self._path, "".join(json.dumps(row) + "\n" for row in kept))
+        except (OSError, OutputError) as error:
+            self._warn("metrics", f"metrics not rewound: {error}; training goes on")
 
     def _append(self, name: str, row: dict[str, Any]) -> None:
         path = self._path.with_name(name)
@@ -199,10 +201,12 @@ class Tracker:
     def _run_id(self, resume_step: int) -> str:
         """The id under which a resumed run goes on in wandb; a new curve gets a new one."""
         path = self._path.parent / WANDB / "id"
-        if resume_step == 0 or not path.exists():
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(secrets.token_hex(4))
-        return path.read_text().strip()
+        kept = path.read_text(errors="replace").strip() if resume_step and path.exists() else ""
+        if re.fullmatch("[0-9a-f]{8}", kept):  # wandb makes a name of a folder of it
+            return kept
+        path.parent.mkdir(exist_ok=True)
+        write_atomic(path, fresh := secrets.token_hex(4))
+        return fresh
 
     def _tell_wandb(self, row: dict[str, Any]) -> None:
         try:
@@ -248,16 +252,28 @@ class Tracker:
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """The rows of a ``metrics.jsonl`` or ``starts.jsonl``; lines that a dying disk or process left torn are skipped."""
+    """The rows of a ``metrics.jsonl``, as `read_rows` gives them; what is neither a number nor null is left out."""
+    rows = read_rows(path)
+    return [{name: value for name, value in row.items() if value is None or _is_number(value)} for row in rows]
+
+
+def read_rows(path: str | Path) -> list[dict[str, Any]]:
+    """The lines of a file of results that have a step; those that a dying disk or process left torn are skipped."""
     rows = []
     for line in Path(path).read_text(errors="replace").splitlines():
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
+        if isinstance(row, dict) and isinstance(row.get("step"), int) and 0 <= row["step"] < 2**53:
+            if not (_is_number(row.get("time")) and 0 <= row["time"] < LATEST):
+                row.pop("time", None)
             rows.append(row)
     return rows
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def _logged_in() -> bool:
