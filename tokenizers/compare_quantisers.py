@@ -23,7 +23,7 @@ from vpoet.tokenizer.quantiser import QuantiserConfig
 from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training.codec.loss import LossConfig
 from vpoet.training.codec.recipe import TokenizerTraining, VideoTokenizerRecipe
-from vpoet.training.run.tracking import read_rows
+from vpoet.training.run.tracking import read_metrics
 
 VARIANTS = {
     "fsq": {"kind": "fsq"},
@@ -89,7 +89,7 @@ def main(
     runs = {(codebook, name, seed): recipe(codebook, name, seed, steps, data) for seed, codebook, name in every}
     results = out / "results.jsonl"
     cli.hold(out)
-    there = [row for row in (read_rows(results) if results.is_file() else []) if row.get("setup") == setup]
+    there = [row for row in (read_metrics(results) if results.is_file() else []) if row.get("setup") == setup]
     for row in there:
         if row["step"] == steps:
             runs.pop((row["codebook"], row["variant"], row["seed"]), None)

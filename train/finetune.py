@@ -16,7 +16,7 @@ from vpoet.processes import announced
 from vpoet.sequence.tasks import TABLE
 from vpoet.training.recipe import PretrainConfig
 from vpoet.training.run.folder import METRICS, RESOLVED
-from vpoet.training.run.tracking import read_metrics
+from vpoet.training.run.tracking import read_numbers
 
 console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
@@ -91,7 +91,7 @@ def main(
         console.print("the same command goes on")
         raise
     cli.program("export")(run, out)
-    curve = [row["train/loss"] for row in read_metrics(run / METRICS)]
+    curve = [row["train/loss"] for row in read_numbers(run / METRICS)]
     cli.finish({"out": out, "run": run, "steps": len(curve), "first_loss": curve[0], "loss": curve[-1]}, as_json)
 
 

@@ -18,7 +18,7 @@ from vpoet.evaluate.page.run import is_run, run_sections
 from vpoet.evaluate.plots import panels
 from vpoet.media.video import Video
 from vpoet.training.run.folder import METRICS
-from vpoet.training.run.tracking import read_metrics
+from vpoet.training.run.tracking import read_numbers
 
 
 def main(
@@ -106,7 +106,7 @@ def learning(run: Path, scratch: Path) -> list[Section]:
     sections = []
     for path in sorted(run.glob(f"*/{METRICS}")):
         picture = scratch / f"{path.parent.name}.svg"
-        rows = read_metrics(path)
+        rows = read_numbers(path)
         panels(learning_panels(rows), picture)
         sections.append(Section(f"Learning: {path.parent.name}", [[Picture(picture, f"{rows[-1]['step']:,} steps")]]))
     return sections

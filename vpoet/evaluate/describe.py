@@ -29,7 +29,7 @@ from vpoet.training.codec.recipe import VideoTokenizerRecipe
 from vpoet.training.recipe import PretrainConfig
 from vpoet.training.run import checkpoint
 from vpoet.training.run.folder import METRICS, RESOLVED, TOKENIZER
-from vpoet.training.run.tracking import read_metrics
+from vpoet.training.run.tracking import read_numbers
 
 Facts = dict[str, Any]
 """Name to number, text, list or further facts; the first entry, ``is``, says what the thing is."""
@@ -192,7 +192,7 @@ def describe_run(folder: Path) -> Facts:
         facts["whole checkpoints"] = [path.name for path in checkpoint.complete(folder)]
     else:
         facts["tokenizer"] = "finished" if (folder / TOKENIZER).is_dir() else "not finished"
-    if (folder / METRICS).is_file() and (rows := read_metrics(folder / METRICS)):
+    if (folder / METRICS).is_file() and (rows := read_numbers(folder / METRICS)):
         facts["last measurements"] = {name: value for name, value in rows[-1].items() if name != "time"}
     return facts | {"recipe": recipe}
 

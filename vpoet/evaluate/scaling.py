@@ -19,7 +19,7 @@ from vpoet.evaluate.describe import load_recipe, of_the_data
 from vpoet.evaluate.intervals import student
 from vpoet.training.recipe import PretrainConfig
 from vpoet.training.run.folder import METRICS, RESOLVED
-from vpoet.training.run.tracking import read_metrics
+from vpoet.training.run.tracking import read_numbers
 
 LEAST = 4
 """Runs that a law of three unknowns needs, so that one is left over to tell its error from."""
@@ -179,7 +179,7 @@ def _flops(recipe: PretrainConfig, thing: Path) -> float:
 def _end(run: Path, recipe: PretrainConfig) -> float:
     """Held-out bits after the last step."""
     metrics = run / METRICS
-    rows = read_metrics(metrics) if metrics.is_file() else []
+    rows = read_numbers(metrics) if metrics.is_file() else []
     if not rows or rows[-1]["step"] < recipe.steps:
         raise DataError(f"{run}: not finished: its rate has not fallen yet, so its bits are no end")
     if rows[-1].get(BITS) is None:

@@ -7,7 +7,7 @@ from typing import Any
 from vpoet.errors import DataError
 from vpoet.evaluate.plots import Curve, Panel, curves
 from vpoet.sequence.document import KINDS
-from vpoet.training.run.tracking import read_metrics
+from vpoet.training.run.tracking import read_numbers
 
 _SPLITS = ("train/", "heldout/", "held_out/")
 _TRAINED, _HELD_OUT = "training", "held out"
@@ -19,7 +19,7 @@ def draw_learning(metrics: Path, picture: Path) -> int:
     DataError if it has no curves.
     """
     try:
-        rows = read_metrics(metrics)
+        rows = read_numbers(metrics)
     except OSError as error:
         raise DataError(f"{metrics}: not readable: {error.strerror}; a run folder has one") from None
     series = {name: curve for name, curve in _curves(rows).items() if name.startswith(_SPLITS)}

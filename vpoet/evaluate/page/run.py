@@ -20,7 +20,7 @@ from vpoet.evaluate.plots import POINTS, Panel, panels
 from vpoet.training.run import checkpoint
 from vpoet.training.run.folder import METRICS, RESOLVED, SAMPLES, STARTS
 from vpoet.training.run.summary import Summary, table
-from vpoet.training.run.tracking import read_metrics, read_rows
+from vpoet.training.run.tracking import read_metrics, read_numbers
 
 Row = Mapping[str, Any]
 
@@ -36,11 +36,11 @@ def is_run(folder: Path) -> bool:
 
 def run_sections(run: Path, scratch: Path) -> list[Section]:
     """The page of a run folder; what is drawn for it goes to ``scratch``. DataError: not one step is logged."""
-    rows = read_metrics(run / METRICS)
+    rows = read_numbers(run / METRICS)
     if not rows:
         raise DataError(f"{run}: {METRICS} has no step yet; come back when the run has taken one")
     recipe = _recipe(run / RESOLVED) if (run / RESOLVED).is_file() else {}
-    starts = read_rows(run / STARTS) if (run / STARTS).is_file() else []
+    starts = read_metrics(run / STARTS) if (run / STARTS).is_file() else []
     sections = [
         _numbers(run, rows, recipe, starts),
         *_samples(run / SAMPLES, recipe),

@@ -147,7 +147,7 @@ class Tracker:
                 self._path.unlink(missing_ok=True)
                 self._path.with_name(STARTS).unlink(missing_ok=True)
             elif self._path.exists():
-                kept = [row for row in read_metrics(self._path) if row["step"] <= resume_step]
+                kept = [row for row in read_numbers(self._path) if row["step"] <= resume_step]
                 for row in kept:
                     self._summary.add(row)
                 write_atomic(self._path, "".join(json.dumps(row) + "\n" for row in kept))
@@ -251,14 +251,14 @@ class Tracker:
             warnings.warn(message, VpoetWarning, stacklevel=3)
 
 
-def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """The rows of a ``metrics.jsonl``, as `read_rows` gives them; what is neither a number nor null is left out."""
-    rows = read_rows(path)
+def read_numbers(path: str | Path) -> list[dict[str, Any]]:
+    """`read_metrics` of a ``metrics.jsonl``, without what is neither a number nor null."""
+    rows = read_metrics(path)
     return [{name: value for name, value in row.items() if value is None or _is_number(value)} for row in rows]
 
 
-def read_rows(path: str | Path) -> list[dict[str, Any]]:
-    """The lines of a file of results that have a step; those that a dying disk or process left torn are skipped."""
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of a ``metrics.jsonl`` or ``starts.jsonl``; lines that a dying disk or process left torn are skipped."""
     rows = []
     for line in Path(path).read_text(errors="replace").splitlines():
         try:
