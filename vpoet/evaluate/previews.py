@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vpoet.errors import DataError, VpoetWarning
+from vpoet.errors import DataError, OutputError, VpoetWarning
 from vpoet.evaluate import beside
 from vpoet.generate.decode import decode
 from vpoet.generate.decoder import Decoding
@@ -65,6 +65,6 @@ def sample_prompts(
             shown.append(Sampled(prompt, folder / f"step-{step}-{i}.mp4"))
             Video(video.decode(result.document.codes()), float(wanted.fps)).write(shown[-1].path)
         return beside.with_real(shown, config, vocabulary, video)
-    except (OSError, DataError) as error:
+    except (OSError, OutputError, DataError) as error:
         warnings.warn(f"{folder}: not all samples written: {error}; training goes on", VpoetWarning, stacklevel=2)
     return [sampled for sampled in shown if sampled.path.is_file()]
