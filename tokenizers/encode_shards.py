@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import track
 
 from vpoet import cli
+from vpoet.data import painting
 from vpoet.data.fields import plain_key, printable
 from vpoet.data.shards import Manifest, Problems, ShardFile, ShardInfo, read_shard
 from vpoet.errors import DataError, HashMismatch
@@ -34,6 +35,11 @@ def main(
             "--keyframes", help="Also each cell's last frame as an image: training to interpolate and extend backwards."
         ),
     ] = False,
+    paintings: Annotated[
+        int,
+        typer.Option(min=0, help="Also so many random holes and borders of each clip: training to in- and outpaint."),
+    ] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Draws the holes and borders, with each sample's key.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     local_rank: Annotated[int, typer.Option("--local_rank", hidden=True, help="Given by the launcher.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
@@ -47,6 +53,9 @@ def main(
     With --keyframes, frames 0, r, 2r, ... of a video are encoded once more, each by itself, into a second array of the
     same size.
 
+    With --paintings N, each clip is encoded 2 N times more: with N holes, and with N borders, of which the encoder sees
+    nothing, as in sampling. Inpainting and outpainting train on these alone.
+
     One process, then four:
 
         vpoet encode runs/raw/train --tokenizer runs/video/tokenizer --out runs/tokens/train
@@ -59,15 +68,16 @@ def main(
         raise DataError(f"{raw}: {manifest.kind} shards, to write to {out}: raw ones are needed, and another folder")
     shards = manifest.shards
     cli.hold(out)
+    extras: dict[str, int] = {"keyframes": keyframes, "paintings": paintings, "seed": seed}
     problems = Problems()
-    done = [finished(out, shard, coder.codes, keyframes) is not None for shard in shards]
+    done = [finished(out, shard, coder.codes, extras) is not None for shard in shards]
     todo = [shard for shard, ready in list(zip(shards, done, strict=True))[rank::world] if not ready]
     for shard in track(todo, f"encoding (process {rank + 1} of {world})", console=console, disable=not todo):
-        encode(raw / shard.name, out, shard, coder, keyframes, problems)
+        encode(raw / shard.name, out, shard, coder, extras, problems)
 
     if problems.total:
         console.print(f"left out: {problems}")
-    infos = [info for shard in shards if (info := finished(out, shard, coder.codes, keyframes))]
+    infos = [info for shard in shards if (info := finished(out, shard, coder.codes, extras))]
     samples = sum(info.samples for info in infos)
     result: dict[str, Any] = {"out": out, "shards": len(infos), "samples": samples, "tokenizer": coder.codes}
     if len(infos) == len(shards):
@@ -82,7 +92,9 @@ def main(
     cli.finish(result | {"complete": len(infos) == len(shards), "left_out": problems.to_dict()}, as_json)
 
 
-def encode(path: Path, out: Path, raw: ShardInfo, coder: VideoTokenizer, keyframes: bool, problems: Problems) -> None:
+def encode(
+    path: Path, out: Path, raw: ShardInfo, coder: VideoTokenizer, extras: dict[str, int], problems: Problems
+) -> None:
     """Write the token shard of one raw shard, and beside it the record by which `finished` knows it."""
     with ShardFile(out / raw.name) as shard:
         for sample in read_shard(path, problems=problems):
@@ -96,21 +108,24 @@ def encode(path: Path, out: Path, raw: ShardInfo, coder: VideoTokenizer, keyfram
             fields = sample.json | {"grid": list(codes.shape), "tokenizer": coder.codes}
             fields |= {"key": printable(sample.key)} if key != sample.key else {}
             parts = {"codes.npy": codes, "json": fields}
-            if keyframes:
+            if extras["keyframes"]:
                 images = frames[coder.stride[0] :: coder.stride[0], None]
                 pieces = [images[start : start + CHUNK_CELLS] for start in range(0, len(images), CHUNK_CELLS)]
                 parts["keyframes.npy"] = np.concatenate([codes[:1], *(coder.encode_batch(p)[:, 0] for p in pieces)])
+            if drawn := painting.draw(frames, coder, sample.key, seed=extras["seed"], count=extras["paintings"]):
+                fields["paintings"] = [one.task for one in drawn]
+                parts |= {f"painting-{number}.npz": painting.to_npz(one) for number, one in enumerate(drawn)}
             try:
                 shard.write(key, parts)
             except DataError:
                 problems.add("another sample has that key", sample.key)
     assert shard.info is not None
-    record = {"raw": raw.sha256, "tokenizer": coder.codes, "keyframes": keyframes, "shard": asdict(shard.info)}
+    record = {"raw": raw.sha256, "tokenizer": coder.codes, **extras, "shard": asdict(shard.info)}
     write_atomic(record_path(out, raw), json.dumps(record, indent=1))
 
 
-def finished(out: Path, raw: ShardInfo, tokenizer: str, keyframes: bool) -> ShardInfo | None:
-    """The token shard of a raw shard if it is there, whole, made of that very shard, and has keyframes if it shall.
+def finished(out: Path, raw: ShardInfo, tokenizer: str, extras: dict[str, int]) -> ShardInfo | None:
+    """The token shard of a raw shard if it is there, whole, made of that very shard, and has the ``extras`` it shall.
 
     HashMismatch if another tokenizer made it: codes of two tokenizers must not lie in one folder.
     """
@@ -118,13 +133,15 @@ def finished(out: Path, raw: ShardInfo, tokenizer: str, keyframes: bool) -> Shar
         record = read_json(record_path(out, raw))
         info = ShardInfo.from_dict(record["shard"])
         maker, made_of = str(record["tokenizer"]), record["raw"]
+        has = {name: int(record.get(name, 0)) for name in extras}
     except (OSError, ValueError, KeyError, TypeError):  # none, or damaged: the shard is made anew
         return None
     if maker != tokenizer:
         raise HashMismatch(f"{out}: holds shards of tokenizer {maker}, this one is {tokenizer}; choose another --out")
     path = out / raw.name
     whole = info.name == raw.name and path.is_file() and path.stat().st_size == info.bytes
-    enough = record.get("keyframes", False) or not keyframes
+    enough = all(has[name] >= extras[name] for name in ("keyframes", "paintings"))
+    enough = enough and (not extras["paintings"] or has["seed"] == extras["seed"])
     return info if whole and enough and made_of == raw.sha256 else None
 
 

@@ -13,7 +13,7 @@ from vpoet.data.shards import MANIFEST, Manifest, Problems
 from vpoet.data.token_dataset import TokenDataset
 from vpoet.errors import ConfigError, DataError
 from vpoet.processes import announced
-from vpoet.sequence.tasks import TABLE
+from vpoet.sequence.tasks import PAINTED, TABLE
 from vpoet.training.recipe import PretrainConfig
 from vpoet.training.run.folder import METRICS, RESOLVED
 from vpoet.training.run.tracking import read_numbers
@@ -108,7 +108,8 @@ def encoded(clips: Path, run: Path, model: Path, base: bundle.Bundle) -> Path:
         return clips
     keyframes = any(TABLE[task].keyframes for task in about.tasks)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    cli.program("encode")(raw, model / bundle.VIDEO, tokens, keyframes=keyframes, device=device)
+    paintings = int(any(task in PAINTED for task in about.tasks))
+    cli.program("encode")(raw, model / bundle.VIDEO, tokens, keyframes=keyframes, paintings=paintings, device=device)
     return tokens
 
 
@@ -134,14 +135,22 @@ def usable_tasks(tokens: Path, base: bundle.Bundle) -> list[str]:
         raise DataError(
             f"{tokens}: no clip has a caption, so no prompt could ask for what they show; add a column caption"
         )
-    tasks = [task for task in about.tasks if not TABLE[task].keyframes or samples[0].keyframes is not None]
+    painted = {painting.task for sample in samples for painting in sample.paintings}
+    lacking = {
+        "keyframes (`vpoet encode --keyframes`)": [
+            task for task in about.tasks if TABLE[task].keyframes and samples[0].keyframes is None
+        ],
+        "paintings (`vpoet encode --paintings 1`)": [
+            task for task in about.tasks if task in PAINTED and task not in painted
+        ],
+    }
+    tasks = [task for task in about.tasks if not any(task in lost for lost in lacking.values())]
     console.print(f"{len(samples)} clips, {silent} without a caption; tasks: {', '.join(tasks)}")
     if problems.total:
         console.print(f"left out: {problems}")
-    if forgotten := [task for task in about.tasks if task not in tasks]:
-        console.print(
-            f"not trained, as the clips have no keyframes (`vpoet encode --keyframes`): {', '.join(forgotten)}"
-        )
+    for what, forgotten in lacking.items():
+        if forgotten:
+            console.print(f"not trained, as the clips have no {what}: {', '.join(forgotten)}")
     return tasks
 
 

@@ -16,13 +16,15 @@ import numpy as np
 import pytest
 
 from vpoet.data import token_dataset, token_stream
+from vpoet.data.painting import to_npz
 from vpoet.data.shards import Manifest, ShardWriter
 from vpoet.data.token_dataset import TokenDataset
 from vpoet.data.token_documents import Documents, Lane
 from vpoet.data.token_stream import PackStream, Source, StreamConfig, heldout_packs
-from vpoet.errors import CheckpointError, ConfigError, DataError, HashMismatch
+from vpoet.errors import CheckpointError, ConfigError, DataError, HashMismatch, VpoetWarning
 from vpoet.sequence.document import Document, parse
 from vpoet.sequence.packing import Pack, unpack
+from vpoet.sequence.tasks import Painting
 from vpoet.sequence.vocabulary import Modality, Vocabulary
 
 VOCABULARY = Vocabulary(text=300, visual=(16, 16), text_hash="text", visual_hash="visual")
@@ -381,6 +383,76 @@ def test_keyframes_that_do_not_belong_are_reported(tmp_path: Path, keyframes: An
     assert [sample.key for sample in dataset.shard(0)] == ["sample-0000", "sample-0002", "sample-0003"]
     (found,) = dataset.problems.counts
     assert reason in found
+
+
+def with_paintings(i: int, parts: dict[str, Any]) -> None:
+    """A sample's cells hold i, and those that its painting shows i + 100; the second cell in time is hidden."""
+    hidden = np.zeros(parts["codes.npy"].shape, np.bool_)
+    hidden[1] = True
+    parts["painting-0.npz"] = to_npz(Painting("inpainting", hidden, np.where(hidden, 0, np.int32(i + 100))))
+    parts["json"]["paintings"] = ["inpainting"]
+
+
+def test_painting_trains_on_what_paintings_show_and_shards_without_any_are_told(tmp_path: Path) -> None:
+    painted = write_shards(tmp_path / "painted", 8, cells=lambda i: 3, spoil=with_paintings)
+    plain = write_shards(tmp_path / "plain", 8, cells=lambda i: 3, first=50)
+    mixed = config(painted, plain, tasks={"t2v": 1.0, "inpainting": 1.0, "outpainting": 0.0}, length=200)
+    with pytest.warns(VpoetWarning) as told:
+        packs = stream(mixed, lanes=8)
+    (warning,) = told
+    assert re.search("plain: no paintings for inpainting, .* `vpoet encode --paintings 1` makes", str(warning.message))
+    found = [document for _ in range(6) for document in documents(next(packs))]
+    assert {document.task for document in found if number(document) % 100 < 50} == {"t2v", "inpainting"}
+    assert {document.task for document in found if number(document) % 100 >= 50} == {"t2v"}
+    for document in found:
+        if document.task == "inpainting":
+            _, given, wanted = document.spans
+            i = int(wanted.values[1].flat[0])
+            assert given.hidden is not None
+            assert (given.values[[0, 2]] == i + 100).all()
+            assert np.array_equal(wanted.values, np.where(given.hidden, i, given.values))
+    with pytest.warns(VpoetWarning):
+        one, other = stream(mixed, lanes=8), stream(mixed, lanes=8, rank=1, world=2)
+    for _ in range(3):
+        assert same(next(one)[1::2], next(other))
+    stream(config(plain))
+    with pytest.raises(DataError, match="or the paintings"):
+        heldout_packs(config(plain, tasks={"inpainting": 1.0}), vocabulary=VOCABULARY, text=encode_text, count=1)
+
+
+def test_paintings_that_do_not_belong_are_reported(tmp_path: Path) -> None:
+    """Another clip's, nonsense, a missing one, an unknown task, a code that the tokenizer has not; foreign names are no
+    matter."""
+
+    def spoil(i: int, parts: dict[str, Any]) -> None:
+        with_paintings(i, parts)
+        hidden = np.zeros((3, 2, 2), np.bool_)
+        hidden[0] = True
+        if i == 1:
+            parts["painting-0.npz"] = to_npz(Painting("inpainting", hidden[:, :1], np.zeros((3, 1, 2), np.int32)))
+        if i == 2:
+            parts["painting-0.npz"] = b"nonsense"
+        if i == 3:
+            parts["json"]["paintings"] = ["inpainting", "outpainting"]
+        if i == 4:
+            parts["json"]["paintings"] = ["t2v"]
+        if i == 5:
+            parts["json"]["paintings"] = {"0": 1}
+        if i == 6:
+            shown = np.where(hidden, 0, np.int32(256))
+            parts["painting-0.npz"] = to_npz(Painting("inpainting", hidden, shown))
+        if i == 7:
+            del parts["painting-0.npz"]
+            parts["json"]["paintings"] = "by Klimt"
+
+    path = write_shards(tmp_path / "tokens", 9, per_shard=9, cells=lambda i: 3, spoil=spoil)
+    dataset = TokenDataset(path, vocabulary=VOCABULARY)
+    assert {sample.key: len(sample.paintings) for sample in dataset.shard(0)} == {
+        "sample-0000": 1,
+        "sample-0007": 0,
+        "sample-0008": 1,
+    }
+    assert dataset.problems.counts == {"broken paintings": 5, "codes of another tokenizer": 1}
 
 
 def test_one_sample_feeds_many_lanes(tmp_path: Path) -> None:

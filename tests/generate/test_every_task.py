@@ -12,7 +12,7 @@ from vpoet.nn.nats import PackTensors, pack_nats
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.sequence.document import Document, build, parse
 from vpoet.sequence.packing import pack
-from vpoet.sequence.tasks import TABLE, Sample
+from vpoet.sequence.tasks import PAINTED, TABLE, Painting, Sample
 from vpoet.sequence.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(text=20, visual=(4, 6), text_hash="t", visual_hash="v")
@@ -37,7 +37,11 @@ def drawn(seed: int) -> list[Document]:
         codes = random.integers(0, 24, (1 if task.name == "t2i" else 4, 2, 3), dtype=np.int32)
         keyframes = np.concatenate([codes[:1], random.integers(0, 24, codes[1:].shape, dtype=np.int32)])
         text = random.integers(0, 20, int(random.integers(0, 6)), dtype=np.int32)
-        sample = Sample(text, codes, 8 if len(codes) > 1 else 0, keyframes)
+        hidden = np.zeros(codes.shape, np.bool_)
+        hidden[seed % 2 :, :, -1 - seed % 2 :] = True
+        shown = np.where(hidden, 0, random.integers(0, 24, codes.shape, dtype=np.int32))
+        paintings = tuple(Painting(name, hidden, shown) for name in PAINTED)
+        sample = Sample(text, codes, 8 if len(codes) > 1 else 0, keyframes, paintings)
         documents.append(task.document(sample, task.draw(sample, random)))
     return documents
 

@@ -22,7 +22,7 @@ from vpoet.media.video import Video
 from vpoet.nn.nats import PackTensors
 from vpoet.sequence.document import KINDS, Document, Span, build
 from vpoet.sequence.packing import pack
-from vpoet.sequence.tasks import TABLE, Given, Sample, Task
+from vpoet.sequence.tasks import PAINTED, TABLE, Given, Painting, Sample, Task
 from vpoet.sequence.vocabulary import Modality
 from vpoet.training.loss import PackLoss, counts, losses
 
@@ -80,7 +80,9 @@ def test_every_task_is_scored_as_it_is_sampled(model: Model, task: Task) -> None
     random = np.random.default_rng(0)
     codes, keyframes = random.integers(0, 36, (2, 3, 2, 3), dtype=np.int32)
     keyframes[0] = codes[0]
-    sample = Sample(random.integers(0, 200, 5, dtype=np.int32), codes, 8, keyframes)
+    hidden = np.indices(codes.shape).sum(axis=0) % 3 == 0
+    paintings = tuple(Painting(name, hidden, np.where(hidden, 0, keyframes)) for name in PAINTED)
+    sample = Sample(random.integers(0, 200, 5, dtype=np.int32), codes, 8, keyframes, paintings)
     sample = Sample(sample.text, codes[:1], 0) if task.name == "t2i" else sample
     given = task.draw(sample, random)
     (one,) = model.decode([task.document(sample, given)], [0])

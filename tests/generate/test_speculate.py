@@ -16,7 +16,7 @@ from vpoet.nn.nats import PackTensors, pack_nats
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.sequence.document import Document, build
 from vpoet.sequence.packing import pack
-from vpoet.sequence.tasks import TABLE, Given, Sample
+from vpoet.sequence.tasks import PAINTED, TABLE, Given, Painting, Sample
 from vpoet.sequence.vocabulary import Vocabulary
 
 CPU = torch.device("cpu")
@@ -43,7 +43,11 @@ def every_task(seed: int) -> list[Document]:
         codes = random.integers(0, 24, grid, dtype=np.int32)
         keyframes = np.concatenate([codes[:1], random.integers(0, 24, codes[1:].shape, dtype=np.int32)])
         text = random.integers(0, 20, int(random.integers(1, 6)), dtype=np.int32)
-        sample = Sample(text, codes, 8 if len(codes) > 1 else 0, keyframes)
+        hidden = np.zeros(codes.shape, np.bool_)
+        hidden[seed % 2 :, :, -1 - seed % 2 :] = True
+        shown = np.where(hidden, 0, random.integers(0, 24, codes.shape, dtype=np.int32))
+        paintings = tuple(Painting(name, hidden, shown) for name in PAINTED)
+        sample = Sample(text, codes, 8 if len(codes) > 1 else 0, keyframes, paintings)
         documents.append(task.document(sample, task.draw(sample, random)))
     return documents
 
@@ -87,7 +91,7 @@ def test_guessing_gives_the_codes_and_nats_of_one_by_one(seed: int, sampling: Sa
 
 def test_a_document_goes_at_its_own_pace_beside_others() -> None:
     """What one document is guessed does not hold another back: the batch takes the passes of its slowest alone."""
-    transformer, documents = network(), every_task(7)
+    transformer, documents = network(), every_task(6)
     together, passes = filled(transformer, documents, 5)
     alone = []
     for i, document in enumerate(documents):

@@ -19,6 +19,7 @@ from vpoet.data.shards import ShardWriter, codes_to_npy
 from vpoet.errors import ConfigError, HashMismatch
 from vpoet.media.video import Video
 from vpoet.nn.transformer import Transformer
+from vpoet.sequence.tasks import PAINTED
 from vpoet.training.recipe import PretrainConfig
 from vpoet.training.run import checkpoint
 from vpoet.training.run.tracking import read_metrics
@@ -68,12 +69,13 @@ def test_all_weights_learn_the_clips(base: Path, clips: Path, tmp_path: Path, pr
     assert result["steps"] == 40
     assert result["loss"] < result["first_loss"] - 1.0
     assert "not trained, as the clips have no keyframes (`vpoet encode --keyframes`): backward, interpolation" in told
+    assert "not trained, as the clips have no paintings (`vpoet encode --paintings 1`): inpainting, outpaint" in told
     after = weights(out)
     # of the language table, rows that no document has read stay
     assert not [name for name, weight in after.items() if torch.equal(weight, before[name])]
     assert all(torch.equal(weight, before[name]) for name, weight in weights(base).items())
     tuned, own = bundle.load(out), bundle.load(base)
-    assert set(tuned.config.tasks) == set(own.config.tasks) - {"backward", "interpolation"}
+    assert set(tuned.config.tasks) == set(own.config.tasks) - {"backward", "interpolation", *PAINTED}
     assert (tuned.config.model, tuned.config.length, tuned.config.frames) == (own.config.model, 96, 5)
 
     status, said, told = program(*command)  # nothing is left to do

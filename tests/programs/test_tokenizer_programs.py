@@ -15,8 +15,10 @@ import pytest
 import torch
 
 from vpoet import config
+from vpoet.data import painting
 from vpoet.data.shards import Manifest, Problems, ShardWriter, npy_to_codes, read_shard
 from vpoet.media.video import Video
+from vpoet.sequence import tasks
 from vpoet.tokenizer.autoencoder import Autoencoder
 from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training.codec.recipe import TokenizerTraining, VideoTokenizerRecipe
@@ -288,17 +290,39 @@ def test_images_are_one_cell_of_time_and_misfits_are_counted(trained: Path, tmp_
     assert "not one sample could be encoded" in err
 
 
+def test_paintings_are_kept_beside_the_codes(trained: Path, tmp_path: Path, program: Program) -> None:
+    """As `draw` makes them. Shards that have them serve whoever asks for fewer; for more, or by another seed, they are
+    made again, and the codes are the same throughout."""
+    tokenizer = VideoTokenizer.load(trained / "tokenizer")
+    raw, out = shards(tmp_path / "raw", [moving_square(0), moving_square(1, 1)]), tmp_path / "tokens"
+    name = "raw-00000-00000.tar"
+    made: list[bytes] = []
+    for count, seed in ((1, 0), (2, 0), (2, 1)):
+        encode(program, raw, trained / "tokenizer", out, "--paintings", str(count), "--seed", str(seed))
+        made.append((out / name).read_bytes())
+        for before, after in zip(read_shard(raw / name), read_shard(out / name), strict=True):
+            frames = Video.read(before.video).frames
+            wanted = painting.draw(frames, tokenizer, before.key, seed=seed, count=count)
+            assert after.json["paintings"] == [one.task for one in wanted] == [*tasks.PAINTED] * count
+            assert [after.parts[f"painting-{n}.npz"] for n in range(2 * count)] == list(map(painting.to_npz, wanted))
+            assert np.array_equal(npy_to_codes(after.parts["codes.npy"]), tokenizer.encode(frames))
+    assert len(set(made)) == 3
+    for fewer in ([], ["--paintings", "1", "--seed", "1"]):
+        encode(program, raw, trained / "tokenizer", out, *fewer)
+        assert (out / name).read_bytes() == made[-1]
+
+
 def test_two_processes_and_a_restart_give_the_same_shards(
     trained: Path, tmp_path: Path, program: Program, raw: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encode(program, raw, trained / "tokenizer", tmp_path / "one")
+    encode(program, raw, trained / "tokenizer", tmp_path / "one", "--paintings", "1")
     out = tmp_path / "two"
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
-    assert encode(program, raw, trained / "tokenizer", out)["complete"] is False
+    assert encode(program, raw, trained / "tokenizer", out, "--paintings", "1")["complete"] is False
     assert not (out / "manifest.json").exists()
     monkeypatch.setenv("RANK", "0")
-    assert encode(program, raw, trained / "tokenizer", out)["complete"] is True
+    assert encode(program, raw, trained / "tokenizer", out, "--paintings", "1")["complete"] is True
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
     assert sorted(path.name for path in out.iterdir()) == names
     assert all((out / name).read_bytes() == (tmp_path / "one" / name).read_bytes() for name in names)
@@ -308,12 +332,12 @@ def test_two_processes_and_a_restart_give_the_same_shards(
     kept, lost = out / "raw-00000-00000.tar", out / "raw-00000-00001.tar"
     stamp = kept.stat().st_mtime_ns
     lost.write_bytes(lost.read_bytes()[:1000])
-    encode(program, raw, trained / "tokenizer", out)
+    encode(program, raw, trained / "tokenizer", out, "--paintings", "1")
     assert kept.stat().st_mtime_ns == stamp, "a finished shard was made again"
     assert lost.read_bytes() == (tmp_path / "one" / lost.name).read_bytes()
 
     other = shards(tmp_path / "other", [moving_square(seed) for seed in (*range(8), 20, 21, 22, 23)])
-    encode(program, other, trained / "tokenizer", out)
+    encode(program, other, trained / "tokenizer", out, "--paintings", "1")
     assert kept.stat().st_mtime_ns == stamp
     assert (out / "raw-00000-00002.tar").read_bytes() != (tmp_path / "one/raw-00000-00002.tar").read_bytes()
 

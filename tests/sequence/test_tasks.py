@@ -13,16 +13,20 @@ from hypothesis import strategies as st
 from vpoet.errors import ConfigError
 from vpoet.sequence import tasks, vocabulary
 from vpoet.sequence.document import Document, build, parse
-from vpoet.sequence.tasks import COMPOSED, TABLE, Given, Mixture, Sample
+from vpoet.sequence.tasks import COMPOSED, PAINTED, TABLE, Given, Mixture, Painting, Sample
 from vpoet.sequence.vocabulary import Modality, Vocabulary, task_names
 
 VOCABULARY = Vocabulary(text=20, visual=(3, 4), text_hash="text", visual_hash="visual")
 
 
-def sample(t: int, h: int = 2, w: int = 2, *, words: int = 3, keyframes: bool = True) -> Sample:
+def sample(t: int, h: int = 2, w: int = 2, *, words: int = 3, keyframes: bool = True, painted: bool = True) -> Sample:
+    """Two paintings for each task that has some; every code that one shows is another than the whole clip's."""
     codes = (np.arange(t * h * w, dtype=np.int32) % 12).reshape(t, h, w)
     pictures = np.concatenate([codes[:1], (codes[1:] + 5) % 12]) if keyframes else None
-    return Sample(np.arange(words, dtype=np.int32), codes, fps=8 if t > 1 else 0, keyframes=pictures)
+    holes = [np.indices(codes.shape).sum(axis=0) % 2 == parity for parity in (0, 1)] if codes.size > 1 else []
+    paintings = [Painting(task, hole, np.where(hole, 0, (codes + 7) % 12)) for task in PAINTED for hole in holes]
+    text, fps = np.arange(words, dtype=np.int32), 8 if t > 1 else 0
+    return Sample(text, codes, fps, pictures, tuple(paintings) if painted else ())
 
 
 def outline(document: Document) -> list[str]:
@@ -71,8 +75,17 @@ def test_what_is_given_and_what_is_wanted(task: str, cells: int, given: Given, e
 def drawn(name: str, t: int, h: int, w: int, words: int, seed: int) -> tuple[Sample, Document]:
     """A sample that a task can take, nearly of this size, and a document as training draws it."""
     task = TABLE[name]
-    made_from = sample(max(t, task.cells), max(h, task.area), w, words=words)
+    made_from = sample(max(t, task.cells), max(h, 2 if name in PAINTED else 1), w, words=words)
     return made_from, task.document(made_from, task.draw(made_from, np.random.default_rng(seed)))
+
+
+def whole(made_from: Sample, document: Document) -> np.ndarray:
+    """The codes of the clip that a document of a sample is to give: of what is shown of a painting, those shown."""
+    for span in document.spans:
+        if span.hidden is not None:
+            (shown,) = [p.shown for p in made_from.paintings if p[:1] == (document.task,) and p.hidden is span.hidden]
+            return np.where(span.hidden, made_from.codes, shown)
+    return made_from.codes
 
 
 sizes = given(
@@ -93,7 +106,7 @@ def test_every_task_survives_its_tokens_and_gives_the_clip_back(
     found = parse(build(document, VOCABULARY).ids, VOCABULARY)
     assert found.equals(document)
     guides = [span for span in found.spans if span.modality == "image" and span.time > 0]
-    wanted = made_from.codes
+    wanted = whole(made_from, document)
     if name == "t2i":
         wanted = wanted[:1]
     if name == "backward":  # the clip ends with the first of the frames that follow it
@@ -121,7 +134,8 @@ def test_a_document_draws_itself_again_from_its_tokens(
     cells = {"i2v": 1, "continuation": sum(videos), "backward": len(images)}.get(name, 0)
     (hidden,) = [span.hidden for span in found.spans if span.hidden is not None] or [None]
     times = images if name == "interpolation" else ()
-    assert TABLE[name].document(made_from, Given(cells, times, hidden)).equals(document)
+    shown = None if hidden is None else found.codes()
+    assert TABLE[name].document(made_from, Given(cells, times, hidden, shown)).equals(document)
 
 
 @sizes
@@ -134,7 +148,7 @@ def test_something_is_always_left_to_produce_and_kept_cells_are_not_predicted(
         hidden = [earlier.hidden for earlier in document.spans if earlier.hidden is not None]
         if span.target and hidden:
             assert np.array_equal(predicted, hidden[0])
-            assert np.array_equal(span.values, made_from.codes)
+            assert np.array_equal(span.values, whole(made_from, document))
 
 
 def test_sample_draws_only_tasks_that_it_is_fit_for() -> None:
@@ -147,8 +161,12 @@ def test_sample_draws_only_tasks_that_it_is_fit_for() -> None:
     assert names(sample(1), "t2i", "t2v", "continuation") == {"t2i"}
     assert names(sample(3, keyframes=False), "t2v", "backward", "interpolation") == {"t2v"}
     assert names(sample(3, 1, 1), "t2v", "outpainting") == {"t2v"}
+    assert names(sample(3, painted=False), "t2v", "inpainting", "outpainting") == {"t2v"}
+    borders = replace(sample(3), paintings=sample(3).paintings[2:])
+    assert names(borders, "t2v", "inpainting", "outpainting") == {"t2v", "outpainting"}
     assert Mixture.of({"t2v": 1}).draw(sample(1), random) is None
     assert Mixture.of({"backward": 1}).draw(sample(3, keyframes=False), random) is None
+    assert Mixture.of({"inpainting": 1}).draw(sample(3, painted=False), random) is None
 
 
 def given_times(document: Document) -> tuple[int, ...]:
@@ -162,22 +180,23 @@ def test_keyframes_are_given_evenly_and_unevenly_first_and_last_always() -> None
     assert len(found) == 8, "each of the three between is given or not"
 
 
-def test_boxes_hide_still_and_moving_parts_and_frames_keep_one_rectangle() -> None:
-    random = np.random.default_rng(0)
-
-    def holes(task: str) -> list[np.ndarray]:
-        mixture = Mixture.of({task: 1})
-        documents = [mixture.draw(sample(3, 3, 3), random) for _ in range(200)]
-        return [span.hidden for d in documents for span in d.spans if span.hidden is not None]  # type: ignore[union-attr]
-
-    boxes = holes("inpainting")
-    still = [bool((mask == mask[:1]).all()) for mask in boxes]
-    assert 40 < sum(still) < 160
-    assert np.mean([mask.mean() for mask in boxes]) < 0.7
-    for mask in holes("outpainting"):
-        assert (mask == mask[:1]).all()
-        rows, columns = np.nonzero(~mask[0])
-        assert not mask[0, rows.min() : rows.max() + 1, columns.min() : columns.max() + 1].any()
+@pytest.mark.parametrize("task", PAINTED)
+def test_a_painting_shows_its_own_codes_and_wants_those_of_the_whole_clip(task: str) -> None:
+    """Each of the task's paintings is drawn, and none of the other task's."""
+    made_from = sample(3)
+    others = [Painting(name, ~p.hidden, p.shown) for name in PAINTED if name != task for p in made_from.paintings[:1]]
+    made_from = replace(made_from, paintings=(*others, *(p for p in made_from.paintings if p.task == task)))
+    mixture, random = Mixture.of({task: 1}), np.random.default_rng(0)
+    drawn = set()
+    for _ in range(20):
+        _, given, wanted = mixture.draw(made_from, random).spans  # type: ignore[union-attr]
+        (number,) = [n for n, painting in enumerate(made_from.paintings) if painting.hidden is given.hidden]
+        drawn.add(number)
+        painting = made_from.paintings[number]
+        assert np.array_equal(given.values, painting.shown)
+        assert np.array_equal(wanted.values[painting.hidden], made_from.codes[painting.hidden])
+        assert np.array_equal(wanted.values[~painting.hidden], painting.shown[~painting.hidden])
+    assert drawn == {1, 2}
 
 
 def test_every_row_of_the_table_says_what_it_is_and_how_to_ask_for_it() -> None:

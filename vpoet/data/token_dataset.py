@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vpoet.data import painting
 from vpoet.data.shards import Manifest, Problems, Sample, npy_to_codes, read_shard
 from vpoet.errors import DataError, HashMismatch, ShapeError
+from vpoet.sequence.tasks import PAINTED, Painting
 from vpoet.sequence.vocabulary import Vocabulary
 
 
@@ -32,6 +34,8 @@ class TokenSample:
     """Frames per second of a video, rounded; 0 for an image."""
     keyframes: npt.NDArray[Any] | None = None
     """[t, h, w]: the last frame of each cell of time as an image of its own; `vpoet encode --keyframes` makes them."""
+    paintings: tuple[Painting, ...] = ()
+    """Its codes with a part hidden, codes as above; `vpoet encode --paintings` makes them."""
 
 
 class Shard(list[TokenSample]):
@@ -119,7 +123,7 @@ class TokenDataset:
             raise _BadSampleError("broken codes") from None
         if codes.size == 0:
             raise _BadSampleError("no codes")
-        keyframes = self._keyframes(sample, codes)
+        keyframes, paintings = self._keyframes(sample, codes), self._paintings(sample, codes)
         if codes.max() >= self._vocabulary.codes or sample.json.get("tokenizer", "") not in (
             "",
             self._vocabulary.visual_hash,
@@ -132,7 +136,7 @@ class TokenDataset:
         except ShapeError:
             raise _BadSampleError("fps or grid too large for a span's header") from None
         texts = tuple(sample.captions)
-        return TokenSample(name, sample.key, codes.astype(self._dtype), texts, fps, keyframes)
+        return TokenSample(name, sample.key, codes.astype(self._dtype), texts, fps, keyframes, paintings)
 
     def _keyframes(self, sample: Sample, codes: npt.NDArray[np.int32]) -> npt.NDArray[Any] | None:
         if "keyframes.npy" not in sample.parts:
@@ -146,6 +150,23 @@ class TokenDataset:
         if keyframes.max() >= self._vocabulary.codes:
             raise _BadSampleError("codes of another tokenizer")
         return keyframes.astype(self._dtype)
+
+    def _paintings(self, sample: Sample, codes: npt.NDArray[np.int32]) -> tuple[Painting, ...]:
+        if "painting-0.npz" not in sample.parts:
+            return ()
+        tasks = sample.json.get("paintings")
+        if not isinstance(tasks, list) or not all(task in PAINTED for task in tasks):
+            raise _BadSampleError("broken paintings")
+        try:
+            found = [
+                painting.from_npz(sample.parts[f"painting-{number}.npz"], task, codes.shape)
+                for number, task in enumerate(tasks)
+            ]
+        except (DataError, KeyError):
+            raise _BadSampleError("broken paintings") from None
+        if any(one.shown.max() >= self._vocabulary.codes for one in found):
+            raise _BadSampleError("codes of another tokenizer")
+        return tuple(one._replace(shown=one.shown.astype(self._dtype)) for one in found)
 
 
 def caption_words(folder: str | Path, most: int) -> list[str]:

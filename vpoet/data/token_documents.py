@@ -9,6 +9,7 @@ function of the seed, its source, the epoch and its key.
 
 import hashlib
 import itertools
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import numpy as np
 from vpoet.config import REQUIRED
 from vpoet.data.shards import Problems
 from vpoet.data.token_dataset import Shard, TokenDataset, TokenSample
-from vpoet.errors import CheckpointError, ConfigError, DataError
+from vpoet.errors import CheckpointError, ConfigError, DataError, VpoetWarning
 from vpoet.sequence import document, tasks
 from vpoet.sequence.packing import BestFit, Pack, pack
 from vpoet.sequence.vocabulary import Vocabulary
@@ -49,7 +50,8 @@ class StreamConfig:
 
     sources: list[Source]
     tasks: dict[str, float]
-    """Weight of each task; a sample draws among those that it is long enough for, and has the keyframes for."""
+    """Weight of each task; a sample draws among those that it is long enough for, and has the keyframes or the
+    paintings for."""
     drop_caption: float = 0.1
     """Probability that a document's text is left empty, which classifier-free guidance needs."""
     length: int = 2048
@@ -111,6 +113,20 @@ class Documents:
                 "`vpoet encode --keyframes` makes them, or leave the task out"
             )
 
+    def tell_of_paintings(self) -> None:
+        """VpoetWarning: a task needs paintings, and the first shard of a source has none for it."""
+        needy = [task for task in tasks.PAINTED if self.config.tasks.get(task, 0) > 0]
+        for source, given in zip(self.sources, self.config.sources, strict=True):
+            if needy and given.weight > 0:
+                has = {painting.task for sample in source.shard(0) for painting in sample.paintings}
+                if lacking := [task for task in needy if task not in has]:
+                    warnings.warn(
+                        f"{source.folder}: no paintings for {', '.join(lacking)}, so its clips train other tasks in "
+                        "their stead; `vpoet encode --paintings 1` makes them",
+                        VpoetWarning,
+                        stacklevel=3,
+                    )
+
     def choose(self, *counter: int) -> int:
         """A source by weight, a function of the seed and the counter."""
         chance = self.random(_SOURCE, *counter).random()
@@ -124,10 +140,13 @@ class Documents:
             caption = ""
         pieces = np.array(self._text(caption), dtype=np.int32)
         keyframes = None if sample.keyframes is None else sample.keyframes.astype(np.int32)
-        clip = tasks.Sample(pieces, sample.codes.astype(np.int32), sample.fps, keyframes)
+        paintings = tuple(one._replace(shown=one.shown.astype(np.int32)) for one in sample.paintings)
+        clip = tasks.Sample(pieces, sample.codes.astype(np.int32), sample.fps, keyframes, paintings)
         drawn = self._mixture.draw(clip, random)
         if drawn is None:
-            self.problems.add("too short for every task, or without the keyframes that one needs", sample.name)
+            self.problems.add(
+                "too short for every task, or without the keyframes that one needs, or the paintings", sample.name
+            )
             return None
         sequence = document.build(drawn, self.vocabulary)
         if len(sequence) > self.config.length:

@@ -61,6 +61,8 @@ class PackStream:
             raise ConfigError(f"a global batch of {lanes} packs cannot be shared by {world} processes; use a multiple")
         documents = Documents(config, vocabulary=vocabulary, text=text, seed=seed)
         documents.check_keyframes()
+        if rank == 0:
+            documents.tell_of_paintings()
         self._sources = documents.sources
         mine = range(rank, lanes, world)
         if state is not None and (missing := [lane for lane in mine if str(lane) not in state]):

@@ -88,7 +88,7 @@ def describe_recipe(path: Path) -> Facts:
 def describe_shard(path: Path) -> Facts:
     """Everything in one shard is read and checked."""
     problems = Problems()
-    samples = captioned = captions = keyed = 0
+    samples = captioned = captions = keyed = painted = 0
     seconds = 0.0
     sizes: Counter[str] = Counter()
     codes: set[int] = set()
@@ -111,6 +111,7 @@ def describe_shard(path: Path) -> Facts:
             sizes["x".join(map(str, array.shape))] += 1
             codes.update(array.ravel().tolist())
             keyed += "keyframes.npy" in sample.parts
+            painted += "painting-0.npz" in sample.parts
             made_by.add(str(about.get("tokenizer")))
         else:
             sizes["x".join(str(about.get(name, "?")) for name in ("frames", "height", "width"))] += 1
@@ -129,7 +130,7 @@ def describe_shard(path: Path) -> Facts:
     }
     if codes:
         facts |= {"tokenizer": sorted(made_by), "different codes": len(codes), "largest code": max(codes)}
-        facts["with keyframes"] = keyed
+        facts |= {"with keyframes": keyed, "with paintings": painted}
     facts |= {name: dict(counter.most_common(8)) for name, counter in listed.items() if counter}
     return facts | ({"skipped": str(problems)} if problems.total else {})
 

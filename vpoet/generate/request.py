@@ -12,6 +12,7 @@ import numpy as np
 
 from vpoet.arrays import Frames, Ints, Mask
 from vpoet.bundle import Bundle
+from vpoet.data.painting import scaled, shown_codes
 from vpoet.errors import PromptError
 from vpoet.generate import holes
 from vpoet.media.video import Video, at_rate, first_frame, frame_rate, resize_frame
@@ -218,8 +219,7 @@ class _Arranged:
                 "nothing of what the mask shows white is in the clip: what is given is scaled to cover "
                 f"{self.height}x{self.width} pixels, and its centre is taken"
             )
-        hidden = holes.touched(mask[:count], self.tokenizer.stride)
-        codes = np.where(hidden, np.int32(0), self.tokenizer.encode(frames[:count]))
+        codes, hidden = shown_codes(frames[:count], mask[:count], self.tokenizer)
         return Sample(self.text, codes, fps), task, Given(hidden=hidden)
 
     def bordered(self, source: Iterator[Frames]) -> Iterator[tuple[Frames, Mask]]:
@@ -227,7 +227,7 @@ class _Arranged:
         assert self.request.outpaint is not None
         for frame in source:
             inside = holes.border(frame[None], self.request.outpaint, self.height, self.width)
-            yield holes.scaled(*inside, self.height, self.width)
+            yield scaled(*inside, self.height, self.width)
 
     def masked(self, source: Iterator[Frames], white: Mask) -> Iterator[tuple[Frames, Mask]]:
         """Each frame without what the mask [frames, H, W] hides, [1, height, width, 3], and the mask of the result."""
@@ -236,7 +236,7 @@ class _Arranged:
                 sizes = ["x".join(map(str, size)) for size in (white.shape[1:], frame.shape[:2])]
                 raise PromptError(f"the mask has {sizes[0]} pixels, and what it is for {sizes[1]}: they must agree")
             hole = white[min(index, len(white) - 1)]
-            yield holes.scaled(frame[None], hole[None], self.height, self.width)
+            yield scaled(frame[None], hole[None], self.height, self.width)
 
     def frames(self) -> int:
         return self.config.frames if self.request.frames is None else self.request.frames

@@ -7,7 +7,8 @@ sequence, brackets are around what is produced, and numbers are cells of time; t
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,20 @@ from vpoet.arrays import Ints, Mask
 from vpoet.errors import ConfigError
 from vpoet.sequence.document import Document, Span
 from vpoet.sequence.vocabulary import Modality, add_task
+
+PAINTED = ("inpainting", "outpainting")
+"""The tasks that give a clip with hidden cells."""
+
+
+class Painting(NamedTuple):
+    """What a task of `PAINTED` shows of a clip."""
+
+    task: str
+    hidden: Mask
+    """[t, h, w]: True where a cell is not shown, at least one and not all."""
+    shown: Ints
+    """[t, h, w], 0 where hidden: the clip's codes when nobody has seen its hidden pixels. They are others than those of
+    the whole clip: an encoder sees beyond a cell."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -29,6 +44,8 @@ class Sample:
     """Frames per second; 0 for an image."""
     keyframes: Ints | None = None
     """[t, h, w]: the last frame of each cell of time, as an image of its own; row 0 is that of ``codes``."""
+    paintings: tuple[Painting, ...] = ()
+    """What training draws the hidden cells of a task of `PAINTED` from."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -41,6 +58,8 @@ class Given:
     """Ascending cells whose keyframes are given: the first, the last, and any between (interpolation)."""
     hidden: Mask | None = None
     """[t, h, w], True where a cell is not shown, at least one (inpainting, outpainting)."""
+    shown: Ints | None = None
+    """[t, h, w], as in `Painting`; None: the sample's codes are those already, as in sampling."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +75,7 @@ class Task:
     """How `vpoet sample` asks for it."""
     arrange: Callable[[Sample, Given], tuple[Span, ...]]
     draw: Callable[[Sample, np.random.Generator], Given]
-    """What training gives of a sample."""
+    """What training gives of a sample that it `trains` on."""
     cells: int = 1
     """Least number of cells in time that a sample needs."""
     area: int = 1
@@ -67,6 +86,11 @@ class Task:
     def fits(self, sample: Sample) -> bool:
         t, h, w = sample.codes.shape
         return t >= self.cells and h * w >= self.area and (sample.keyframes is not None or not self.keyframes)
+
+    def trains(self, sample: Sample) -> bool:
+        """Whether it `fits`, and there is something to `draw` from."""
+        painted = self.name not in PAINTED or any(painting.task == self.name for painting in sample.paintings)
+        return self.fits(sample) and painted
 
     def document(self, sample: Sample, given: Given = Given()) -> Document:
         """The document of a sample that `fits`, with as much context as ``given`` says."""
@@ -129,10 +153,12 @@ def _interpolation(sample: Sample, given: Given) -> tuple[Span, ...]:
 
 
 def _painting(sample: Sample, given: Given) -> tuple[Span, ...]:
+    """What is shown stands in the target once more; only the hidden cells are the whole clip's there."""
     assert given.hidden is not None
-    whole, modality = _whole(sample), Modality.IMAGE if sample.fps == 0 else Modality.VIDEO
-    shown = np.where(given.hidden, np.int32(0), sample.codes)
-    return (_text(sample), Span(modality, shown, fps=sample.fps, hidden=given.hidden), whole)
+    modality = Modality.IMAGE if sample.fps == 0 else Modality.VIDEO
+    shown = np.where(given.hidden, np.int32(0), sample.codes if given.shown is None else given.shown)
+    whole = replace(sample, codes=np.where(given.hidden, sample.codes, shown))
+    return (_text(sample), Span(modality, shown, fps=sample.fps, hidden=given.hidden), _whole(whole))
 
 
 def _none(sample: Sample, random: np.random.Generator) -> Given:
@@ -153,32 +179,10 @@ def _some_times(sample: Sample, random: np.random.Generator) -> Given:
     return Given(times=(0, *inner.tolist(), last))
 
 
-def _boxes(sample: Sample, random: np.random.Generator) -> Given:
-    """One to three boxes, half of them through the whole clip, the others through a stretch of it."""
-    size = sample.codes.shape
-    hidden = np.zeros(size, dtype=np.bool_)
-    for _ in range(random.integers(1, 4)):
-        t, h, w = (_stretch(cells, random) for cells in size)
-        hidden[t if random.random() < 0.5 else slice(None), h, w] = True
-    return Given(hidden=hidden)
-
-
-def _frame(sample: Sample, random: np.random.Generator) -> Given:
-    """All but one rectangle through the whole clip."""
-    size = sample.codes.shape
-    hidden = np.zeros(size, dtype=np.bool_)
-    while not hidden.any():
-        h, w = (_stretch(cells, random) for cells in size[1:])
-        hidden[:] = True
-        hidden[:, h, w] = False
-    return Given(hidden=hidden)
-
-
-def _stretch(size: int, random: np.random.Generator) -> slice:
-    """Of any length, anywhere."""
-    length = int(random.integers(1, size + 1))
-    start = int(random.integers(0, size - length + 1))
-    return slice(start, start + length)
+def _one_painting(sample: Sample, task: str, random: np.random.Generator) -> Given:
+    paintings = [painting for painting in sample.paintings if painting.task == task]
+    _, hidden, shown = paintings[int(random.integers(len(paintings)))]
+    return Given(hidden=hidden, shown=shown)
 
 
 _ROWS = (
@@ -214,12 +218,14 @@ _ROWS = (
     ),
     Task(
         "inpainting", 19, "a video or image painted anew where a mask says", "text, video with holes -> [its holes]",
-        "--video or --image FILE --mask MASK", _painting, _boxes,
+        "--video or --image FILE --mask MASK", _painting,
+        lambda s, r: _one_painting(s, "inpainting", r),
     ),
     Task(
         "outpainting", 20, "a video or image painted on beyond its borders",
         "text, video with blank borders -> [its borders]",
-        "--video or --image FILE --outpaint LEFT,TOP,RIGHT,BOTTOM", _painting, _frame, area=2,
+        "--video or --image FILE --outpaint LEFT,TOP,RIGHT,BOTTOM", _painting,
+        lambda s, r: _one_painting(s, "outpainting", r), area=2,
     ),
 )  # fmt: skip
 
@@ -283,8 +289,8 @@ class Mixture:
         return cls(tuple(sorted((name, weight) for name, weight in weights.items() if weight > 0)))
 
     def draw(self, sample: Sample, random: np.random.Generator) -> Document | None:
-        """Choose a task among those that the sample serves, and arrange it; None if there is none."""
-        fit = [(name, weight) for name, weight in self.weights if TABLE[name].fits(sample)]
+        """Choose a task among those that the sample trains, and arrange it; None if there is none."""
+        fit = [(name, weight) for name, weight in self.weights if TABLE[name].trains(sample)]
         if not fit:
             return None
         total = sum(weight for _, weight in fit)
