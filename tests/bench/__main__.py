@@ -20,6 +20,7 @@ import film
 import guessing
 import interactive
 import numpy as np
+import painting
 import saving
 import throughput
 import tokenizer
@@ -36,7 +37,7 @@ ROUNDS = 5
 
 def main() -> None:
     fast = {benchmark.__name__: benchmark for benchmark in (platformer, packing)}
-    coding = (engines.training_engines, tokenizer.video_tokenizer, tokenizer.video_tokenizer_quality)
+    coding = (engines.training_engines, tokenizer.video_tokenizer, tokenizer.video_tokenizer_quality, painting.painting)
     pretraining = (
         attention.attention_cost,
         attention.attention_products,
