@@ -203,6 +203,14 @@ def test_filling_keeps_what_is_kept_and_sees_nothing_else(t: int, h: int, w: int
             assert (found <= frame[~hidden].max(axis=0)).all()
 
 
+def test_frames_are_filled_each_by_itself() -> None:
+    frames, mask = clip(frames=35), np.random.default_rng(1).random((35, 12, 16)) < 0.7
+    mask[3:25] = False
+    mask[30] = True
+    alone = [filled(frames[i : i + 1], mask[i : i + 1]) for i in range(35)]
+    assert np.array_equal(filled(frames, mask), np.concatenate(alone))
+
+
 def test_a_hole_in_a_plain_colour_has_that_colour() -> None:
     frames = np.full((1, 16, 16, 3), (10, 200, 30), np.uint8)
     mask = np.zeros((1, 16, 16), bool)
