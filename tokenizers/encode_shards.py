@@ -112,7 +112,7 @@ def encode(
                 images = frames[coder.stride[0] :: coder.stride[0], None]
                 pieces = [images[start : start + CHUNK_CELLS] for start in range(0, len(images), CHUNK_CELLS)]
                 parts["keyframes.npy"] = np.concatenate([codes[:1], *(coder.encode_batch(p)[:, 0] for p in pieces)])
-            if drawn := painting.draw(frames, coder, sample.key, seed=extras["seed"], count=extras["paintings"]):
+            if drawn := painting.draw(frames, coder, key, seed=extras["seed"], count=extras["paintings"]):
                 fields["paintings"] = [one.task for one in drawn]
                 parts |= {f"painting-{number}.npz": painting.to_npz(one) for number, one in enumerate(drawn)}
             try:

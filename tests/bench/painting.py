@@ -15,7 +15,7 @@ import numpy as np
 
 from vpoet import cli
 from vpoet.bundle import SHIPPED
-from vpoet.data.painting import draw_mask, shown_codes
+from vpoet.data.painting import draw_mask, scaled, shown_codes
 from vpoet.data.shards import read_shard
 from vpoet.generate.model import load
 from vpoet.media.video import Video
@@ -73,9 +73,9 @@ def _shown(clips: list[tuple[np.ndarray, str]]) -> dict[str, Any]:
         bits["t2v"] += list(plain.cells.ravel() / np.log(2))
         for task in PAINTED:
             mask = draw_mask(task, whole.shape, encoder.stride, np.random.default_rng((SEED, i)))
-            shown, hidden = shown_codes(frames, mask, height, width, encoder)
+            shown, hidden = shown_codes(*scaled(frames, mask, height, width), encoder)
             other = np.where(mask[..., None], clips[i - 1][0], frames)
-            again, _ = shown_codes(other, mask, height, width, encoder)
+            again, _ = shown_codes(*scaled(other, mask, height, width), encoder)
             changed[task]["whole"] += list((encoder.encode(other) != whole)[~hidden])
             changed[task]["painting"] += list((again != shown)[~hidden])
             for how, given in (("", shown), ("_of_whole", None)):

@@ -1,8 +1,8 @@
 """What is shown of a clip in which a part is painted anew (in- and outpainting), in training and in sampling alike.
 
 An encoder sees beyond a cell. So the codes of what is kept must be those of a clip whose hidden pixels nobody saw: they
-are filled from what lies around them, and the clip is encoded so. `shown_codes` does this for whoever samples, and
-`draw` for `vpoet encode`, which puts its paintings into the token shards:
+are filled from what lies around them, and the clip is encoded so. `scaled` and `shown_codes` do this for whoever
+samples, and for `draw`, by which `vpoet encode` puts paintings into the token shards:
 
     KEY.json              "paintings": ["inpainting", "outpainting", ...], the tasks of KEY.painting-0.npz and on
     KEY.painting-N.npz    hidden   uint8 [ceil(t*h*w / 8)]: a bit a cell in raster order, the highest bit of a byte
@@ -46,10 +46,10 @@ class Encoder(Protocol):
 
 
 def shown_codes(frames: Frames, mask: Mask, encoder: Encoder) -> tuple[Ints, Mask]:
-    """The codes [t, h, w] of frames that are `scaled` [T, H, W, 3], 0 in the hidden cells, and which are hidden.
+    """The codes [t, h, w] of frames, 0 in the cells that the mask touches, and which cells these are.
 
-    ``mask`` [T, H, W] is True where a pixel is hidden; what it was has no influence on any code. PromptError: no cell
-    is left to show.
+    ``frames`` [T, H, W, 3] and ``mask`` [T, H, W] are as `scaled` gives them: of the pixels that were hidden nothing is
+    left in them, and so nothing in any code. PromptError: no cell is left to show.
     """
     hidden = touched(mask, encoder.stride)
     return np.where(hidden, np.int32(0), encoder.encode(frames)), hidden
@@ -60,8 +60,8 @@ def draw(frames: Frames, encoder: Encoder, key: str, *, seed: int, count: int) -
 
     Each is a function of the seed, the sample's key, its task and its number alone.
     """
-    _, height, width = size = frames.shape[:3]
-    t, h, w = grid = _cells(np.zeros(size, np.bool_), encoder.stride).shape
+    (length, height, width), (r, s, _) = frames.shape[:3], encoder.stride
+    t, h, w = grid = 1 + (length - 1) // r, height // s, width // s
     enough = {"inpainting": t * h * w > 1, "outpainting": h * w > 1}
     paintings = []
     for number in range(count):
