@@ -61,13 +61,8 @@ def open_video(source: str | Path | bytes, start: float, behind: int) -> tuple[f
     except BaseException:
         container.close()
         raise
-    convert = VideoReformatter()  # kept: it costs more to set up than to run on a small frame
-    aspect = stream.sample_aspect_ratio
-    return (
-        rate,
-        _decoded(container, stream, 1 / rate, start),
-        lambda frame: _laid_out(frame_rgb(frame, convert, behind), frame, aspect),
-    )
+    screen = _Screen(stream.sample_aspect_ratio, behind)
+    return rate, _decoded(container, stream, 1 / rate, start), screen.shown
 
 
 def reason(error: Exception) -> str:
@@ -211,16 +206,34 @@ def in_order(timed: Iterable[tuple[float | None, Any]], step: float, jump: float
         yield time, frame
 
 
-def _laid_out(rgb: Frames, frame: Any, pixel_aspect: Fraction | None) -> Frames:
-    """A frame as it is on the screen: square pixels, upright."""
-    if pixel_aspect and pixel_aspect != 1:
-        width = max(1, round(rgb.shape[1] * pixel_aspect))
-        check_size(width, rgb.shape[0])
-        rgb = np.asarray(Image.fromarray(rgb).resize((width, rgb.shape[0]), Image.Resampling.BICUBIC))
+class _Screen:
+    """What lays frames out as they are seen: in RGB, with square pixels, upright."""
+
+    def __init__(self, pixel_aspect: Fraction | None, behind: int) -> None:
+        self._pixel_aspect, self._behind = pixel_aspect or Fraction(1), behind
+        self._convert = VideoReformatter()  # kept: it costs more to set up than to run on a small frame
+        self._turn: int | None = None
+        self._matrix: npt.NDArray[np.int32] | None = None
+
+    def shown(self, frame: Any) -> Frames:
+        check_size(frame.width, frame.height)
+        rgb = frame_rgb(frame, self._convert, self._behind)
+        if self._pixel_aspect != 1:
+            width = max(1, round(rgb.shape[1] * self._pixel_aspect))
+            check_size(width, rgb.shape[0])
+            rgb = np.asarray(Image.fromarray(rgb).resize((width, rgb.shape[0]), Image.Resampling.BICUBIC))
+        if frame.rotation != self._turn:
+            # Only where it changes: a frame and its side data hold one another, and both stay until Python looks for
+            # such circles, a hundred frames later.
+            self._turn, self._matrix = frame.rotation, _display_matrix(frame)
+        return rgb if self._matrix is None else apply_display_matrix(rgb, self._matrix)
+
+
+def _display_matrix(frame: Any) -> npt.NDArray[np.int32] | None:
     for side in frame.side_data.keys():  # noqa: SIM118 - the container's values are unreachable by key in PyAV 18
         if side.type.name == "DISPLAYMATRIX":
-            rgb = apply_display_matrix(rgb, np.frombuffer(bytes(side), "<i4").reshape(3, 3))
-    return rgb
+            return np.frombuffer(bytes(side), "<i4").reshape(3, 3)
+    return None
 
 
 def apply_display_matrix(rgb: Frames, matrix: npt.NDArray[np.int32]) -> Frames:
