@@ -264,6 +264,13 @@ def test_frames_whose_size_changes_come_in_the_size_of_the_first() -> None:
     assert hue(video.frames[-1], 0.5)[2] > 240
 
 
+@pytest.mark.parametrize("container", ["mpegts", "mp4", "matroska"])
+def test_a_start_far_in(container: str) -> None:
+    """Beyond the only keyframe, and beyond a gap that a clock's jump would be."""
+    video = Video.read(movie(greys(25) * 6, container=container), start=12.0, max_frames=5)
+    assert [round(float(frame.mean()) / 10) for frame in video.frames] == [20, 21, 22, 23, 24]
+
+
 def test_a_recording_that_begins_between_keyframes() -> None:
     frames = list(np.random.default_rng(0).integers(0, 256, (40, H, W, 3), np.uint8))
     data = movie(frames, container="mpegts", options={"g": "10", "bf": "0"})
@@ -354,9 +361,11 @@ PICTURES: dict[str, tuple[Callable[[], bytes], int, Pixel, Pixel]] = {
     "mirrored by EXIF": (lambda: turned(2), 1, BLUE, RED),
     "upside down by EXIF": (lambda: turned(3), 1, BLUE, RED),
     "an orientation that there is not": (lambda: turned(77), 1, RED, BLUE),
+    "damaged EXIF": (lambda: turned(3).replace(b"Exif\0\0MM", b"Exif\0\0MX"), 1, RED, BLUE),
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", PICTURES)
 def test_a_picture_is_read_as_a_viewer_shows_it(name: str) -> None:
     make, count, left, right = PICTURES[name]

@@ -38,6 +38,9 @@ JUMP, LONG_JUMP = 10.0, 3600.0
 """Seconds without a frame that are a clock's fault: in .ts, whose clocks begin anew (the value is FFmpeg's), and in all
 others, where a picture may well stand still for long."""
 
+INDEXED = ("mov", "matroska", "avi")
+"""Formats in which a keyframe can be sought; in others a seek may land behind it, and they are read from the start."""
+
 SLOWEST, FASTEST = 1.0, 300.0
 """Frames per second. Where a file says less, its clock may have jumped; where it says more, it may mean its clock's
 ticks (screen recorders' .webm says 1000): the first frames are counted then."""
@@ -118,13 +121,13 @@ def _counted_rate(container: Any, stream: Any, packets: int = 64) -> float | Non
 def _decoded(container: Any, stream: Any, step: float, start: float) -> Timed:
     with container:
         origin = (stream.start_time or 0) * stream.time_base
-        if start > 0:
+        if start > 0 and container.format.name.split(",")[0] in INDEXED:
             container.seek(int((origin + Fraction(start)) / stream.time_base), stream=stream)
         jump = JUMP if container.format.name == "mpegts" else LONG_JUMP
         frames = _deinterlaced(_frames(container, stream))
         times = ((frame.time - float(origin) if frame.time is not None else None, frame) for frame in frames)
         for time, frame in in_order(times, step, jump):
-            if time >= start - step:  # before that a seek lands on a keyframe, and its frames only feed the decoder
+            if time >= start - step:  # those before only feed the decoder
                 yield time, frame
 
 

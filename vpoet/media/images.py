@@ -9,6 +9,7 @@ pictures in a file of a kind that has no clock (a phone's .jpg with a depth map 
 import io
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -39,15 +40,22 @@ TURNS = {
 """What EXIF's orientation asks for."""
 
 
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Pillow warns of damage that it reads over, as viewers do; the limit of a picture's size is `check_size`'s."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@_quietly()
 def open_image(source: str | Path | bytes) -> Image.Image | None:
     """The image file, not yet decoded; None if it is of no kind that Pillow reads here. DataError: it is broken.
 
     The errors of this module name no file: `vpoet.media.video` does.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is `check_size`'s
-            picture = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+        picture = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
     except UnidentifiedImageError:
         return None
     except Image.DecompressionBombError as error:
@@ -66,6 +74,7 @@ def check_size(width: int, height: int) -> None:
         raise DataError(f"frames of {width}x{height} pixels: there is no picture in it")
 
 
+@_quietly()
 def durations(picture: Image.Image) -> list[float]:
     """Seconds that each frame of an animation is shown; of a picture, nothing."""
     if picture.format not in ANIMATED or getattr(picture, "n_frames", 1) == 1:
@@ -88,12 +97,14 @@ def _pages(picture: Image.Image) -> Iterator[Image.Image]:
     return pages
 
 
+@_quietly()
 def _seconds(page: Image.Image) -> float:
     page.load()  # WebP knows a page's duration only then
     shown = float(page.info.get("duration") or 0)
     return (shown if shown > 10 else 100) / 1000  # browsers and FFmpeg, too, take no or so short a duration for 100 ms
 
 
+@_quietly()
 def _rgb(picture: Image.Image, behind: int) -> Frames:
     picture.load()
     if picture.mode in ("I", "F"):
