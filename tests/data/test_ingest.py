@@ -170,7 +170,7 @@ def test_bad_sources_are_skipped_counted_and_named(tmp_path: Path) -> None:
             "cut.mp4: not a video or image that can be decoded: Invalid data found when processing input "
             "(moov atom not found)",
             "junk.png: frames of 0x0 pixels: there is no picture in it",
-            "empty.mp4: an empty file",
+            "empty.mp4: not a video or image: the file is empty",
         ],
         "missing file": ["absent.mp4"],
     }

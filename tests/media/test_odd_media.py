@@ -388,7 +388,7 @@ def wide_bomb() -> bytes:
 
 
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
-    "empty": (lambda: b"", "an empty file"),
+    "empty": (lambda: b"", "the file is empty"),
     "text": (lambda: b"a list of clips\n" * 99, "not a video"),
     "half": (lambda: movie(greys(9))[:900], "moov atom not found"),
     "a list of addresses": (lambda: b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nother.ts\n", "not a video"),

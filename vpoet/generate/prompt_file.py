@@ -113,7 +113,8 @@ def record(request: Request, sampling: Sampling, model: str, precision: str) -> 
                 with Path(value).open("rb") as file:
                     value = {"file": str(value), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
             except (OSError, DataError) as error:
-                raise DataError(f"{field.name} not readable: {error}") from None
+                why = str(error).removeprefix(f"{value}: ")
+                raise DataError(f"{value}: {field.name} not readable: {why}") from None
         made[field.name] = value
     plain: dict[str, Any] = json.loads(json.dumps(made))
     return plain

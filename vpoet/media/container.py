@@ -73,7 +73,7 @@ def reason(error: Exception) -> str:
     if isinstance(error, av.FFmpegError):
         log = str(error.log[-1]).strip() if error.log else ""
         if "not on whitelist" in log:
-            return "it is a list of other files, or named like one"
+            return "by its name or content it is of a kind that holds none"
         return f"{error.strerror} ({log})" if log else str(error.strerror)
     return str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
 

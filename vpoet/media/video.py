@@ -235,7 +235,7 @@ def check_file(path: str | Path) -> None:
         kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or a device"
         raise DataError(f"{path}: {kind}, not a file that holds a video or an image")
     if not found.st_size:
-        raise DataError(f"{path}: an empty file")
+        raise DataError(f"{path}: not a video or image: the file is empty")
 
 
 def _last_kept(function: Callable[[Any], Frames]) -> Callable[[Any], Frames]:
