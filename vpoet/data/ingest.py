@@ -157,7 +157,7 @@ def _run_job(job: Job, progress: Progress) -> Result:
                 result.clips += 1
                 result.seconds += fields["frames"] / fields["fps"] if fields["fps"] else 0.0
                 progress(0, 1)
-            if result.problems.total > troubles and not is_readable(item.path):
+            if result.problems.total > troubles and found[-1] and not is_readable(item.path):
                 found[-1] = None  # a disk or a network that failed, and may not the next time
             result.sources += 1
             progress(1, 0)
