@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-DATA = Path(__file__).parent / "data"
-VALUES = DATA / "values.json"
+VALUES = Path(__file__).parent / "data" / "values.json"
 TOLERANCE = 1e-5
 """Of floats, relative and absolute: the larger counts."""
 
@@ -24,12 +23,6 @@ TOLERANCE = 1e-5
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--bits", type=Path, metavar="FILE", help="write the SHA-256 of every golden value's bits as JSON")
     parser.addoption("--record", action="store_true", help="take what comes out now as the golden values")
-
-
-@pytest.fixture(scope="session")
-def data() -> Path:
-    """What earlier versions of vpoet wrote; README.md beside it says how."""
-    return DATA
 
 
 @pytest.fixture(autouse=True)

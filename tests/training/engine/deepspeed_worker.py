@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import sys
+from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vpoet.training.engine.base import STATES, Engine, EngineConfig, Part, pack_seeds
+from vpoet.training.engine.base.shared_memory import FOLDER
 from vpoet.training.engine.deepspeed import DeepSpeedEngine
 from vpoet.training.engine.plain import TorchEngine
 from vpoet.training.optim import OptimizerConfig
@@ -46,6 +49,9 @@ def main(cases: list[str]) -> dict[str, Any]:
             json.dump({"zero_optimization": {name: {"device": "cpu"} for name in offloaded}}, file)
             file.flush()
             told[case] = stage(int(zero), dtype, data, file.name)
+    told["names in shared memory"] = [path.name for path in FOLDER.glob(f"*_{os.environ['MASTER_PORT']}_*")]
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    told["memories shared"] = len({line for line in lines if "deepspeed_allreduce_buffer" in line})
     return told
 
 

@@ -72,3 +72,10 @@ def test_fp16_gradients_that_overflow_are_left_out_and_halve_the_loss_scale(
         assert seen[case]["overflow"][0][1] == math.inf
         assert seen[case]["scales"] == [2.0**30, 2.0**29]
         assert seen[case]["scale after nan"] == 128.0
+
+
+def test_shared_memory_goes_with_its_processes_however_they_end(told: list[dict[str, Any]]) -> None:
+    """It has no name any more while they run, so that nothing needs to be removed afterwards."""
+    for seen in told:
+        assert seen["names in shared memory"] == []
+        assert seen["memories shared"] == 2

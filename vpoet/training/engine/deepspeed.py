@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from vpoet.errors import BackendError, ConfigError
 from vpoet.processes import Processes, watch
+from vpoet.training.engine import shared_memory
 from vpoet.training.engine.base import STATES, Engine, EngineConfig, Part, always, finite
 from vpoet.training.engine.loss_scale import LossScale
 from vpoet.training.engine.settings import settings
@@ -239,8 +240,13 @@ def _start(timeout: float) -> Processes:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // here))
     with contextlib.redirect_stdout(io.StringIO()):
         build_shm_op()  # which DeepSpeed does itself, but while others may already wait: once, it takes a minute
+    if os.environ["LOCAL_RANK"] == "0":
+        shared_memory.remove_abandoned()
     with watch(timeout):
         deepspeed.init_distributed(
             dist_backend="nccl" if on_cuda else "gloo", verbose=False, timeout=timedelta(seconds=timeout)
         )
-    return Processes.joined(timeout)
+    processes = Processes.joined(timeout)
+    processes.gather(None)  # all have the memory open
+    shared_memory.remove_name(processes.rank)
+    return processes
