@@ -4,6 +4,7 @@ skipped and counted, and a prefetching thread that neither leaks nor hides error
 import gc
 import json
 import re
+import tarfile
 import threading
 import time
 import weakref
@@ -651,3 +652,87 @@ def test_words_of_captions_are_told_where_they_are_few(tmp_path: Path) -> None:
     folder = write_shards(tmp_path, 10, spoil=caption)
     assert token_dataset.caption_words(folder, 7) == ["a", "key", "on", "robot", "s", "sand", "walking"]
     assert token_dataset.caption_words(folder, 6) == []
+
+
+def zero(path: Path, number: int) -> None:
+    """Spoil the codes of one sample."""
+    with tarfile.open(path) as shard:
+        member = [member for member in shard if member.name.endswith(".codes.npy")][number]
+    content = bytearray(path.read_bytes())
+    content[member.offset_data + member.size - 1] ^= 0xFF
+    path.write_bytes(content)
+
+
+def cut(path: Path, number: int) -> None:
+    """Spoil the header of a sample's first file: a tar ends there."""
+    with tarfile.open(path) as shard:
+        member = [member for member in shard if member.name.endswith(".json")][number]
+    content = bytearray(path.read_bytes())
+    content[member.offset] ^= 0xFF
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("spoiled", [zero, cut])
+@pytest.mark.parametrize("lanes", [1, 4, 8])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_shard_damaged_before_a_resume_repeats_and_loses_nothing_that_is_sound(
+    folder: str, spoiled: Callable[[Path, int], None], lanes: int, steps: int
+) -> None:
+    """In one epoch over all lanes: what came before the checkpoint, what waits in it, and what comes afterwards. With
+    eight lanes a shard is shared by two, of which one may have read it before and the other reads it now."""
+    cfg = config(folder, tasks={"unconditional": 1.0}, length=48, lookahead=2)
+    before = Told(cfg, vocabulary=VOCABULARY, text=encode_text, seed=1)
+    states = []
+    for index in range(lanes):
+        lane = Lane(before, index, lanes)
+        states.append(json.loads(json.dumps([next(lane)[1] for _ in range(steps)][-1])))
+    names = [shard.name for shard in Manifest.load(folder).shards]
+    for shard in (0, 2, 5):
+        spoiled(Path(folder) / names[shard], 2)
+    lost = {2, 18, 42} if spoiled is zero else {*range(2, 8), *range(18, 24), 42, 43}
+
+    after = Told(cfg, vocabulary=VOCABULARY, text=encode_text, seed=1)
+    for index, state in enumerate(states):
+        lane = Lane(after, index, lanes, state)
+        while any(0 in (walk.at.epoch, *waiting(lane)) for walk in lane.walks):
+            next(lane)
+    came = before.first_epoch + after.first_epoch
+    assert {sample: came[sample] for sample in range(44) if sample not in lost} == dict.fromkeys(
+        sorted(set(range(44)) - lost), 1
+    )
+    assert all(came[sample] <= 1 for sample in lost)
+
+
+class Told(Documents):
+    """Counts the samples of the first epoch that get into packs."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.first_epoch: Counter[int] = Counter()
+
+    def pack(self, row: list[Any]) -> Pack:
+        self.first_epoch.update(number(parse(made.ids, VOCABULARY)) for at, made in row if at.epoch == 0)
+        return super().pack(row)
+
+
+def waiting(lane: Lane) -> set[int]:
+    """The epochs of the documents that wait for a pack."""
+    return {epoch for _, epoch, _, _ in lane.state()["waiting"]}
+
+
+def test_a_document_that_waits_and_is_damaged_before_a_resume_is_told(folder: str) -> None:
+    cfg = config(folder, tasks={"unconditional": 1.0}, lookahead=20)
+    before = stream(cfg, lanes=1)
+    next(before)
+    state = before.state()
+    shards = [Path(folder) / shard.name for shard in Manifest.load(folder).shards]
+    for shard in shards:
+        for sample in range(4):
+            zero(shard, sample)
+    after = stream(cfg, lanes=1, state=state)
+    next(after)
+    told = after.problems
+    assert 0 < told.counts["unsound since the checkpoint"] <= len(state["0"]["waiting"])
+    assert all(
+        re.fullmatch(rf"{folder}/.*\.tar: sample \d", name) for name in told.names["unsound since the checkpoint"]
+    )

@@ -65,13 +65,13 @@ class ClipStream:
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        shards: list[Path] = []
+        shards: list[tuple[Path, int]] = []
         checksums: list[str] = []
         for folder in map(Path, folders):
             manifest = Manifest.load(folder)
             if manifest.kind != "raw":
                 raise DataError(f"{folder}: a folder of {manifest.kind}; raw shards are needed (`vpoet ingest`)")
-            shards += [folder / shard.name for shard in manifest.shards]
+            shards += [(folder / shard.name, shard.samples) for shard in manifest.shards]
             checksums += [shard.sha256 for shard in manifest.shards]
         if not shards:
             raise DataError(f"{', '.join(map(str, folders)) or 'no folder given'}: no shards to read")
@@ -141,8 +141,7 @@ class ClipStream:
             groups = [shards[at : at + SHARDS_MIXED] for at in range(0, len(shards), SHARDS_MIXED)]
             for group in range(first_group, len(groups)):
                 problems = Problems()
-                paths = [self._shards[shard] for shard in groups[group]]
-                samples = [sample for path in paths for sample in read_shard(path, problems=problems)]
+                samples = [sample for shard in groups[group] for sample in _places(self._shards[shard], problems)]
                 order = self._generator(epoch, group).permutation(len(samples)).tolist()
                 mine = order if self._by_shard else order[self._rank :: self._world]
                 for index in range(first, len(mine)):
@@ -173,3 +172,11 @@ class ClipStream:
 
     def _generator(self, *path: int) -> np.random.Generator:
         return np.random.default_rng((self._seed, *path))
+
+
+def _places(shard: tuple[Path, int], problems: Problems) -> list[Sample | None]:
+    """What stands at each place of a shard that was written with so many samples; None where it is unsound, so that a
+    place means the same when others are damaged later."""
+    path, count = shard
+    sound = {sample.number: sample for sample in read_shard(path, problems=problems, samples=count)}
+    return [sound.get(number) for number in range(max(count, 1 + max(sound, default=-1)))]

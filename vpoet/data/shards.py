@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, cast, get_args
@@ -82,6 +82,8 @@ class Sample:
     parts: dict[str, bytes]
     """Payload by extension, json left out: ``{"mp4": ...}``."""
     json: dict[str, Any]
+    number: int = 0
+    """Its place in its shard, unsound samples counted."""
 
     @property
     def video(self) -> bytes:
@@ -265,26 +267,33 @@ class ShardWriter:
 
 
 def read_shard(
-    path: str | Path, *, required: tuple[str, ...] = ("json",), problems: Problems | None = None
+    path: str | Path, *, required: tuple[str, ...] = ("json",), problems: Problems | None = None, samples: int = 0
 ) -> Iterator[Sample]:
     """The sound samples of a shard, in order; ``required`` names extensions every sample must have.
 
-    A sample with a part missing, broken json or a wrong checksum, and the rest of a tar that breaks off, are skipped
-    and noted in ``problems``. A file that is not there is a DataError.
+    A sample with a part missing, broken json or a wrong checksum, and the rest of a tar that breaks off (before the
+    ``samples`` of its manifest), are skipped and noted in ``problems``. A file that is not there is a DataError.
     """
-    path = Path(path)
+    path, found, reasons = Path(path), 0, set[str]()
     problems = Problems() if problems is None else problems
+
+    def note(reason: str, name: str) -> None:
+        reasons.add(reason)
+        problems.add(reason, f"{path}: {name}")
+
     try:
         stream = path.open("rb")
     except OSError as error:
         raise DataError(f"{path}: shard cannot be opened: {error.strerror}") from None
     with stream:
-        for group in read_groups(stream, lambda reason, name: problems.add(reason, f"{path}: {name}")):
+        for found, group in enumerate(read_groups(stream, note), 1):
             reason, sample = _check(group, required)
             if sample is None:
                 problems.add(reason, f"{path}: {group.key}")
             else:
-                yield sample
+                yield replace(sample, number=found - 1)
+        if found < samples and "broken tar" not in reasons:
+            note("broken tar", "cut short")
 
 
 def _check(group: Grouped, required: tuple[str, ...]) -> tuple[str, Sample | None]:

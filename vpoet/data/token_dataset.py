@@ -41,6 +41,13 @@ class TokenSample:
 class Shard(list[TokenSample]):
     """The sound samples of one shard, in order. A class of its own, because a plain list takes no weak reference."""
 
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+        """Samples that were written, sound or not."""
+        self.numbered: dict[int, TokenSample] = {}
+        """The sound ones by their place among all that were written."""
+
 
 class TokenDataset:
     """One token-shard folder. HashMismatch: another tokenizer made it; DataError: raw shards, or no samples.
@@ -98,14 +105,19 @@ class TokenDataset:
             self._recent.append(shard)
         return shard
 
+    def path(self, index: int) -> Path:
+        return self.folder / self._names[index]
+
     def _read(self, index: int) -> Shard:
-        path = self.reading = self.folder / self._names[index]
+        path = self.reading = self.path(index)
         problems = Problems()
-        shard = Shard()
-        for sample in read_shard(path, required=("json", "codes.npy"), problems=problems):
+        shard = Shard(self._manifest.shards[index].samples)
+        for sample in read_shard(path, required=("json", "codes.npy"), problems=problems, samples=shard.size):
             name = f"{path}: {sample.key}"
+            shard.size = max(shard.size, sample.number + 1)
             try:
                 shard.append(self._check(sample, name))
+                shard.numbered[sample.number] = shard[-1]
             except _BadSampleError as error:
                 problems.add(str(error), name)
         if index not in self._reported:  # a shard is read once an epoch, and its faults stay the same

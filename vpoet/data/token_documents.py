@@ -183,7 +183,7 @@ class Walk:
         self._parts = -(-lanes // len(self._dataset))
         self._lane, self._lanes = lane, lanes
         self._dealt: tuple[int, list[int]] = (-1, [])
-        self._open: tuple[int, int, Shard, list[int]] = (-1, -1, Shard(), [])
+        self._open: tuple[int, int, Shard, list[int]] = (-1, -1, Shard(0), [])
 
     def next(self) -> tuple[Cursor, document.Sequence]:
         """The next document, and its cursor; DataError when the source seems to have none."""
@@ -204,11 +204,19 @@ class Walk:
         raise DataError(f"{self._dataset.folder}: no usable document in {barren} shards in a row: {problems}")
 
     def fetch(self, at: Cursor) -> document.Sequence | None:
-        """The document at a cursor, made anew; None if the shard was damaged since, so that it has no such sample."""
+        """The document at a cursor, made anew; None if there is none, or its sample is unsound."""
+        sample = self.sample(at)
+        return None if sample is None else self._documents.make(at.source, at.epoch, sample)
+
+    def sample(self, at: Cursor) -> TokenSample | None:
+        """The sample at a cursor; None if it is unsound."""
         shard, order = self._unit(at.epoch, at.turn)
-        if at.position >= len(order):
-            return None
-        return self._documents.make(at.source, at.epoch, shard[order[at.position]])
+        return shard.numbered.get(order[at.position]) if at.position < len(order) else None
+
+    def where(self, at: Cursor) -> str:
+        """The shard and sample at a cursor, for reports."""
+        path = self._dataset.path(self._units(at.epoch)[at.turn] // self._parts)
+        return f"{path}: sample {self._unit(at.epoch, at.turn)[1][at.position]}"
 
     def _units(self, epoch: int) -> list[int]:
         if self._dealt[0] != epoch:
@@ -217,11 +225,12 @@ class Walk:
         return self._dealt[1]
 
     def _unit(self, epoch: int, turn: int) -> tuple[Shard, list[int]]:
-        """A shard, held while the walk is in it, and the indices of the unit's samples in this epoch's order."""
+        """A shard, held while the walk is in it, and the numbers of the unit's samples in this epoch's order: of all
+        that were written, so that a place in it means the same when some of them are damaged later."""
         if self._open[:2] != (epoch, turn):
             unit = self._units(epoch)[turn]
             shard = self._dataset.shard(unit // self._parts)
-            order = np.arange(unit % self._parts, len(shard), self._parts)
+            order = np.arange(unit % self._parts, shard.size, self._parts)
             order = self._documents.random(_ORDER, self.at.source, epoch, unit).permutation(order)
             self._open = epoch, turn, shard, order.tolist()
         return self._open[2:]
@@ -258,8 +267,10 @@ class Lane:
             )
         self._drawn = state["drawn"]
         for cursor in itertools.starmap(Cursor, state["waiting"]):
-            sequence = self.walks[cursor.source].fetch(cursor)
-            if sequence is not None:  # None when the tasks or the length of a pack have changed
+            walk = self.walks[cursor.source]
+            if walk.sample(cursor) is None:
+                self._documents.problems.add("unsound since the checkpoint", walk.where(cursor))
+            elif (sequence := walk.fetch(cursor)) is not None:  # None when tasks or the length of a pack have changed
                 self._packer.add(len(sequence), (cursor, sequence))
         for walk, at in zip(self.walks, state["walks"], strict=True):
             walk.at = Cursor(walk.at.source, *at)
