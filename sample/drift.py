@@ -21,6 +21,7 @@ from vpoet.generate.model import Request, load
 from vpoet.generate.rollout import roll
 from vpoet.media.sheet import contact_sheet
 from vpoet.media.video import Video
+from vpoet.outputs import check_folder
 from vpoet.worlds.platformer.sight import Witness
 from vpoet.worlds.platformer.world import Platformer
 
@@ -37,7 +38,7 @@ console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 def main(
     out: Annotated[Path, typer.Option(help="Folder for curves, figures and pictures.")],
     model: Annotated[Path, typer.Option(help="Bundle folder. The default ships.", show_default=False)] = SHIPPED,
-    count: Annotated[int, typer.Option(help="Rollouts, made together.", min=2)] = 8,
+    count: Annotated[int, typer.Option(help="Rollouts, made together.", min=2, max=10_000)] = 8,
     frames: Annotated[int, typer.Option(help="Frames of each.")] = 513,
     overlap: Annotated[int | None, typer.Option(help="Frames a window sees of the last. [default: half]")] = None,
     cfg: Annotated[float | None, typer.Option(help="Guidance. [default: the model's]")] = None,
@@ -62,6 +63,7 @@ def main(
         vpoet drift --out runs/drift
         vpoet drift --model runs/demo/bundle --count 32 --overlap 13 --cfg 1 --out runs/drift-13
     """
+    check_folder(out)
     sampler = load(model, device, guesses=GUESSES)
     config, coder = sampler.bundle.config, sampler.bundle.video
     world = Platformer(config.height, config.width, float(config.fps))

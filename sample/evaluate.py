@@ -24,6 +24,7 @@ from vpoet.generate.sampling import Sampling
 from vpoet.media.sheet import contact_sheet
 from vpoet.media.video import Video
 from vpoet.nn.features import EfficientNetLite0
+from vpoet.outputs import check_folder
 from vpoet.worlds.platformer.sight import Witness
 
 SHEET_ROWS = 16
@@ -76,6 +77,7 @@ def main(
 
         vpoet evaluate --model B --prompts raw/heldout --cfg 1 --cfg 2 --cfg 4 --temperature 0.9 --temperature 1 --out o
     """
+    check_folder(out)
     sampler = load(model, device)
     config = sampler.bundle.config
     known = captions(train) if train else frozenset()
@@ -165,10 +167,7 @@ def sample(
 ) -> list[Frames]:
     """A clip for each prompt, those that the file holds already among them; new ones are appended, batch by batch."""
     requests = [Request(prompt=prompt.text, seed=seed + i) for i, prompt in enumerate(asked)]
-    made = [
-        json_module.dumps(record(request, sampling, sampler.bundle.hash, "auto"), sort_keys=True)
-        for request in requests
-    ]
+    made = [json_module.dumps(record(request, sampling, sampler), sort_keys=True) for request in requests]
     codes: dict[str, Any] = {}
     for line in file.read_text().splitlines() if file.exists() else []:
         try:

@@ -14,12 +14,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from vpoet import STARTED, cli
 from vpoet.bundle import SHIPPED
 from vpoet.errors import PromptError, VpoetError
-from vpoet.generate.clip_file import Film, is_made
+from vpoet.evaluate.plots import SHEETS
+from vpoet.generate.clip_file import Film, is_made, is_old
 from vpoet.generate.model import Request, StepCompiler, load
 from vpoet.generate.prompt_file import output_files, read_prompts, read_texts, record
 from vpoet.generate.rollout import roll
 from vpoet.media.sheet import contact_sheet
 from vpoet.media.video import Video
+from vpoet.outputs import check_file, whole
 
 console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
@@ -72,11 +74,9 @@ def main(
     width: Annotated[int | None, typer.Option(help="Pixels. [default: the model's]")] = None,
     fps: Annotated[int | None, typer.Option(help="Frames per second. [default: the model's]")] = None,
     seed: Annotated[int, typer.Option(help="The same seed makes the same clip.")] = 0,
-    count: Annotated[int, typer.Option(help="Clips of each prompt, with seeds SEED, SEED+1, ...", min=1)] = 1,
+    count: Annotated[int, typer.Option(help="Clips of each prompt: seeds SEED, SEED+1, ...", min=1, max=10**5)] = 1,
     cfg: Annotated[float | None, typer.Option(help="Above 1: closer to the prompt. [default: the model's]")] = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="Lower is safer, 0 likeliest. [default: the model's]")
-    ] = None,
+    temperature: Annotated[float | None, typer.Option(help="Lower: safer; 0 likeliest. [default: the model's]")] = None,
     top_k: Annotated[int, typer.Option(help="Draw from the k likeliest only; 0 from all.")] = 0,
     top_p: Annotated[float, typer.Option(help="Draw from the likeliest that make up this mass; 1 from all.")] = 1.0,
     min_p: Annotated[float, typer.Option(help="Drop what is less than this times as likely as the likeliest.")] = 0.0,
@@ -110,6 +110,7 @@ def main(
         mark = now
 
     spent("start")
+    check_file(sheet, SHEETS)
     given: dict[str, Any] = {"image": image, "last": last, "video": video, "task": task, "mask": mask}
     given |= {"outpaint": outpaint, "given_frames": given_frames, "via_image": via_image, "story": then or ()}
     given |= {"frames": frames, "window": window, "overlap": overlap, "height": height, "width": width}
@@ -134,10 +135,12 @@ def main(
     jobs, done, unlike = [], 0, dict[str, None]()
     for (where, request), file in zip(requests, files, strict=True):
         try:
-            made = record(request, sampling, sampler.bundle.hash, precision)
+            made = record(request, sampling, sampler)
             if is_made(file, made):
                 done += 1
             else:
+                if is_old(file):
+                    console.print(f"{file}: an older vpoet made it and did not note by which decoder; made again")
                 rollout = sampler.rollout(request)
                 unlike |= dict.fromkeys(sampler.unfamiliar(request))
                 jobs.append((rollout, file, made))
@@ -181,8 +184,8 @@ def main(
                     spent("write")
     written = [file for _, file, _ in jobs]
     if sheet and (files_there := [(r, f) for (_, r), f in zip(requests, files, strict=True) if f.is_file()]):
-        sheet.parent.mkdir(parents=True, exist_ok=True)
-        contact_sheet([(f"{r.prompt} ({r.seed})", Video.read(f).frames) for r, f in files_there]).save(sheet)
+        with whole(sheet) as aside:
+            contact_sheet([(f"{r.prompt} ({r.seed})", Video.read(f).frames) for r, f in files_there]).save(aside)
         spent("write")
 
     overall = tokens / seconds["decode"] if tokens else 0.0

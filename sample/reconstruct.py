@@ -1,7 +1,6 @@
 """Show what a video tokenizer keeps: a video and its reconstruction, side by side, with scores."""
 
 import math
-import os
 from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -13,13 +12,18 @@ from rich.console import Console
 
 from vpoet import cli
 from vpoet.arrays import Codes, Frames
+from vpoet.devices import pick
 from vpoet.errors import DataError
 from vpoet.evaluate.pixels import WINDOW, psnr, ssim
 from vpoet.evaluate.reconstruction import reconstruct_stream
 from vpoet.media.mp4 import encode_mp4
 from vpoet.media.video import Video, resize_frame, stream_frames
+from vpoet.outputs import check_file, whole
 from vpoet.tokenizer.video import SHIPPED, VideoTokenizer
 
+LARGEST = 16_384
+"""Pixels."""
+CLIPS = (".mp4", ".gif", ".webp", ".png")
 console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -30,13 +34,21 @@ def main(
         Path,
         typer.Option(help="Video tokenizer's folder, or a bundle that holds one.", show_default="the one that ships"),
     ] = SHIPPED,
-    height: Annotated[int | None, typer.Option(help="Scale to this height first. [default: the file's]")] = None,
-    width: Annotated[int | None, typer.Option(help="Scale to this width first. [default: the file's]")] = None,
-    fps: Annotated[float | None, typer.Option(help="Resample to this frame rate first. [default: the file's]")] = None,
-    start: Annotated[float, typer.Option(help="Seconds to skip at the beginning.")] = 0.0,
+    height: Annotated[
+        int | None, typer.Option(help="Scale to this height first. [default: the file's]", min=1, max=LARGEST)
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option(help="Scale to this width first. [default: the file's]", min=1, max=LARGEST)
+    ] = None,
+    fps: Annotated[
+        float | None, typer.Option(help="Resample to this frame rate first. [default: the file's]", max=1000)
+    ] = None,
+    start: Annotated[float, typer.Option(help="Seconds to skip at the beginning.", min=0)] = 0.0,
     pad: Annotated[bool, typer.Option("--pad", help="Fill up to whole cells, and cut off again, instead.")] = False,
-    max_frames: Annotated[int | None, typer.Option(help="Frames to take at most. [default: all]", min=1)] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    max_frames: Annotated[
+        int | None, typer.Option(help="Frames to take at most. [default: all]", min=1, max=10**9)
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
     """Send a video through the tokenizer and back, and write original | reconstruction side by side.
@@ -50,8 +62,11 @@ def main(
         vpoet reconstruct clip.mp4 --height 128 --width 128 --fps 8 --out both.mp4
         vpoet reconstruct clip.mp4 --tokenizer runs/video/tokenizer --pad --out both.mp4
     """
+    check_file(out, CLIPS)
+    if not math.isfinite(start):
+        raise DataError(f"--start {start}: give seconds")
     nested = tokenizer / "video_tokenizer"
-    coder = VideoTokenizer.load(nested if nested.is_dir() else tokenizer).to(device)
+    coder = VideoTokenizer.load(nested if nested.is_dir() else tokenizer).to(pick(device))
     rate, frames = stream_frames(video, fps=fps, start=start)
     first = next(frames, None)
     if first is None:
@@ -67,16 +82,11 @@ def main(
     tally = {"frames": 0.0, "psnr": 0.0, "ssim": 0.0, "codes": 0.0}
     used: set[int] = set()
     pairs = side_by_side(reconstruct_stream(coder, resized, pad=pad), tally, used)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix == ".mp4":
-        aside = out.with_name(f".{out.stem}.{os.getpid()}.tmp.mp4")
-        try:
+    with whole(out) as aside:
+        if out.suffix.lower() == ".mp4":
             encode_mp4(aside, pairs, rate)
-            aside.replace(out)
-        finally:
-            aside.unlink(missing_ok=True)
-    else:
-        Video(np.stack(list(pairs)), rate).write(out)
+        else:
+            aside.write_bytes(Video(np.stack(list(pairs)), rate).encode(out.suffix.lower()))
 
     count = int(tally["frames"])
     h, w = (-(-side // s) for side in size)

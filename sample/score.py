@@ -12,14 +12,15 @@ from vpoet import cli
 from vpoet.bundle import SHIPPED
 from vpoet.data.sources import Item, gather
 from vpoet.errors import DataError, VpoetError
+from vpoet.evaluate.plots import PLOTS
 from vpoet.evaluate.surprise import surprise_figure
 from vpoet.generate.likelihood import Likelihood, posterior
 from vpoet.generate.model import load
 from vpoet.generate.observe import fit
+from vpoet.outputs import check_file, whole
 
 CURVES = 10
 """Lines that a picture holds at most: those of the first rows."""
-PICTURES = (".png", ".svg", ".pdf")
 
 console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
@@ -66,8 +67,7 @@ def main(
         vpoet score robot.mp4 --model runs/demo/bundle --prompt "a robot walks right" --prompt "a robot walks left"
         vpoet score clips/ --model runs/demo/bundle --given-frames 5 --json
     """
-    if plot and plot.suffix.lower() not in PICTURES:
-        raise DataError(f"{plot}: cannot draw {plot.suffix or 'a file without a suffix'}; use .png, .svg or .pdf")
+    check_file(plot, PLOTS)
     problems: list[str] = []
     items: list[Item] = []
     for source in videos:
@@ -106,9 +106,9 @@ def main(
     rows = ranked(clips)
     show(rows)
     if plot:
-        plot.parent.mkdir(parents=True, exist_ok=True)
         drawn = [(f"{row['video']}  {row['prompt']}".rstrip(), row["likelihood"]) for row in rows[:CURVES]]
-        surprise_figure(drawn).savefig(plot, dpi=110)
+        with whole(plot) as aside:
+            surprise_figure(drawn).savefig(aside, dpi=110)
         left = f"; the first {CURVES} of {len(rows)} rows" if len(rows) > CURVES else ""
         console.print(f"{plot}: bits a token over the frames{left}")
     plain = [{key: value for key, value in row.items() if key != "likelihood"} for row in rows]

@@ -72,3 +72,21 @@ def test_an_adapter_that_is_not_finite_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"NaN or infinity .*lora_A first"):
         learned("", update=broken).save(tmp_path / "dog.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("scale", [float("nan"), float("inf")])
+def test_a_scale_that_is_no_number_is_refused(tmp_path: Path, scale: float) -> None:
+    learned("", scale=scale).save(tmp_path / "dog.safetensors")
+    with pytest.raises(CheckpointError, match="changed or damaged"):
+        Adapter.load(tmp_path / "dog.safetensors")
+
+
+def test_a_flipped_bit_of_an_adapter_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "dog.safetensors"
+    learned("").save(path)
+    assert Adapter.load(path).words == ["dog"]
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"dog\.safetensors: the adapter was changed or damaged"):
+        Adapter.load(path)

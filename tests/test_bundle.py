@@ -1,10 +1,13 @@
 """Bundles: what is saved comes back; what is missing, damaged or foreign is named."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 from vpoet import bundle
@@ -175,3 +178,45 @@ def test_half_the_space_keeps_the_weights_to_their_eleventh_bit(saved: Path, tmp
     sizes = [(folder / bundle.WEIGHTS).stat().st_size for folder in (saved, tmp_path / "half")]
     assert sizes[1] < 0.6 * sizes[0]
     assert bundle.load(tmp_path / "half").hash != bundle.load(saved).hash
+
+
+def spoilt(saved: Path, change: Callable[[bytearray], None]) -> None:
+    data = bytearray((saved / "model.safetensors").read_bytes())
+    change(data)
+    (saved / "model.safetensors").write_bytes(data)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("loaded_as", [torch.float32, torch.bfloat16])
+def test_a_flipped_bit_of_the_weights_is_found(
+    saved: Path, tmp_path: Path, dtype: torch.dtype, loaded_as: torch.dtype
+) -> None:
+    transformer, text, video = parts(tmp_path)
+    bundle.save(saved, transformer, BundleConfig(model=SIZES), text, video, "", dtype)
+    whole = bundle.load(saved, dtype=loaded_as).hash
+    spoilt(saved, lambda data: data.__setitem__(-100, data[-100] ^ 1))
+    with pytest.raises(CheckpointError, match=rf"model\.safetensors: saved with hash {whole}, but its content now has"):
+        bundle.load(saved, dtype=loaded_as)
+
+
+def test_weights_that_are_not_finite_are_not_loaded(saved: Path) -> None:
+    spoilt(saved, lambda data: data.__setitem__(slice(-8, None), b"\xff" * 8))
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: 1 tensors hold NaN or infinity"):
+        bundle.load(saved)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"frames": 0}, "frames = 0"),
+        ({"tasks": ["x"]}, "tasks: no x; there are unconditional"),
+        ({"temperature": float("nan")}, "temperature = nan"),
+        ({"model": {"heads": 0}}, "model.heads = 0"),
+        ({"model": {"dropout": 7}}, "model.dropout = 7"),
+    ],
+)
+def test_a_config_that_cannot_be_is_refused(saved: Path, values: dict[str, Any], said: str) -> None:
+    path = saved / "config.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | values))
+    with pytest.raises(CheckpointError, match=said):
+        bundle.load(saved)

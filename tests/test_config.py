@@ -130,7 +130,7 @@ def test_a_schemas_own_check_names_the_file_and_the_overrides(load):
 def test_files_that_are_none(tmp_path):
     with pytest.raises(ConfigError, match=r"nowhere\.yaml: no such config file"):
         config.load(tmp_path / "nowhere.yaml", Recipe)
-    with pytest.raises(ConfigError, match="not readable"):
+    with pytest.raises(ConfigError, match="a folder, pipe or device"):
         config.load(tmp_path, Recipe)
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(ConfigError, match=r"binary\.yaml: not readable"):
@@ -172,3 +172,32 @@ def test_errors_of_a_base_name_its_file(load, tmp_path):
     (tmp_path / "first.yaml").write_text("base: recipe.yaml\n")
     with pytest.raises(ConfigError, match=r"recipe\.yaml: is its own base, by way of .*recipe\.yaml, .*first\.yaml"):
         load("base: first.yaml\nsteps: 3")
+
+
+def unfolding(levels: int) -> str:
+    """Aliases that stand for 9 to the power of ``levels`` values."""
+    lines = ["a0: &a0 [x]"]
+    return "\n".join(lines + [f"a{i + 1}: &a{i + 1} [{', '.join([f'*a{i}'] * 9)}]" for i in range(levels)])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (unfolding(12), "more than 100000 values, aliases unfolded"),
+        ("steps: &a [*a]", "more than 100000 values"),
+        ("steps: " + "[" * 9000 + "]" * 9000, "nested without end"),
+        ("steps: !!python/object/apply:os.system [ls]", "not readable as YAML"),
+        ("? [a, b]\n: 3", "not readable as YAML"),
+    ],
+    ids=["bomb", "itself", "deep", "tag", "key"],
+)
+def test_hostile_files_are_refused_at_once(tmp_path, text, said):
+    (tmp_path / "hostile.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=rf"hostile\.yaml: .*{said}"):
+        config.load(tmp_path / "hostile.yaml", Recipe)
+
+
+def test_a_base_that_is_no_file_is_refused(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("base: /dev/zero\n")
+    with pytest.raises(ConfigError, match="/dev/zero: a folder, pipe or device"):
+        config.load(tmp_path / "recipe.yaml", Recipe)

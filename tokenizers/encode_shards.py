@@ -14,9 +14,11 @@ from vpoet import cli
 from vpoet.data import painting
 from vpoet.data.fields import plain_key, printable
 from vpoet.data.shards import Manifest, Problems, ShardFile, ShardInfo, read_shard
+from vpoet.devices import pick
 from vpoet.errors import DataError, HashMismatch
 from vpoet.files import read_json, write_atomic
 from vpoet.media.video import Video
+from vpoet.outputs import check_folder
 from vpoet.processes import announced
 from vpoet.tokenizer.video import VideoTokenizer
 
@@ -40,7 +42,7 @@ def main(
         typer.Option(min=0, help="Also so many random holes and borders of each clip: training to in- and outpaint."),
     ] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Draws the holes and borders, with each sample's key.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "cpu",
     local_rank: Annotated[int, typer.Option("--local_rank", hidden=True, help="Given by the launcher.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
@@ -62,7 +64,8 @@ def main(
         deepspeed --num_accelerators 4 tokenizers/encode_shards.py runs/raw/train --tokenizer T --out runs/tokens/train
     """
     rank, world = announced()
-    coder = VideoTokenizer.load(tokenizer).to(device)
+    check_folder(out)
+    coder = VideoTokenizer.load(tokenizer).to(pick(device))
     manifest = Manifest.load(raw)
     if manifest.kind != "raw" or out.resolve() == raw.resolve():
         raise DataError(f"{raw}: {manifest.kind} shards, to write to {out}: raw ones are needed, and another folder")

@@ -12,14 +12,17 @@ from rich.progress import track
 
 from vpoet import cli
 from vpoet.data.shards import Manifest, Problems, read_shard
+from vpoet.devices import pick
 from vpoet.errors import DataError
 from vpoet.evaluate.codecs import CODECS, CRFS, RateDistortion, plot_rates
 from vpoet.evaluate.codes import CodeStatistics
+from vpoet.evaluate.plots import PLOTS, SHEETS
 from vpoet.evaluate.reconstruction import ERROR_GAIN, ReconstructionScores, absolute_error, peers
 from vpoet.generate.model import load
 from vpoet.media.sheet import contact_sheet
 from vpoet.media.video import Video
 from vpoet.nn.features import EfficientNetLite0
+from vpoet.outputs import check_file, whole
 from vpoet.tokenizer.video import VideoTokenizer
 
 SHEET_CLIPS = 6
@@ -53,7 +56,7 @@ def main(
         list[Path] | None, typer.Option(help="Raw shards for a bigram model, whose bits a code on RAW are then told.")
     ] = None,
     sheet: Annotated[Path | None, typer.Option(help="A picture to write: originals, reconstructions, errors.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
     """Score a video tokenizer on raw shards.
@@ -70,12 +73,14 @@ def main(
     Example:
 
         vpoet evaluate-tokenizer runs/video/tokenizer runs/raw/heldout --sheet runs/reconstructions.png
-
         vpoet evaluate-tokenizer runs/a/tokenizer runs/raw/heldout --also runs/b/tokenizer --plot runs/rates.png
     """
     folders = [tokenizer, *(also or [])]
-    features = EfficientNetLite0().to(device) if perceptual else None
-    coders = [VideoTokenizer.load(folder).to(device) for folder in folders]
+    place = pick(device)
+    check_file(sheet, SHEETS)
+    check_file(plot, PLOTS)
+    features = EfficientNetLite0().to(place) if perceptual else None
+    coders = [VideoTokenizer.load(folder).to(place) for folder in folders]
     expecting = [load(model, device) if model else None, *[None] * len(also or [])]
     scored = [
         ReconstructionScores(coder, pad=pad, features=features, model=expected)
@@ -84,8 +89,8 @@ def main(
     curves = [RateDistortion(codec) for codec in CODECS] if codecs or plot else []
     problems = Problems()
     sizes: set[tuple[int, int, int, float]] = set()
-    rows = []
-    total = min(count(raw), clips or math.inf)
+    rows, names = [], []
+    total = min(sum(Manifest.load(folder).samples for folder in raw), clips or math.inf)
     for name, video in track(islice(videos(raw, problems), clips), "clips", total=int(total), console=console):
         try:
             for scores in scored:
@@ -93,6 +98,7 @@ def main(
         except DataError as error:
             problems.add(str(error), name)
             continue
+        names.append(name)
         drawn, *_ = [scores.add(video.frames, video.fps) for scores in scored]
         for curve in curves:
             curve.add(video.frames, video.fps)
@@ -106,6 +112,7 @@ def main(
 
     results = [scores.result() for scores in scored]
     for scores, values in zip(scored, results, strict=True):
+        values["per_clip"] = scores.per_clip(names)
         if bigrams:
             values["bigram_bits"] = bigram_model(scores, bigrams, problems).bigram_bits(scores.codes)
         if curves:
@@ -113,8 +120,8 @@ def main(
     if problems.total:
         console.print(f"left out: {problems}")
     if sheet:
-        sheet.parent.mkdir(parents=True, exist_ok=True)
-        contact_sheet(rows, max_frames=9).save(sheet)
+        with whole(sheet) as aside:
+            contact_sheet(rows, max_frames=9).save(aside)
         console.print(f"{sheet}: originals, reconstructions, errors")
     protocol = {
         "data": [str(folder) for folder in raw],
@@ -171,17 +178,12 @@ def tell(folder: Path, values: dict, clips: int) -> None:
 def bigram_model(scores: ReconstructionScores, folders: list[Path], problems: Problems) -> CodeStatistics:
     """The codes of other shards, counted."""
     model = CodeStatistics(scores.coder.codebook_size)
-    for name, video in track(videos(folders, problems), "bigrams", total=count(folders), console=console):
+    for name, video in track(videos(folders, problems), "bigrams", console=console):
         try:
             model.update(scores.encode(video.frames))
         except DataError as error:
             problems.add(str(error), name)
     return model
-
-
-def count(folders: list[Path]) -> int:
-    """Samples in the folders."""
-    return sum(Manifest.load(folder).samples for folder in folders)
 
 
 def videos(folders: list[Path], problems: Problems) -> Iterator[tuple[str, Video]]:

@@ -10,6 +10,7 @@ from rich.progress import track
 
 from vpoet import cli
 from vpoet.data.shards import Manifest, Problems, read_shard
+from vpoet.outputs import check_file
 from vpoet.tokenizer.text import TextTokenizer
 
 
@@ -17,7 +18,7 @@ def main(
     raw: Annotated[list[Path], typer.Argument(help="Folders of raw shards, as `vpoet ingest` makes them.")],
     out: Annotated[Path, typer.Option(help="The model file to write.")],
     size: Annotated[
-        int, typer.Option(help="Pieces at most; 257 go to the bytes. Fewer if there is less to learn.")
+        int, typer.Option(help="Pieces at most; 257 go to the bytes. Fewer if there is less to learn.", max=10**6)
     ] = 512,
     json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
@@ -30,6 +31,7 @@ def main(
 
         vpoet train-text runs/demo/raw --out runs/demo/text.model --size 512
     """
+    check_file(out)
     console = Console(stderr=True, markup=False, soft_wrap=True)
     problems = Problems()
     captions: list[str] = []

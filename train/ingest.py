@@ -17,10 +17,13 @@ from vpoet.data.sources import divide, gather
 from vpoet.files import aside, write_atomic
 from vpoet.media.sheet import contact_sheet
 from vpoet.media.video import Video
+from vpoet.outputs import check_folder
 
 SHEET_ROWS = 12
 SHEET_LABEL = 300
 """Characters."""
+LARGEST = 16_384
+"""Pixels of a side."""
 
 
 def main(
@@ -36,13 +39,15 @@ def main(
         Path, typer.Option(help="The folder to write; train/, heldout/, unseen/ inside it if some is held out.")
     ],
     frames: Annotated[
-        int, typer.Option(help="Frames in a clip: 1 + a multiple of the tokenizer's stride in time.")
+        int, typer.Option(help="Frames in a clip: 1 + a multiple of the tokenizer's stride in time.", max=10**6)
     ] = 17,
-    fps: Annotated[float, typer.Option(help="Frames per second to resample to; 0 keeps each file's own rate.")] = 8.0,
+    fps: Annotated[
+        float, typer.Option(help="Frames per second to resample to; 0 keeps each file's own rate.", max=1000)
+    ] = 8.0,
     height: Annotated[
-        int, typer.Option(help="Pixels. Frames are scaled to cover the size, and their centre is cut.")
+        int, typer.Option(help="Pixels. Frames are scaled to cover the size, and their centre is cut.", max=LARGEST)
     ] = 64,
-    width: Annotated[int, typer.Option(help="Pixels.")] = 64,
+    width: Annotated[int, typer.Option(help="Pixels.", max=LARGEST)] = 64,
     stride: Annotated[
         int | None, typer.Option(help="Frames from a clip's start to the next; fewer than --frames: clips overlap.")
     ] = None,
@@ -62,7 +67,9 @@ def main(
     clips: Annotated[int | None, typer.Option(help="For a world: how many clips to make.")] = None,
     seed: Annotated[int, typer.Option(help="For a world: clip i has the seed 1000000 * SEED + i.")] = 0,
     samples_per_shard: Annotated[int, typer.Option(help="Clips in a shard at most.", min=1)] = 512,
-    workers: Annotated[int, typer.Option(help="Processes. The result is the same for any number.", min=1)] = 1,
+    workers: Annotated[
+        int, typer.Option(help="Processes. The result is the same for any number.", min=1, max=1024)
+    ] = 1,
     json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
     """Turn videos, images, folders, lists and worlds into raw shards, with a report.
@@ -78,6 +85,7 @@ def main(
         vpoet ingest list.csv --out runs/raw --frames 17 --fps 8 --height 128 --width 128 --stride 8 --holdout 0.1
         vpoet ingest world:platformer --clips 2000 --unseen who=zombie,ground=snow --out runs/world --workers 2
     """
+    check_folder(out)
     settings = ClipSettings(
         frames=frames,
         fps=fps,

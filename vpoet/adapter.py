@@ -4,11 +4,14 @@ MATRIX.lora_A [R, in], MATRIX.lora_B [out, R]    for each matrix of each block
 header: scale (alpha/rank), base, words          base is the hash of the bundle whose weights it was trained beside
 """
 
+import hashlib
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -37,23 +40,39 @@ class Adapter:
         if broken := [name for name, tensor in self.update.items() if not bool(tensor.isfinite().all())]:
             raise CheckpointError(f"{path}: {len(broken)} tensors hold NaN or infinity ({broken[0]} first); not saved")
         path.parent.mkdir(parents=True, exist_ok=True)
-        header = {"scale": repr(self.scale), "base": self.base, "words": " ".join(self.words)}
+        header = {"scale": repr(self.scale), "base": self.base, "words": " ".join(self.words), "hash": self.hash}
         fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         save_file(self.update, fresh, metadata=header)
         fresh.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> "Adapter":
-        """Read what `save` wrote; CheckpointError if it is something else."""
+        """Read what `save` wrote; CheckpointError if it is something else, was damaged, or is not finite.
+
+        The first adapters carry no hash: of those, damage that leaves numbers behind is not seen.
+        """
         try:
             with safe_open(path, framework="pt") as file:
                 header = file.metadata() or {}
                 update = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            return cls(update, float(header["scale"]), header["base"], header["words"].split())
+            found = cls(update, float(header["scale"]), header["base"], header["words"].split())
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{path}: adapter not readable: {error}") from None
         except (KeyError, ValueError):
             raise CheckpointError(f"{path}: not an adapter; `vpoet finetune --lora` makes one") from None
+        whole = header.get("hash", found.hash) == found.hash and math.isfinite(found.scale)
+        if not whole or not all(bool(tensor.isfinite().all()) for tensor in update.values()):
+            raise CheckpointError(f"{path}: the adapter was changed or damaged; copy it again, or export it again")
+        return found
+
+    @property
+    def hash(self) -> str:
+        """16 hex digits of all that it is."""
+        digest = hashlib.sha256(f"{self.scale!r} {self.base} {' '.join(self.words)}".encode())
+        for name, tensor in sorted(self.update.items()):
+            digest.update(f"{name} {list(tensor.shape)}".encode())
+            digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+        return digest.hexdigest()[:16]
 
     def applied(self, weights: Mapping[str, Tensor], bundle: str, where: str) -> lora.Weights:
         """The weights of the bundle of that hash, updated; HashMismatch if the adapter belongs to another."""

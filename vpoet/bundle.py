@@ -8,6 +8,7 @@ card.md                       what this model is, for people
 """
 
 import hashlib
+import math
 import os
 import shutil
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,8 @@ from vpoet import config as configs
 from vpoet.adapter import Adapter
 from vpoet.errors import CheckpointError, ConfigError, DataError, HashMismatch
 from vpoet.nn.transformer import Transformer, TransformerConfig
+from vpoet.outputs import check_folder
+from vpoet.sequence.tasks import TABLE
 from vpoet.sequence.vocabulary import Vocabulary
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer
@@ -61,6 +64,16 @@ class BundleConfig:
     temperature: float = 1.0
     words: list[str] = field(default_factory=list)
     """Every word of the captions that it was trained on, where they are few; empty: too many to tell."""
+
+    def __post_init__(self) -> None:
+        for name in ("length", "frames", "height", "width", "fps"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} = {getattr(self, name)}: must be at least 1")
+        for name in ("guidance", "temperature"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} = {getattr(self, name)}: must be 0 or more")
+        if unknown := set(self.tasks) - set(TABLE):
+            raise ConfigError(f"tasks: no {', '.join(sorted(unknown))}; there are {', '.join(TABLE)}")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -114,7 +127,8 @@ def save(
 
 
 def check_vacant(folder: Path) -> None:
-    """CheckpointError if a bundle can't be written there, as something else is."""
+    """CheckpointError, OutputError if a bundle can't be written there, as something else is, or nothing can be."""
+    check_folder(folder)
     if folder.exists() and not (folder.is_dir() and ((folder / CONFIG).is_file() or not any(folder.iterdir()))):
         raise CheckpointError(f"{folder}: exists and is no bundle; choose another name, or remove it yourself")
 
@@ -127,10 +141,15 @@ def load(
 ) -> Bundle:
     """Read a bundle, and add an adapter's update to its weights.
 
-    CheckpointError: a part is missing or damaged; HashMismatch: two parts, or the adapter, don't belong together.
+    The weights are hashed as they are read, whatever ``device`` and ``dtype``: 5 ms for the bundle that ships, half a
+    second a gigabyte, which is less than a disk takes to read it; nothing switches it off, as samples of damaged
+    weights look like samples. CheckpointError: a part is missing or damaged, or a weight is not finite; HashMismatch:
+    two parts, or the adapter, don't belong together.
     """
     folder, device = Path(folder), torch.device(device)
-    if missing := [part for part in PARTS if not (folder / part).exists()]:
+    if missing := [
+        part for part in PARTS if not ((folder / part).is_file() or (part == VIDEO and (folder / part).is_dir()))
+    ]:
         what = "no such folder" if not folder.is_dir() else f"not a whole bundle, it lacks {', '.join(missing)}"
         raise CheckpointError(f"{folder}: {what}; `vpoet export` makes bundles")
     try:
@@ -142,22 +161,25 @@ def load(
     _check_hashes(folder, config, text, video)
     vocabulary = video.vocabulary(text, config.model.visual_groups)
     try:
-        # an adapter is added in fp32 on the CPU, so that the sum and its hash are the same for every device and dtype
-        place, kept = ("cpu", torch.float32) if adapter else (str(device), dtype)
-        with safe_open(folder / WEIGHTS, framework="pt", device=place) as file:
+        with safe_open(folder / WEIGHTS, framework="pt") as file:
             header = file.metadata() or {}
             _check_vocabulary(folder, header.get("vocabulary", "(none)"), vocabulary)
-            weights = {name: file.get_tensor(name).to(kept) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        own_hash = header.get("hash", "")
-        if adapter:
-            learned = Adapter.load(Path(adapter))
-            weights = learned.applied(weights, own_hash, str(adapter))
-            own_hash = _hash(vocabulary, weights)
-            weights = {name: weight.to(device, dtype) for name, weight in weights.items()}
-            config = replace(config, words=join_words(config.words, learned.words))
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         with torch.device("meta"), _Undrawn():
             transformer = Transformer(config.model, vocabulary)
         transformer.load_state_dict(weights, assign=True)
+        own_hash = _hash(vocabulary, weights)
+        _check_weights(folder / WEIGHTS, weights, own_hash, header.get("hash", "(none)"))
+        if adapter:
+            learned = Adapter.load(Path(adapter))
+            # in fp32 on the CPU, so that the sum and its hash are the same for every device and dtype
+            whole = {name: weight.float() for name, weight in weights.items()}
+            weights = learned.applied(whole, own_hash, str(adapter))
+            own_hash = _hash(vocabulary, weights)
+            config = replace(config, words=join_words(config.words, learned.words))
+            transformer.load_state_dict(weights, assign=True)
+        del weights  # each is freed when the next line has moved it
+        transformer.to(device, dtype)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{folder / WEIGHTS}: not readable: {error}; copy the bundle again") from None
     except RuntimeError as error:
@@ -203,8 +225,22 @@ def begin(transformer: Transformer, folder: str | Path) -> str:
 def _hash(vocabulary: Vocabulary, weights: dict[str, torch.Tensor]) -> str:
     digest = hashlib.sha256(vocabulary.hash.encode())
     for name in sorted(weights):
-        digest.update(name.encode() + weights[name].view(torch.uint8).numpy().tobytes())
+        digest.update(name.encode())
+        digest.update(weights[name].contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
+
+
+def _check_weights(path: Path, weights: dict[str, torch.Tensor], found: str, saved: str) -> None:
+    if broken := [name for name, tensor in weights.items() if not bool(tensor.isfinite().all())]:
+        raise CheckpointError(
+            f"{path}: {len(broken)} tensors hold NaN or infinity ({broken[0]} first); copy the bundle again, or export "
+            "an earlier checkpoint"
+        )
+    if found != saved:
+        raise CheckpointError(
+            f"{path}: saved with hash {saved}, but its content now has {found}: it was changed or damaged. Copy the "
+            "bundle again, or export it again"
+        )
 
 
 def _check_hashes(folder: Path, config: BundleConfig, text: TextTokenizer, video: VideoTokenizer) -> None:

@@ -9,12 +9,15 @@ import contextlib
 import difflib
 import functools
 import inspect
+import io
+import itertools
 import json
 import math
 import os
 import re
 import runpy
 import sys
+import typing
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +26,7 @@ from typing import Any, TextIO, cast
 import typer
 
 import vpoet
-from vpoet.errors import VpoetError, VpoetWarning
+from vpoet.errors import DataError, VpoetError, VpoetWarning
 from vpoet.files import LOCK, locked
 
 PROGRAMS = {
@@ -52,13 +55,15 @@ def run(main: Callable[..., None], name: str | None = None, arguments: Sequence[
     """Run a program's ``main`` as a command line and exit.
 
     The docstring of ``main`` is its help page; indented paragraphs of it (examples) keep their line breaks. A
-    VpoetError is the user's to mend: its message alone, and exit status 2. Ctrl-C exits with 130; any other exception
-    is our fault and shows its traceback.
+    VpoetError is the user's to mend: its message alone, and exit status 2; so are a disk or memory that is full, and
+    whatever else the machine refuses. Ctrl-C exits with 130; any other exception is our fault and shows its traceback.
     """
 
     @functools.wraps(main)
     def guarded(*args: Any, **kwargs: Any) -> None:
         try:
+            for path in (path for value in kwargs.values() for path in (value if isinstance(value, list) else [value])):
+                _refuse_special(path)
             main(*args, **kwargs)
         except VpoetError as error:
             print(f"error: {error}", file=sys.stderr)
@@ -69,14 +74,26 @@ def run(main: Callable[..., None], name: str | None = None, arguments: Sequence[
         except BrokenPipeError:  # the reader of our output has left (`| head`): nothing more to say, not even at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(1) from None
+        except (OSError, MemoryError, RuntimeError) as error:
+            if not (refusal := _refusal(error)):
+                raise
+            print(f"error: {refusal}", file=sys.stderr)
+            raise SystemExit(2) from None
         finally:
             _held.close()
 
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as standard error: file names need not be UTF-8
+    for option in _path_options(main):
+        if f"{option}=" in words or (option, "") in itertools.pairwise(words):
+            print(f"error: {option}: the path is empty", file=sys.stderr)
+            raise SystemExit(2)
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command(help=_help_page(main))(guarded)
     with warnings.catch_warnings(), contextlib.redirect_stderr(cast(TextIO, _Unfailing(sys.stderr))):
         warnings.showwarning = functools.partial(_show_warning, warnings.showwarning)
-        app(args=None if arguments is None else list(arguments), prog_name=name or Path(sys.argv[0]).name)
+        app(args=words, prog_name=name or Path(sys.argv[0]).name)
 
 
 def hold(out: str | Path, *, replaced: bool = False) -> None:
@@ -124,6 +141,34 @@ def programs_folder() -> Path:
     return installed if installed.is_dir() else package.parent
 
 
+def _path_options(main: Callable[..., None]) -> list[str]:
+    """The options of a program that take paths."""
+    hints = {name: str(hint) for name, hint in typing.get_type_hints(main).items()}
+    return [f"--{name.replace('_', '-')}" for name, hint in hints.items() if "Path" in hint]
+
+
+def _refuse_special(path: object) -> None:
+    """DataError for pipes and devices: they can hang or never end, and a result must not replace one."""
+    special = False
+    if isinstance(path, Path):
+        with contextlib.suppress(OSError, ValueError):  # a name that cannot be: whoever opens it says more
+            special = path.exists() and not path.is_file() and not path.is_dir()
+    if special:
+        raise DataError(f"{path}: a pipe or device; give a file or folder")
+
+
+def _refusal(error: Exception) -> str:
+    """What the machine refused, for people; nothing if it is another error."""
+    words = " ".join(str(error).split())
+    no_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # of torch, not imported
+    if no_memory or "can't allocate memory" in words:
+        return f"out of memory: {words or 'no more to be had'}; ask for less at once: smaller, fewer or shorter clips"
+    if isinstance(error, OSError) and error.errno is not None:
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        return f"{where}{error.strerror or words}"
+    return ""
+
+
 class _Unfailing:
     """A stream whose words are lost, and nothing more, where they cannot be written: a full disk under the log of a
     run, or a terminal that has gone, is no reason to end it."""
@@ -133,7 +178,8 @@ class _Unfailing:
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError):
-            self._stream.write(text)
+            # of names that are no Unicode, the bytes are shown
+            self._stream.write(text.encode("utf-8", "backslashreplace").decode())
         return len(text)
 
     def flush(self) -> None:

@@ -7,6 +7,8 @@ its name, the full key, and the nearest name that exists.
 
 import dataclasses
 import difflib
+import io
+import sys
 import types
 import typing
 from collections.abc import Iterable, Sequence
@@ -23,6 +25,9 @@ T = TypeVar("T")
 
 REQUIRED = MISSING
 """Default of a field that the user must give."""
+
+NODES = 100_000
+"""Values that a file can hold, its aliases unfolded: a few hundred bytes of them can stand for a billion."""
 
 BASE = "base"
 """Key of a file that names the file it changes."""
@@ -45,10 +50,19 @@ def given(path: str | Path) -> dict[str, Any]:
 def _read(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[str, DictConfig]]:
     """A file's values behind its bases'."""
     try:
-        values = OmegaConf.load(path)
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{path}: a folder, pipe or device, not a config file")
+        text = path.read_text(encoding="utf-8")
+        if _nodes(yaml.compose(text, yaml.SafeLoader), {}) > NODES:
+            raise ConfigError(f"{path}: more than {NODES} values, aliases unfolded; write them out, or fewer")
+        values = OmegaConf.load(io.StringIO(text))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such config file{f' (the base of {above[-1]})' if above else ''}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except ConfigError:
+        raise
+    except RecursionError:
+        raise ConfigError(f"{path}: not readable as YAML: nested without end") from None
+    except (OSError, ValueError, TypeError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"{path}: not readable as YAML: {error}") from None
     if not isinstance(values, DictConfig):
         raise ConfigError(f"{path}: a config is a mapping of keys to values, not {type(values).__name__}")
@@ -58,6 +72,17 @@ def _read(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[str, DictConfi
     if path.resolve() in (file.resolve() for file in above):
         raise ConfigError(f"{path}: is its own base, by way of {', '.join(map(str, above))}")
     return [*_read(path.parent / str(base), (*above, path)), (str(path), values)]
+
+
+def _nodes(node: yaml.Node | None, known: dict[int, int]) -> int:
+    """Values below a node, each alias counted anew. More than there can be for one inside itself."""
+    if isinstance(node, yaml.MappingNode | yaml.SequenceNode):
+        if id(node) not in known:
+            known[id(node)] = sys.maxsize  # until it is known, for what is inside itself
+            inside = (part for pair in node.value for part in (pair if isinstance(pair, tuple) else (pair,)))
+            known[id(node)] = 1 + sum(_nodes(part, known) for part in inside)
+        return known[id(node)]
+    return 1
 
 
 def from_dict(values: dict[str, Any], schema: type[T], where: str = "config") -> T:
@@ -91,7 +116,9 @@ def _parse_overrides(overrides: Sequence[str]) -> list[tuple[str, DictConfig]]:
             raise ConfigError(f"override {override!r}: write it as key=value, for instance optimizer.lr=3e-4")
         try:
             parsed.append((f"override {override!r}", OmegaConf.from_dotlist([override])))
-        except (OmegaConfBaseException, yaml.YAMLError) as error:
+        except RecursionError:
+            raise ConfigError(f"override {override[:80]!r}: nested without end") from None
+        except (OmegaConfBaseException, ValueError, TypeError, yaml.YAMLError) as error:
             raise ConfigError(f"override {override!r}: {error}") from None
     return parsed
 

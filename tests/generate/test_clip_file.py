@@ -1,5 +1,6 @@
 """Files of samples: whole or not there, written as frames come, with a record that tells how they were made."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 
 from vpoet.arrays import Frames
-from vpoet.generate.clip_file import Film, beside, is_made
+from vpoet.generate.clip_file import Film, beside, is_made, is_old
 from vpoet.media.video import Video
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), np.uint8)
@@ -76,3 +77,18 @@ def test_a_film_is_made_if_its_record_says_so(tmp_path: Path) -> None:
     assert not is_made(file, MADE | {"seed": 2})
     beside(file).write_text("{")
     assert not is_made(file, MADE)
+
+
+def test_a_record_without_its_decoder_is_old(tmp_path: Path) -> None:
+    file = tmp_path / "x.mp4"
+    assert not is_old(file)
+    for record, old in (({"model": "a"}, True), ({"model": "a", "decoder": "b"}, False), (["model"], False)):
+        beside(file).write_text(json.dumps(record))
+        assert is_old(file) == old
+
+
+def test_a_suffix_in_capitals_is_that_suffix(tmp_path: Path) -> None:
+    with Film(tmp_path / "x.GIF", 8, sheet) as film:
+        film.add(FRAMES)
+        film.finish(MADE)
+    assert (tmp_path / "x.GIF").read_bytes() == Video(FRAMES, 8).encode(".gif")

@@ -137,3 +137,15 @@ def test_noise_is_that_of_its_seed_in_however_many_calls_and_none_without_a_gene
     generator = np.random.default_rng(4)
     assert np.array_equal(np.concatenate([noise(generator, 2, 300), noise(generator, 3, 300)]), whole)
     assert not noise(None, 5, 300).any()
+
+
+@pytest.mark.parametrize("temperature", [1e-39, 1e-45, 5e-324, 1e-31, 1e-30])
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_a_temperature_next_to_nothing_takes_the_likeliest(temperature: float, as_tensor: bool) -> None:
+    logits = torch.randn(8, 50, generator=torch.Generator().manual_seed(0)) * 30
+    setting = torch.tensor(temperature) if as_tensor else temperature
+    cold = temper(logits, setting)
+    assert bool(cold.isfinite().all())
+    assert bool(cold.log_softmax(-1).amax(-1).isfinite().all())
+    drawn = draw(keep(cold, top_p=0.9), gumbel(logits.shape, 1), setting)
+    assert torch.equal(drawn, logits.argmax(-1))

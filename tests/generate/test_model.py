@@ -5,6 +5,8 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -450,29 +452,36 @@ def test_guesses_are_no_negative_number(model: Model) -> None:
         Model(model.bundle, guesses=-1)
 
 
+def recorded(request: Request, sampling: Sampling, weights: str, decoder: str, precision: str) -> dict[str, Any]:
+    """The record of a sample of a model with these hashes."""
+    bundle = SimpleNamespace(hash=weights, video=SimpleNamespace(hash=decoder))
+    return record(request, sampling, SimpleNamespace(bundle=bundle, precision=precision))
+
+
 def test_a_record_changes_with_all_that_changes_the_sample(tmp_path: Path) -> None:
     image = tmp_path / "a.png"
     image.write_bytes(b"one")
     request = Request(prompt="a", image=image)
     records = [
-        record(request, Sampling(), "model", "fp32"),
-        record(replace(request, seed=1), Sampling(), "model", "fp32"),
-        record(request, Sampling(top_k=3), "model", "fp32"),
-        record(request, Sampling(), "other", "fp32"),
-        record(request, Sampling(), "model", "int8"),
-        record(replace(request, mask=image), Sampling(), "model", "fp32"),
-        record(replace(request, story=((5, "b"),)), Sampling(), "model", "fp32"),
-        record(replace(request, task="backward"), Sampling(), "model", "fp32"),
+        recorded(request, Sampling(), "model", "decoder", "fp32"),
+        recorded(replace(request, seed=1), Sampling(), "model", "decoder", "fp32"),
+        recorded(request, Sampling(top_k=3), "model", "decoder", "fp32"),
+        recorded(request, Sampling(), "other", "decoder", "fp32"),
+        recorded(request, Sampling(), "model", "decoder", "int8"),
+        recorded(request, Sampling(), "model", "another", "fp32"),
+        recorded(replace(request, mask=image), Sampling(), "model", "decoder", "fp32"),
+        recorded(replace(request, story=((5, "b"),)), Sampling(), "model", "decoder", "fp32"),
+        recorded(replace(request, task="backward"), Sampling(), "model", "decoder", "fp32"),
     ]
     assert all(json.loads(json.dumps(made)) == made for made in records)
     image.write_bytes(b"two")
-    records.append(record(request, Sampling(), "model", "fp32"))
-    assert len({str(r) for r in records}) == 9
-    assert record(request, Sampling(), "model", "fp32") == records[-1]
+    records.append(recorded(request, Sampling(), "model", "decoder", "fp32"))
+    assert len({str(r) for r in records}) == 10
+    assert recorded(request, Sampling(), "model", "decoder", "fp32") == records[-1]
     os.mkfifo(tmp_path / "pipe.png")
     for name, said in (("none.png", "no such file"), ("pipe.png", "a pipe"), ("a\0b.png", "null byte")):
         with pytest.raises(DataError, match=f"image not readable: .*{said}"):
-            record(Request(image=tmp_path / name), Sampling(), "model", "fp32")
+            recorded(Request(image=tmp_path / name), Sampling(), "model", "decoder", "fp32")
 
 
 def test_a_bundle_says_which_words_it_knows_and_how_it_is_best_sampled(
@@ -500,3 +509,8 @@ def test_a_small_model_decodes_in_one_thread_and_leaves_the_others_as_they_were(
     assert set(seen) == {1}
     assert torch.get_num_threads() == 3
     torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(("asked", "found"), [("auto", "fp32"), ("fp32", "fp32"), ("bf16", "bf16"), ("int8", "int8")])
+def test_the_precision_that_auto_came_to_is_told(folder: Path, asked: str, found: str) -> None:
+    assert vpoet.load(folder, device="cpu", precision=asked).precision == found

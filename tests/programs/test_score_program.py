@@ -155,7 +155,7 @@ def test_a_picture_of_many_clips_holds_the_first_ten(score: Run, tmp_path: Path)
     [
         (("none.mp4",), "none of 1 videos could be scored; the reasons are above"),
         (("0.mp4", "--frames", "10"), "none of 1 videos could be scored"),
-        (("0.mp4", "--plot", "x.doc"), "x.doc: cannot draw .doc; use .png, .svg or .pdf"),
+        (("0.mp4", "--plot", "x.doc"), "x.doc: cannot write .doc; use .png, .svg, .pdf"),
     ],
 )
 def test_what_cannot_be_done_is_an_error(score: Run, arguments: tuple[str, ...], message: str) -> None:

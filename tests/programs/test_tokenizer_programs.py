@@ -372,6 +372,9 @@ def test_evaluation_states_scores_and_protocol(trained: Path, tmp_path: Path, pr
         "off_the_grid": "left out",
     }
     assert 3 < result["psnr"] < 60
+    assert len(result["per_clip"]) == 8
+    assert result["psnr"] == pytest.approx(np.mean([clip["psnr"] for clip in result["per_clip"]]))
+    assert result["ssim"] == pytest.approx(np.mean([clip["ssim"] for clip in result["per_clip"]]))
     assert result["flicker"] > 0
     assert 0 < result["bits_per_pixel_entropy_coded"] < result["bits_per_pixel"]
     assert result["bits_per_pixel"] == pytest.approx(2 * 2 * 2 * np.log2(125) / (5 * 16 * 16))

@@ -9,9 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from vpoet.errors import ShapeError
+from vpoet.outputs import whole
 
 POINTS = 300
 """Points that a curve is drawn with at most; a longer one is shown by means of so many stretches, and their range."""
+SHEETS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+PLOTS = (".png", ".svg", ".pdf")
+"""What contact sheets and curves are written as."""
 Curve = tuple[Sequence[float], Sequence[float]]
 """Steps, ascending, and values."""
 
@@ -50,9 +54,8 @@ def panels(drawn: Sequence[Panel], path: str | Path) -> None:
         axes.grid(alpha=0.25)
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    with whole(Path(path)) as aside:
+        figure.savefig(aside, dpi=110)
 
 
 def _plot(axes: Any, label: str, steps: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:

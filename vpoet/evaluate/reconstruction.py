@@ -126,6 +126,10 @@ class ReconstructionScores:
         psnrs = [dB for dB, _ in self.scores]
         return TokenizerPoint(self.bits_per_pixel, self.entropy_coded_bits_per_pixel, by_model, sum(psnrs) / len(psnrs))
 
+    def per_clip(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """The scores of each clip, with its name."""
+        return [{"clip": name, "psnr": p, "ssim": s} for name, (p, s) in zip(names, self.scores, strict=True)]
+
     def result(self) -> dict[str, Any]:
         """Means over clips, by name; DataError before the first clip. Flicker is None where all are single images."""
         if not self.scores:

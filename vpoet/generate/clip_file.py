@@ -13,6 +13,7 @@ from PIL import Image
 from vpoet.arrays import Frames
 from vpoet.media.mp4 import open_mp4
 from vpoet.media.video import Video
+from vpoet.outputs import whole
 
 Sheet = Callable[[list[tuple[str, Frames]]], Image.Image]
 """Labels and frames to a picture of them: `vpoet.evaluate.plots.contact_sheet`, which this floor does not know."""
@@ -46,11 +47,14 @@ class Film:
         beside(self.file).unlink(missing_ok=True)
         if not self._held:
             self._aside.replace(self.file)
-        elif self.file.suffix.lower() == ".png" and len(self._held) > 1:
-            self._sheet([(made["prompt"], np.stack(self._held))]).save(self.file)
         else:
-            Video(np.stack(self._held), self._fps).write(self.file)
-        beside(self.file).write_text(json.dumps(made, indent=1) + "\n")
+            with whole(self.file) as aside:
+                if self.file.suffix.lower() == ".png" and len(self._held) > 1:
+                    self._sheet([(made["prompt"], np.stack(self._held))]).save(aside)
+                else:
+                    aside.write_bytes(Video(np.stack(self._held), self._fps).encode(self.file.suffix.lower()))
+        with whole(beside(self.file)) as aside:
+            aside.write_text(json.dumps(made, indent=1) + "\n")
 
     def __enter__(self) -> Self:
         return self
@@ -63,11 +67,23 @@ class Film:
 
 def is_made(file: Path, made: dict[str, Any]) -> bool:
     """Whether the clip is there, and the record beside it says that it was made just so."""
+    found = _read(file)
+    return file.is_file() and made.items() <= found.items()
+
+
+def is_old(file: Path) -> bool:
+    """Whether the record beside a clip is of before records told the decoder: it says less than the clip depends on."""
+    found = _read(file)
+    return "model" in found and "decoder" not in found
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """The record beside a clip; empty if there is none, or it cannot be read."""
     try:
         found = json.loads(beside(file).read_text())
-    except (OSError, ValueError):
-        return False
-    return file.is_file() and isinstance(found, dict) and made.items() <= found.items()
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def beside(file: Path) -> Path:

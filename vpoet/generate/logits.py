@@ -20,9 +20,15 @@ def guide(conditional: Tensor, unconditional: Tensor, scale: Setting) -> Tensor:
     return unconditional + scale * (conditional - unconditional)
 
 
+COLDEST = 1e-30
+"""A temperature below is no other, down to 0: logits divided by less would pass fp32's range, and inf - inf is no
+number."""
+
+
 def temper(logits: Tensor, temperature: Setting) -> Tensor:
     """Divide by ``temperature``; at 0 the logits stay as they are, and `draw` adds no noise."""
-    return logits / torch.where(torch.as_tensor(temperature) > 0, temperature, 1.0)
+    given = torch.as_tensor(temperature)
+    return logits / torch.where(given > 0, given.clamp_min(COLDEST), 1.0)
 
 
 def keep(logits: Tensor, *, top_k: Setting = 0, top_p: Setting = 1.0, min_p: Setting = 0.0) -> Tensor:

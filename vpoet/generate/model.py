@@ -24,6 +24,7 @@ import torch
 from vpoet import bundle as bundles
 from vpoet.arrays import Frames, Ints
 from vpoet.bundle import Bundle
+from vpoet.devices import pick
 from vpoet.errors import ConfigError, PromptError, ShapeError
 from vpoet.generate.compiled_step import StepCompiler
 from vpoet.generate.decode import OnStep, decode
@@ -36,7 +37,7 @@ from vpoet.generate.rollout import Rollout, roll
 from vpoet.generate.sampling import Sampling
 from vpoet.media.video import Video
 from vpoet.nn.attention import backend
-from vpoet.nn.int8 import quantise
+from vpoet.nn.int8 import Int8Linear, quantise
 from vpoet.nn.transformer import Transformer
 from vpoet.sequence.document import Document, build
 from vpoet.sequence.tasks import TABLE, Given, Sample
@@ -65,13 +66,12 @@ def load(
     """
     if precision not in PRECISIONS:
         raise ConfigError(f"precision = {precision!r}: there are {', '.join(PRECISIONS)}")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    on_cuda = torch.device(device).type == "cuda"
+    place = pick(device)
+    on_cuda = place.type == "cuda"
     if precision == "int8" and on_cuda:
         raise ConfigError("precision = int8 is for the CPU; on CUDA use bf16")
     half = precision == "bf16" or (precision == "auto" and on_cuda)
-    bundle = bundles.load(path, device, torch.bfloat16 if half else torch.float32, adapter)
+    bundle = bundles.load(path, place, torch.bfloat16 if half else torch.float32, adapter)
     if precision == "int8":
         quantise(bundle.transformer)
     return Model(bundle, compiler, guesses)
@@ -236,6 +236,13 @@ class Model:
             documents, seeds = ([*given, *(given[i] for i in spare)] for given in (documents, seeds))
             decoded = decode(self.decoding, documents, seeds, sampling, on_step)
         return decoded[:count]
+
+    @property
+    def precision(self) -> str:
+        """What the weights are, of `PRECISIONS`: auto has become one of the others."""
+        if any(isinstance(module, Int8Linear) for module in self.bundle.transformer.modules()):
+            return "int8"
+        return "fp32" if self.bundle.transformer.norm.weight.dtype == torch.float32 else "bf16"
 
     @property
     def decoding(self) -> Decoding:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vpoet.errors import DataError, PromptError
+from vpoet.generate.model import Model
 from vpoet.generate.request import Request
 from vpoet.generate.sampling import Sampling
 from vpoet.media.video import check_file
@@ -29,7 +30,7 @@ def read_prompts(path: str | Path, defaults: Mapping[str, Any]) -> tuple[list[tu
 
     A line is a prompt, or a JSON object with fields of `Request`; those left out come from ``defaults``. ``outpaint``
     and each of the list ``story`` are texts, as on the command line. Files are named relative to the prompt file. Empty
-    lines and lines that begin with # are skipped.
+    lines and lines that begin with # are skipped. DataError: the file cannot be read, or has no other lines.
     """
     path = Path(path)
     try:
@@ -45,6 +46,8 @@ def read_prompts(path: str | Path, defaults: Mapping[str, Any]) -> tuple[list[tu
             requests.append((f"{path}:{number}", Request(**{**defaults, **fields})))
         except PromptError as error:
             problems.append(f"{path}:{number}: {error}")
+    if not requests and not problems:
+        raise DataError(f"{path}: no prompt in it; write one on each line")
     return requests, problems
 
 
@@ -86,7 +89,14 @@ def read_texts(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def output_files(out: Path, requests: Sequence[Request]) -> list[Path]:
     """Where each request's clip goes: ``out`` itself, or x-0.mp4, x-1.mp4, ... if there are several; or, if it is a
-    folder, files named after prompt and seed. DataError: a suffix that can't be written."""
+    folder, files named after prompt and seed. DataError, OutputError: one can't be written."""
+    files = _named(out, requests)
+    for file in files:
+        check_file(file)
+    return files
+
+
+def _named(out: Path, requests: Sequence[Request]) -> list[Path]:
     if not out.suffix or out.is_dir():
         files: list[Path] = []
         for request in requests:
@@ -102,9 +112,11 @@ def output_files(out: Path, requests: Sequence[Request]) -> list[Path]:
     return [out.with_name(f"{out.stem}-{i}{out.suffix}") for i in range(len(requests))]
 
 
-def record(request: Request, sampling: Sampling, model: str, precision: str) -> dict[str, Any]:
-    """All that decides how a sample comes out, in JSON's own types; ``model`` is the bundle's hash."""
-    made: dict[str, Any] = {"model": model, "precision": precision, **dataclasses.asdict(sampling)}
+def record(request: Request, sampling: Sampling, model: Model) -> dict[str, Any]:
+    """All that decides how a sample comes out, in JSON's own types: ``model`` is the hash of the bundle's weights,
+    ``decoder`` that of its video tokenizer, and ``precision`` what the weights are, never auto."""
+    made: dict[str, Any] = {"model": model.bundle.hash, "decoder": model.bundle.video.hash}
+    made |= {"precision": model.precision, **dataclasses.asdict(sampling)}
     for field in dataclasses.fields(request):
         value = getattr(request, field.name)
         if isinstance(value, str | Path) and field.name in _FILES:

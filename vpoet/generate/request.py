@@ -13,7 +13,7 @@ import numpy as np
 from vpoet.arrays import Frames, Ints, Mask
 from vpoet.bundle import Bundle
 from vpoet.data.painting import scaled, shown_codes
-from vpoet.errors import PromptError
+from vpoet.errors import PromptError, ShapeError
 from vpoet.generate import holes
 from vpoet.media.video import Video, at_rate, first_frame, frame_rate, resize_frame
 from vpoet.sequence.tasks import Given, Sample
@@ -111,14 +111,27 @@ def arrange(request: Request, bundle: Bundle) -> tuple[Sample, str, Given]:
     return arranged.forward(task)
 
 
+def frame_size(request: Request, bundle: Bundle) -> tuple[int, int]:
+    """Height and width of the clip, in pixels; ShapeError if one frame of it is longer than the model can serve, said
+    before anything of that size is made."""
+    config, (_, s, _) = bundle.config, bundle.video.stride
+    height = config.height if request.height is None else request.height
+    width = config.width if request.width is None else request.width
+    if min(height, width) > 0 and (height // s) * (width // s) > config.length:
+        raise ShapeError(
+            f"a frame of {height}x{width} is {height // s}x{width // s} cells, and this model was trained on at most "
+            f"{config.length} tokens: ask for a smaller size"
+        )
+    return height, width
+
+
 class _Arranged:
     """A request with what the bundle says where it says nothing."""
 
     def __init__(self, request: Request, bundle: Bundle) -> None:
         config = bundle.config
         self.request, self.config, self.tokenizer = request, config, bundle.video
-        self.height = config.height if request.height is None else request.height
-        self.width = config.width if request.width is None else request.width
+        self.height, self.width = frame_size(request, bundle)
         self.fps = config.fps if request.fps is None else request.fps
         if self.fps < 1:
             raise PromptError(f"fps = {self.fps}: a video has at least 1 frame per second")

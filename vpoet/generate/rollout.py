@@ -30,7 +30,7 @@ from vpoet.bundle import Bundle
 from vpoet.errors import PromptError
 from vpoet.generate.decode import OnStep
 from vpoet.generate.plan import Decoded
-from vpoet.generate.request import Request, kind
+from vpoet.generate.request import Request, frame_size, kind
 from vpoet.generate.sampling import Sampling
 from vpoet.media.video import Video
 from vpoet.sequence.document import Document
@@ -38,6 +38,10 @@ from vpoet.sequence.tasks import Given, Sample
 
 if TYPE_CHECKING:
     from vpoet.generate.model import Model
+
+
+LONGEST = 10_000_000
+"""Frames of a clip: two weeks of 8 a second. Its windows are listed before the first is made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,10 +174,9 @@ def windows(request: Request, bundle: Bundle) -> list[Window]:
 
 
 def _grid(request: Request, bundle: Bundle, frames: int) -> tuple[int, int, int]:
-    config = bundle.config
-    height = config.height if request.height is None else request.height
-    width = config.width if request.width is None else request.width
-    return bundle.video.grid(frames, height, width)
+    if frames > LONGEST:
+        raise PromptError(f"frames = {frames}: a clip has at most {LONGEST}; continue it with another")
+    return bundle.video.grid(frames, *frame_size(request, bundle))
 
 
 def _cells(frames: int | None, stride: int, default: int, most: int) -> int:

@@ -1,9 +1,11 @@
 """How codes are drawn: guidance, temperature and filters, checked."""
 
-import math
 from dataclasses import dataclass
 
 from vpoet.errors import PromptError
+
+MOST = 1e6
+"""Of guidance, temperature and top-k: beyond it nothing changes but that logits pass the range of their numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +25,9 @@ class Sampling:
 
     def __post_init__(self) -> None:
         for name, wrong, allowed in (
-            ("guidance", not 0 <= self.guidance < math.inf, "0 or more"),
-            ("temperature", not 0 <= self.temperature < math.inf, "0 or more"),
-            ("top_k", self.top_k < 0, "0 (off) or more"),
+            ("guidance", not 0 <= self.guidance <= MOST, f"0 to {MOST:g}"),
+            ("temperature", not 0 <= self.temperature <= MOST, f"0 to {MOST:g}"),
+            ("top_k", not 0 <= self.top_k <= MOST, f"0 (off) to {MOST:g}"),
             ("top_p", not 0 < self.top_p <= 1, "above 0 and at most 1 (off)"),
             ("min_p", not 0 <= self.min_p <= 1, "0 (off) to 1"),
         ):

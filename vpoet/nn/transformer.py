@@ -44,6 +44,14 @@ class TransformerConfig:
     """Probability, on the embedding and on what each sublayer adds to the residual stream."""
 
     def __post_init__(self) -> None:
+        for name in ("width", "depth", "heads", "kv_heads", "hidden", "visual_groups"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"model.{name} = {getattr(self, name)}: must be at least 1")
+        if not (0 < self.rope_base < math.inf and 0 <= self.dropout < 1):
+            raise ConfigError(
+                f"model.rope_base = {self.rope_base:g} must be above 0, model.dropout = {self.dropout:g} at least 0 "
+                "and below 1"
+            )
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise ConfigError(f"model.width = {self.width} must be an even multiple of model.heads = {self.heads}")
         if self.heads % self.kv_heads:

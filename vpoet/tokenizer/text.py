@@ -77,6 +77,8 @@ class TextTokenizer:
     def load(cls, path: str | Path) -> "TextTokenizer":
         """Read a model file; DataError if it is none."""
         try:
+            if Path(path).exists() and not Path(path).is_file():
+                raise DataError(f"{path}: a folder, pipe or device, not a text tokenizer")
             return cls(Path(path).read_bytes())
         except OSError as error:
             raise DataError(f"{path}: text tokenizer not readable: {error.strerror}") from None

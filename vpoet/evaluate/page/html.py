@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vpoet.errors import DataError
+from vpoet.outputs import whole
 
 MEDIA = {".png": "image/png", ".jpg": "image/jpeg", ".gif": "image/gif", ".webp": "image/webp", ".svg": "image/svg+xml"}
 VIDEO = {".mp4": "video/mp4", ".webm": "video/webm"}
@@ -51,10 +52,9 @@ def write_report(path: str | Path, title: str, sections: Sequence[Section]) -> N
         f"<section>\n<h2>{html.escape(section.title)}</h2>{''.join(map(_part, section.parts))}\n</section>"
         for section in sections
     )
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     page = PAGE.replace("{title}", html.escape(title)).replace("{body}", body)
-    path.write_text(page, encoding="utf-8")
+    with whole(Path(path)) as aside:
+        aside.write_text(page, encoding="utf-8")
 
 
 def _part(part: Part) -> str:

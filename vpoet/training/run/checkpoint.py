@@ -69,7 +69,9 @@ def read_state(folder: Path) -> dict[str, Any]:
     try:
         whole = fingerprint(path) == _files(folder).get(STATE)
         state: dict[str, Any] = read_json(path)
-    except (OSError, ValueError) as error:
+        if not isinstance(state["hashes"], dict) or not isinstance(state["step"], int):
+            raise TypeError("no state of a run")
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}; take another checkpoint") from None
     if not whole:
         raise CheckpointError(f"{path}: damaged, not the bytes that were written; take another checkpoint")
@@ -143,7 +145,7 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def _files(folder: Path) -> dict[str, dict[str, Any]]:
-    """The manifest's files; none if there is no manifest of this format."""
+    """The manifest's files; none if there is no manifest of this format, or a damaged one."""
     try:
         manifest = read_json(folder / MANIFEST)
         if manifest["format"] != FORMAT:

@@ -1,0 +1,23 @@
+"""The device that a user names."""
+
+import torch
+
+from vpoet.errors import BackendError
+
+
+def pick(name: str) -> torch.device:
+    """auto (CUDA where there is one, else the CPU), cpu, cuda or cuda:N; BackendError: another, or it is not there."""
+    cuda = torch.cuda.is_available()
+    if name == "auto":
+        return torch.device("cuda" if cuda else "cpu")
+    try:
+        found = torch.device(name)
+    except RuntimeError:  # not a name that torch knows
+        found = torch.device("meta")
+    if found.type not in ("cpu", "cuda") or (found.type == "cpu" and found.index):
+        raise BackendError(f"device {name!r}: there are auto, cpu, cuda and cuda:N")
+    if found.type == "cuda" and not cuda:
+        raise BackendError(f"device {name}: there is no CUDA device that torch can use here; use cpu")
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise BackendError(f"device {name}: the last one here is cuda:{torch.cuda.device_count() - 1}")
+    return found
