@@ -21,8 +21,9 @@ demo: $(INSTALLED) ## the whole chain on a laptop's CPU: world, tokenizers, pret
 test: $(INSTALLED) ## every test that runs without a GPU
 	@pytest -m "not gpu"
 
-torture: $(INSTALLED) ## 50 kills at random moments of a run of two processes, each resumed: no checkpoint lost, no bit changed
+torture: $(INSTALLED) ## 50 kills of a run of two processes, each resumed with no bit changed; every bad input to every command
 	@VPOET_KILLS=50 pytest -q -k torture tests/programs/test_pretrain.py
+	@VPOET_EVERY=1 pytest -q --no-showlocals tests/programs/test_bad_inputs.py
 
 lint: $(INSTALLED) ## ruff, mypy, and the floors of the house
 	@ruff format --check .

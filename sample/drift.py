@@ -21,7 +21,7 @@ from vpoet.generate.model import Request, load
 from vpoet.generate.rollout import roll
 from vpoet.media.sheet import contact_sheet
 from vpoet.media.video import Video
-from vpoet.outputs import check_folder
+from vpoet.outputs import expect_folder
 from vpoet.worlds.platformer.sight import Witness
 from vpoet.worlds.platformer.world import Platformer
 
@@ -63,7 +63,7 @@ def main(
         vpoet drift --out runs/drift
         vpoet drift --model runs/demo/bundle --count 32 --overlap 13 --cfg 1 --out runs/drift-13
     """
-    check_folder(out)
+    expect_folder(out)
     sampler = load(model, device, guesses=GUESSES)
     config, coder = sampler.bundle.config, sampler.bundle.video
     world = Platformer(config.height, config.width, float(config.fps))

@@ -24,7 +24,7 @@ from vpoet.generate.sampling import Sampling
 from vpoet.media.sheet import contact_sheet
 from vpoet.media.video import Video
 from vpoet.nn.features import EfficientNetLite0
-from vpoet.outputs import check_folder
+from vpoet.outputs import expect_folder
 from vpoet.worlds.platformer.sight import Witness
 
 SHEET_ROWS = 16
@@ -77,7 +77,7 @@ def main(
 
         vpoet evaluate --model B --prompts raw/heldout --cfg 1 --cfg 2 --cfg 4 --temperature 0.9 --temperature 1 --out o
     """
-    check_folder(out)
+    expect_folder(out)
     sampler = load(model, device)
     config = sampler.bundle.config
     known = captions(train) if train else frozenset()

@@ -15,13 +15,13 @@ from vpoet import STARTED, cli
 from vpoet.bundle import SHIPPED
 from vpoet.errors import PromptError, VpoetError
 from vpoet.evaluate.plots import SHEETS
-from vpoet.generate.clip_file import Film, is_made, is_old
+from vpoet.generate.clip_file import Film, is_made
 from vpoet.generate.model import Request, StepCompiler, load
 from vpoet.generate.prompt_file import output_files, read_prompts, read_texts, record
 from vpoet.generate.rollout import roll
 from vpoet.media.sheet import contact_sheet
 from vpoet.media.video import Video
-from vpoet.outputs import check_file, whole
+from vpoet.outputs import expect_file, whole
 
 console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
@@ -110,7 +110,7 @@ def main(
         mark = now
 
     spent("start")
-    check_file(sheet, SHEETS)
+    expect_file(sheet, SHEETS)
     given: dict[str, Any] = {"image": image, "last": last, "video": video, "task": task, "mask": mask}
     given |= {"outpaint": outpaint, "given_frames": given_frames, "via_image": via_image, "story": then or ()}
     given |= {"frames": frames, "window": window, "overlap": overlap, "height": height, "width": width}
@@ -139,8 +139,6 @@ def main(
             if is_made(file, made):
                 done += 1
             else:
-                if is_old(file):
-                    console.print(f"{file}: an older vpoet made it and did not note by which decoder; made again")
                 rollout = sampler.rollout(request)
                 unlike |= dict.fromkeys(sampler.unfamiliar(request))
                 jobs.append((rollout, file, made))

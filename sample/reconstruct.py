@@ -18,7 +18,7 @@ from vpoet.evaluate.pixels import WINDOW, psnr, ssim
 from vpoet.evaluate.reconstruction import reconstruct_stream
 from vpoet.media.mp4 import encode_mp4
 from vpoet.media.video import Video, resize_frame, stream_frames
-from vpoet.outputs import check_file, whole
+from vpoet.outputs import expect_file, whole
 from vpoet.tokenizer.video import SHIPPED, VideoTokenizer
 
 LARGEST = 16_384
@@ -62,7 +62,7 @@ def main(
         vpoet reconstruct clip.mp4 --height 128 --width 128 --fps 8 --out both.mp4
         vpoet reconstruct clip.mp4 --tokenizer runs/video/tokenizer --pad --out both.mp4
     """
-    check_file(out, CLIPS)
+    expect_file(out, CLIPS)
     if not math.isfinite(start):
         raise DataError(f"--start {start}: give seconds")
     nested = tokenizer / "video_tokenizer"

@@ -17,7 +17,7 @@ from vpoet.evaluate.surprise import surprise_figure
 from vpoet.generate.likelihood import Likelihood, posterior
 from vpoet.generate.model import load
 from vpoet.generate.observe import fit
-from vpoet.outputs import check_file, whole
+from vpoet.outputs import expect_file, whole
 
 CURVES = 10
 """Lines that a picture holds at most: those of the first rows."""
@@ -67,7 +67,7 @@ def main(
         vpoet score robot.mp4 --model runs/demo/bundle --prompt "a robot walks right" --prompt "a robot walks left"
         vpoet score clips/ --model runs/demo/bundle --given-frames 5 --json
     """
-    check_file(plot, PLOTS)
+    expect_file(plot, PLOTS)
     problems: list[str] = []
     items: list[Item] = []
     for source in videos:

@@ -1,6 +1,8 @@
 """How programs start, fail and finish, and the command that dispatches to them."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -8,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import vpoet
 from vpoet import cli
@@ -31,6 +34,12 @@ def program(count: int, name: str = "fox", json: bool = False) -> None:
         raise KeyboardInterrupt
     if name == "bug":
         raise ZeroDivisionError
+    if name == "full":
+        raise OSError(errno.ENOSPC, "No space left on device", "fox.mp4")
+    if name == "memory":
+        np.empty(1 << 60, np.uint8)
+    if name == "torch":
+        torch.empty(1 << 50)
     if name == "warning":
         warnings.warn("fox is tired", VpoetWarning, stacklevel=2)
     cli.finish({"count": count}, json)
@@ -60,6 +69,45 @@ def test_interruption_is_status_130_and_our_faults_show(capsys):
     assert start(capsys, "3", "--name", "ctrl-c")[0] == 130
     with pytest.raises(ZeroDivisionError):
         cli.run(program, arguments=["3", "--name", "bug"])
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("full", "error: fox.mp4: No space left on device\n"),
+        ("memory", "error: out of memory: "),
+        ("torch", "error: out of memory: "),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line_and_status_2(capsys, name, said):
+    status, _, err = start(capsys, "3", "--name", name)
+    assert (status, err.count("\n")) == (2, 1)
+    assert err.startswith(said)
+
+
+def read(file: Path, more: Path | None = None) -> None:
+    """Read a file."""
+    file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["FIFO"], "fifo: a pipe or device; give a file or folder"),
+        (["/dev/zero"], "/dev/zero: a pipe or device"),
+        (["FIFO/x"], "fifo/x: Not a directory"),
+        (["/"], "/: Is a directory"),
+        (["nowhere"], "nowhere: No such file or directory"),
+        (["n" * 300], "File name too long"),
+        (["nowhere", "--more="], "--more: the path is empty"),
+        (["nowhere", "--more", ""], "--more: the path is empty"),
+    ],
+)
+def test_paths_that_cannot_be_are_refused(capsys, tmp_path, arguments, said):
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(SystemExit, match="2"):
+        cli.run(read, arguments=[word.replace("FIFO", str(tmp_path / "fifo")) for word in arguments])
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("default::vpoet.errors.VpoetWarning")

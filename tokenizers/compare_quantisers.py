@@ -18,7 +18,7 @@ from vpoet.errors import ConfigError
 from vpoet.evaluate.codes import CodeStatistics
 from vpoet.evaluate.intervals import markdown, over_seeds, plot_quantisers
 from vpoet.evaluate.pixels import psnr, ssim
-from vpoet.outputs import check_folder
+from vpoet.outputs import expect_folder
 from vpoet.tokenizer.autoencoder import AutoencoderConfig
 from vpoet.tokenizer.quantiser import QuantiserConfig
 from vpoet.tokenizer.video import VideoTokenizer
@@ -81,7 +81,7 @@ def main(
 
         vpoet compare-quantisers runs/raw/train --held-out runs/raw/heldout --out runs/quantisers
     """
-    check_folder(out)
+    expect_folder(out)
     setup = {"frames": FRAMES, "size": SIZE, "batch": BATCH, "windows": windows}
     setup |= {"data": list(map(str, data)), "held_out": list(map(str, held_out))}
     names, sizes, draws = variants.split(","), whole_numbers(codebooks, "--codebooks"), whole_numbers(seeds, "--seeds")

@@ -18,7 +18,7 @@ from vpoet.devices import pick
 from vpoet.errors import DataError, HashMismatch
 from vpoet.files import read_json, write_atomic
 from vpoet.media.video import Video
-from vpoet.outputs import check_folder
+from vpoet.outputs import expect_folder
 from vpoet.processes import announced
 from vpoet.tokenizer.video import VideoTokenizer
 
@@ -64,7 +64,7 @@ def main(
         deepspeed --num_accelerators 4 tokenizers/encode_shards.py runs/raw/train --tokenizer T --out runs/tokens/train
     """
     rank, world = announced()
-    check_folder(out)
+    expect_folder(out)
     coder = VideoTokenizer.load(tokenizer).to(pick(device))
     manifest = Manifest.load(raw)
     if manifest.kind != "raw" or out.resolve() == raw.resolve():

@@ -22,7 +22,7 @@ from vpoet.generate.model import load
 from vpoet.media.sheet import contact_sheet
 from vpoet.media.video import Video
 from vpoet.nn.features import EfficientNetLite0
-from vpoet.outputs import check_file, whole
+from vpoet.outputs import expect_file, whole
 from vpoet.tokenizer.video import VideoTokenizer
 
 SHEET_CLIPS = 6
@@ -77,8 +77,8 @@ def main(
     """
     folders = [tokenizer, *(also or [])]
     place = pick(device)
-    check_file(sheet, SHEETS)
-    check_file(plot, PLOTS)
+    expect_file(sheet, SHEETS)
+    expect_file(plot, PLOTS)
     features = EfficientNetLite0().to(place) if perceptual else None
     coders = [VideoTokenizer.load(folder).to(place) for folder in folders]
     expecting = [load(model, device) if model else None, *[None] * len(also or [])]

@@ -10,7 +10,7 @@ from rich.progress import track
 
 from vpoet import cli
 from vpoet.data.shards import Manifest, Problems, read_shard
-from vpoet.outputs import check_file
+from vpoet.outputs import expect_file
 from vpoet.tokenizer.text import TextTokenizer
 
 
@@ -31,7 +31,7 @@ def main(
 
         vpoet train-text runs/demo/raw --out runs/demo/text.model --size 512
     """
-    check_file(out)
+    expect_file(out)
     console = Console(stderr=True, markup=False, soft_wrap=True)
     problems = Problems()
     captions: list[str] = []

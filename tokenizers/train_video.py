@@ -14,7 +14,7 @@ from vpoet.data.clip_stream import ClipStream
 from vpoet.evaluate.codes import CodeStatistics
 from vpoet.evaluate.pixels import psnr, ssim
 from vpoet.media.sheet import contact_sheet
-from vpoet.outputs import check_folder
+from vpoet.outputs import expect_folder
 from vpoet.tokenizer.autoencoder import count_parameters
 from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training.codec.recipe import TokenizerTraining, VideoTokenizerRecipe
@@ -47,7 +47,7 @@ def main(
     """
     cfg = config.load(recipe, VideoTokenizerRecipe, overrides or [])
     run = Path(cfg.run)
-    check_folder(run)
+    expect_folder(run)
     cli.hold(run)
     shape = {"frames": cfg.frames, "height": cfg.height, "width": cfg.width}
     training = TokenizerTraining(cfg)

@@ -12,7 +12,7 @@ from vpoet.evaluate import budget, describe
 from vpoet.evaluate.page.curves import draw_learning
 from vpoet.evaluate.plots import PLOTS
 from vpoet.evaluate.scaling import predict
-from vpoet.outputs import check_file
+from vpoet.outputs import expect_file
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.training.recipe import PretrainConfig
 from vpoet.training.run.folder import METRICS
@@ -63,7 +63,7 @@ def main(
         vpoet inspect long.yaml --fit runs/a --fit runs/b --fit runs/c --fit runs/d --plot law.png
         vpoet inspect runs/demo/bundle --json
     """
-    check_file(plot, PLOTS)
+    expect_file(plot, PLOTS)
     facts = describe.describe(thing)
     if device is not None:
         options: dict[str, Any] = {"world": world, "zero": zero, "mfu": mfu, "price": price}

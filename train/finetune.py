@@ -12,7 +12,7 @@ from vpoet import adapter, bundle, cli, config
 from vpoet.data.shards import MANIFEST, Manifest, Problems
 from vpoet.data.token_dataset import TokenDataset
 from vpoet.errors import ConfigError, DataError
-from vpoet.outputs import check_file
+from vpoet.outputs import expect_file
 from vpoet.processes import announced
 from vpoet.sequence.tasks import PAINTED, TABLE
 from vpoet.training.recipe import PretrainConfig
@@ -52,7 +52,7 @@ def main(
         )
     if out.suffix == adapter.SUFFIX and lora is None:
         raise ConfigError(f"--out {out}: an adapter is what LoRA trains; add --lora RANK, or name a folder")
-    (check_file if out.suffix == adapter.SUFFIX else bundle.check_vacant)(out)
+    (expect_file if out.suffix == adapter.SUFFIX else bundle.check_vacant)(out)
     run = out.with_name(f"{out.stem}-run")
     cli.hold(run)
     base = bundle.load(model)

@@ -17,7 +17,7 @@ from vpoet.data.sources import divide, gather
 from vpoet.files import aside, write_atomic
 from vpoet.media.sheet import contact_sheet
 from vpoet.media.video import Video
-from vpoet.outputs import check_folder
+from vpoet.outputs import expect_folder
 
 SHEET_ROWS = 12
 SHEET_LABEL = 300
@@ -85,7 +85,7 @@ def main(
         vpoet ingest list.csv --out runs/raw --frames 17 --fps 8 --height 128 --width 128 --stride 8 --holdout 0.1
         vpoet ingest world:platformer --clips 2000 --unseen who=zombie,ground=snow --out runs/world --workers 2
     """
-    check_folder(out)
+    expect_folder(out)
     settings = ClipSettings(
         frames=frames,
         fps=fps,

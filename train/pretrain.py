@@ -18,7 +18,7 @@ from vpoet.nn import lora
 from vpoet.nn.attention import backend
 from vpoet.nn.nats import PackTensors
 from vpoet.nn.transformer import Transformer
-from vpoet.outputs import check_folder
+from vpoet.outputs import expect_folder
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training.blocks import runner
@@ -61,7 +61,7 @@ def main(
     """
     cfg = config.load(recipe, PretrainConfig, overrides or [])
     run = Path(cfg.run)
-    check_folder(run)
+    expect_folder(run)
     cli.hold(run)
     torch.manual_seed(cfg.seed)
     text, video = TextTokenizer.load(cfg.text), VideoTokenizer.load(cfg.video)

@@ -17,7 +17,7 @@ from vpoet.evaluate.page.html import Picture, Section, Table, write_report
 from vpoet.evaluate.page.run import is_run, run_sections
 from vpoet.evaluate.plots import panels
 from vpoet.media.video import Video
-from vpoet.outputs import check_file
+from vpoet.outputs import expect_file
 from vpoet.training.run.folder import METRICS
 from vpoet.training.run.tracking import read_numbers
 
@@ -38,7 +38,7 @@ def main(
         vpoet report runs/demo --out demo.html
     """
     out = out or run / "index.html"
-    check_file(out)
+    expect_file(out)
     with tempfile.TemporaryDirectory() as scratch:
         sections = run_sections(run, Path(scratch)) if is_run(run) else demo(run, Path(scratch))
         write_report(out, f"vpoet: {run.resolve().name}", sections)

@@ -24,7 +24,7 @@ from vpoet import config as configs
 from vpoet.adapter import Adapter
 from vpoet.errors import CheckpointError, ConfigError, DataError, HashMismatch
 from vpoet.nn.transformer import Transformer, TransformerConfig
-from vpoet.outputs import check_folder
+from vpoet.outputs import expect_folder
 from vpoet.sequence.tasks import TABLE
 from vpoet.sequence.vocabulary import Vocabulary
 from vpoet.tokenizer.text import TextTokenizer
@@ -128,7 +128,7 @@ def save(
 
 def check_vacant(folder: Path) -> None:
     """CheckpointError, OutputError if a bundle can't be written there, as something else is, or nothing can be."""
-    check_folder(folder)
+    expect_folder(folder)
     if folder.exists() and not (folder.is_dir() and ((folder / CONFIG).is_file() or not any(folder.iterdir()))):
         raise CheckpointError(f"{folder}: exists and is no bundle; choose another name, or remove it yourself")
 

@@ -13,7 +13,7 @@ ASIDE = 24
 """Bytes that the name of a file in the making has beyond that of the file."""
 
 
-def check_file(path: Path | None, suffixes: Sequence[str] = ()) -> None:
+def expect_file(path: Path | None, suffixes: Sequence[str] = ()) -> None:
     """OutputError: no file can be written there, or its suffix, in small letters or capitals, is none of ``suffixes``.
 
     None is for no file. Folders on the way to it that are not there can be made later: none is made here.
@@ -28,7 +28,7 @@ def check_file(path: Path | None, suffixes: Sequence[str] = ()) -> None:
         raise OutputError(f"{path}: is a folder; name a file in it")
 
 
-def check_folder(path: Path) -> None:
+def expect_folder(path: Path) -> None:
     """OutputError: no folder can be made there, or files cannot be written into the one that is there."""
     _check_place(path)
     if os.path.lexists(path) and not path.is_dir():

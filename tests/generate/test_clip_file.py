@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from vpoet.arrays import Frames
-from vpoet.generate.clip_file import Film, beside, is_made, is_old
+from vpoet.errors import VpoetWarning
+from vpoet.generate.clip_file import Film, beside, is_made
 from vpoet.media.video import Video
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), np.uint8)
@@ -79,12 +80,17 @@ def test_a_film_is_made_if_its_record_says_so(tmp_path: Path) -> None:
     assert not is_made(file, MADE)
 
 
-def test_a_record_without_its_decoder_is_old(tmp_path: Path) -> None:
-    file = tmp_path / "x.mp4"
-    assert not is_old(file)
-    for record, old in (({"model": "a"}, True), ({"model": "a", "decoder": "b"}, False), (["model"], False)):
-        beside(file).write_text(json.dumps(record))
-        assert is_old(file) == old
+def test_a_clip_whose_record_does_not_tell_the_decoder_is_made_again_and_told(tmp_path: Path) -> None:
+    file, now = tmp_path / "x.mp4", {"model": "a", "decoder": "b"}
+    file.touch()
+    beside(file).write_text(json.dumps({"model": "a"}))
+    with pytest.warns(VpoetWarning, match=r"x\.mp4: an older vpoet made it"):
+        assert not is_made(file, now)
+    for other in ({**now, "decoder": "c"}, ["model"]):
+        beside(file).write_text(json.dumps(other))
+        assert not is_made(file, now)
+    beside(file).write_text(json.dumps(now))
+    assert is_made(file, now)
 
 
 def test_a_suffix_in_capitals_is_that_suffix(tmp_path: Path) -> None:

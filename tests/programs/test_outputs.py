@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vpoet.errors import OutputError
-from vpoet.outputs import check_file, check_folder, whole
+from vpoet.outputs import expect_file, expect_folder, whole
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def here(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", ["file", "x.png", "new/folders/x.png", "x.PNG", "link", "loop"])
 def test_a_file_can_be_written_and_none_is(here: Path, name: str) -> None:
     before = sorted(here.rglob("*"))
-    check_file(here / name)
+    expect_file(here / name)
     assert sorted(here.rglob("*")) == before
 
 
@@ -43,27 +43,27 @@ def test_a_file_can_be_written_and_none_is(here: Path, name: str) -> None:
 )
 def test_no_file_can_be_written(here: Path, name: str, said: str) -> None:
     with pytest.raises(OutputError, match=said):
-        check_file(here / name, (".png", ".svg"))
+        expect_file(here / name, (".png", ".svg"))
 
 
 @pytest.mark.parametrize("name", ["", "new", "new/new", "folder.png"])
 def test_a_folder_can_be_written_and_none_is(here: Path, name: str) -> None:
     before = sorted(here.rglob("*"))
-    check_folder(here / name)
+    expect_folder(here / name)
     assert sorted(here.rglob("*")) == before
 
 
 @pytest.mark.parametrize("name", ["file", "file/x", "loop", "link", "n" * 300, "/proc/x", "/dev/null"])
 def test_no_folder_can_be_written(here: Path, name: str) -> None:
     with pytest.raises(OutputError):
-        check_folder(here / name)
+        expect_folder(here / name)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_without_the_right_to_write(here: Path) -> None:
     here.chmod(0o500)
     with pytest.raises(OutputError, match="Permission denied"):
-        check_file(here / "x.png")
+        expect_file(here / "x.png")
 
 
 def test_a_file_is_whole_or_what_it_was(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The files of samples: a clip is written while it is made, and a record beside it says how it was made."""
 
 import json
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from vpoet.arrays import Frames
+from vpoet.errors import VpoetWarning
 from vpoet.media.mp4 import open_mp4
 from vpoet.media.video import Video
 from vpoet.outputs import whole
@@ -66,24 +68,21 @@ class Film:
 
 
 def is_made(file: Path, made: dict[str, Any]) -> bool:
-    """Whether the clip is there, and the record beside it says that it was made just so."""
-    found = _read(file)
-    return file.is_file() and made.items() <= found.items()
-
-
-def is_old(file: Path) -> bool:
-    """Whether the record beside a clip is of before records told the decoder: it says less than the clip depends on."""
-    found = _read(file)
-    return "model" in found and "decoder" not in found
-
-
-def _read(file: Path) -> dict[str, Any]:
-    """The record beside a clip; empty if there is none, or it cannot be read."""
+    """Whether the clip is there, and the record beside it says that it was made just so. VpoetWarning: the record is of
+    the time before records told the decoder, so it says less than the clip depends on."""
     try:
         found = json.loads(beside(file).read_text())
     except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        return False
+    if not file.is_file() or not isinstance(found, dict):
+        return False
+    if "model" in found and "decoder" not in found:
+        warnings.warn(
+            f"{file}: an older vpoet made it, and did not note by which decoder; it is made again",
+            VpoetWarning,
+            stacklevel=2,
+        )
+    return made.items() <= found.items()
 
 
 def beside(file: Path) -> Path:

@@ -12,6 +12,9 @@ from vpoet.errors import DataError, PromptError
 from vpoet.media.video import Video, at_rate, frame_rate, resize_frame
 from vpoet.sequence.tasks import Given, Sample
 
+MOST = 100_000
+"""Of frames, pixels of a side, and frames a second: no model has seen more."""
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Fitted:
@@ -47,8 +50,10 @@ def fit(
         )
     )
     name = "the clip" if isinstance(clip, Video) else str(clip)
-    if min(wanted, height, width, rate) < 1:
-        raise DataError(f"{name}: {wanted} frames of {height}x{width} at {rate} fps were asked for: 1 is the least")
+    if not 1 <= min(wanted, height, width, rate) <= max(wanted, height, width, rate) <= MOST:
+        raise DataError(
+            f"{name}: {wanted} frames of {height}x{width} at {rate} fps were asked for: each is 1 to {MOST}"
+        )
     found, source = frame_rate(clip), at_rate(clip, rate)
     size = height, width
     held: list[Frames] = []

@@ -14,6 +14,7 @@ from vpoet.generate.model import Model
 from vpoet.generate.request import Request
 from vpoet.generate.sampling import Sampling
 from vpoet.media.video import check_file
+from vpoet.outputs import expect_file
 
 _FILES = ("image", "last", "video", "mask")
 _TYPES: dict[str, type] = {
@@ -92,7 +93,7 @@ def output_files(out: Path, requests: Sequence[Request]) -> list[Path]:
     folder, files named after prompt and seed. DataError, OutputError: one can't be written."""
     files = _named(out, requests)
     for file in files:
-        check_file(file)
+        expect_file(file)
     return files
 
 
