@@ -72,6 +72,8 @@ class BundleConfig:
         for name in ("guidance", "temperature"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be 0 or more")
+        if not self.tasks:
+            raise ConfigError("tasks: there must be one at least")
         if unknown := set(self.tasks) - set(TABLE):
             raise ConfigError(f"tasks: no {', '.join(sorted(unknown))}; there are {', '.join(TABLE)}")
 

@@ -35,6 +35,13 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         if not (self.lr > 0 and self.matrix_lr >= 0 and self.clip > 0 and self.warmup >= 0):
             raise ConfigError("optimizer: lr and clip must be above 0, matrix_lr and warmup at least 0")
+        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
+            raise ConfigError(
+                f"optimizer: beta1 = {self.beta1:g} and beta2 = {self.beta2:g} must be 0 or more, below 1"
+            )
+        for name in ("lr", "matrix_lr", "final_lr", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"optimizer.{name} = {getattr(self, name)}: must be a number, 0 or more")
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
