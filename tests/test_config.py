@@ -197,6 +197,12 @@ def test_hostile_files_are_refused_at_once(tmp_path, text, said):
         config.load(tmp_path / "hostile.yaml", Recipe)
 
 
+def test_an_override_that_refers_to_nothing_is_refused(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("steps: 3\n")
+    with pytest.raises(ConfigError, match="Interpolation key 'nope' not found"):
+        config.load(tmp_path / "recipe.yaml", Recipe, ["steps=${nope}"])
+
+
 def test_a_base_that_is_no_file_is_refused(tmp_path):
     (tmp_path / "recipe.yaml").write_text("base: /dev/zero\n")
     with pytest.raises(ConfigError, match="/dev/zero: a folder, pipe or device"):

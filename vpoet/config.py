@@ -133,9 +133,12 @@ def _merge(schema: type[T], sources: Sequence[tuple[str, DictConfig]]) -> T:
         except OmegaConfBaseException as error:
             message = str(error).splitlines()[0]
             raise ConfigError(f"{where}: {getattr(error, 'full_key', None) or 'value'}: {message}") from None
-    missing = sorted(str(key) for key in OmegaConf.missing_keys(config))
-    if missing:
-        raise ConfigError(f"{sources[0][0]}: required and not given: {', '.join(missing)}")
+    try:
+        missing = sorted(str(key) for key in OmegaConf.missing_keys(config))
+        if missing:
+            raise ConfigError(f"{sources[0][0]}: required and not given: {', '.join(missing)}")
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from None
     try:
         return cast(T, OmegaConf.to_object(config))
     except OmegaConfBaseException as error:

@@ -26,6 +26,10 @@ Head = Callable[[Tensor, Tensor, float], Tensor]
 """Reads -log p(id) [M] from states [M, D] and ids [M], with a z-loss."""
 
 
+DEEPEST = 1000
+"""Blocks: more take minutes to lay out, even without memory for their weights."""
+
+
 @dataclass(kw_only=True)
 class TransformerConfig:
     """Sizes of the network; the vocabulary is handed in beside it."""
@@ -47,6 +51,8 @@ class TransformerConfig:
         for name in ("width", "depth", "heads", "kv_heads", "hidden", "visual_groups"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"model.{name} = {getattr(self, name)}: must be at least 1")
+        if self.depth > DEEPEST:
+            raise ConfigError(f"model.depth = {self.depth}: must be at most {DEEPEST}")
         if not (0 < self.rope_base < math.inf and 0 <= self.dropout < 1):
             raise ConfigError(
                 f"model.rope_base = {self.rope_base:g} must be above 0, model.dropout = {self.dropout:g} at least 0 "

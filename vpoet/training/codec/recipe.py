@@ -24,6 +24,8 @@ from vpoet.training.precision import DTYPES, IN_FILES
 TRAINED_IN = ("fp32", "bf16")
 TRAINED = ("all", "decoder")
 
+LARGEST = 16_384
+"""Frames of a clip, pixels of a side, and clips that are scored."""
 KEPT = 2
 """Checkpoints of a run that stay."""
 
@@ -109,6 +111,9 @@ class VideoTokenizerRecipe:
         for name in ("batch", "steps", "log_every", "evaluate_every", "evaluate_clips", "save_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be at least 1")
+        for name in ("frames", "height", "width", "evaluate_clips"):
+            if not 1 <= getattr(self, name) <= LARGEST:
+                raise ConfigError(f"{name} = {getattr(self, name)}: must be 1 to {LARGEST}")
         if self.image_batch < 0:
             raise ConfigError(f"image_batch = {self.image_batch}: must be 0 or more")
         if self.dtype not in TRAINED_IN:
