@@ -132,8 +132,11 @@ def option_cases(command: str) -> Iterator[Case]:
         elif name in OUTPUTS:
             yield from (case(value) for value in bad_outputs(command, name))
         elif kind is Path or (position is not None and kind is str):
-            unused = command == "inspect" and name == "text"  # which is for --draw alone
-            yield from (case(value, refused=not unused) for value in NO_INPUTS)
+            # inspect takes --text for --draw alone, and tells how many samples of a shard are damaged
+            told = {
+                value for value in NO_INPUTS if command == "inspect" and (name == "text" or value.endswith(".tar}"))
+            }
+            yield from (case(value, refused=value not in told) for value in NO_INPUTS)
         elif name == "device":
             yield from (case(value) for value in DEVICES)
         elif kind in (int, float):
