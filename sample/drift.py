@@ -25,8 +25,6 @@ from vpoet.outputs import expect_folder
 from vpoet.worlds.platformer.sight import Witness
 from vpoet.worlds.platformer.world import Platformer
 
-GUESSES = 8
-"""Codes a pass guesses and tests: the clips are the same, sooner."""
 SHOWN = 16
 """Frames of each rollout on the contact sheet."""
 UNIT = 1e6 if sys.platform == "darwin" else 1e3
@@ -64,7 +62,7 @@ def main(
         vpoet drift --model runs/demo/bundle --count 32 --overlap 13 --cfg 1 --out runs/drift-13
     """
     expect_folder(out)
-    sampler = load(model, device, guesses=GUESSES)
+    sampler = load(model, device)
     config, coder = sampler.bundle.config, sampler.bundle.video
     world = Platformer(config.height, config.width, float(config.fps))
     if frames < 2 * world.frames - 1:

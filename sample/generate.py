@@ -85,7 +85,9 @@ def main(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[str, typer.Option(help="Of the weights: auto, fp32, bf16 or, on a CPU, int8.")] = "auto",
     compiled: Annotated[bool, typer.Option("--compile", help="On a CPU: compile the decoder first, once.")] = False,
-    guesses: Annotated[int, typer.Option(help="Codes each pass guesses and tests: faster, the same clips.")] = 0,
+    guesses: Annotated[
+        int | None, typer.Option(help="Codes each pass guesses and tests. [default: as many as keep each clip and pay]")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
     """Make videos and images from a prompt, or from images and videos to start from, lead to or fill in.
@@ -135,7 +137,7 @@ def main(
     jobs, done, unlike = [], 0, dict[str, None]()
     for (where, request), file in zip(requests, files, strict=True):
         try:
-            made = record(request, sampling, sampler)
+            made = record(request, sampling, sampler) | sampler.rounding
             if is_made(file, made):
                 done += 1
             else:

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 import vpoet
 from vpoet.errors import DataError, PromptError, ShapeError
 from vpoet.generate.likelihood import Information, Likelihood, posterior
+from vpoet.generate.logits import draw
 from vpoet.generate.model import Model, Request
 from vpoet.generate.observe import fit
 from vpoet.generate.plan import Decoded
@@ -73,6 +75,34 @@ def test_the_score_of_a_sample_is_the_sum_of_its_log_probabilities(model: Model,
         np.testing.assert_allclose(mine, one.nats, atol=1e-4)
         assert score.total.nats == pytest.approx(one.nats.sum(dtype=np.float64), abs=1e-3)
         assert mine.std() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("sampling", "same"),
+    [
+        (Sampling(), True),
+        (Sampling(temperature=0.7), False),
+        (Sampling(guidance=2.0), False),
+        (Sampling(top_k=3), False),
+    ],
+    ids=["plain", "colder", "guided", "filtered"],
+)
+def test_what_was_drawn_with_is_the_score_at_temperature_1_without_guidance_and_filter_alone(
+    model: Model, sampling: Sampling, same: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log-probabilities of the logits that `draw` was handed, beside the score."""
+    nats: list[float] = []
+
+    def spied(logits: Tensor, gumbel: Tensor, temperature: float) -> Tensor:
+        chosen = draw(logits, gumbel, temperature)
+        nats.append(-float(logits.log_softmax(-1).gather(-1, chosen[:, None]).sum()))
+        return chosen
+
+    monkeypatch.setattr("vpoet.generate.step.draw", spied)
+    one_by_one = Model(model.bundle, guesses=0)
+    (one,) = one_by_one.decode([model.document(REQUESTS[0])], [1], sampling)
+    (score,) = model.likelihoods([one.document])
+    assert (abs(sum(nats) - score.total.nats) < 1e-3) == same
 
 
 @pytest.mark.parametrize("task", TABLE.values(), ids=list(TABLE))

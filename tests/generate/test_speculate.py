@@ -1,18 +1,23 @@
 """Guessed codes: the codes and nats of decoding one by one, in as many passes as the guesses deserve."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from vpoet.generate.decode import decode
-from vpoet.generate.decoder import Decoding
+from vpoet.generate.decoder import Decoding, automatic
 from vpoet.generate.plan import Decoded
 from vpoet.generate.sampling import Sampling
 from vpoet.generate.speculate import origins
+from vpoet.generate.step import Step
 from vpoet.nn.attention import backend
+from vpoet.nn.int8 import quantise
 from vpoet.nn.nats import PackTensors, pack_nats
+from vpoet.nn.steady import PackedLinear, steady
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.sequence.document import Document, build
 from vpoet.sequence.packing import pack
@@ -165,3 +170,36 @@ def test_a_continued_clip_is_first_guessed_from_what_is_given() -> None:
     sequence = build(TABLE["i2v"].document(Sample(np.zeros(2, np.int32), codes, 8), Given(1)), VOCABULARY)
     guessed = sequence.ids[origins(sequence)[sequence.targets]]
     assert np.array_equal(guessed, VOCABULARY.ids(codes[:2].ravel(), "codes"))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_guessed_codes_and_nats_are_those_of_one_by_one_bit_for_bit(precision: str) -> None:
+    """In every precision, alone and in a batch: no near tie can be turned, as no logit differs."""
+    transformer, documents = network(), every_task(3)
+    if precision == "bf16":
+        transformer.bfloat16()
+    elif precision == "int8":
+        quantise(transformer)
+    plain = Decoding(transformer=transformer, attention=SDPA)
+    wanted = [decode(plain, [document], [i])[0] for i, document in enumerate(documents)]
+    for guesses in (0, 3, 8, None):
+        found = decode(replace(plain, guesses=guesses), documents, range(len(documents)))
+        for one, other in zip(wanted, found, strict=True):
+            assert one.document.equals(other.document), (guesses, one.document.task)
+            assert np.array_equal(one.nats, other.nats), (guesses, one.document.task)
+
+
+def _by_rows(self: PackedLinear, x_TI: Tensor) -> Tensor:
+    """A kernel whose sums depend on how many rows there are."""
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(x_TI, self.weight, None, "none", [], "")
+    return out * (1 + 1e-6 * len(x_TI))
+
+
+def test_guesses_are_automatic_where_they_keep_every_bit_and_none_where_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    transformer = network()
+    step = Step(steady(transformer), filtered=False)
+    assert [automatic(step, n, n) for n in (1, 2, 8, 9)] == [15, 7, 7, 0]
+    assert automatic(Step(transformer, filtered=False, products=True), 1, 1) == 0
+    monkeypatch.setattr(PackedLinear, "forward", _by_rows)
+    assert not step.is_exact(1, 8)
+    assert automatic(step, 1, 1) == 0

@@ -43,7 +43,8 @@ def decode(
     """Fill the visual targets of ``documents``, whose codes are ignored; everything else in them is kept as it is.
 
     Each document has its seed: what is drawn for it does not depend on the batch around it (but for rounding, which may
-    turn a near tie). PromptError: a text target.
+    turn a near tie where the batch changes the shape of products). `vpoet.generate.speculate` says where guessed codes
+    are the same bit for bit. PromptError: a text target.
     """
     plan = Plan.of(decoding.transformer, documents, guided=sampling.guidance != 1)
     ids, nats = [], []
@@ -72,7 +73,7 @@ def stream(
     decoder = Decoder(decoding, plan.slots, documents=plan.documents, size=plan.size, sampling=sampling)
     generators = [np.random.default_rng(seed) if sampling.temperature else None for seed in seeds]
     size = sum(decoding.transformer.visual.radices)
-    if decoding.guesses:
+    if decoder.width > 1:
         yield from speculate(decoder, plan, generators, size)
         return
     ids_B = nats_B = torch.empty(0)

@@ -26,7 +26,8 @@ from torch import Tensor
 
 from vpoet.generate.sampling import Sampling
 from vpoet.generate.step import SETTINGS, Run, Step
-from vpoet.nn.cache import KVCache, attend_ahead
+from vpoet.nn.cache import BLOCK, TILE, KVCache, attend_ahead
+from vpoet.nn.steady import steady
 from vpoet.nn.transformer import Transformer
 from vpoet.nn.visibility import Backend, Visibility
 from vpoet.sequence.document import Sequence
@@ -45,8 +46,24 @@ class Decoding:
     """The model reads prompts both ways."""
     build: Build | None = None
     """Makes another step of the plain one, a compiled one."""
-    guesses: int = 0
-    """So many codes of a document each pass guesses and tests (`vpoet.generate.speculate`); 0: one code a pass."""
+    guesses: int | None = 0
+    """So many codes of a document each pass guesses and tests (`vpoet.generate.speculate`); 0: one code a pass;
+    None: as many as pay, where they keep every bit."""
+
+
+_AUTOMATIC = ((1, 15), (8, 7))
+"""Documents at most, and guesses for them: `python tests/bench guessing`."""
+
+
+def automatic(step: Step, slots: int, documents: int) -> int:
+    """How many codes a pass guesses where nobody says: as many as pay, and none where they might change a code.
+
+    By the number of documents alone: the more there are, the better a pass is filled without guesses. Together with the
+    token that is known they make whole groups of the queries that attention takes at once.
+    """
+    guesses = next((guesses for most, guesses in _AUTOMATIC if documents <= most), 0)
+    on_cpu = step.transformer.language.weight.device.type == "cpu"
+    return guesses if on_cpu and not step.products and step.is_exact(slots, guesses + 1) else 0
 
 
 class Decoder:
@@ -58,14 +75,19 @@ class Decoder:
     ) -> None:
         """Read what stands before the first predicted token of each of ``slots``: those of the documents, and behind
         them, for guidance, as many null prompts. A slot of the cache holds ``size`` tokens."""
-        transformer, self.width = decoding.transformer, decoding.guesses + 1
+        transformer, build = decoding.transformer, decoding.build
         assert not transformer.training, "dropout would be sampled too: call eval() first"
         assert len(slots) in (documents, 2 * documents)
         config, self.device = transformer.config, transformer.language.weight.device
+        network = transformer if build else steady(transformer)
+        step = Step(network, filtered=sampling.filtered, products=build is not None)
+        guesses = automatic(step, len(slots), documents) if decoding.guesses is None else decoding.guesses
+        self.width = guesses + 1
         self.cache = KVCache(
             layers=config.depth, slots=len(slots), size=size, kv_heads=config.kv_heads, head=config.head,
             device=self.device, dtype=transformer.language.weight.dtype,
-            lanes=decoding.build is not None and self.width == 1,
+            lanes=build is not None and self.width == 1,
+            block=TILE if build is None and self.device.type == "cpu" else BLOCK,
         )  # fmt: skip
         # what a slot begins with is told by its ids: positions follow from them
         different: dict[bytes, int] = {}
@@ -79,10 +101,7 @@ class Decoder:
         last_N = self.move(np.array(visibility.bounds[1:])[sources] - 1)
         self.state_ND = transformer(ids_T, positions_T3, attend)[last_N]
         """States of the last token of each slot."""
-        self._step = Step(transformer, filtered=sampling.filtered, products=decoding.build is not None)
-        self._run: Run = self._step
-        if decoding.build is not None:
-            self._run = decoding.build(self._step, documents, len(slots), self.width)
+        self._step, self._run = step, step if build is None else build(step, documents, len(slots), self.width)
         self._settings = torch.tensor([float(getattr(sampling, name)) for name in SETTINGS], device=self.device)
 
     @torch.inference_mode()

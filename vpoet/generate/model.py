@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence as Items
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,9 +36,11 @@ from vpoet.generate.plan import Decoded
 from vpoet.generate.request import Clip, Request, arrange, joined
 from vpoet.generate.rollout import Rollout, roll
 from vpoet.generate.sampling import Sampling
+from vpoet.generate.step import Step
 from vpoet.media.video import Video
 from vpoet.nn.attention import backend
 from vpoet.nn.int8 import Int8Linear, quantise
+from vpoet.nn.steady import steady
 from vpoet.nn.transformer import Transformer
 from vpoet.sequence.document import Document, build
 from vpoet.sequence.tasks import TABLE, Given, Sample
@@ -56,13 +59,15 @@ def load(
     precision: str = "auto",
     compiler: StepCompiler | None = None,
     adapter: str | Path | None = None,
-    guesses: int = 0,
+    guesses: int | None = None,
 ) -> "Model":
     """The model in a bundle folder, by default the one that ships, and an adapter (`vpoet finetune --lora`) if given.
 
     ``device`` auto: CUDA where there is one. ``precision`` auto: bfloat16 on CUDA, float32 on the CPU; int8 is that of
-    the weights, beside bfloat16 for all else, on the CPU. ``compiler`` makes decoding faster, once it has compiled, and
-    so do ``guesses`` (8, say), so many codes that each pass guesses and tests; both leave the samples as they are.
+    the weights, beside bfloat16 for all else, on the CPU. ``guesses``: so many codes each pass guesses and tests, which
+    makes decoding faster; 0 is one code a pass, and None as many as pay, where the samples stay as they are bit for
+    bit. ``compiler`` makes decoding faster too, once it has compiled; its rounding may turn a near tie, rarely in fp32
+    and often in bf16 and int8, which gives another sample of the same distribution (`Model.rounding`).
     """
     if precision not in PRECISIONS:
         raise ConfigError(f"precision = {precision!r}: there are {', '.join(PRECISIONS)}")
@@ -80,8 +85,8 @@ def load(
 class Model:
     """A bundle that samples and scores."""
 
-    def __init__(self, bundle: Bundle, compiler: StepCompiler | None = None, guesses: int = 0) -> None:
-        if guesses < 0:
+    def __init__(self, bundle: Bundle, compiler: StepCompiler | None = None, guesses: int | None = None) -> None:
+        if guesses is not None and guesses < 0:
             raise ConfigError(f"guesses = {guesses}: it must be 0 or more")
         self.bundle = bundle
         self.compiler = compiler
@@ -254,6 +259,19 @@ class Model:
             build=None if self.compiler is None else functools.partial(self.compiler, self.bundle.hash),
             guesses=self.guesses,
         )
+
+    @property
+    def rounding(self) -> dict[str, Any]:
+        """How codes are decoded, where that may turn near ties otherwise than one code a pass would: empty where the
+        codes are the same bit for bit."""
+        found: dict[str, Any] = {} if self.compiler is None else {"compiled": True}
+        if self.guesses:
+            transformer = self.bundle.transformer
+            on_cpu = self.compiler is None and transformer.language.weight.device.type == "cpu"
+            with few_threads(transformer):
+                exact = on_cpu and Step(steady(transformer), filtered=False).is_exact(2, self.guesses + 1)
+            found |= {} if exact else {"guesses": self.guesses}
+        return found
 
     def render(self, document: Document, request: Request | None = None) -> Video:
         """The video of a filled document; if it leads to a request's video, that is joined on behind it."""

@@ -14,6 +14,11 @@ d12, is the next pass's guess: drawn with the noise of its step, it mostly stays
 corrected (Jacobi iteration coupled by Gumbel noise: So et al., arXiv:2510.24211). A step that was never drawn is
 guessed to be as the same place one cell of time before it, since much of a video stands still.
 
+The codes are those of one code a pass bit for bit, as far as a token comes out the same alone and beside others. On a
+CPU, uncompiled, it does (`vpoet.nn.steady`, `vpoet.nn.cache.TILE`), in fp32, bf16 and int8. A compiled step and a GPU
+choose kernels by the number of tokens, and their rounding may turn a near tie: rare in fp32, a matter of course in
+bf16, where what is drawn is another sample of the same distribution.
+
 Keys and values of wrong guesses need no care. The next pass begins at or before the first of them and ends behind the
 last, so it writes over all of them before any is read (`attend_ahead`).
 
@@ -35,6 +40,7 @@ from vpoet.generate.plan import Plan
 from vpoet.sequence.document import Sequence
 
 Generator = np.random.Generator | None
+
 
 _BEFORE = ((1, 0, 0), (0, 0, 1), (0, 1, 0))
 """Where a first guess is taken from, (t, h, w) back: the cell before in time, or else that to the left, or above."""

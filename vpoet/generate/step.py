@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpoet.generate.logits import draw, guide, keep, temper
-from vpoet.nn.cache import attend_ahead, attend_step
+from vpoet.nn.cache import TILE, attend_ahead, attend_step
 from vpoet.nn.rope import Rotation
-from vpoet.nn.transformer import Transformer
+from vpoet.nn.transformer import Block, Transformer
 
 Run = Callable[..., tuple[Tensor, Tensor]]
 """A step, or what takes its place, with the arguments of `Step.forward`."""
@@ -60,6 +60,37 @@ class Step(nn.Module):
         rotation = Rotation(*turn_NW2P.flatten(0, 1).unbind(1))
         h_TD = self.transformer(ids_BW.repeat(twice, 1).flatten(), rotation, attend)
         return self.draw(h_TD, noise_MV, settings)
+
+    @torch.inference_mode()
+    def is_exact(self, slots: int, width: int) -> bool:
+        """True where this machine gives a token the same bits alone as among the ``slots * width`` of a pass.
+
+        The transformer's maps are those of `vpoet.nn.steady`; whether they keep their promise is up to the kernels that
+        a processor is given, so one block, a head and a slot's attention are tried, on fixed random states.
+        """
+        block, config = self.transformer.blocks[0], self.transformer.config
+        assert isinstance(block, Block)
+        dtype = self.transformer.language.weight.dtype
+        generator = torch.Generator().manual_seed(0)
+
+        def some(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=generator).to(dtype)
+
+        def states(x_TD: Tensor) -> Tensor:
+            turn = Rotation(torch.ones(len(x_TD), config.head // 2), torch.zeros(len(x_TD), config.head // 2))
+            return self.transformer.visual.first(block.after(x_TD, block.before(x_TD, turn)[0]))
+
+        x_TD, tried = some(slots * width, config.width), sorted({0, slots * width // 2, slots * width - 1})
+        if not torch.equal(states(x_TD)[tried], torch.cat([states(x_TD[i : i + 1]) for i in tried])):
+            return False
+        q, (k, v) = some(width, config.heads, config.head), some(2, width, config.kv_heads, config.head)
+        reach_S = torch.arange(-(-width // TILE) * TILE)
+        keys, values = some(2, 1, config.kv_heads, len(reach_S), config.head)
+        place_1W, attended = torch.arange(width)[None], []
+        for at in (slice(None), slice(0, 1), slice(width - 1, None)):
+            attend = attend_ahead([keys], [values], place_1W[:, at], reach_S)
+            attended.append(attend(0, q[at], k[at], v[at]))
+        return torch.equal(attended[0][[0, -1]], torch.cat(attended[1:]))
 
     def draw(self, h_ND: Tensor, noise_BV: Tensor, settings: Tensor) -> tuple[Tensor, Tensor]:
         """A code, digit by digit, from the states before it; a document and its null prompt go on with the same digits.

@@ -20,11 +20,17 @@ from vpoet.nn.visibility import Attend, Visibility
 
 BLOCK = 64
 """A step reads whole blocks of so many positions: more would be read in vain, fewer would make every step another."""
+TILE = 512
+"""Keys that torch's attention on a CPU reads at once. A product over fewer is summed in an order that depends on how
+many they are; where all reads are of whole tiles, what a token sees does not depend on how far others read."""
+_QUERIES = 4
+"""Tokens of a slot are brought to a multiple of so many: MKL's kernel for fewer rows adds in another order."""
 
 
 class KVCache:
     """Keys and values of each layer [N, K, S, H], allocated once; ``size`` is rounded up to whole blocks.
 
+    ``block``: a step reads whole blocks of so many positions.
     ``lanes``: positions lie side by side in memory instead of a position's features, as compiled loops read them, a
     vector of positions at a time.
     """
@@ -40,9 +46,11 @@ class KVCache:
         device: torch.device,
         dtype: torch.dtype,
         lanes: bool = False,
+        block: int = BLOCK,
     ) -> None:
         self.size = size
-        shape = [slots, kv_heads, -(-size // BLOCK) * BLOCK, head]
+        self.block = block
+        shape = [slots, kv_heads, -(-size // block) * block, head]
         order = (0, 1, 3, 2) if lanes else (0, 1, 2, 3)
 
         def zeros() -> Tensor:
@@ -80,7 +88,7 @@ class KVCache:
     def reach(self, longest: int) -> Tensor:
         """The positions of the first blocks that hold ``longest`` tokens, for `attend_step`."""
         self.check(longest)
-        return torch.arange(-(-longest // BLOCK) * BLOCK, device=self.keys[0].device)
+        return torch.arange(-(-longest // self.block) * self.block, device=self.keys[0].device)
 
     def check(self, longest: int) -> None:
         """ShapeError if a slot cannot hold ``longest`` tokens."""
@@ -124,9 +132,11 @@ def attend_ahead(keys: list[Tensor], values: list[Tensor], place_NW: Tensor, rea
     Each is written to its ``place_NW`` in its slot, over what is there, and sees all up to that place: what lies behind
     the new tokens, left by tokens that were taken back, is never read. ``reach_S`` as in `attend_step`.
     """
-    device = place_NW.device
+    device, width = place_NW.device, place_NW.shape[1]
     slot_N11 = torch.arange(len(place_NW), device=device)[:, None, None]
-    sees_N1WS = (reach_S <= place_NW[..., None])[:, None]
+    # the last token asks again
+    query_Q = torch.arange(-(-width // _QUERIES) * _QUERIES, device=device).clamp(max=width - 1)
+    sees_N1QS = (reach_S <= place_NW[:, query_Q, None])[:, None]
     stop = reach_S.shape[0]
 
     def attend(layer: int, q_TQH: Tensor, k_TKH: Tensor, v_TKH: Tensor) -> Tensor:
@@ -137,12 +147,12 @@ def attend_ahead(keys: list[Tensor], values: list[Tensor], place_NW: Tensor, rea
         keys_NKSH.index_put_(where, k_NKWH.to(keys_NKSH.dtype))
         values_NKSH.index_put_(where, v_NKWH.to(values_NKSH.dtype))
         o_NQWH = F.scaled_dot_product_attention(
-            q_NQWH,
+            q_NQWH[:, :, query_Q],
             keys_NKSH[:, :, :stop],
             values_NKSH[:, :, :stop],
-            attn_mask=sees_N1WS,
+            attn_mask=sees_N1QS,
             enable_gqa=q_NQWH.shape[1] != k_NKWH.shape[1],
         )
-        return o_NQWH.transpose(1, 2).flatten(0, 1)
+        return o_NQWH[:, :, :width].transpose(1, 2).flatten(0, 1)
 
     return attend
