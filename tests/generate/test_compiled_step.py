@@ -13,7 +13,7 @@ import torch
 import vpoet
 from vpoet.errors import BackendError, ConfigError
 from vpoet.generate.compiled_step import StepCompiler, compiled_file
-from vpoet.generate.model import Request
+from vpoet.generate.model import Model, Request
 from vpoet.generate.sampling import Sampling
 from vpoet.generate.step import Step
 
@@ -54,6 +54,14 @@ def test_a_compiled_step_decodes_as_the_plain_one_and_is_compiled_once(
     )
     assert len(made) == 1
     assert [path.suffix for path in tmp_path.rglob("*") if path.is_file()] == [".pt2"]
+
+
+def test_the_record_says_what_may_turn_near_ties_and_nothing_where_none_is_turned(folder: Path) -> None:
+    bundle = vpoet.load(folder, "cpu").bundle
+    assert Model(bundle).rounding == {}
+    assert Model(bundle, guesses=5).rounding == {}
+    assert Model(bundle, StepCompiler()).rounding == {"compiled": True}
+    assert Model(bundle, StepCompiler(), 5).rounding == {"compiled": True, "guesses": 5}
 
 
 def test_the_file_depends_on_all_that_the_step_depends_on(folder: Path) -> None:
