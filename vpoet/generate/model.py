@@ -67,7 +67,7 @@ def load(
     the weights, beside bfloat16 for all else, on the CPU. ``guesses``: so many codes each pass guesses and tests, which
     makes decoding faster; 0 is one code a pass, and None as many as pay, where the samples stay as they are bit for
     bit. ``compiler`` makes decoding faster too, once it has compiled; its rounding may turn a near tie, rarely in fp32
-    and often in bf16 and int8, which gives another sample of the same distribution (`Model.rounding`).
+    and often in bf16 and int8, which gives another sample (`Model.rounding`).
     """
     if precision not in PRECISIONS:
         raise ConfigError(f"precision = {precision!r}: there are {', '.join(PRECISIONS)}")

@@ -17,7 +17,7 @@ guessed to be as the same place one cell of time before it, since much of a vide
 The codes are those of one code a pass bit for bit, as far as a token comes out the same alone and beside others. On a
 CPU, uncompiled, it does (`vpoet.nn.steady`, `vpoet.nn.cache.TILE`), in fp32, bf16 and int8. A compiled step and a GPU
 choose kernels by the number of tokens, and their rounding may turn a near tie: rare in fp32, a matter of course in
-bf16, where what is drawn is another sample of the same distribution.
+bf16, where what is drawn is another sample.
 
 Keys and values of wrong guesses need no care. The next pass begins at or before the first of them and ends behind the
 last, so it writes over all of them before any is read (`attend_ahead`).
