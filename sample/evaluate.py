@@ -13,7 +13,8 @@ from rich.progress import track
 from vpoet import cli
 from vpoet.arrays import Frames
 from vpoet.bundle import SHIPPED
-from vpoet.evaluate.adherence import Prompt, captions, prompts, shares, stating, table, wrong
+from vpoet.data.shards import write_atomic
+from vpoet.evaluate.adherence import Prompt, captions, judge, prompts, shares, stating, table, wrong
 from vpoet.evaluate.distances import NAME, clip_features, frechet
 from vpoet.evaluate.intervals import mean_interval
 from vpoet.evaluate.nearest import nearest
@@ -60,10 +61,10 @@ def main(
     """Judge a bundle on the platformer world, without a judge: the world's truth is known.
 
     Each clip of the given shards lends its caption as a prompt. What a sample shows is found by matching it against all
-    that the world can draw, and counted where the prompt states it; so is what the real clips show, as they are and
-    through the bundle's tokenizer: no sampler can be measured better than these. Shares are in percent, with 95%
-    intervals (Wilson). What prompts say to the model is also counted in bits: those that a real clip costs more under
-    the prompt of another.
+    that the world can draw, and counted where the prompt states it; a creature unasked is wrong, and so are faults: of
+    order, presence in every frame, opacity, a second figure. The real clips are judged too, as they are and through the
+    bundle's tokenizer: no sampler can be measured better. Shares are in percent, with 95% intervals (Wilson). What
+    prompts say to the model is also counted in bits: those that a real clip costs more under the prompt of another.
 
     Give several values of --cfg, --temperature or --top-p for a table of all their combinations. Samples are kept in
     OUT/samples.jsonl: an interrupted evaluation goes on where it was.
@@ -97,9 +98,9 @@ def main(
     first = clip_features(network, real[0::2]) if network else {}
     reference = nearest(drawn, train)[0] if train else None
 
-    def judge(name: str, clips: list[Frames]) -> list[dict[str, str]]:
+    def judge_all(name: str, clips: list[Frames]) -> list[dict[str, str]]:
         """Everything about one set of clips, into ``rows``."""
-        seen = [witness.see(clip) for clip in track(clips, f"seeing {name}", console=console)]
+        seen = [judge(witness, clip) for clip in track(clips, f"seeing {name}", console=console)]
         row = rows[name] = {"following": {}}
         for label, part in parts.items():
             row["following"][label] = shares([asked[i].stated for i in part], [seen[i] for i in part])
@@ -109,8 +110,8 @@ def main(
             row["distance"] = {what: frechet(first[what], second[what]) for what in first}
         return seen
 
-    judge("real clips", real)
-    judge("real clips, through the tokenizer", drawn)
+    judge_all("real clips", real)
+    judge_all("real clips, through the tokenizer", drawn)
     bits = [sampler.score(Video(p.real, p.fps), p.text) for p in asked]
     other = [sampler.score(Video(p.real, p.fps), asked[i - 1].text) for i, p in enumerate(asked)]
     costs = [foreign.total.bits - own.total.bits for foreign, own in zip(other, bits, strict=True)]
@@ -124,7 +125,7 @@ def main(
     for sampling in settings:
         name = f"cfg {sampling.guidance:g}, temperature {sampling.temperature:g}, top-p {sampling.top_p:g}"
         clips = sample(sampler, asked, sampling, seed, batch_size, out / "samples.jsonl", name)
-        seen = judge(name, clips)
+        seen = judge_all(name, clips)
         for label, part in parts.items():
             sheet = [(mark(asked[i], seen[i]), clips[i]) for i in part[:SHEET_ROWS]]
             contact_sheet(sheet, max_frames=9, scale=2).save(out / f"{label}, {name}.png".replace(" ", "-"))

@@ -61,9 +61,10 @@ def main(
 ) -> None:
     """Score a video tokenizer on raw shards.
 
-    All scores are means over frames, then over clips, of uint8 RGB at the shards' own size. They depend on size, frame
-    rate and clip length as much as on the tokenizer: compare only under one protocol, which the output states. With
-    --also, a clip that one tokenizer cannot take is left out for all.
+    All scores are means over frames, then over clips, of uint8 RGB at the shards' own size, ± 95% intervals by source:
+    clips of one video count almost as one. They depend on size, frame rate and clip length as much as on the tokenizer:
+    compare only under one protocol, which the output states. With --also, a clip that one tokenizer cannot take is left
+    out for all.
 
     Bits a pixel are told as the codes come, log2(codebook) each, and after an ideal entropy coder that knows how often
     each occurs; with --model, also after one that is told the model's probabilities, given the codes before. H.264 and
@@ -91,7 +92,7 @@ def main(
     sizes: set[tuple[int, int, int, float]] = set()
     rows, names = [], []
     total = min(sum(Manifest.load(folder).samples for folder in raw), clips or math.inf)
-    for name, video in track(islice(videos(raw, problems), clips), "clips", total=int(total), console=console):
+    for name, source, video in track(islice(videos(raw, problems), clips), "clips", total=int(total), console=console):
         try:
             for scores in scored:
                 scores.check(video.frames, video.fps)
@@ -99,7 +100,7 @@ def main(
             problems.add(str(error), name)
             continue
         names.append(name)
-        drawn, *_ = [scores.add(video.frames, video.fps) for scores in scored]
+        drawn, *_ = [scores.add(video.frames, video.fps, source) for scores in scored]
         for curve in curves:
             curve.add(video.frames, video.fps)
         sizes.add((len(video), video.height, video.width, video.fps))
@@ -158,9 +159,13 @@ def main(
 def tell(folder: Path, values: dict, clips: int) -> None:
     """A tokenizer's scores, and its peers', for people."""
     flicker, distance = values["flicker"], values.get("perceptual_distance")
+    psnr_half, ssim_half = (
+        f" ± {half:.2g}" if half else "" for half in (values["psnr_interval"], values["ssim_interval"])
+    )
     nominal, coded = values["bits_per_pixel"], values["bits_per_pixel_entropy_coded"]
     console.print(
-        f"{folder}: {clips} clips: PSNR {values['psnr']:.2f} dB, SSIM {values['ssim']:.4f}"
+        f"{folder}: {clips} clips of {values['sources']} sources: PSNR {values['psnr']:.2f}{psnr_half} dB, "
+        f"SSIM {values['ssim']:.4f}{ssim_half}"
         + (f", flicker {flicker:.2f}" if flicker is not None else "")
         + (f", {EfficientNetLite0.NAME} {distance:.4f}" if distance is not None else "")
         + f", {nominal:.4f} bits a pixel ({coded:.4f} entropy-coded); "
@@ -178,7 +183,7 @@ def tell(folder: Path, values: dict, clips: int) -> None:
 def bigram_model(scores: ReconstructionScores, folders: list[Path], problems: Problems) -> CodeStatistics:
     """The codes of other shards, counted."""
     model = CodeStatistics(scores.coder.codebook_size)
-    for name, video in track(videos(folders, problems), "bigrams", console=console):
+    for name, _, video in track(videos(folders, problems), "bigrams", console=console):
         try:
             model.update(scores.encode(video.frames))
         except DataError as error:
@@ -186,13 +191,13 @@ def bigram_model(scores: ReconstructionScores, folders: list[Path], problems: Pr
     return model
 
 
-def videos(folders: list[Path], problems: Problems) -> Iterator[tuple[str, Video]]:
-    """Every readable sample's key and video."""
+def videos(folders: list[Path], problems: Problems) -> Iterator[tuple[str, str | None, Video]]:
+    """Every readable sample's key, what it was cut from, and its video."""
     for folder in folders:
         for shard in Manifest.load(folder).shards:
             for sample in read_shard(folder / shard.name, problems=problems):
                 try:
-                    yield sample.key, Video.read(sample.video)
+                    yield sample.key, sample.json.get("source"), Video.read(sample.video)
                 except DataError as error:
                     problems.add("cannot be decoded", f"{sample.key}: {error}")
 

@@ -2,7 +2,8 @@
 
 Without names all but `video_tokenizer_peers` and `video_tokenizer_film`. The video tokenizer's are explained in
 `tokenizer` and `film`, pretraining's in `training`, `throughput`, `attention` and `saving`, sampling's in `decoding`,
-`guessing` and `interactive`; of the others it is the best of five runs, as other work only slows.
+`guessing` and `interactive`, the judge's accuracy in `judge`; of the others it is the best of five runs, as other work
+only slows.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import engines
 import film
 import guessing
 import interactive
+import judge
 import numpy as np
 import painting
 import saving
@@ -56,6 +58,7 @@ def main() -> None:
         copies.copies,
         guessing.guessing,
         interactive.interactive,
+        judge.judge_accuracy,
     )
     asked_for = (tokenizer.video_tokenizer_peers, film.video_tokenizer_film)
     slow: dict[str, Callable[[float], dict[str, Any]]] = {

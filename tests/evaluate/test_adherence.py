@@ -21,6 +21,8 @@ def test_a_caption_names_all_that_it_is_said_to_state() -> None:
         info = Platformer(16, 16, frames=17).clip(seed)[1]
         for phrasing in range(3):
             said = stated(info["truth"], phrasing)
+            assert said.pop("faults") == ""
+            assert said["creature"] == (info["truth"]["creatures"] or [{"name": ""}])[0]["name"]
             assert ("sky" in said) == (phrasing > 0)
             assert ("direction" in said) == (info["truth"]["action"] in ("walk", "climb"))
             for value in said.values():
@@ -37,7 +39,8 @@ def test_only_what_is_stated_counts() -> None:
     counted = {name: (one["right"], one["count"]) for name, one in result.items() if one["count"]}
     assert counted == {"who": (2, 3), "sky": (1, 1), "creature": (0, 1), "jointly": (1, 3)}
     assert math.isnan(result["ground"]["share"])
-    row = table({"samples": result}).splitlines()[-1]
+    head, _, row = table({"samples": result}).splitlines()
+    assert head.endswith("| creature | no faults | jointly |")
     assert row.startswith("| samples | 66.7 (20.8 to 93.9) | - |")
 
 

@@ -45,7 +45,7 @@ def test_segments_share_a_frame_and_hold_no_more_than_themselves() -> None:
 def test_prompts_are_of_what_can_go_on_and_name_all_that_is_looked_for(asked: list[Prompt]) -> None:
     for prompt in asked:
         assert int(prompt.key) >= UNSEEN
-        assert set(prompt.stated) == {"who", "action", *KEPT}
+        assert set(prompt.stated) == {"who", "action", *KEPT, "creature", "faults"}
         assert prompt.stated["action"] == "jump"
         assert prompt.stated["who"] in prompt.text
         assert prompt.real.shape == (17, 64, 64, 3)
@@ -63,6 +63,9 @@ def test_what_changes_is_what_is_measured(model: Model, asked: list[Prompt]) -> 
 
     still = measure(model, witness, prompt, prompt.real[:1].repeat(17, axis=0), real)
     assert still["motion"] == 0 < real["motion"]
+    assert real["prompt_intact"]
+    shuffled = prompt.real[np.random.default_rng(0).permutation(17)]
+    assert not measure(model, witness, prompt, shuffled, real)["prompt_intact"]
     smooth = prompt.real.reshape(17, 32, 2, 32, 2, 3).mean((2, 4)).repeat(2, 1).repeat(2, 2).astype(np.uint8)
     assert measure(model, witness, prompt, smooth, real)["sharpness"] < real["sharpness"]
     dull = measure(model, witness, prompt, prompt.real // 2, real)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vpoet.evaluate.intervals import markdown, mean_interval, over_seeds, plot_quantisers
+from vpoet.evaluate.intervals import clustered_interval, markdown, mean_interval, over_seeds, plot_quantisers
 
 
 def test_the_interval_is_students():
@@ -40,3 +40,16 @@ def test_the_picture_is_drawn_with_and_without_intervals(tmp_path):
     assert len(np.unique(shown.reshape(-1, shown.shape[-1]), axis=0)) > 20
     plot_quantisers([], tmp_path / "empty.png")
     assert (tmp_path / "empty.png").is_file()
+
+
+def test_an_interval_over_clusters_holds_the_mean_where_values_of_one_are_alike() -> None:
+    assert clustered_interval([1.0, 2.0, 4.0], "abc") == pytest.approx(mean_interval([1.0, 2.0, 4.0]))
+    # copies of a value say nothing more
+    assert clustered_interval([1.0, 2.0, 4.0] * 5, "abc" * 5) == pytest.approx(mean_interval([1.0, 2.0, 4.0]))
+    assert math.isnan(clustered_interval([1.0, 2.0], "aa")[1])
+    random, held = np.random.default_rng(0), 0
+    for _ in range(1000):
+        values = (random.normal(size=(12, 1)) + 0.2 * random.normal(size=(12, 8))).ravel().tolist()
+        mean, half = clustered_interval(values, [i // 8 for i in range(96)])
+        held += abs(mean) < half
+    assert held / 1000 == pytest.approx(0.95, abs=0.02)  # by clips it would be half of that

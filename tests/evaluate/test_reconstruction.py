@@ -13,6 +13,7 @@ import vpoet
 from vpoet.errors import DataError, HashMismatch
 from vpoet.evaluate import reconstruction
 from vpoet.evaluate.codecs import Codec, RateDistortion
+from vpoet.evaluate.intervals import clustered_interval, mean_interval
 from vpoet.evaluate.pixels import flicker, psnr, ssim
 from vpoet.evaluate.reconstruction import ReconstructionScores, absolute_error, clip_distance, peers
 from vpoet.media.video import Video
@@ -52,6 +53,22 @@ def test_scores_are_means_over_clips_of_what_each_gets_by_itself(coder: VideoTok
     assert result["perceptual_distance"] == pytest.approx(
         np.mean([clip_distance(means, b, a, "cpu") for a, b in pairs])
     )
+
+
+def test_intervals_are_over_sources_and_not_over_clips(coder: VideoTokenizer) -> None:
+    one, other = ReconstructionScores(coder), ReconstructionScores(coder)
+    for seed in range(3):
+        one.add(clip(seed, 5, 16, 16), 8, "a film")
+        one.add(clip(seed, 5, 16, 16), 8, "a film")
+        other.add(clip(seed, 5, 16, 16), 8)
+    assert (one.result()["sources"], one.result()["psnr_interval"]) == (1, None)
+    one.add(clip(3, 5, 16, 16), 8, "another")
+    dB = [value for value, _ in one.scores]
+    assert one.result()["psnr_interval"] == pytest.approx(
+        clustered_interval(dB, ["a film"] * 6 + ["another"])[1], rel=1e-12
+    )
+    assert other.result()["sources"] == 3
+    assert other.result()["psnr_interval"] == pytest.approx(mean_interval([value for value, _ in other.scores])[1])
 
 
 def test_bits_as_codes_come_and_after_entropy_coding(coder: VideoTokenizer) -> None:

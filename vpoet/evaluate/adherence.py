@@ -15,7 +15,12 @@ from vpoet.data.sources import named_values
 from vpoet.errors import DataError
 from vpoet.evaluate.intervals import NORMAL
 from vpoet.media.video import Video
-from vpoet.worlds.platformer.sight import SEEN
+from vpoet.worlds.platformer.consistency import faults
+from vpoet.worlds.platformer.sight import SEEN, Witness
+
+JUDGED = (*SEEN, "faults")
+"""What a prompt is held against: what the clip shows, and that the world could have drawn it."""
+HEADS = {"faults": "no faults"}
 
 PHRASINGS = 3
 """Of a truth's captions, those whose every statement can be checked; the first says nothing of the sky."""
@@ -28,7 +33,7 @@ class Prompt:
     key: str
     text: str
     stated: dict[str, str]
-    """Names of `SEEN`, with their values."""
+    """Names of `JUDGED`, with their values."""
     real: Frames
     fps: float
 
@@ -64,16 +69,24 @@ def captions(folder: Path) -> frozenset[str]:
 
 
 def stated(truth: Mapping[str, Any], phrasing: int) -> dict[str, str]:
-    """What caption number ``phrasing`` (below `PHRASINGS`) of ``truth`` says, by the names of `SEEN`."""
-    values = {name: str(truth[name]) for name in SEEN if name in truth}
-    values["creature"] = truth["creatures"][0]["name"] if truth["creatures"] else ""
+    """What caption number ``phrasing`` (below `PHRASINGS`) of ``truth`` says, by the names of `JUDGED`.
+
+    All captions tell of the creature if there is one: where none is told of, "" is asked for; and no faults, always.
+    """
+    values = {name: str(truth[name]) for name in SEEN if truth.get(name)}
     if phrasing == 0:
         del values["sky"]
-    return {name: value for name, value in values.items() if value}
+    return values | {"creature": truth["creatures"][0]["name"] if truth["creatures"] else "", "faults": ""}
+
+
+def judge(witness: Witness, frames: Frames) -> dict[str, str]:
+    """What a clip uint8 [T, H, W, 3] shows, and its faults: `JUDGED`."""
+    sight = witness.look(frames)
+    return sight.shown | {"faults": ", ".join(faults(witness, sight, frames))}
 
 
 def stating(asked: Sequence[Prompt], given: str) -> list[int]:
-    """The positions of those prompts that state all of ``given``, a ``NAME=VALUE,NAME=VALUE`` by the names of `SEEN`.
+    """The positions of those prompts that state all of ``given``, a ``NAME=VALUE,NAME=VALUE`` by the names of `JUDGED`.
 
     DataError: ``given`` is nothing of that form, or fewer than two prompts state it.
     """
@@ -105,7 +118,7 @@ def wilson(right: int, count: int) -> tuple[float, float]:
 def shares(asked: Sequence[Mapping[str, str]], seen: Sequence[Mapping[str, str]]) -> dict[str, dict[str, Any]]:
     """For each attribute, and ``jointly``: right, count, share and interval, over the prompts that state it."""
     mistakes = [wrong(one, other) for one, other in zip(asked, seen, strict=True)]
-    tallies = {name: [name not in m for s, m in zip(asked, mistakes, strict=True) if name in s] for name in SEEN}
+    tallies = {name: [name not in m for s, m in zip(asked, mistakes, strict=True) if name in s] for name in JUDGED}
     tallies["jointly"] = [not m for m in mistakes]
     result: dict[str, dict[str, Any]] = {}
     for name, marks in tallies.items():
@@ -117,8 +130,8 @@ def shares(asked: Sequence[Mapping[str, str]], seen: Sequence[Mapping[str, str]]
 
 def table(columns: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     """Of `shares` by what they are of: a row each, in percent, the interval behind."""
-    names = (*SEEN, "jointly")
-    rows = [["", *names], ["---", *("--:" for _ in names)]]
+    names = (*JUDGED, "jointly")
+    rows = [["", *(HEADS.get(name, name) for name in names)], ["---", *("--:" for _ in names)]]
     for what, result in columns.items():
         cells = []
         for name in names:

@@ -10,6 +10,7 @@ adds up. What is measured of a segment, a key each of `measure`:
 
     bits          a token of its codes, encoded again, given the prompt: what the model thinks of its own clip
     prompt_NAME   who, ground, sky are as the prompt says
+    prompt_intact the world could have drawn it: order, presence, opacity, nothing unasked (`consistency`)
     start_NAME    they are what the rollout's first segment shows
     contrast      deviation of the pixels of a frame, of 255
     sharpness     mean absolute difference of neighbouring pixels
@@ -23,7 +24,7 @@ import numpy as np
 
 from vpoet.arrays import Frames
 from vpoet.errors import ShapeError
-from vpoet.evaluate.adherence import Prompt, stated, wilson
+from vpoet.evaluate.adherence import Prompt, judge, stated, wilson
 from vpoet.evaluate.intervals import mean_interval
 from vpoet.generate.model import Model
 from vpoet.media.video import Video
@@ -41,7 +42,7 @@ UNSEEN = 10**9
 KEPT = ("who", "ground", "sky")
 PANELS = {
     "bits a token, less the real clip's": ("bits",),
-    "as the prompt says, share": tuple(f"prompt_{name}" for name in KEPT),
+    "as the prompt says, share": tuple(f"prompt_{name}" for name in (*KEPT, "intact")),
     "as in the first segment, share": tuple(f"start_{name}" for name in KEPT),
     "contrast, of 255, less the real clip's": ("contrast",),
     "sharpness, of 255, less the real clip's": ("sharpness",),
@@ -92,13 +93,14 @@ def measure(
     model: Model, witness: Witness, prompt: Prompt, segment: Frames, first: Row | None = None
 ) -> dict[str, Any]:
     """`MEASURES` of a segment of a rollout whose first was ``first``, itself if None; ``seen`` is what it shows."""
-    seen = witness.see(segment)
+    seen = judge(witness, segment)
     start = seen if first is None else first["seen"]
     pixels = segment.astype(np.float32)
     beside = [np.abs(np.diff(pixels, axis=axis)).mean() for axis in (1, 2)]
     return {
         "bits": model.score(Video(segment, prompt.fps), prompt.text).per_token.bits,
         **{f"prompt_{name}": seen[name] == prompt.stated[name] for name in KEPT},
+        "prompt_intact": not seen["faults"],
         **{f"start_{name}": seen[name] == start[name] for name in KEPT},
         "contrast": float(pixels.std(axis=(1, 2)).mean()),
         "sharpness": float(np.mean(beside)),
@@ -164,7 +166,7 @@ def drift_figure(curve: Sequence[tuple[int, Row]]) -> "Figure":
     frames = [frame for frame, _ in curve]
     for index, (title, names) in enumerate(PANELS.items(), start=1):
         axes = figure.add_subplot(2, 3, index)
-        for name, style in zip(names, ("-", "--", ":"), strict=False):  # lines that coincide are all to be seen
+        for name, style in zip(names, ("-", "--", ":", "-."), strict=False):  # lines that coincide are all to be seen
             mean, low, high = zip(*(each[name] for _, each in curve), strict=True)
             (line,) = axes.plot(frames, mean, style, linewidth=1.6, label=name.partition("_")[2])
             axes.fill_between(frames, low, high, color=line.get_color(), alpha=0.15, linewidth=0)

@@ -33,6 +33,22 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     return mean, student(degrees) * statistics.stdev(values) / math.sqrt(len(values))
 
 
+def clustered_interval(values: Sequence[float], clusters: Sequence[Any]) -> tuple[float, float]:
+    """Mean, and half the width of its 95% interval if only the clusters, a label each value, are independent.
+
+    Clips of one video are alike, and count almost as one. The linearised variance of cluster sampling (Cochran, 1977,
+    11.8), with Student's t; `mean_interval` where no two values share a cluster, NaN for one cluster.
+    """
+    mean, sums = statistics.fmean(values), dict.fromkeys(clusters, 0.0)
+    for value, cluster in zip(values, clusters, strict=True):
+        sums[cluster] += value - mean
+    count = len(sums)
+    if count < 2:
+        return mean, math.nan
+    variance = count / (count - 1) * sum(each**2 for each in sums.values()) / len(values) ** 2
+    return mean, student(count - 1) * math.sqrt(variance)
+
+
 def over_seeds(rows: Sequence[Line], alike: Sequence[str], scores: Sequence[str]) -> list[dict[str, Any]]:
     """A line for all rows with equal values of ``alike``, in the order of the first.
 

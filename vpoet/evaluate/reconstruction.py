@@ -14,6 +14,7 @@ from vpoet.arrays import Codes, Frames
 from vpoet.errors import DataError, HashMismatch, PromptError, ShapeError
 from vpoet.evaluate.codecs import RateDistortion, RatePoint, TokenizerPoint, at_rate
 from vpoet.evaluate.codes import CodeStatistics
+from vpoet.evaluate.intervals import clustered_interval
 from vpoet.evaluate.pixels import flicker, psnr, ssim
 from vpoet.generate.model import Model
 from vpoet.nn.features import FeatureNetwork, perceptual_distance
@@ -63,6 +64,8 @@ class ReconstructionScores:
         """Of the clips as they came, without padding."""
         self.scores: list[tuple[float, float]] = []
         """PSNR and SSIM of each clip."""
+        self.sources: list[str] = []
+        """What each clip was cut from."""
         self._flicker: list[float] = []
         self._perceptual: list[float] = []
 
@@ -82,11 +85,15 @@ class ReconstructionScores:
     def _padded(self, frames: Frames) -> Frames:
         return pad_to_grid(frames, self.coder.stride) if self.pad else frames
 
-    def add(self, frames: Frames, fps: float) -> Frames:
-        """Score a clip uint8 [T, H, W, 3] and return its reconstruction, of the same size."""
+    def add(self, frames: Frames, fps: float, source: str | None = None) -> Frames:
+        """Score a clip uint8 [T, H, W, 3] and return its reconstruction, of the same size.
+
+        Clips of one ``source`` are not independent; one without shares its own with no other.
+        """
         codes = self.encode(frames)
         length, height, width = frames.shape[:3]
         drawn = self.coder.decode(codes)[:length, :height, :width]
+        self.sources.append(f"clip {len(self.scores)}" if source is None else source)
         self.scores.append((psnr(frames, drawn), ssim(frames, drawn)))
         self.codes.update(codes)
         if self.model is not None:
@@ -131,17 +138,22 @@ class ReconstructionScores:
         return [{"clip": name, "psnr": p, "ssim": s} for name, (p, s) in zip(names, self.scores, strict=True)]
 
     def result(self) -> dict[str, Any]:
-        """Means over clips, by name; DataError before the first clip. Flicker is None where all are single images."""
+        """Means over clips, by name; DataError before the first clip. Flicker is None where all are single images.
+
+        psnr_interval and ssim_interval are half the widths of 95% intervals over sources: None for one.
+        """
         if not self.scores:
             raise DataError(f"tokenizer {self.coder.hash}: no clip was scored")
-        values = np.array(self.scores)
+        dB, similarity = (clustered_interval(values, self.sources) for values in zip(*self.scores, strict=True))
         result = {
             "tokenizer": self.coder.hash,
             "stride": list(self.coder.stride),
             "levels": list(self.coder.levels),
-            "psnr": values[:, 0].mean(),
-            "psnr_standard_error": values[:, 0].std() / math.sqrt(len(values)),
-            "ssim": values[:, 1].mean(),
+            "sources": len(set(self.sources)),
+            "psnr": dB[0],
+            "psnr_interval": None if math.isnan(dB[1]) else dB[1],
+            "ssim": similarity[0],
+            "ssim_interval": None if math.isnan(similarity[1]) else similarity[1],
             "flicker": float(np.mean(self._flicker)) if self._flicker else None,
             "bits_per_pixel": self.bits_per_pixel,
             "bits_per_pixel_entropy_coded": self.entropy_coded_bits_per_pixel,

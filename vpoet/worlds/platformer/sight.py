@@ -1,15 +1,8 @@
 """What a clip of the platformer world shows, found by matching it against all that the world can draw.
 
-Nothing is trained and nobody is asked: the world is a known generator. A sprite with colours s (times alpha) and alpha
-a, drawn over a background b, gives b + (s - a b). If the frame is f, having the sprite there explains
-
-    explained = |f - b|^2 - |f - b - (s - a b)|^2        summed over the pixels in view
-    gain      = 2 explained - a |f - b|^2                less what stays unexplained within its outline
-
-Where the sprite stands exactly there, both are about its energy |s - a b|^2. Without the second term a bright bee would
-pass for a dark character that covers it. An attribute is that of the greatest gain over poses, places and frames; and
-"", nothing, where not even that reaches `PRESENT` of the energy. Clips and sprites are blurred a little alike: what
-tokenizers lose first is not to decide.
+Nothing is trained and nobody is asked: the world is a known generator (`vpoet.worlds.platformer.matching`). An attribute is that
+of the greatest gain over poses, places and frames; and "", nothing, where not even that reaches `PRESENT` of the
+energy. Whether the world could have drawn the clip as a whole is asked in `vpoet.worlds.platformer.consistency`.
 
 Known things are taken up one after the other, each into the background of the next, or, the character, as what hides
 it: sky and ground, backdrop, ladder, character, item, creature.
@@ -21,14 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from vpoet.arrays import Frames
 from vpoet.errors import ShapeError
-from vpoet.worlds.platformer.sprites import Sprite, draw
+from vpoet.worlds.platformer.matching import AROUND, Canvases, Stage, View, picture, put
+from vpoet.worlds.platformer.sprites import Sprite
 from vpoet.worlds.platformer.world import (
     BACKDROP_SHIFT,
     BACKDROPS,
@@ -48,16 +41,10 @@ SEEN = ("who", "action", "direction", "ground", "sky", "creature")
 """The attributes that a witness tells, by their names in `Platformer.attributes`."""
 PRESENT = 0.1
 """Gain, as a share of the energy, from which on something is there."""
-IN_VIEW = 0.3
+IN_VIEW = 0.15
 """Share of its energy that must not be hidden."""
 OUTLIER = 0.15
 """A difference of colours, of 1, beyond which it counts no more: something stands before the scenery there."""
-BLUR = 0.5
-"""Standard deviation in pixels."""
-MARGIN = 4
-"""Pixels that a sprite is given on each side for its blur."""
-AROUND = 2
-"""Pixels each way in which a place found at half size is sought at full size."""
 
 _WALKS = tuple(f"walk{i}" for i in range(8))
 _STILL = ("idle", "jump", "fall", "climb0", "climb1")
@@ -70,96 +57,27 @@ _SPEEDS = {"fly": (12, 22), "crawl": (6, 11), "swim": (9, 16)}
 _HIGHEST_FEET = 16
 _NEVER = -1e9
 
-Stage = npt.NDArray[np.float32]
-"""A still picture [H, W, 3] in 0..255."""
 Track = list[tuple[int, int, int]]
 """Of each frame: the character's sprite, and row and column of its feet, in pixels."""
+Places = list[tuple[Sprite, int, int]]
+"""The same with the sprite itself."""
 
 
 @dataclass(frozen=True, eq=False)
-class View:
-    """What sprites are matched with: a clip over a background."""
+class Sight:
+    """What a witness saw, and where."""
 
-    changing_T5HW: Tensor
-    """f - b, its product with b, and its square."""
-    still_T5HW: Tensor
-    """b, |b|^2 and 1; one frame for all where nothing is hidden."""
-    whole_15HW: Tensor
-    """The latter with nothing hidden."""
-
-    @classmethod
-    def of(cls, frames_T3HW: Tensor, background_HW3: Stage, hidden_T1HW: Tensor | None = None) -> "View":
-        """A clip in 0..1 over a background in 0..255. Pixels where ``hidden`` is 1 say nothing."""
-        background_3HW = _picture(background_HW3)
-        rest_T3HW, b = _blur(frames_T3HW - background_3HW), background_3HW[None]
-        seen_T1HW = torch.ones(1, 1, 1, 1) if hidden_T1HW is None else 1 - hidden_T1HW
-        changing = [rest_T3HW, (rest_T3HW * b).sum(1, keepdim=True), rest_T3HW.square().sum(1, keepdim=True)]
-        still = [b, b.square().sum(1, keepdim=True), torch.ones_like(b[:, :1])]
-        whole_15HW = torch.cat(still, 1)
-        return cls(torch.cat(changing, 1) * seen_T1HW, whole_15HW * seen_T1HW, whole_15HW)
-
-    def halved(self) -> "View":
-        return View(*(F.avg_pool2d(fields, 2) for fields in (self.changing_T5HW, self.still_T5HW, self.whole_15HW)))
-
-
-@dataclass(frozen=True, eq=False)
-class Canvases:
-    """Sprites on canvases of one size, as kernels of the gain."""
-
-    changing_N5hw: Tensor
-    still_N5hw: Tensor
-    """Minus the energy."""
-    left: int
-    above: int
-    """Column and row of the feet."""
-
-    @classmethod
-    def of(cls, sprites: Sequence[Sprite], halve: bool = False) -> "Canvases":
-        starts = [int(np.floor(sprite.left)) for sprite in sprites]
-        left = -min(starts) + MARGIN
-        left += left % 2
-        above = MARGIN - min(sprite.top for sprite in sprites)
-        above += above % 2
-        wide = (
-            left + MARGIN + max(start + sprite.pixels.shape[1] for start, sprite in zip(starts, sprites, strict=True))
-        )
-        pixels_N4hw = torch.zeros(len(sprites), 4, above + MARGIN, wide + wide % 2)
-        for canvas, start, sprite in zip(pixels_N4hw, starts, sprites, strict=True):
-            h, w = sprite.pixels.shape[:2]
-            picture = torch.from_numpy(sprite.pixels.transpose(2, 0, 1).copy())
-            canvas[:, above + sprite.top : above + sprite.top + h, left + start : left + start + w] = picture
-        pixels_N4hw[:, :3] /= 255
-        pixels_N4hw = _blur(pixels_N4hw)
-        if halve:
-            pixels_N4hw, left, above = F.avg_pool2d(pixels_N4hw, 2), left // 2, above // 2
-        s, a = pixels_N4hw[:, :3], pixels_N4hw[:, 3:]
-        still = torch.cat([2 * a * s, -a.square(), -s.square().sum(1, keepdim=True)], 1)
-        return cls(torch.cat([4 * s, -4 * a, -a], 1), still, left, above)
-
-    def match(self, view: View, rows: range) -> tuple[Tensor, Tensor]:
-        """Gain and energy [T, N, Y, X] of every sprite with its feet at every column of the given rows."""
-        h, w = self.still_N5hw.shape[2:]
-        border = (self.left, w - self.left, self.above, h)
-        lines = slice(rows.start, rows.stop - 1 + h)
-        return self._gain(*(F.pad(fields, border)[:, :, lines] for fields in (view.changing_T5HW, view.still_T5HW)))
-
-    def whole(self, view: View, rows: range) -> Tensor:
-        """The energy [1, N, Y, X] with nothing hidden."""
-        return self.match(View(view.changing_T5HW[:1], view.whole_15HW, view.whole_15HW), rows)[1]
-
-    def match_around(self, view: View, rows_T: Tensor, columns_T: Tensor) -> tuple[Tensor, Tensor]:
-        """The same with the feet within `AROUND` of one place a frame: Y and X are both 2 AROUND + 1."""
-        h, w = self.still_N5hw.shape[2:]
-        border = (self.left + AROUND, w - self.left + AROUND, self.above + AROUND, h - self.above + AROUND)
-        parts = []
-        for fields in (view.changing_T5HW, view.still_T5HW.expand(len(rows_T), -1, -1, -1)):
-            places = zip(F.pad(fields, border), rows_T.tolist(), columns_T.tolist(), strict=True)
-            parts.append(torch.stack([f[:, y : y + h + 2 * AROUND, x : x + w + 2 * AROUND] for f, y, x in places]))
-        return self._gain(*parts)
-
-    def _gain(self, changing: Tensor, still: Tensor) -> tuple[Tensor, Tensor]:
-        energy = -F.conv2d(still, self.still_N5hw)
-        return F.conv2d(changing, self.changing_N5hw) - 2 * energy, energy
+    shown: dict[str, str]
+    """`SEEN`, with the values of `ATTRIBUTES` or "" for none."""
+    stage: Stage
+    """All that stands still, as the world draws it."""
+    floor: int
+    """The row where feet stand, in pixels."""
+    poses: tuple[tuple[str, bool], ...]
+    """Of each frame: the character's picture, one of `POSES`."""
+    character: Places
+    creature: Places
+    """Where nobody and nothing is, they are empty."""
 
 
 class Witness:
@@ -176,17 +94,20 @@ class Witness:
         scenery, grounds = self.world.scenery, [(ground, wet) for wet in (False, True) for ground in GROUNDS]
         self._stages = {sky: _stack([scenery(sky, ground, over_water=wet) for ground, wet in grounds]) for sky in SKIES}
         self._stages["skies"] = torch.stack([self._stages[sky][len(GROUNDS)] for sky in SKIES])
-        self._creatures = {
-            (name, sign): Canvases.of(
-                [picture(f"enemies/{file}", FISH if motion == "swim" else SMALL, sign > 0) for file in files]
-            )
-            for name, (motion, files) in CREATURES.items()
-            for sign in (-1, 1)
-        }
+        self._creatures = {}
+        for name, (motion, files) in CREATURES.items():
+            for sign in (-1, 1):
+                size = FISH if motion == "swim" else SMALL
+                sprites = [picture(f"enemies/{file}", size, sign > 0) for file in files]
+                self._creatures[name, sign] = sprites, Canvases.of(sprites)
 
-    @torch.inference_mode()
     def see(self, frames: Frames) -> dict[str, str]:
         """What a clip uint8 [T, H, W, 3] shows: `SEEN`, with the values of `ATTRIBUTES` or "" for none."""
+        return self.look(frames).shown
+
+    @torch.inference_mode()
+    def look(self, frames: Frames) -> Sight:
+        """The same, and where it is."""
         if frames.shape[1:] != (self.world.height, self.world.width, 3):
             raise ShapeError(f"this witness sees {self.world.height}x{self.world.width}, not {list(frames.shape)}")
         frames_T3HW = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
@@ -199,8 +120,15 @@ class Witness:
         action, direction = self._behaviour(track) if who else ("", "")
         hidden_T1HW = self._silhouette(track, frames_T3HW)
         self._add(stage, self._items, View.of(frames_T3HW, stage, hidden_T1HW), floor)
-        creature = self._creature(View.of(frames_T3HW, stage, hidden_T1HW), floor)
-        return dict(zip(SEEN, (who, action, direction, ground, sky, creature), strict=True))
+        creature, path = self.creature(View.of(frames_T3HW, stage, hidden_T1HW), floor)
+        return Sight(
+            dict(zip(SEEN, (who, action, direction, ground, sky, creature), strict=True)),
+            stage,
+            floor,
+            tuple(POSES[sprite % len(POSES)] for sprite, _, _ in track),
+            [(self._people[sprite], row, column) for sprite, row, column in track],
+            path,
+        )
 
     def _scenery(self, still_3HW: Tensor) -> tuple[str, str, bool, Stage]:
         """Sky, ground, whether there is water, and all that with its backdrop as the world draws it."""
@@ -240,11 +168,20 @@ class Witness:
         gain_NX[energy_NX < IN_VIEW * whole[:, 0]] = _NEVER
         best, x = divmod(int(gain_NX.argmax()), gain_NX.shape[1])
         if gain_NX[best, x] > PRESENT * energy_NX[best, x]:
-            _draw(stage, sprites[best], x, floor)
+            put(stage, sprites[best], x, floor)
+
+    def figures(self, view: View, floor: int) -> Tensor:
+        """[T], the greatest gain of a character at any place, as a share of its energy; found at half size."""
+        gain, energy = self._halved.match(view.halved(), self._rows(floor))
+        return (gain / energy.clamp(min=0.5)).amax((1, 2, 3))
+
+    def _rows(self, floor: int) -> range:
+        """Where a character's feet can be, at half size."""
+        return range(round(_HIGHEST_FEET * self.world.unit) // 2, floor // 2 + 1)
 
     def _character(self, view: View, floor: int) -> tuple[str, Track]:
         """Who it is, and its track; "" and no track where there is nobody."""
-        rows = range(round(_HIGHEST_FEET * self.world.unit) // 2, floor // 2 + 1)
+        rows = self._rows(floor)
         coarse, _ = self._halved.match(view.halved(), rows)
         place_T, wide = coarse.amax(1).flatten(1).argmax(1), coarse.shape[3]
         rows_T, columns_T = 2 * (place_T // wide + rows.start), 2 * (place_T % wide)
@@ -280,18 +217,22 @@ class Witness:
         for alpha_1HW, (index, row, column) in zip(alpha_T1HW, track, strict=bool(track)):
             stage = np.zeros((self.world.height, self.world.width, 3), np.float32)
             sprite = self._people[index]
-            _draw(stage, sprite._replace(pixels=255 * sprite.pixels[..., [3, 3, 3, 3]]), column, row)
-            alpha_1HW.copy_(_picture(stage)[:1])
+            put(stage, sprite._replace(pixels=255 * sprite.pixels[..., [3, 3, 3, 3]]), column, row)
+            alpha_1HW.copy_(picture(stage)[:1])
         return F.max_pool2d(alpha_T1HW, 2 * AROUND + 1, 1, AROUND)
 
-    def _creature(self, view: View, floor: int) -> str:
-        """The creature whose even way across the picture, somewhere at its height, explains most."""
+    def creature(self, view: View, floor: int, present: float = PRESENT) -> tuple[str, Places]:
+        """The creature whose even way across the picture, somewhere at its height, explains most, and its path.
+
+        That is at least ``present`` of its energy.
+        """
         unit, count = self.world.unit, len(view.changing_T5HW)
         seconds, room = (count - 1) / self.world.fps, self.world.width / unit - 20  # the world keeps 10 on each side
         heights = {"fly": (12 * unit, 19 * unit), "crawl": (floor, floor)}
         heights["swim"] = (self.world.height - 2 * unit, self.world.height)
-        best, found = 0.0, ""
-        for (name, sign), canvases in self._creatures.items():
+        frames = torch.arange(count)
+        best, found, path = 0.0, "", Places()
+        for (name, sign), (sprites, canvases) in self._creatures.items():
             motion = CREATURES[name][0]
             rows = range(round(heights[motion][0]), round(heights[motion][1]) + 1)
             gain, energy = canvases.match(view, rows)
@@ -299,19 +240,22 @@ class Witness:
                 part.flatten(1, 2).expand(count, -1, -1)
                 for part in (torch.maximum(gain, -energy), energy, canvases.whole(view, rows))
             )
-            gain_TX, which = gain.max(1)  # any picture of the cycle, any height
-            energy_TX, whole_TX = (part.gather(1, which[:, None])[:, 0] for part in (energy, whole))
+            gain_TX, which_TX = gain.max(1)  # any picture of the cycle, any height
+            energy_TX, whole_TX = (part.gather(1, which_TX[:, None])[:, 0] for part in (energy, whole))
             slow, fast = (min(speed * seconds, room) for speed in _SPEEDS[motion])
             way = sign * unit * torch.linspace(slow / 2, 1.2 * fast, 16)[:, None] * torch.linspace(0, 1, count)
             x_XVT = (torch.arange(gain_TX.shape[1])[:, None, None] + way).round().long()
-            inside_XV = ((x_XVT >= 0) & (x_XVT < gain_TX.shape[1])).all(2)
-            x_VT = x_XVT[inside_XV]
-            frames = torch.arange(count)
+            x_VT = x_XVT[((x_XVT >= 0) & (x_XVT < gain_TX.shape[1])).all(2)]
             gain_V, energy_V, whole_V = (part[frames, x_VT].sum(1) for part in (gain_TX, energy_TX, whole_TX))
-            gain_V[(gain_V < PRESENT * energy_V) | (energy_V < IN_VIEW * whole_V)] = _NEVER
+            gain_V[(gain_V < present * energy_V) | (energy_V < IN_VIEW * whole_V)] = _NEVER
             if len(gain_V) and gain_V.max() > best:
                 best, found = float(gain_V.max()), name
-        return found
+                x_T = x_VT[gain_V.argmax()]
+                x_3T = (x_T + torch.tensor([-1, 0, 1])[:, None]).clamp(0, gain_TX.shape[1] - 1)
+                x_T = x_3T.gather(0, gain_TX[frames, x_3T].argmax(0)[None])[0]
+                places = zip(which_TX[frames, x_T].tolist(), x_T.tolist(), strict=True)
+                path = [(sprites[at // len(rows)], rows[at % len(rows)], x) for at, x in places]
+        return found, path
 
 
 def _stack(stages: Sequence[Stage]) -> Tensor:
@@ -322,21 +266,3 @@ def _stack(stages: Sequence[Stage]) -> Tensor:
 def _nearest(picture_3HW: Tensor, stages_N3HW: Tensor) -> int:
     differences = (255 * picture_3HW - stages_N3HW).abs().clamp(max=255 * OUTLIER)
     return int(differences.flatten(1).mean(1).argmin())
-
-
-def _draw(stage: Stage, sprite: Sprite, x: int, y: int) -> None:
-    """At a place as `Canvases.match` counts it."""
-    draw(stage, sprite._replace(left=float(np.floor(sprite.left))), x, y)
-
-
-def _picture(stage: Stage) -> Tensor:
-    return torch.from_numpy(stage).permute(2, 0, 1) / 255
-
-
-def _blur(x_NCHW: Tensor) -> Tensor:
-    at = torch.arange(-MARGIN, MARGIN + 1)
-    weights = torch.exp(-0.5 * (at / BLUR).square())
-    weights /= weights.sum()
-    planes = x_NCHW.flatten(0, 1)[:, None]
-    planes = F.conv2d(planes, weights[None, None, None], padding=(0, MARGIN))
-    return F.conv2d(planes, weights[None, None, :, None], padding=(MARGIN, 0)).reshape(x_NCHW.shape)

@@ -75,8 +75,8 @@ TALL, TILE, SMALL, FISH = 28, 16, 15, 12
 """Heights of the pictures: characters, tiles, creatures and items, fish."""
 BACKDROP_SHIFT = 20
 _MARGIN = 10  # no middle of a character, creature or item is nearer to the left or right edge
-_STEP = 2.4  # way between two of the eight pictures of a walk: the feet don't slide
-_GRAVITY = 72.0  # units a second squared, for jumps and falls alike
+STEP = 2.4  # way between two of the eight pictures of a walk: the feet don't slide
+GRAVITY = 72.0  # units a second squared, for jumps and falls alike
 
 
 class Platformer:
@@ -243,7 +243,7 @@ class Platformer:
         controls = ["none"] * (self.frames - 1)
         if action == "walk":
             x_T = self._cross(direction, random.uniform(13, 21), random.random())
-            names = [f"walk{int(abs(x - x_T[0]) / _STEP) % 8}" for x in x_T]
+            names = [f"walk{int(abs(x - x_T[0]) / STEP) % 8}" for x in x_T]
             controls = [direction] * (self.frames - 1)
         elif action == "climb":
             room = floor - TALL
@@ -252,17 +252,17 @@ class Platformer:
             names = [f"climb{int(y / 3) % 2}" for y in y_T]
             controls = [direction if b > a else "none" for a, b in pairwise(way)]
         elif action == "jump":
-            speed = np.sqrt(2 * _GRAVITY * random.uniform(9, 14))
-            airborne = 2 * speed / _GRAVITY
+            speed = np.sqrt(2 * GRAVITY * random.uniform(9, 14))
+            airborne = 2 * speed / GRAVITY
             since = (seconds + random.uniform(0, airborne)) % (airborne + 0.375)
-            height = np.where(since < airborne, since * (speed - _GRAVITY / 2 * since), 0)
+            height = np.where(since < airborne, since * (speed - GRAVITY / 2 * since), 0)
             y_T = floor - height
             names = [
                 "idle" if h <= 0 else "jump" if s < airborne / 2 else "fall" for h, s in zip(height, since, strict=True)
             ]
             controls = ["jump" if b < a else "none" for a, b in pairwise(since)]
         elif action == "fall":
-            y_T = np.minimum(random.uniform(20, 25) + _GRAVITY / 2 * seconds**2, floor)
+            y_T = np.minimum(random.uniform(20, 25) + GRAVITY / 2 * seconds**2, floor)
             names = ["fall" if y < floor else "idle" for y in y_T]
         mirrored = direction == "left"
         return x_T.tolist(), y_T.tolist(), [(name, mirrored) for name in names], controls
