@@ -13,7 +13,6 @@ from rich.progress import track
 from vpoet import cli
 from vpoet.arrays import Frames
 from vpoet.bundle import SHIPPED
-from vpoet.data.shards import write_atomic
 from vpoet.evaluate.adherence import Prompt, captions, judge, prompts, shares, stating, table, wrong
 from vpoet.evaluate.distances import NAME, clip_features, frechet
 from vpoet.evaluate.intervals import mean_interval

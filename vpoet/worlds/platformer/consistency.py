@@ -1,7 +1,7 @@
 """Could the platformer world have drawn this clip? What moves keeps its order, is in every frame, opaque, and alone.
 
-`vpoet.worlds.platformer.sight` says what a clip shows; shuffled, with a ghost for a figure, or with a second creature, a clip
-shows the same. Here all that was seen is drawn again and laid over the clip:
+`vpoet.worlds.platformer.sight` says what a clip shows; shuffled, with a ghost for a figure, or with a second creature,
+a clip shows the same. Here all that was seen is drawn again and laid over the clip:
 
     order      the character keeps to a law of motion of the world, and its pictures are those that go with the motion;
                a creature looks to where it goes
