@@ -15,7 +15,8 @@ from vpoet.evaluate.pixels import psnr, ssim
 from vpoet.media.sheet import contact_sheet
 from vpoet.tokenizer.autoencoder import count_parameters
 from vpoet.tokenizer.video import Frames, VideoTokenizer
-from vpoet.training.codec.recipe import TokenizerTraining, VideoTokenizerRecipe
+from vpoet.training.codec.recipe import VideoTokenizerRecipe
+from vpoet.training.codec.training import TokenizerTraining
 from vpoet.training.run.folder import RESOLVED, SAMPLES, TOKENIZER
 from vpoet.training.run.stop import Stop, leave
 from vpoet.training.run.tracking import Tracker

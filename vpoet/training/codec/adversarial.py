@@ -15,7 +15,6 @@ Every video here is [B, 3, T, H, W] in [-1, 1], a drawn one not clipped: leaving
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -199,15 +198,6 @@ class Adversary:
         self.optimizer.step()
         shares = {"d_real": real > 0, "d_drawn": unreal < 0}
         return {"d_loss": loss.item()} | {name: right.float().mean().item() for name, right in shares.items()}
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that an exact resume needs, in types that torch.load takes with weights_only."""
-        return {"discriminator": self.discriminator.state_dict(), "optimizer": self.optimizer.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict` of an adversary of the same config."""
-        self.discriminator.load_state_dict(state["discriminator"])
-        self.optimizer.load_state_dict(state["optimizer"])
 
     def _logits(self, video: Tensor) -> Tensor:
         with torch.autocast(video.device.type, self.dtype, enabled=self.dtype != torch.float32):

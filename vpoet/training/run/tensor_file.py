@@ -84,6 +84,14 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> Sink:
     return sink
 
 
+def write_bytes(path: Path, content: bytes) -> Sink:
+    """A closed file of this content."""
+    sink = Sink(path)
+    sink.write(content)
+    sink.close()
+    return sink
+
+
 def fingerprint(path: Path) -> dict[str, int | str]:
     """Bytes and SHA-256 of a file, as `Sink.close` gives them; OSError if it cannot be read."""
     digest, size = hashlib.sha256(), 0
