@@ -172,3 +172,10 @@ def test_errors_of_a_base_name_its_file(load, tmp_path):
     (tmp_path / "first.yaml").write_text("base: recipe.yaml\n")
     with pytest.raises(ConfigError, match=r"recipe\.yaml: is its own base, by way of .*recipe\.yaml, .*first\.yaml"):
         load("base: first.yaml\nsteps: 3")
+
+
+def test_differences_name_the_full_key_and_both_values() -> None:
+    old = {"steps": 4, "model": {"width": 8, "levels": [1, 2]}, "run": "a", "gone": 1}
+    new = {"steps": 4, "model": {"width": 8, "levels": [1, 3]}, "run": "b", "come": None}
+    assert config.differences(old, new, but=("run",)) == ["gone: 1, now None", "model.levels: [1, 2], now [1, 3]"]
+    assert config.differences(old, old) == []

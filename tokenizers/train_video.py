@@ -124,15 +124,8 @@ def main(
 
 def evaluation_clips(cfg: VideoTokenizerRecipe) -> Frames:
     """The same clips at every evaluation: from held-out shards if there are any."""
-    stream = ClipStream(
-        cfg.held_out or cfg.data,
-        frames=cfg.frames,
-        height=cfg.height,
-        width=cfg.width,
-        batch=cfg.evaluate_clips,
-        seed=EVALUATION_SEED,
-    )
-    return next(stream)
+    shape = {"frames": cfg.frames, "height": cfg.height, "width": cfg.width, "batch": cfg.evaluate_clips}
+    return next(ClipStream(cfg.held_out or cfg.data, **shape, seed=EVALUATION_SEED))
 
 
 def evaluate(training: TokenizerTraining, clips: Frames, picture: Path, name: str) -> dict[str, float]:

@@ -1,7 +1,6 @@
 """The recipe of a video tokenizer's training: what one YAML file in tokenizers/configs holds."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from vpoet import config
 from vpoet.errors import ConfigError
@@ -114,17 +113,3 @@ class VideoTokenizerRecipe:
             raise ConfigError("train = decoder keeps the encoder as it is: give begin=FOLDER, a trained tokenizer")
         if not 0 <= self.ema < 1:
             raise ConfigError(f"ema = {self.ema}: must be at least 0 and below 1")
-
-
-def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """Keys whose values differ, as "key: old, now new"; keys that are free to change are left out."""
-    found = []
-    for key in sorted(old.keys() | new.keys()):
-        if not prefix and key in FREE_TO_CHANGE:
-            continue
-        before, now = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(now, dict):
-            found += differences(before, now, f"{prefix}{key}.")
-        elif before != now:
-            found.append(f"{prefix}{key}: {before}, now {now}")
-    return found

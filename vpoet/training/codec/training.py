@@ -17,7 +17,7 @@ from vpoet.training.codec import checkpoint
 from vpoet.training.codec.adversarial import Adversary
 from vpoet.training.codec.checkpoint import Networks, Optimizers, load_tensors, tensors_of
 from vpoet.training.codec.loss import reconstruction_loss
-from vpoet.training.codec.recipe import TokenizerOptimizerConfig, VideoTokenizerRecipe, differences
+from vpoet.training.codec.recipe import FREE_TO_CHANGE, TokenizerOptimizerConfig, VideoTokenizerRecipe
 from vpoet.training.optim import adamw, learning_rate, muon
 from vpoet.training.precision import DTYPES
 
@@ -131,7 +131,8 @@ class TokenizerTraining:
     def _begin_with(self, folder: Path) -> None:
         tokenizer = VideoTokenizer.load(folder)
         if tokenizer.model.config != self.recipe.model:
-            different = differences(config.to_dict(tokenizer.model.config), config.to_dict(self.recipe.model), "model.")
+            theirs, ours = config.to_dict(tokenizer.model.config), config.to_dict(self.recipe.model)
+            different = config.differences(theirs, ours, prefix="model.")
             raise ConfigError(f"begin: {folder} has another network ({'; '.join(different)}); set model to match it")
         self.model.load_state_dict(tokenizer.model.state_dict())
 
@@ -164,7 +165,7 @@ class TokenizerTraining:
         if path is None:
             return None
         state, tensors = checkpoint.read(path)
-        different = differences(state["recipe"], config.to_dict(self.recipe))
+        different = config.differences(state["recipe"], config.to_dict(self.recipe), but=FREE_TO_CHANGE)
         if different:
             raise ConfigError(
                 f"{path}: a run of another recipe ({'; '.join(different)}); "
