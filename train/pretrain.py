@@ -91,7 +91,7 @@ def main(
         config.save(cfg, run / RESOLVED)
         console.print(
             f"{transformer.parameter_count / 1e6:.1f}M parameters, {trainer.world} processes, {cfg.engine.dtype}, "
-            f"{cfg.batch} packs of {cfg.data.length} tokens a step; run folder {run}"
+            f"{cfg.batch} packs of {cfg.data.length} tokens per step; run folder {run}"
         )
     peak = float(trainer.total(torch.tensor(matmul_peak(device, dtype))))
     meter = Meter(peak)

@@ -9,15 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from vpoet.errors import CheckpointError, VpoetWarning
+from vpoet.errors import CheckpointError, ConfigError, HashMismatch, VpoetWarning
 from vpoet.tokenizer.autoencoder import AutoencoderConfig
 from vpoet.tokenizer.quantiser import QuantiserConfig
 from vpoet.tokenizer.video import Frames
 from vpoet.training.codec.adversarial import AdversarialConfig
 from vpoet.training.codec.recipe import VideoTokenizerRecipe
 from vpoet.training.codec.training import TokenizerTraining
+from vpoet.training.engine.base import EngineConfig
+from vpoet.training.engine.plain import TorchEngine
+from vpoet.training.optim import OptimizerConfig
 from vpoet.training.run import tensor_file
-from vpoet.training.run.checkpoint import complete
+from vpoet.training.run.checkpoint import complete, resume
+from vpoet.training.run.saver import Saver
 
 BEFORE = Path(__file__).parent / "before"
 """A run of the recipe below after two steps, on clips 0 and 1, as version 0.1 saved it: one pickled file."""
@@ -142,3 +146,13 @@ def test_nothing_is_unpickled_from_a_file_of_the_form_before(tmp_path: Path, mon
     with pytest.raises(CheckpointError, match=r"step-1.pt: damaged"):
         training().restore(tmp_path)
     assert not (tmp_path / "trapped").exists()
+
+
+def test_a_run_folder_of_pretraining_is_another_s_and_the_other_way_round(tmp_path: Path) -> None:
+    engine = TorchEngine(torch.nn.Linear(2, 2), EngineConfig(), OptimizerConfig())
+    Saver(tmp_path / "pretraining", engine, keep=1).save({"step": 1, "hashes": {"text": "t"}}, last=True)
+    with pytest.raises(ConfigError, match=r"step-1: a run of another recipe \(adversarial: None, now"):
+        training().restore(tmp_path / "pretraining")
+    saved(tmp_path / "codec", 1)
+    with pytest.raises(HashMismatch, match=r"step-1: its text has hash None, the configured one t"):
+        resume(tmp_path / "codec", engine, {"text": "t"})

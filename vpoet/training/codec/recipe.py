@@ -75,7 +75,7 @@ class VideoTokenizerRecipe:
     steps: int = config.REQUIRED
     """Optimiser steps of the whole run."""
     ema: float = 0.998
-    """Decay a step of the averaged weights, which are what is evaluated and exported."""
+    """Decay of the averaged weights per step; they are what is evaluated and exported."""
     dtype: str = "bf16"
     """fp32, or bf16: matrix products in bfloat16 (autocast), weights and optimiser in fp32 either way."""
     export_dtype: str = "fp32"

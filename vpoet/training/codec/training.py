@@ -68,7 +68,7 @@ class TokenizerTraining:
         batches = [clips] if images is None else [images, clips]
         for frames in batches:
             video = to_float(frames, self.device)
-            drawn, losses = self._losses(video)
+            reconstructed, losses = self._losses(video)
             share = len(frames) / sum(map(len, batches))
             (share * losses["loss"]).backward()  # type: ignore[no-untyped-call]
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -81,30 +81,30 @@ class TokenizerTraining:
             )
         for optimizer in self.optimizers:
             optimizer.step()
-        judged = {}
+        logged = {}
         if self.adversary and self.adversary.active(self.step):
-            judged = self.adversary.update(video, drawn.detach())
+            logged = self.adversary.update(video, reconstructed.detach())
         self.step += 1
         self._average_weights()
         values = torch.stack([value.detach().float() for value in losses.values()])
         self.processes.average(values)
         named = dict(zip(losses, values.tolist(), strict=True))
-        return named | judged | {"lr": scale * settings.lr, "gradient": norm.item()}
+        return named | logged | {"lr": scale * settings.lr, "gradient": norm.item()}
 
     def _losses(self, video: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """What the model draws, and the parts of the loss with their sum under "loss"."""
+        """The reconstruction, and the parts of the loss with their sum under "loss"."""
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            drawn, quantised = self.model(video)
-        losses = reconstruction_loss(drawn, video, self.recipe.loss, self.features)
+            reconstructed, quantised = self.model(video)
+        losses = reconstruction_loss(reconstructed, video, self.recipe.loss, self.features)
         if self.adversary and self.adversary.active(self.step):
             last_layer = self.model.decoder.out.linear.weight
-            losses["adversarial"] = self.adversary.generator_loss(drawn, losses["loss"], last_layer)
+            losses["adversarial"] = self.adversary.generator_loss(reconstructed, losses["loss"], last_layer)
             losses["loss"] = losses["loss"] + losses["adversarial"]
         if self.recipe.loss.changes and quantised.points.shape[1] > 1:
             losses["changes"] = quantised.points.float().diff(dim=1).abs().mean()
             losses["loss"] = losses["loss"] + self.recipe.loss.changes * losses["changes"]
         losses["loss"] = losses["loss"] + quantised.loss
-        return drawn, losses | {"code_use": quantised.use}
+        return reconstructed, losses | {"code_use": quantised.use}
 
     def exported(self) -> VideoTokenizer:
         """The averaged weights as a tokenizer of its own, rounded to ``export_dtype``; its codes are those of the one
@@ -165,7 +165,7 @@ class TokenizerTraining:
         if path is None:
             return None
         state, tensors = checkpoint.read(path)
-        different = config.differences(state["recipe"], config.to_dict(self.recipe), but=FREE_TO_CHANGE)
+        different = config.differences(state.get("recipe", {}), config.to_dict(self.recipe), but=FREE_TO_CHANGE)
         if different:
             raise ConfigError(
                 f"{path}: a run of another recipe ({'; '.join(different)}); "

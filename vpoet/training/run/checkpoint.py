@@ -107,8 +107,8 @@ def load(folder: Path, engine: Engine, hashes: dict[str, str]) -> dict[str, Any]
     """Bring the engine to a checkpoint, and return its state; every process must call."""
     state = read_state(folder)
     for name, own in hashes.items():
-        if state["hashes"].get(name) != own:
-            raise HashMismatch(f"{folder}: its {name} has hash {state['hashes'].get(name)}, the configured one {own}")
+        if (theirs := state.get("hashes", {}).get(name)) != own:
+            raise HashMismatch(f"{folder}: its {name} has hash {theirs}, the configured one {own}")
     wanted: dict[str, tuple[str, Part]] = {name: (name, "weight") for name in engine.shapes}
     wanted |= {f"{name}.{part}": (name, part) for name, parts in engine.trained.items() for part in parts}
     held: dict[str, Any] = {}
