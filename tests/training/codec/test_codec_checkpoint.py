@@ -142,9 +142,13 @@ class Trap:
 def test_nothing_is_unpickled_from_a_file_of_the_form_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "checkpoints").mkdir()
-    torch.save({"step": Trap()}, tmp_path / "checkpoints/step-1.pt")
-    with pytest.raises(CheckpointError, match=r"step-1.pt: damaged"):
-        training().restore(tmp_path)
+    for name in ("step-x.pt", "step-.pt", "step-1 (copy).pt"):
+        (tmp_path / "checkpoints" / name).write_text("")
+    assert training().restore(tmp_path) is None
+    for content in ({"step": Trap()}, {"step": 1}, 5):
+        torch.save(content, tmp_path / "checkpoints/step-1.pt")
+        with pytest.raises(CheckpointError, match=r"step-1.pt: damaged"):
+            training().restore(tmp_path)
     assert not (tmp_path / "trapped").exists()
 
 

@@ -11,6 +11,7 @@ Runs begun before have step-250.pt, one file of torch.save; they go on from it.
 """
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -79,8 +80,8 @@ def _write(run: Path, folder: Path, state: dict[str, Any], held: Tensors) -> OSE
     except OSError as error:
         shutil.rmtree(aside, ignore_errors=True)
         return error
-    for old in sorted([*complete(run), *_pickled(run)], key=step_of)[:-KEPT]:
-        shutil.rmtree(old) if old.is_dir() else old.unlink()
+    for old in sorted([*complete(run), *pickled(run)], key=step_of)[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
     return None
 
 
@@ -88,7 +89,7 @@ def newest(run: Path, processes: Processes) -> Path | None:
     """The newest sound checkpoint, None if there never was one; every process must call."""
     if processes.gather(complete(run))[0]:
         return sound(run, processes)
-    return max(_pickled(run), key=step_of, default=None)
+    return next(reversed(pickled(run)), None)
 
 
 def read(path: Path) -> tuple[dict[str, Any], Tensors]:
@@ -99,22 +100,23 @@ def read(path: Path) -> tuple[dict[str, Any], Tensors]:
     return read_state(path), held
 
 
-def _pickled(run: Path) -> list[Path]:
-    return list((run / CHECKPOINTS).glob("step-*.pt"))
+def pickled(run: Path) -> list[Path]:
+    """The checkpoints of the earlier form, oldest first."""
+    files = (run / CHECKPOINTS).glob("step-*.pt")
+    return sorted((file for file in files if re.fullmatch(r"step-\d+\.pt", file.name)), key=step_of)
 
 
 def _unpickled(path: Path) -> tuple[dict[str, Any], Tensors]:
     """`read` of a file of the earlier form."""
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
+        held: Tensors = {"model": saved["model"], "average": saved["average"]}
+        held |= {name: _flat(state) for name, state in zip(("adamw", "muon"), saved["optimizers"], strict=True)}
+        if saved["adversary"]:
+            held["discriminator"] = saved["adversary"]["discriminator"]
+            held["discriminator-adamw"] = _flat(saved["adversary"]["optimizer"])
+        held["random"] = {str(rank): position["random"] for rank, position in enumerate(saved["positions"])}
+        streams = [position["streams"] for position in saved["positions"]]
+        return {"recipe": dict(saved["recipe"]), "step": int(saved["step"]), "streams": streams}, held
     except Exception as error:  # a damaged file has no error type of its own in torch.load
-        raise CheckpointError(f"{path}: damaged ({error}); delete it to go on from the one before") from None
-    positions = saved["positions"]
-    held: Tensors = {"model": saved["model"], "average": saved["average"]}
-    held |= {name: _flat(state) for name, state in zip(("adamw", "muon"), saved["optimizers"], strict=True)}
-    if saved["adversary"]:
-        held["discriminator"] = saved["adversary"]["discriminator"]
-        held["discriminator-adamw"] = _flat(saved["adversary"]["optimizer"])
-    held["random"] = {str(rank): position["random"] for rank, position in enumerate(positions)}
-    streams = [position["streams"] for position in positions]
-    return {"recipe": saved["recipe"], "step": saved["step"], "streams": streams}, held
+        raise CheckpointError(f"{path}: damaged ({error!r}); delete it to go on from the one before") from None
