@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -46,12 +46,12 @@ def main(
     """
     cfg = config.load(recipe, VideoTokenizerRecipe, overrides or [])
     run = Path(cfg.run)
-    shape = {"frames": cfg.frames, "height": cfg.height, "width": cfg.width}
+    shape: dict[str, Any] = {"frames": cfg.frames, "height": cfg.height, "width": cfg.width}
     training = TokenizerTraining(cfg)
     processes, leads = training.processes, training.processes.rank == 0
     console.quiet = not leads
     VideoTokenizer(training.average).grid(**shape)
-    share = {"seed": cfg.seed, "augment": cfg.augment, "rank": processes.rank, "world": processes.world}
+    share: dict[str, Any] = {"seed": cfg.seed, "augment": cfg.augment, "rank": processes.rank, "world": processes.world}
     streams = [ClipStream(cfg.data, **shape, batch=cfg.batch // processes.world, **share)]
     if cfg.image_batch:
         image = shape | {"frames": 1, "batch": cfg.image_batch // processes.world}
@@ -124,8 +124,8 @@ def main(
 
 def evaluation_clips(cfg: VideoTokenizerRecipe) -> Frames:
     """The same clips at every evaluation: from held-out shards if there are any."""
-    shape = {"frames": cfg.frames, "height": cfg.height, "width": cfg.width, "batch": cfg.evaluate_clips}
-    return next(ClipStream(cfg.held_out or cfg.data, **shape, seed=EVALUATION_SEED))
+    shape: dict[str, Any] = {"frames": cfg.frames, "height": cfg.height, "width": cfg.width}
+    return next(ClipStream(cfg.held_out or cfg.data, **shape, batch=cfg.evaluate_clips, seed=EVALUATION_SEED))
 
 
 def evaluate(training: TokenizerTraining, clips: Frames, picture: Path, name: str) -> dict[str, float]:

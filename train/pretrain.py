@@ -113,7 +113,9 @@ def main(
         flops = sum(transformer.flops(b.visibility, len(b.after_M)) for b in batch)
         mine = [sum(map(len, packs)), sum(p.padding for p in packs), flops, waited, stop.signal]
         share.check(packs, trainer.total)
-        targets = trainer.total(sum(counts(pack) for pack in packs)) / share.pieces  # a group counts each so often
+        targets = (
+            trainer.total(torch.stack([*map(counts, packs)]).sum(0)) / share.pieces
+        )  # a group counts each so often
         everyones = trainer.total(torch.tensor(mine, dtype=torch.double)) / share.pieces
         tokens, padding, flops, waited, stopping = everyones.tolist()
 
