@@ -207,3 +207,10 @@ def test_a_base_that_is_no_file_is_refused(tmp_path):
     (tmp_path / "recipe.yaml").write_text("base: /dev/zero\n")
     with pytest.raises(ConfigError, match="/dev/zero: a folder, pipe or device"):
         config.load(tmp_path / "recipe.yaml", Recipe)
+
+
+def test_differences_name_the_full_key_and_both_values() -> None:
+    old = {"steps": 4, "model": {"width": 8, "levels": [1, 2]}, "run": "a", "gone": 1}
+    new = {"steps": 4, "model": {"width": 8, "levels": [1, 3]}, "run": "b", "come": None}
+    assert config.differences(old, new, but=("run",)) == ["gone: 1, now None", "model.levels: [1, 2], now [1, 3]"]
+    assert config.differences(old, old) == []

@@ -23,7 +23,8 @@ from vpoet.tokenizer.autoencoder import AutoencoderConfig
 from vpoet.tokenizer.quantiser import QuantiserConfig
 from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training.codec.loss import LossConfig
-from vpoet.training.codec.recipe import TokenizerTraining, VideoTokenizerRecipe
+from vpoet.training.codec.recipe import VideoTokenizerRecipe
+from vpoet.training.codec.training import TokenizerTraining
 from vpoet.training.run.tracking import read_metrics
 
 VARIANTS = {

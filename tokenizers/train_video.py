@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -17,7 +17,8 @@ from vpoet.media.sheet import contact_sheet
 from vpoet.outputs import expect_folder
 from vpoet.tokenizer.autoencoder import count_parameters
 from vpoet.tokenizer.video import VideoTokenizer
-from vpoet.training.codec.recipe import TokenizerTraining, VideoTokenizerRecipe
+from vpoet.training.codec.recipe import VideoTokenizerRecipe
+from vpoet.training.codec.training import TokenizerTraining
 from vpoet.training.run.folder import RESOLVED, SAMPLES, TOKENIZER
 from vpoet.training.run.stop import Stop, leave
 from vpoet.training.run.tracking import Tracker
@@ -49,12 +50,12 @@ def main(
     run = Path(cfg.run)
     expect_folder(run)
     cli.hold(run)
-    shape = {"frames": cfg.frames, "height": cfg.height, "width": cfg.width}
+    shape: dict[str, Any] = {"frames": cfg.frames, "height": cfg.height, "width": cfg.width}
     training = TokenizerTraining(cfg)
     processes, leads = training.processes, training.processes.rank == 0
     console.quiet = not leads
     VideoTokenizer(training.average).grid(**shape)
-    share = {"seed": cfg.seed, "augment": cfg.augment, "rank": processes.rank, "world": processes.world}
+    share: dict[str, Any] = {"seed": cfg.seed, "augment": cfg.augment, "rank": processes.rank, "world": processes.world}
     streams = [ClipStream(cfg.data, **shape, batch=cfg.batch // processes.world, **share)]
     if cfg.image_batch:
         image = shape | {"frames": 1, "batch": cfg.image_batch // processes.world}
@@ -126,15 +127,8 @@ def main(
 
 def evaluation_clips(cfg: VideoTokenizerRecipe) -> Frames:
     """The same clips at every evaluation: from held-out shards if there are any."""
-    stream = ClipStream(
-        cfg.held_out or cfg.data,
-        frames=cfg.frames,
-        height=cfg.height,
-        width=cfg.width,
-        batch=cfg.evaluate_clips,
-        seed=EVALUATION_SEED,
-    )
-    return next(stream)
+    shape: dict[str, Any] = {"frames": cfg.frames, "height": cfg.height, "width": cfg.width}
+    return next(ClipStream(cfg.held_out or cfg.data, **shape, batch=cfg.evaluate_clips, seed=EVALUATION_SEED))
 
 
 def evaluate(training: TokenizerTraining, clips: Frames, picture: Path, name: str) -> dict[str, float]:

@@ -158,10 +158,12 @@ def check_same(path: Path, wanted: PretrainConfig) -> None:
     """ConfigError if the run has begun with another recipe."""
     if not path.is_file():
         return
-    old, new = config.to_dict(config.load(path, PretrainConfig)), config.to_dict(wanted)
-    if different := [key for key in new if new[key] != old[key]]:
-        told = "; ".join(f"{key} was {old[key]} and is now {new[key]}" for key in different)
-        raise ConfigError(f"{path.parent}: holds a run with other settings: {told}. Remove it, or choose another --out")
+    begun = config.load(path, PretrainConfig)
+    if different := config.differences(config.to_dict(begun), config.to_dict(wanted)):
+        told = "; ".join(different)
+        raise ConfigError(
+            f"{path.parent}: holds a run with other settings ({told}); remove it, or choose another --out"
+        )
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def main(
         config.save(cfg, run / RESOLVED)
         console.print(
             f"{transformer.parameter_count / 1e6:.1f}M parameters, {trainer.world} processes, {cfg.engine.dtype}, "
-            f"{cfg.batch} packs of {cfg.data.length} tokens a step; run folder {run}"
+            f"{cfg.batch} packs of {cfg.data.length} tokens per step; run folder {run}"
         )
     peak = float(trainer.total(torch.tensor(matmul_peak(device, dtype))))
     meter = Meter(peak)
@@ -116,7 +116,9 @@ def main(
         flops = sum(transformer.flops(b.visibility, len(b.after_M)) for b in batch)
         mine = [sum(map(len, packs)), sum(p.padding for p in packs), flops, waited, stop.signal]
         share.check(packs, trainer.total)
-        targets = trainer.total(sum(counts(pack) for pack in packs)) / share.pieces  # a group counts each so often
+        targets = (
+            trainer.total(torch.stack([*map(counts, packs)]).sum(0)) / share.pieces
+        )  # a group counts each so often
         everyones = trainer.total(torch.tensor(mine, dtype=torch.double)) / share.pieces
         tokens, padding, flops, waited, stopping = everyones.tolist()
 

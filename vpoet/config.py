@@ -100,6 +100,18 @@ def save(config: object, path: str | Path) -> None:
     Path(path).write_text(yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
+def differences(old: dict[str, Any], new: dict[str, Any], *, but: Iterable[str] = (), prefix: str = "") -> list[str]:
+    """The values in which two configs (`to_dict`) differ, as "key: old, now new"; top-level keys in ``but`` may."""
+    found = []
+    for key in sorted((old.keys() | new.keys()) - set(but)):
+        before, now = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(now, dict):
+            found += differences(before, now, prefix=f"{prefix}{key}.")
+        elif before != now:
+            found.append(f"{prefix}{key}: {before}, now {now}")
+    return found
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}

@@ -25,7 +25,8 @@ from vpoet.evaluate.pixels import psnr
 from vpoet.tokenizer.autoencoder import count_parameters
 from vpoet.tokenizer.video import to_float, to_uint8
 from vpoet.training.codec.loss import LossConfig, reconstruction_loss
-from vpoet.training.codec.recipe import TokenizerOptimizerConfig, optimizers
+from vpoet.training.codec.recipe import TokenizerOptimizerConfig
+from vpoet.training.codec.training import optimizers
 from vpoet.training.optim import learning_rate, parameter_groups
 from vpoet.worlds.platformer.world import Platformer
 

@@ -91,7 +91,7 @@ def test_all_weights_learn_the_clips(base: Path, clips: Path, tmp_path: Path, pr
     assert (status, json.loads(said)) == (0, result), told
     status, _, told = program(*command[:3], "steps=50", *command[4:])
     assert status == 2
-    assert f"{out}-run: holds a run with other settings: steps was 40 and is now 50" in told
+    assert f"{out}-run: holds a run with other settings (steps: 40, now 50)" in told
 
 
 def test_an_adapter_learns_beside_weights_that_stay(base: Path, clips: Path, tmp_path: Path, program: Program) -> None:

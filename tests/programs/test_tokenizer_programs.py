@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,13 @@ import torch
 from vpoet import config
 from vpoet.data import painting
 from vpoet.data.shards import Manifest, Problems, ShardWriter, npy_to_codes, read_shard
+from vpoet.errors import VpoetWarning
 from vpoet.media.video import Video
 from vpoet.sequence import tasks
 from vpoet.tokenizer.autoencoder import Autoencoder
 from vpoet.tokenizer.video import VideoTokenizer
-from vpoet.training.codec.recipe import TokenizerTraining, VideoTokenizerRecipe
+from vpoet.training.codec.recipe import VideoTokenizerRecipe
+from vpoet.training.codec.training import TokenizerTraining
 from vpoet.training.run.tracking import read_metrics
 
 ROOT = Path(__file__).parents[2]
@@ -88,7 +92,7 @@ def losses(run: Path) -> dict[int, float]:
 
 def test_a_run_leaves_what_it_promises(trained: Path) -> None:
     assert sorted(losses(trained)) == [1, 2, 3, 4, 5, 6]
-    assert [path.name for path in sorted((trained / "checkpoints").iterdir())] == ["step-3.pt", "step-6.pt"]
+    assert [path.name for path in sorted((trained / "checkpoints").iterdir())] == ["step-3", "step-6"]
     assert (trained / "samples/step-6.png").is_file()
     assert config.load(trained / "resolved.yaml", VideoTokenizerRecipe).steps == 6
 
@@ -151,12 +155,16 @@ def test_a_run_folder_of_another_recipe_is_refused(trained: Path, raw: Path, pro
 
 
 def test_a_damaged_checkpoint_is_named(trained: Path, tmp_path: Path, raw: Path, program: Program) -> None:
-    (tmp_path / "cut/checkpoints").mkdir(parents=True)
-    whole = (trained / "checkpoints/step-3.pt").read_bytes()
-    (tmp_path / "cut/checkpoints/step-3.pt").write_bytes(whole[: len(whole) // 2])
-    status, _, err = program("tokenizers/train_video.py", *recipe(tmp_path / "cut", raw))
+    cut = tmp_path / "cut/checkpoints/step-3"
+    shutil.copytree(trained / "checkpoints/step-3", cut)
+    (cut / "model.safetensors").write_bytes(bytes((cut / "model.safetensors").stat().st_size))
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", VpoetWarning)
+        status, _, err = program("tokenizers/train_video.py", *recipe(tmp_path / "cut", raw))
     assert status == 2
-    assert "step-3.pt: damaged" in err
+    assert "step-3 left out, kept as step-3.damaged" in err
+    assert "model.safetensors: not the bytes that were written" in err
+    assert "no sound checkpoint there; start anew with another run=" in err
 
 
 @pytest.mark.parametrize(

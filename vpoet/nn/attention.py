@@ -9,6 +9,7 @@ Shapes: T packed tokens, N query heads, K key/value heads (N a multiple of K), H
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -89,14 +90,10 @@ def _flex(visibility: Visibility, device: torch.device) -> Attend:
     return attend
 
 
-_compiled_kernels: dict[Any, Any] = {}
-
-
+@cache
 def _compiled(kernel: Any) -> Any:
     """FlexAttention is fast only when compiled, and compiling once serves every pack."""
-    if kernel not in _compiled_kernels:
-        _compiled_kernels[kernel] = torch.compile(kernel, dynamic=True)
-    return _compiled_kernels[kernel]
+    return torch.compile(kernel, dynamic=True)
 
 
 def _flash(device: torch.device, dtype: torch.dtype) -> Backend:

@@ -48,7 +48,7 @@ class Guard:
         return {"losses": [*self.losses], "norms": [*self.norms], "skipped": self.skipped, "row": self.row}
 
     def accept(self, loss: float, norm: float, scale: float = 1.0) -> bool:
-        """Whether the step with this loss (nats a token) and gradient norm is taken; call it once a step.
+        """Whether the step with this loss (nats per token) and gradient norm is taken; call it once a step.
 
         Gradients that overflow fp16 while the loss ``scale`` can be lowered are left out too, and say nothing of a run.
         """

@@ -1,4 +1,4 @@
-"""What a step costs: tokens a second, the share of the machine's matrix-product speed, the time left."""
+"""What a step costs: tokens per second, the share of the machine's matrix-product speed, the time left."""
 
 import time
 
@@ -9,7 +9,7 @@ from vpoet.sequence.document import KINDS
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype, size: int = 1024, seconds: float = 0.3) -> float:
-    """Floating-point operations a second of a square matrix product of ``size``, the best of several runs.
+    """Floating-point operations per second of a square matrix product of ``size``, the best of several runs.
 
     The denominator of MFU here is measured, not read from a data sheet, so it holds on any machine; processes that
     share one machine measure at the same time and share its speed as they do in training.
@@ -32,7 +32,7 @@ class Meter:
 
     def __init__(self, peak: float) -> None:
         self.peak = peak
-        """Floating-point operations a second of all processes together."""
+        """Floating-point operations per second of all processes together."""
         self._reset()
 
     def _reset(self) -> None:

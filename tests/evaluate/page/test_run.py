@@ -77,7 +77,7 @@ def test_a_finished_run_shows_numbers_samples_curves_code_and_recipe(finished: P
     assert parts(sections, "The run in numbers")[0] == "Finished: 40 of 40 steps, at 2027-01-15 08:00 UTC."
     told = numbers(sections)
     assert told["tokens"] == "8,000, 5.0% of them padding"
-    assert told["held-out loss, best"] == "0.2500 nats, 0.361 bits a token, at step 40"
+    assert told["held-out loss, best"] == "0.2500 nats, 0.361 bits per token, at step 40"
     assert (told["waiting for data"], told["parameters"]) == ("1.50% of the time", "9")
     assert (told["steps left out"], told["left out were steps"]) == ("1", "7")
 

@@ -3,6 +3,7 @@
 Every network here is tiny and in fp32, so that equal means equal to rounding.
 """
 
+import copy
 import os
 import socket
 from pathlib import Path
@@ -20,7 +21,8 @@ from vpoet.tokenizer.quantiser import QuantiserConfig
 from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training.codec.adversarial import AdversarialConfig
 from vpoet.training.codec.loss import LossConfig
-from vpoet.training.codec.recipe import TokenizerTraining, VideoTokenizerRecipe
+from vpoet.training.codec.recipe import VideoTokenizerRecipe
+from vpoet.training.codec.training import TokenizerTraining
 
 
 def recipe(**changes: Any) -> VideoTokenizerRecipe:
@@ -186,7 +188,7 @@ def test_any_network_will_do_for_the_perceptual_part() -> None:
 
 def test_a_run_of_two_processes_is_refused_by_one(tmp_path: Path) -> None:
     training = TokenizerTraining(recipe())
-    training.processes.gather = lambda value: [value, value]  # type: ignore[method-assign]
+    training.processes.gather = lambda value: [value, copy.deepcopy(value)]  # type: ignore[method-assign]
     training.save(tmp_path, [])
     with pytest.raises(ConfigError, match="written by 2 processes"):
         TokenizerTraining(recipe()).restore(tmp_path)

@@ -132,7 +132,7 @@ def test_offline_run_holds_a_summary_that_a_resumed_run_carries_on(tmp_path):
     summary = offline_summary(tmp_path)
     assert {name: summary.get(name) for name in expected} == pytest.approx(expected)
     table = dict(offline_tables(tmp_path, "summary"))
-    assert table["held-out loss, best"] == "1.0000 nats, 1.443 bits a token, at step 20"
+    assert table["held-out loss, best"] == "1.0000 nats, 1.443 bits per token, at step 20"
     assert table["tokens"] == "3,000, 10.0% of them padding"
     starts = read_metrics(tmp_path / "starts.jsonl")
     assert [(row["step"], row["processes"], row["torch"]) for row in starts] == [

@@ -1,21 +1,20 @@
 """The adversarial part of the tokenizer's training: a discriminator of patches, its losses, and its own optimizer.
 
-A discriminator learns to tell the clips of the data from those that the autoencoder draws; the autoencoder learns to be
-taken for real. (Generative Adversarial Nets, Goodfellow et al., arXiv:1406.2661; for tokenizers VQGAN, Esser et al.,
-arXiv:2012.09841, section 3.1, and over time MAGVIT, Yu et al., arXiv:2212.05199, section 3.1.) It begins late, once the
-reconstruction is worth judging. In a step of training from `AdversarialConfig.start` on:
+A discriminator learns to tell clips of the data (real) from the autoencoder's reconstructions (fake); the autoencoder
+learns to have them taken for real. (Generative Adversarial Nets, Goodfellow et al., arXiv:1406.2661; for tokenizers
+VQGAN, Esser et al., arXiv:2012.09841, section 3.1, and over time MAGVIT, Yu et al., arXiv:2212.05199, section 3.1.) It
+begins late, once the reconstruction is worth judging. In a step of training from `AdversarialConfig.start` on:
 
-    drawn = autoencoder(video)
-    loss = reconstruction + adversary.generator_loss(drawn, reconstruction, last layer)  ->  step of the autoencoder
-    adversary.update(video, drawn)                                                       ->  step of the discriminator
+    fake = autoencoder(video)
+    loss = reconstruction + adversary.generator_loss(fake, reconstruction, last layer)  ->  step of the autoencoder
+    adversary.update(video, fake)                                                       ->  step of the discriminator
 
-Every video here is [B, 3, T, H, W] in [-1, 1], a drawn one not clipped: leaving the range is told from real as well.
+Every video here is [B, 3, T, H, W] in [-1, 1], a fake one not clipped: leaving the range is told from real as well.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -113,17 +112,17 @@ class PatchDiscriminator(nn.Module):
         return out
 
 
-def discriminator_loss(real: Tensor, drawn: Tensor) -> Tensor:
-    """Hinge loss of the logits of real and of drawn clips, at least 0 and 2 for a discriminator that says 0 to all.
+def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """Hinge loss of the logits of real and of fake clips, at least 0 and 2 for a discriminator that says 0 to all.
 
     (Lim and Ye, arXiv:1705.02894.) What is told right by a margin of 1 has no gradient.
     """
-    return F.relu(1 - real).mean() + F.relu(1 + drawn).mean()
+    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
 
 
-def generator_loss(drawn: Tensor) -> Tensor:
-    """The other side of the hinge loss: logits of drawn clips are to rise, without a bound."""
-    return -drawn.mean()
+def generator_loss(fake: Tensor) -> Tensor:
+    """The other side of the hinge loss: logits of fake clips are to rise, without a bound."""
+    return -fake.mean()
 
 
 def adaptive_weight(reconstruction_loss: Tensor, generator_loss: Tensor, last_layer: Tensor) -> Tensor:
@@ -165,27 +164,27 @@ class Adversary:
         """Whether optimiser step ``step``, counted from 0, has an adversarial term and an update."""
         return self.config.weight > 0 and step >= self.config.start
 
-    def generator_loss(self, drawn: Tensor, reconstruction_loss: Tensor, last_layer: Tensor) -> Tensor:
-        """The weighted term to add to ``reconstruction_loss``; ``last_layer`` is the decoder's, which made ``drawn``.
+    def generator_loss(self, fake: Tensor, reconstruction_loss: Tensor, last_layer: Tensor) -> Tensor:
+        """The weighted term to add to ``reconstruction_loss``; ``last_layer`` is the decoder's, which made ``fake``.
 
-        Its gradient goes to ``drawn`` alone, never to the discriminator. With several processes each weighs its own.
+        Its gradient goes to ``fake`` alone, never to the discriminator. With several processes each weighs its own.
         """
-        seen = drawn.detach().float().requires_grad_()
+        seen = fake.detach().float().requires_grad_()
         value = generator_loss(self._logits(seen))
         (slope,) = torch.autograd.grad(value, seen)
         # The adaptive weight and the step's backward pass both need this gradient. A loss that is linear in the clip,
         # with the same value and the same gradient, goes through the discriminator once, and frees its memory here.
-        loss = value.detach() + ((drawn.float() - seen.detach()) * slope).sum()
+        loss = value.detach() + ((fake.float() - seen.detach()) * slope).sum()
         return self.config.weight * adaptive_weight(reconstruction_loss, loss, last_layer) * loss
 
-    def update(self, video: Tensor, drawn: Tensor) -> dict[str, float]:
-        """One step of the discriminator on as many real clips as drawn ones, ``drawn`` without its gradient.
+    def update(self, video: Tensor, fake: Tensor) -> dict[str, float]:
+        """One step of the discriminator on as many real clips as fake ones, ``fake`` without its gradient.
 
         Returns for the log, of this process: its loss, and the shares of logits that judge right, ``d_real`` on real
-        clips and ``d_drawn`` on drawn ones. VpoetError, with the weights as they were, if the gradient is not finite.
+        clips and ``d_drawn`` on the others. VpoetError, with the weights as they were, if the gradient is not finite.
         """
-        real, unreal = self._logits(torch.cat([video, drawn.detach().float()])).chunk(2)
-        loss = discriminator_loss(real, unreal)
+        real_logits, fake_logits = self._logits(torch.cat([video, fake.detach().float()])).chunk(2)
+        loss = discriminator_loss(real_logits, fake_logits)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if self.reduce is not None:
@@ -197,17 +196,8 @@ class Adversary:
                 "checkpoint's weights with a lower adversarial.lr or adversarial.weight, or with dtype=fp32"
             )
         self.optimizer.step()
-        shares = {"d_real": real > 0, "d_drawn": unreal < 0}
+        shares = {"d_real": real_logits > 0, "d_drawn": fake_logits < 0}
         return {"d_loss": loss.item()} | {name: right.float().mean().item() for name, right in shares.items()}
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that an exact resume needs, in types that torch.load takes with weights_only."""
-        return {"discriminator": self.discriminator.state_dict(), "optimizer": self.optimizer.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict` of an adversary of the same config."""
-        self.discriminator.load_state_dict(state["discriminator"])
-        self.optimizer.load_state_dict(state["optimizer"])
 
     def _logits(self, video: Tensor) -> Tensor:
         with torch.autocast(video.device.type, self.dtype, enabled=self.dtype != torch.float32):

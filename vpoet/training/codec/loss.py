@@ -35,10 +35,10 @@ class LossConfig:
 
 
 def reconstruction_loss(
-    drawn: Tensor, video: Tensor, weights: LossConfig, features: FeatureNetwork | None = None
+    reconstructed: Tensor, video: Tensor, weights: LossConfig, features: FeatureNetwork | None = None
 ) -> dict[str, Tensor]:
     """The parts of the loss, unweighted, and their weighted sum under "loss"; both videos [B, 3, T, H, W]."""
-    error = drawn.float() - video
+    error = reconstructed.float() - video
     moving = 1 + weights.motion * (video - video.mean(2, keepdim=True)).abs().amax(1, keepdim=True)
     parts = {
         "l1": (moving * error.abs()).mean() / moving.mean(),
@@ -47,7 +47,7 @@ def reconstruction_loss(
     }
     if features is not None:
         shown = torch.randperm(video.shape[2])[:PERCEPTUAL_FRAMES].tolist()
-        pair = (clip[:, :, shown].transpose(1, 2).flatten(0, 1) for clip in (drawn.float(), video))
+        pair = (clip[:, :, shown].transpose(1, 2).flatten(0, 1) for clip in (reconstructed.float(), video))
         parts["perceptual"] = perceptual_distance(features, *pair).mean()
     return {"loss": sum(getattr(weights, name) * part for name, part in parts.items())} | parts
 

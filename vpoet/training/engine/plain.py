@@ -9,15 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vpoet.processes import Processes
-from vpoet.training.engine.base import (
-    MUON_STATES,
-    STATES,
-    Engine,
-    EngineConfig,
-    Part,
-    always,
-    finite,
-)
+from vpoet.training.engine.base import MUON_STATES, STATES, Engine, EngineConfig, Part, always, finite
 from vpoet.training.engine.loss_scale import LossScale
 from vpoet.training.optim import OptimizerConfig, adamw, block_matrices, muon, start_states
 from vpoet.training.precision import DTYPES, check_dtype

@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 
 from vpoet.errors import CheckpointError, HashMismatch, VpoetWarning
 from vpoet.files import fingerprint, inside, read_json
+from vpoet.processes import Processes
 from vpoet.training.engine.base import Engine, Part
 from vpoet.training.run.folder import CHECKPOINTS, step_of
 
@@ -79,23 +80,31 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def resume(run: Path, engine: Engine, hashes: dict[str, str]) -> tuple[Path, dict[str, Any]]:
-    """Bring the engine to the newest sound checkpoint, and return it with its state; every process must call.
+    """Bring the engine to the newest `sound` checkpoint, and return it with its state; every process must call.
 
-    A damaged one is passed over with a warning that names its files. CheckpointError if none is sound; HashMismatch if
-    the run was started with other tokenizers or another vocabulary: both sides are named.
+    HashMismatch if the run was started with other tokenizers or another vocabulary: both sides are named.
     """
-    for folder in reversed(engine.gather(complete(run))[0]):
-        damaged = [
-            each for one in engine.gather(damage(folder, slice(engine.rank, None, engine.world))) for each in one
-        ]
+    folder = sound(run, engine.processes)
+    return folder, load(folder, engine, hashes)
+
+
+def sound(run: Path, processes: Processes) -> Path:
+    """The newest checkpoint whose every byte is as it was written; every process must call, and reads its share.
+
+    A damaged one is passed over with a warning that names its files. CheckpointError if none is sound.
+    """
+    folders: list[Path] = processes.gather(complete(run))[0]
+    for folder in reversed(folders):
+        mine = damage(folder, slice(processes.rank, None, processes.world))
+        damaged = [each for one in processes.gather(mine) for each in one]
         if not damaged:
-            return folder, load(folder, engine, hashes)
-        if engine.rank == 0:
+            return folder
+        if processes.rank == 0:
             kept = folder.with_name(folder.name + ".damaged")  # a name that no later save counts or takes
             shutil.rmtree(kept, ignore_errors=True)
             folder.rename(kept)
             warnings.warn(f"{folder} left out, kept as {kept.name}: {'; '.join(damaged)}", VpoetWarning, stacklevel=2)
-        engine.gather(None)
+        processes.gather(None)
     raise CheckpointError(f"{run / CHECKPOINTS}: no sound checkpoint there; start anew with another run=")
 
 
@@ -103,8 +112,8 @@ def load(folder: Path, engine: Engine, hashes: dict[str, str]) -> dict[str, Any]
     """Bring the engine to a checkpoint, and return its state; every process must call."""
     state = read_state(folder)
     for name, own in hashes.items():
-        if state["hashes"].get(name) != own:
-            raise HashMismatch(f"{folder}: its {name} has hash {state['hashes'].get(name)}, the configured one {own}")
+        if (theirs := state.get("hashes", {}).get(name)) != own:
+            raise HashMismatch(f"{folder}: its {name} has hash {theirs}, the configured one {own}")
     wanted: dict[str, tuple[str, Part]] = {name: (name, "weight") for name in engine.shapes}
     wanted |= {f"{name}.{part}": (name, part) for name, parts in engine.trained.items() for part in parts}
     held: dict[str, Any] = {}
@@ -134,9 +143,14 @@ def load(folder: Path, engine: Engine, hashes: dict[str, str]) -> dict[str, Any]
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:
     """The weights alone, fp32 on the CPU; CheckpointError if the file is not what was written."""
-    path = folder / WEIGHTS
+    return read_tensors(folder, WEIGHTS)
+
+
+def read_tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    """The tensors of one file, on the CPU; CheckpointError if it is not what was written."""
+    path = folder / name
     try:
-        if fingerprint(path) != _files(folder).get(WEIGHTS):
+        if fingerprint(path) != _files(folder).get(name):
             raise CheckpointError(f"{path}: damaged, not the bytes that were written; take another --step")
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dictionary)

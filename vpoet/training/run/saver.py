@@ -20,10 +20,11 @@ from torch import Tensor
 
 from vpoet.errors import CheckpointError
 from vpoet.files import sync_folder
+from vpoet.processes import Processes
 from vpoet.training.engine.base import Engine
 from vpoet.training.run.checkpoint import FORMAT, WEIGHTS, complete
 from vpoet.training.run.folder import checkpoint_of, step_of
-from vpoet.training.run.tensor_file import Sink, write_tensors
+from vpoet.training.run.tensor_file import Sink, write_bytes, write_tensors
 
 T = TypeVar("T")
 
@@ -86,16 +87,14 @@ class Saver:
         """A save, in pieces between which training goes on; each yields what its thread is at."""
         engine = self.engine
         folder = checkpoint_of(self.run, state["step"])
-        aside = folder.with_name(folder.name + ".tmp")
+        aside = beside(folder)
         failed: OSError | None = None
         if engine.rank == 0:
             try:
-                for left in folder.parent.glob("step-*.tmp"):  # by a save that was killed
-                    shutil.rmtree(left, ignore_errors=True)
-                aside.mkdir(parents=True)
+                clear(aside)
             except OSError as error:
                 failed = error
-        _agree(engine, folder, failed)
+        agree(engine.processes, folder, failed)
         try:
             about = {"world": engine.world, "engine": type(engine).__name__, "updates": engine.updates()}
             about["loss_scale"] = engine.loss_scale.state()
@@ -105,21 +104,21 @@ class Saver:
             def write() -> list[Sink]:
                 sinks = [write_tensors(aside / f"optimizer-{engine.rank}.safetensors", states)]
                 if engine.rank == 0:
-                    sinks += [write_tensors(aside / WEIGHTS, weights), _write(aside / "state.json", text)]
+                    sinks += [write_tensors(aside / WEIGHTS, weights), write_bytes(aside / "state.json", text)]
                 return sinks
 
-            yield (writing := _beside(write))
+            yield (writing := _in_thread(write))
             sinks = writing.result()
             files = {sink.path.name: sink.about for sink in sinks}
-            listed = _agree(engine, folder, next((sink.error for sink in sinks if sink.error), None), files)
+            listed = agree(engine.processes, folder, next((sink.error for sink in sinks if sink.error), None), files)
 
-            def seal() -> OSError | None:
+            def finish() -> OSError | None:
                 if engine.rank:
                     return None
                 return self._seal(aside, folder, {name: about for each in listed for name, about in each.items()})
 
-            yield (sealing := _beside(seal))
-            _agree(engine, folder, sealing.result())
+            yield (sealing := _in_thread(finish))
+            agree(engine.processes, folder, sealing.result())
         except CheckpointError:
             if engine.rank == 0:
                 shutil.rmtree(aside, ignore_errors=True)
@@ -128,15 +127,8 @@ class Saver:
 
     def _seal(self, aside: Path, folder: Path, files: dict[str, Any]) -> OSError | None:
         """Write the manifest, give the folder its name, and remove what it supersedes; what went wrong, if anything."""
-        manifest = _write(aside / "manifest.json", json.dumps({"format": FORMAT, "files": files}, indent=1).encode())
-        if manifest.error is not None:
-            return manifest.error
         try:
-            sync_folder(aside)
-            if folder.exists():  # damaged, or of a run whose newer checkpoints were
-                shutil.rmtree(folder)
-            aside.rename(folder)
-            sync_folder(folder.parent)
+            seal(aside, folder, files)
         except OSError as error:
             return error
         for old in complete(self.run)[: -self.keep]:
@@ -145,7 +137,7 @@ class Saver:
         return None
 
 
-def _beside(work: Callable[[], T]) -> Future[T]:
+def _in_thread(work: Callable[[], T]) -> Future[T]:
     """``work`` in a thread that does not keep a process alive which fails meanwhile."""
     future: Future[T] = Future()
 
@@ -187,20 +179,37 @@ def _writers(engine: Engine) -> dict[str, int]:
     return writers
 
 
-def _write(path: Path, content: bytes) -> Sink:
-    sink = Sink(path)
-    sink.write(content)
-    sink.close()
-    return sink
+def beside(folder: Path) -> Path:
+    """Where what is to be a checkpoint's folder is written."""
+    return folder.with_name(folder.name + ".tmp")
 
 
-def _agree(engine: Engine, folder: Path, error: OSError | None, value: Any = None) -> list[Any]:
+def clear(aside: Path) -> None:
+    """Make it anew, without what saves that were killed have left there; OSError if the disk refuses."""
+    for left in aside.parent.glob("step-*.tmp"):
+        left.unlink() if left.is_file() else shutil.rmtree(left, ignore_errors=True)
+    aside.mkdir(parents=True)
+
+
+def seal(aside: Path, folder: Path, files: dict[str, Any]) -> None:
+    """Give a folder its name, with a manifest of its ``files`` (name to size and hash); OSError if the disk refuses."""
+    manifest = write_bytes(aside / "manifest.json", json.dumps({"format": FORMAT, "files": files}, indent=1).encode())
+    if manifest.error is not None:
+        raise manifest.error
+    sync_folder(aside)
+    if folder.exists():  # damaged, or of a run whose newer checkpoints were
+        shutil.rmtree(folder)
+    aside.rename(folder)
+    sync_folder(folder.parent)
+
+
+def agree(processes: Processes, folder: Path, error: OSError | None, value: Any = None) -> list[Any]:
     """``value`` of every process; CheckpointError in all of them if one had an error."""
-    told = engine.gather((None if error is None else str(error), value))
+    told = processes.gather((None if error is None else str(error), value))
     for rank, (failed, _) in enumerate(told):
         if failed is not None:
             raise CheckpointError(
                 f"{folder}: not written, process {rank} failed: {failed}; the checkpoints before it are as they were. "
-                "Make room there, or lower keep"
+                "Make room there, or keep fewer"
             )
     return [value for _, value in told]

@@ -72,17 +72,17 @@ def table(facts: Mapping[str, float], start: Mapping[str, Any]) -> list[tuple[st
         lines.append(("tokens", f"{facts['total/tokens']:,.0f}{padded}"))
     for name, words in (("train", "training loss, last"), ("heldout", "held-out loss, last")):
         if f"final/{name}_loss" in facts:
-            bits = f", {facts[f'final/{name}_bits']:.3f} bits a token" if f"final/{name}_bits" in facts else ""
+            bits = f", {facts[f'final/{name}_bits']:.3f} bits per token" if f"final/{name}_bits" in facts else ""
             lines.append((words, f"{facts[f'final/{name}_loss']:.4f}{' nats' if bits else ''}{bits}"))
     if "best/heldout_loss" in facts:
-        bits = f"{facts['best/heldout_loss']:.4f} nats, {facts['best/heldout_bits']:.3f} bits a token"
+        bits = f"{facts['best/heldout_loss']:.4f} nats, {facts['best/heldout_bits']:.3f} bits per token"
         lines.append(("held-out loss, best", f"{bits}, at step {facts['best/step']:,.0f}"))
     if "total/skipped" in facts:
         lines.append(("steps left out", f"{facts['total/skipped']:,.0f}"))
     if "total/hours" in facts:
         lines.append(("hours of training", f"{facts['total/hours']:.2f}"))
     if "mean/tokens_per_second" in facts:
-        lines.append(("tokens a second", f"{facts['mean/tokens_per_second']:,.0f}"))
+        lines.append(("tokens per second", f"{facts['mean/tokens_per_second']:,.0f}"))
         lines.append(("MFU", f"{facts['mean/mfu']:.1%} of the matrix product's speed, measured as the run starts"))
         lines.append(("waiting for data", f"{facts['mean/data_wait']:.2%} of the time"))
     for name, value in start.items():

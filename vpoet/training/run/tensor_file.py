@@ -80,3 +80,11 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> Sink:
             sink.write(tensor.contiguous().numpy().data)
     sink.close()
     return sink
+
+
+def write_bytes(path: Path, content: bytes) -> Sink:
+    """A closed file of this content."""
+    sink = Sink(path)
+    sink.write(content)
+    sink.close()
+    return sink

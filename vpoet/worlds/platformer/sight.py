@@ -1,8 +1,9 @@
 """What a clip of the platformer world shows, found by matching it against all that the world can draw.
 
 Nothing is trained and nobody is asked: the world is a known generator (`vpoet.worlds.platformer.matching`). An
-attribute is that of the greatest gain over poses, places and frames; and "", nothing, where not even that reaches `PRESENT` of the
-energy. Whether the world could have drawn the clip as a whole is asked in `vpoet.worlds.platformer.consistency`.
+attribute is that of the greatest gain over poses, places and frames; and "", nothing, where not even that reaches
+`PRESENT` of the energy. Whether the world could have drawn the clip as a whole is asked in
+`vpoet.worlds.platformer.consistency`.
 
 Known things are taken up one after the other, each into the background of the next, or, the character, as what hides
 it: sky and ground, backdrop, ladder, character, item, creature.
