@@ -96,7 +96,7 @@ def read(path: Path) -> tuple[dict[str, Any], Tensors]:
     """What `save` was given; CheckpointError if it is damaged."""
     if path.is_file():
         return _unpickled(path)
-    held = {file.stem: read_tensors(folder=path, name=file.name) for file in path.glob("*.safetensors")}
+    held = {file.stem: read_tensors(path, file.name) for file in path.glob("*.safetensors")}
     return read_state(path), held
 
 
