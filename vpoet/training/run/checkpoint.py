@@ -141,13 +141,8 @@ def load(folder: Path, engine: Engine, hashes: dict[str, str]) -> dict[str, Any]
     return state
 
 
-def read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """The weights alone, fp32 on the CPU; CheckpointError if the file is not what was written."""
-    return read_tensors(folder, WEIGHTS)
-
-
-def read_tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
-    """The tensors of one file, on the CPU; CheckpointError if it is not what was written."""
+def read_tensors(folder: Path, name: str = WEIGHTS) -> dict[str, torch.Tensor]:
+    """The tensors of one file, on the CPU, by default the weights; CheckpointError if it is not what was written."""
     path = folder / name
     try:
         if fingerprint(path) != _files(folder).get(name):
