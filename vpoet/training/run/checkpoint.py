@@ -70,7 +70,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     try:
         whole = fingerprint(path) == _files(folder).get(STATE)
         state: dict[str, Any] = read_json(path)
-        if not isinstance(state["hashes"], dict) or not isinstance(state["step"], int):
+        if not isinstance(state["step"], int):
             raise TypeError("no state of a run")
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}; take another checkpoint") from None
