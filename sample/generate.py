@@ -13,7 +13,7 @@ from vpoet.bundle import SHIPPED
 from vpoet.errors import PromptError
 from vpoet.evaluate.plots import SHEETS
 from vpoet.generate.clip_file import Film
-from vpoet.generate.fields import declared
+from vpoet.generate.fields import those_of
 from vpoet.generate.flags import flags
 from vpoet.generate.jobs import Stopwatch, prepare, requests_of
 from vpoet.generate.model import Request, StepCompiler, load
@@ -75,7 +75,7 @@ def main(
     files = output_files(out, [request for _, request in requests])
     compiler = StepCompiler(lambda path: console.print(f"compiling the decoder, once: {path}")) if compiled else None
     sampler = load(model, device, precision, compiler, guesses=guesses)
-    sampling = sampler.sampling(**{name: asked[name] for name in declared(Sampling) if name in asked})
+    sampling = sampler.sampling(**those_of(Sampling, asked))
     if unknown := sorted({word for _, request in requests for word in sampler.unknown(request.prompt)}):
         known = ", ".join(sampler.bundle.config.words)
         console.print(f"warning: words that this model never met: {', '.join(unknown)}\nit knows {known}")

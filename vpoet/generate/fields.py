@@ -9,7 +9,7 @@ import functools
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, dataclass, fields
 from dataclasses import field as dataclass_field
 from inspect import Parameter
@@ -94,6 +94,11 @@ def unknown(name: str, known: Iterable[str], what: str) -> str:
 def declared(*groups: Any) -> dict[str, Field[Any]]:
     """The fields of several dataclasses by their names."""
     return {field.name: field for group in groups for field in fields(group)}
+
+
+def those_of(group: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What is asked for by fields of one dataclass."""
+    return {field.name: asked[field.name] for field in fields(group) if field.name in asked}
 
 
 def described(field: Field[Any]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from vpoet.errors import VpoetError
 from vpoet.generate.clip_file import is_made
-from vpoet.generate.fields import declared
+from vpoet.generate.fields import those_of
 from vpoet.generate.model import Model
 from vpoet.generate.plan import Decoded
 from vpoet.generate.prompt_file import read_prompts, read_texts, record
@@ -73,7 +73,7 @@ def requests_of(
     ``asked`` is what all have in common, as it is written on a command line; the errors are those of `read_texts` and
     `read_prompts`.
     """
-    common = read_texts({name: value for name, value in asked.items() if name in declared(Request)})
+    common = read_texts(those_of(Request, asked))
     found = [(f"--prompt {text!r}", Request(prompt=text, **common)) for text in prompts]
     problems: list[str] = []
     if batch:

@@ -32,7 +32,7 @@ from vpoet.generate.asks.table import document, render, served
 from vpoet.generate.compiled_step import StepCompiler
 from vpoet.generate.decode import OnStep, decode
 from vpoet.generate.decoder import Decoding
-from vpoet.generate.fields import about, declared, takes
+from vpoet.generate.fields import about, declared, takes, those_of
 from vpoet.generate.likelihood import Likelihood, likelihoods
 from vpoet.generate.observe import fit, observe
 from vpoet.generate.plan import Decoded
@@ -98,9 +98,9 @@ class Model:
 
     @takes(Request, Sampling)
     def sample(self, prompt: str = "", **asked: Any) -> Video:
-        """Sample one video."""
-        drawn = {name: asked.pop(name) for name in declared(Sampling) if name in asked}
-        return self.sample_batch([Request(prompt=prompt, **asked)], self.sampling(**drawn))[0]
+        """Sample one video; `Request` and `Sampling` say more of each argument."""
+        request = Request(prompt=prompt, **those_of(Request, asked))
+        return self.sample_batch([request], self.sampling(**those_of(Sampling, asked)))[0]
 
     @takes(Sampling)
     def sampling(self, **asked: Any) -> Sampling:

@@ -39,7 +39,7 @@ from vpoet.sequence.document import Document
 from vpoet.sequence.tasks import Given, Sample
 
 LONGEST = 10_000_000
-"""Frames of a clip: two weeks of 8 a second. Its windows are listed before the first is made."""
+"""Frames of a clip: two weeks at 8 per second. Its windows are listed before the first is made."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ class Ask(ABC):
     """A request with what the bundle says where it says nothing; a subclass is a family of requests."""
 
     takes: ClassVar[frozenset[str]]
-    """The fields that the family reads, beyond those below and in `table` that every request may have."""
+    """The fields that the family reads, of those that not all do."""
     video_task: ClassVar[str | None] = None
     """What ``task`` says of a video that is the family's."""
 
