@@ -76,6 +76,10 @@ def test_a_film_is_made_if_its_record_says_so(tmp_path: Path) -> None:
         film.finish(MADE | {"tokens": 3})
     assert is_made(file, MADE)
     assert not is_made(file, MADE | {"seed": 2})
+    for rounding in ({"compiled": True}, {"guesses": 3}):  # told only where they are, so their absence says something
+        beside(file).write_text(json.dumps(MADE | rounding))
+        assert is_made(file, MADE | rounding)
+        assert not is_made(file, MADE)
     beside(file).write_text("{")
     assert not is_made(file, MADE)
 

@@ -252,7 +252,7 @@ def test_a_clip_is_brought_to_what_the_model_knows(model: Model, tmp_path: Path)
     assert fitted.video.fps == 8
     assert fitted.changes == (
         "from 50x60 to 24x32 pixels",
-        "from 16 to 8 frames a second",
+        "from 16 to 8 frames per second",
         "the first 9 frames only",
     )
     cells = model.score(tmp_path / "big.mp4", "a robot").cells

@@ -263,8 +263,9 @@ def test_a_batch_gives_what_each_request_gives_alone(model: Model) -> None:
     for request, video in zip(requests, together, strict=True):
         (alone,) = model.sample_batch([request], Sampling(guidance=1.5, top_p=0.9))
         assert np.array_equal(alone.frames, video.frames)
-    same = model.sample("a robot walks", seed=1, cfg=1.5, top_p=0.9)
-    assert np.array_equal(same.frames, together[0].frames)
+    for name in ("cfg", "guidance"):
+        same = model.sample("a robot walks", seed=1, top_p=0.9, **{name: 1.5})
+        assert np.array_equal(same.frames, together[0].frames)
     assert not np.array_equal(model.sample("a robot walks", seed=2, cfg=1.5, top_p=0.9).frames, same.frames)
 
 
@@ -494,6 +495,8 @@ def test_a_bundle_says_which_words_it_knows_and_how_it_is_best_sampled(
     assert told.unknown("A robot dances, a dragon walks") == ["dances", "dragon"]
     assert told.sampling() == Sampling(guidance=2.5, temperature=0.7)
     assert told.sampling(cfg=1.0, top_k=3) == Sampling(guidance=1.0, temperature=0.7, top_k=3)
+    assert told.sampling(guidance=1.0) == told.sampling(cfg=1.0)
+    assert told.sampling(guidance=None) == told.sampling()
     quiet = vpoet.load(make_bundle(tmp_path / "b", **small))
     assert quiet.unknown("a dragon") == []
     assert quiet.sampling() == Sampling()

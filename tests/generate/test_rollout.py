@@ -33,7 +33,7 @@ def image(seed: int = 0) -> Video:
 def run(model: Model, request: Request) -> tuple[list[Document], list[np.ndarray]]:
     """The filled documents of a rollout, and the frames that each handed out."""
     documents, chunks = [], []
-    for _, decoded, frames in roll(model, [Rollout(model, request)], Sampling()):
+    for _, decoded, frames in roll(model, [Rollout(model.bundle, request)], Sampling()):
         documents.append(decoded.document)
         chunks.append(frames)
     return documents, chunks
@@ -87,7 +87,7 @@ def test_a_long_clip_hands_out_each_frame_once_and_continues_what_it_made(model:
 def test_the_first_window_is_the_short_clip_and_later_ones_have_noise_of_their_own(model: Model) -> None:
     long = model.sample("a robot", frames=29, seed=5)
     assert np.array_equal(long.frames[:13], model.sample("a robot", seed=5).frames)
-    rollout = Rollout(model, Request(prompt="a robot", frames=29, seed=5))
+    rollout = Rollout(model.bundle, Request(prompt="a robot", frames=29, seed=5))
     seeds = [rollout.seed]
     while rollout.document is not None:
         rollout.take(rollout.document)
@@ -100,7 +100,7 @@ def test_512_frames_are_made_holding_no_more_than_a_window(model: Model) -> None
     """What was handed out is let go: of all chunks at most the last two are alive, and a window's tail is held."""
     chunks: list[weakref.ref[np.ndarray]] = []
     total = 0
-    rollout = Rollout(model, Request(prompt="a robot", frames=513))
+    rollout = Rollout(model.bundle, Request(prompt="a robot", frames=513))
     for _, _, frames in roll(model, [rollout], Sampling()):
         total += len(frames)
         assert rollout.held <= 13 - 4
@@ -191,17 +191,17 @@ def test_chains_that_cannot_be_made_are_refused_before_the_first_document(
     model: Model, request_: Request, message: str
 ) -> None:
     with pytest.raises(PromptError, match=message):
-        Rollout(model, request_)
+        Rollout(model.bundle, request_)
 
 
 def test_windows_that_no_grid_has_and_tasks_that_were_not_trained_are_refused_before_the_first_document(
     model: Model,
 ) -> None:
     with pytest.raises(DataError, match="the nearest is 13 frames"):
-        Rollout(model, Request(prompt="a", frames=21, window=12))
+        Rollout(model.bundle, Request(prompt="a", frames=21, window=12))
     config = replace(model.bundle.config, tasks=["t2v", "t2i"])
     other = Model(replace(model.bundle, config=config))
     with pytest.raises(PromptError, match="not trained for continuation"):
-        Rollout(other, Request(prompt="a", frames=21))
+        Rollout(other.bundle, Request(prompt="a", frames=21))
     with pytest.raises(PromptError, match="not trained for i2v"):
-        Rollout(other, Request(prompt="a", via_image=True))
+        Rollout(other.bundle, Request(prompt="a", via_image=True))

@@ -138,7 +138,7 @@ def test_what_had_to_be_done_to_a_clip_is_said(score: Run, tmp_path: Path) -> No
     Video(noise, 16).write(tmp_path / "big.mp4")
     status, _, err = score("big.mp4")
     assert status == 0
-    changes = "from 20x30 to 16x16 pixels, from 16 to 8 frames a second, the first 9 frames only"
+    changes = "from 20x30 to 16x16 pixels, from 16 to 8 frames per second, the first 9 frames only"
     assert err.startswith(f"big.mp4: scored {changes}\n")
 
 

@@ -82,7 +82,8 @@ def is_made(file: Path, made: dict[str, Any]) -> bool:
             VpoetWarning,
             stacklevel=2,
         )
-    return made.items() <= found.items()
+    # what only some records tell (`Model.rounding`) must be as absent as in ``made``
+    return made.items() <= found.items() and all(name in made or name not in found for name in ("compiled", "guesses"))
 
 
 def beside(file: Path) -> Path:

@@ -26,14 +26,17 @@ from vpoet import bundle as bundles
 from vpoet.arrays import Frames, Ints
 from vpoet.bundle import Bundle
 from vpoet.devices import pick
-from vpoet.errors import ConfigError, PromptError, ShapeError
+from vpoet.errors import ConfigError
+from vpoet.generate.asks.base import sources
+from vpoet.generate.asks.table import document, render, served
 from vpoet.generate.compiled_step import StepCompiler
 from vpoet.generate.decode import OnStep, decode
 from vpoet.generate.decoder import Decoding
+from vpoet.generate.fields import about, declared, takes, those_of
 from vpoet.generate.likelihood import Likelihood, likelihoods
 from vpoet.generate.observe import fit, observe
 from vpoet.generate.plan import Decoded
-from vpoet.generate.request import Clip, Request, arrange, joined
+from vpoet.generate.request import Clip, Request
 from vpoet.generate.rollout import Rollout, roll
 from vpoet.generate.sampling import Sampling
 from vpoet.generate.step import Step
@@ -42,8 +45,7 @@ from vpoet.nn.attention import backend
 from vpoet.nn.int8 import Int8Linear, quantise
 from vpoet.nn.steady import steady
 from vpoet.nn.transformer import Transformer
-from vpoet.sequence.document import Document, build
-from vpoet.sequence.tasks import TABLE, Given, Sample
+from vpoet.sequence.document import Document
 
 __all__ = ["PRECISIONS", "Clip", "Model", "Request", "StepCompiler", "load"]
 
@@ -94,57 +96,19 @@ class Model:
         weight = bundle.transformer.language.weight
         self.attention = backend("auto", weight.device, weight.dtype)
 
-    def sample(
-        self,
-        prompt: str = "",
-        *,
-        image: Clip | None = None,
-        last: Clip | None = None,
-        video: Clip | None = None,
-        task: str | None = None,
-        mask: Clip | None = None,
-        outpaint: tuple[int, int, int, int] | None = None,
-        given_frames: int | None = None,
-        via_image: bool = False,
-        story: Items[tuple[int, str]] = (),
-        frames: int | None = None,
-        window: int | None = None,
-        overlap: int | None = None,
-        height: int | None = None,
-        width: int | None = None,
-        fps: int | None = None,
-        seed: int = 0,
-        cfg: float | None = None,
-        temperature: float | None = None,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
-    ) -> Video:
-        """Sample one video; the arguments are those of `Request` and of `sampling`."""
-        request = Request(
-            prompt=prompt, image=image, last=last, video=video, task=task, mask=mask, outpaint=outpaint,
-            given_frames=given_frames, via_image=via_image, story=story, frames=frames, window=window, overlap=overlap,
-            height=height, width=width, fps=fps, seed=seed,
-        )  # fmt: skip
-        return self.sample_batch([request], self.sampling(cfg, temperature, top_k, top_p, min_p))[0]
+    @takes(Request, Sampling)
+    def sample(self, prompt: str = "", **asked: Any) -> Video:
+        """Sample one video; `Request` and `Sampling` say more of each argument."""
+        request = Request(prompt=prompt, **those_of(Request, asked))
+        return self.sample_batch([request], self.sampling(**those_of(Sampling, asked)))[0]
 
-    def sampling(
-        self,
-        cfg: float | None = None,
-        temperature: float | None = None,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
-    ) -> Sampling:
-        """A `Sampling` (``cfg`` is its guidance); guidance and temperature that are None are the model's own."""
-        config = self.bundle.config
-        return Sampling(
-            config.guidance if cfg is None else cfg,
-            config.temperature if temperature is None else temperature,
-            top_k,
-            top_p,
-            min_p,
-        )
+    @takes(Sampling)
+    def sampling(self, **asked: Any) -> Sampling:
+        """How codes are drawn; guidance and temperature that are None are the model's own."""
+        for name, field in declared(Sampling).items():
+            if about(field).own and asked.get(name) is None:
+                asked[name] = getattr(self.bundle.config, name)
+        return Sampling(**asked)
 
     def unknown(self, prompt: str) -> list[str]:
         """The words of a prompt that no caption had in training, where the bundle knows; they mean nothing to it."""
@@ -162,9 +126,8 @@ class Model:
             return []
         uniform = math.log2(self.bundle.video.codebook_size)
         found = []
-        for name in ("image", "last", "video"):
-            if (clip := getattr(request, name)) is None:
-                continue
+        for name in sources(request):
+            clip = getattr(request, name)
             first = self.score(clip, request.prompt, frames=1, height=request.height, width=request.width)
             if first.per_token.bits > uniform:
                 told = f"the {name}" if isinstance(clip, Video) else str(clip)
@@ -194,37 +157,11 @@ class Model:
 
     def rollout(self, request: Request) -> Rollout:
         """The chain of documents that makes a request's clip; the errors are those of `document`."""
-        return Rollout(self, request)
+        return Rollout(self.bundle, request)
 
     def document(self, request: Request) -> Document:
-        """The request as one document whose target is blank; what makes it several is for `rollout` to read.
-
-        PromptError: the model can't serve it, or the prompt is too long. DataError, ShapeError: a size that the
-        tokenizer or the model can't make.
-        """
-        sample, task, given = arrange(request, self.bundle)
-        return self.served(sample, task, given)
-
-    def served(self, sample: Sample, task: str, given: Given) -> Document:
-        """The document of a task; PromptError, ShapeError: the model was not trained for it, or it is too long."""
-        if task not in self.bundle.config.tasks:
-            trained = ", ".join(self.bundle.config.tasks)
-            raise PromptError(f"this model was not trained for {task} ({TABLE[task].meaning}); it was for {trained}")
-        document = TABLE[task].document(sample, given)
-        length = self.bundle.config.length
-        over = len(build(document, self.bundle.transformer.vocabulary)) - length
-        if over > len(sample.text):
-            t, h, w = sample.codes.shape
-            raise ShapeError(
-                f"{t}x{h}x{w} cells take {length + over - len(sample.text)} tokens, and this model was trained on "
-                f"at most {length}: ask for fewer frames or a smaller size"
-            )
-        if over > 0:
-            allowed = len(sample.text) - over
-            raise PromptError(
-                f"the prompt takes {len(sample.text)} tokens, and beside a video of this size {allowed} are allowed"
-            )
-        return document
+        """`vpoet.generate.asks.table.document` with this model."""
+        return document(request, self.bundle)
 
     def decode(
         self,
@@ -274,9 +211,8 @@ class Model:
         return found
 
     def render(self, document: Document, request: Request | None = None) -> Video:
-        """The video of a filled document; if it leads to a request's video, that is joined on behind it."""
-        made = Video(self.bundle.video.decode(document.codes()), max(span.fps for span in document.spans))
-        return made if request is None else joined(request, self.bundle, made)
+        """`vpoet.generate.asks.table.render` with this model."""
+        return render(document, self.bundle, request)
 
     def score(
         self,
@@ -300,7 +236,7 @@ class Model:
 
     def observed(self, codes: Ints, fps: float, prompt: str = "", given_frames: int = 0) -> Document:
         """A clip [t, h, w] as the document to score: the one that `document` makes to sample it, filled."""
-        return self.served(*observe(self.bundle, codes, fps, prompt, given_frames))
+        return served(self.bundle, *observe(self.bundle, codes, fps, prompt, given_frames))
 
     def likelihoods(self, documents: Items[Document]) -> list[Likelihood]:
         """`vpoet.generate.likelihood.likelihoods` with this model: of what was decoded, the sum of its nats."""

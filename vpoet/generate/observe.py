@@ -13,7 +13,7 @@ from vpoet.media.video import Video, at_rate, frame_rate, resize_frame
 from vpoet.sequence.tasks import Given, Sample
 
 MOST = 100_000
-"""Of frames, pixels of a side, and frames a second: no model has seen more."""
+"""Of frames, pixels of a side, and frames per second: no model has seen more."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -67,7 +67,7 @@ def fit(
         whole = 1 + (whole - 1) // bundle.video.stride[0] * bundle.video.stride[0]
     changes = (
         f"from {size[0]}x{size[1]} to {height}x{width} pixels" if size != (height, width) else "",
-        f"from {found:g} to {rate} frames a second" if found and abs(found - rate) > 1e-3 else "",
+        f"from {found:g} to {rate} frames per second" if found and abs(found - rate) > 1e-3 else "",
         f"the first {whole} frames only" if whole < len(held) else "",
     )
     video = Video(np.stack(held[:whole]), rate if whole > 1 else 0)

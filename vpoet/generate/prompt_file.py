@@ -1,28 +1,21 @@
 """Prompt files, and the record that a sample leaves beside itself."""
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from vpoet.errors import DataError, PromptError
+from vpoet.generate.fields import about, declared, unknown, written
 from vpoet.generate.model import Model
 from vpoet.generate.request import Request
 from vpoet.generate.sampling import Sampling
 from vpoet.media.video import check_file
 from vpoet.outputs import expect_file
 
-_FILES = ("image", "last", "video", "mask")
-_TYPES: dict[str, type] = {
-    **{field.name: int for field in dataclasses.fields(Request)},
-    **dict.fromkeys(("prompt", "task", "outpaint", *_FILES), str),
-    "via_image": bool,
-    "story": list,
-}
 _SUFFIXES = (".mp4", ".gif", ".webp", ".png")
 
 
@@ -59,32 +52,24 @@ def _fields(line: str, folder: Path) -> dict[str, Any]:
         fields: dict[str, Any] = json.loads(line)
     except json.JSONDecodeError as error:
         raise PromptError(f"not valid JSON: {error}") from None
+    known = declared(Request)
     for name, value in fields.items():
-        if name not in _TYPES:
-            near = difflib.get_close_matches(name, _TYPES, n=1, cutoff=0)[0]
-            raise PromptError(f"unknown field {name!r}; did you mean {near!r}?")
-        if type(value) is not _TYPES[name]:
-            raise PromptError(f"{name} = {value!r}: it must be of type {_TYPES[name].__name__}")
-    return read_texts(fields) | {name: folder / fields[name] for name in _FILES if name in fields}
+        if name not in known:
+            raise PromptError(unknown(name, known, "field"))
+        kind = written(known[name])
+        kind = str if kind is Path else get_origin(kind) or kind
+        if type(value) is not kind:
+            raise PromptError(f"{name} = {value!r}: it must be of type {kind.__name__}")
+    return read_texts(fields) | {name: folder / text for name, text in fields.items() if written(known[name]) is Path}
 
 
-def read_texts(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a request with ``outpaint`` and ``story`` as they are written, "8,0,8,0" and "17: a robot jumps", as
-    `Request` has them. PromptError: they say something else."""
-    found = dict(fields)
-    if found.get("outpaint") is not None:
-        text = str(found["outpaint"])
-        if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*){3}", text):
-            raise PromptError(
-                f"outpaint = {text!r}: write left, top, right and bottom in pixels, for instance 16,0,16,0"
-            )
-        found["outpaint"] = tuple(int(part) for part in text.split(","))
-    if found.get("story"):
-        changes = [re.fullmatch(r"\s*(\d+)\s*:\s*(.*)", str(text), re.DOTALL) for text in found["story"]]
-        for text, change in zip(found["story"], changes, strict=True):
-            if change is None:
-                raise PromptError(f"a story's change of prompt is FRAME: TEXT, as in '17: a robot jumps', not {text!r}")
-        found["story"] = tuple((int(change[1]), change[2]) for change in changes if change)
+def read_texts(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a request as `Request` has them, from how they are written on a command line; an empty text or list is
+    what it is by default. PromptError: one says something else."""
+    found = dict(asked)
+    for name, field in declared(Request).items():
+        if name in found and (read := about(field).read):
+            found[name] = read(found[name]) if found[name] not in (None, ()) else field.default
     return found
 
 
@@ -120,7 +105,7 @@ def record(request: Request, sampling: Sampling, model: Model) -> dict[str, Any]
     made |= {"precision": model.precision, **dataclasses.asdict(sampling)}
     for field in dataclasses.fields(request):
         value = getattr(request, field.name)
-        if isinstance(value, str | Path) and field.name in _FILES:
+        if isinstance(value, str | Path) and written(field) is Path:
             try:
                 check_file(value)
                 with Path(value).open("rb") as file:

@@ -21,27 +21,25 @@ from collections.abc import Iterator
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from vpoet.arrays import Frames
 from vpoet.bundle import Bundle
 from vpoet.errors import PromptError
+from vpoet.generate.asks.base import ROLLING, frame_size
+from vpoet.generate.asks.table import document, family, render, served
 from vpoet.generate.decode import OnStep
 from vpoet.generate.plan import Decoded
-from vpoet.generate.request import Request, frame_size, kind
+from vpoet.generate.request import Request
 from vpoet.generate.sampling import Sampling
 from vpoet.media.video import Video
 from vpoet.sequence.document import Document
 from vpoet.sequence.tasks import Given, Sample
 
-if TYPE_CHECKING:
-    from vpoet.generate.model import Model
-
-
 LONGEST = 10_000_000
-"""Frames of a clip: two weeks of 8 a second. Its windows are listed before the first is made."""
+"""Frames of a clip: two weeks at 8 per second. Its windows are listed before the first is made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +57,11 @@ class Rollout:
     """A request as a chain of documents, each of which must be filled before the next is known.
 
     Fill ``document`` with ``seed``, hand it to `take`, and go on until there is none. The errors that any of them can
-    have are raised here, those of `Model.document` and `windows`.
+    have are raised here, those of `document` and `windows`.
     """
 
-    def __init__(self, model: "Model", request: Request) -> None:
-        bundle = model.bundle
-        self._model = model
+    def __init__(self, bundle: Bundle, request: Request) -> None:
+        self._bundle = bundle
         self._windows = deque(windows(request, bundle))
         self._picture_first = request.via_image
         self._tail: Frames | None = None
@@ -87,18 +84,18 @@ class Rollout:
     def _check(self, request: Request) -> None:
         """Raise now what the documents to come would raise."""
         first, *later = self._windows
-        bundle = self._model.bundle
+        bundle = self._bundle
         fps = bundle.config.fps if request.fps is None else request.fps
         tasks = [(window, "continuation") for window in later] + ([(first, "i2v")] if request.via_image else [])
         for window, task in tasks:
             grid = _grid(request, bundle, bundle.video.frames(window.stop - window.start))
             text = np.array(bundle.text.encode(window.prompt), np.int32)
             sample = Sample(text, np.zeros(grid, np.int32), fps)
-            self._model.served(sample, task, Given(max(1, window.made - window.start)))
+            served(bundle, sample, task, Given(max(1, window.made - window.start)))
 
     def _ask(self, request: Request) -> None:
         self._asked = request
-        self.document: Document | None = self._model.document(request)
+        self.document: Document | None = document(request, self._bundle)
         # the first window is what a short clip of the same seed is
         seeds = np.random.SeedSequence([request.seed, self._index])
         self.seed = int(seeds.generate_state(1, np.uint64)[0]) if self._index else request.seed
@@ -111,7 +108,7 @@ class Rollout:
     def take(self, document: Document) -> Frames:
         """The frames that this document adds to the clip, uint8 [T, H, W, 3] (an image that a video shall start from
         adds none); and go on to the next document."""
-        video, frames = self._model.render(document, self._asked), self._model.bundle.video.frames
+        video, frames = render(document, self._bundle, self._asked), self._bundle.video.frames
         self._index += 1
         if self._picture_first:
             self._picture_first = False
@@ -146,13 +143,10 @@ def windows(request: Request, bundle: Bundle) -> list[Window]:
     """
     config, tokenizer = bundle.config, bundle.video
     stride = tokenizer.stride[0]
-    rolling = kind(request) in ("t2v", "i2v", "continuation")
-    for name in ("story", "via_image", "window", "overlap"):
-        if getattr(request, name) and not rolling:
-            raise PromptError(f"{name} is given: {kind(request)} is made in one piece")
-    if request.via_image and kind(request) != "t2v":
+    asked, task = family(request)
+    if request.via_image and task != "t2v":
         raise PromptError("via_image makes the first frame: an image or a video that is given would be it")
-    if not rolling:
+    if not asked.takes.issuperset(ROLLING):
         return [Window(0, 0, 1, request.prompt)]
     total = _grid(request, bundle, config.frames if request.frames is None else request.frames)[0]
     most = _grid(request, bundle, config.frames if request.window is None else request.window)[0]
@@ -201,8 +195,16 @@ def _changes(request: Request, stride: int, frames: int) -> dict[int, str]:
     return dict(zip(cells, (prompt for _, prompt in request.story), strict=True))
 
 
+class Decodes(Protocol):
+    """What fills documents: `vpoet.generate.model.Model`."""
+
+    def decode(
+        self, documents: Items[Document], seeds: Items[int], sampling: Sampling, on_step: OnStep | None
+    ) -> list[Decoded]: ...
+
+
 def roll(
-    model: "Model", rollouts: Items[Rollout], sampling: Sampling, on_step: OnStep | None = None
+    model: Decodes, rollouts: Items[Rollout], sampling: Sampling, on_step: OnStep | None = None
 ) -> Iterator[tuple[int, Decoded, Frames]]:
     """Fill the documents of all rollouts together, round by round: (which, its filled document, the frames it adds)."""
     while live := [(i, rollout, rollout.document) for i, rollout in enumerate(rollouts) if rollout.document]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from vpoet.errors import PromptError
+from vpoet.generate.fields import Range, asked, check
 
 MOST = 1e6
 """Of guidance, temperature and top-k: beyond it nothing changes but that logits pass the range of their numbers."""
@@ -12,27 +12,25 @@ MOST = 1e6
 class Sampling:
     """How codes are drawn. Filters apply to each group of digits, in the order of the fields below guidance."""
 
-    guidance: float = 1.0
+    guidance: float = asked(
+        1.0, "Above 1: closer to the prompt. [default: the model's]", alias="cfg", allowed=Range(0, MOST), own=True
+    )
     """Scale of classifier-free guidance; 1 is the plain model, and costs half as much as any other."""
-    temperature: float = 1.0
+    temperature: float = asked(
+        1.0, "Lower: safer; 0 likeliest. [default: the model's]", allowed=Range(0, MOST), own=True
+    )
     """0 takes the most probable digit."""
-    top_k: int = 0
-    """Keep the k most probable; 0 keeps all."""
-    top_p: float = 1.0
+    top_k: int = asked(0, "Draw from the k likeliest only; 0 from all.", allowed=Range(0, MOST, off=0))
+    top_p: float = asked(
+        1.0, "Draw from the likeliest that make up this mass; 1 from all.", allowed=Range(0, 1, off=1, above=True)
+    )
     """Keep the fewest of the most probable whose mass is at least p."""
-    min_p: float = 0.0
-    """Keep those that are at least so many times as probable as the likeliest; 0 keeps all."""
+    min_p: float = asked(
+        0.0, "Drop what is less than this times as likely as the likeliest.", allowed=Range(0, 1, off=0)
+    )
 
     def __post_init__(self) -> None:
-        for name, wrong, allowed in (
-            ("guidance", not 0 <= self.guidance <= MOST, f"0 to {MOST:g}"),
-            ("temperature", not 0 <= self.temperature <= MOST, f"0 to {MOST:g}"),
-            ("top_k", not 0 <= self.top_k <= MOST, f"0 (off) to {MOST:g}"),
-            ("top_p", not 0 < self.top_p <= 1, "above 0 and at most 1 (off)"),
-            ("min_p", not 0 <= self.min_p <= 1, "0 (off) to 1"),
-        ):
-            if wrong:
-                raise PromptError(f"{name} = {getattr(self, name)}: it must be {allowed}")
+        check(self)
 
     @property
     def filtered(self) -> bool:

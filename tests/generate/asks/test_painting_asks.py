@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vpoet.generate.holes import border
+from vpoet.generate.asks.painting import border
 
 
 def test_a_border_lies_around_what_is_kept() -> None:
