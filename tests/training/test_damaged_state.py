@@ -10,7 +10,7 @@ from vpoet.errors import CheckpointError, ConfigError, DataError
 from vpoet.evaluate.beside import LIST, read_real
 from vpoet.evaluate.page.run import run_sections
 from vpoet.files import fingerprint
-from vpoet.training.codec.recipe import checkpoints
+from vpoet.training.codec.checkpoint import pickled
 from vpoet.training.run.checkpoint import complete, damage, read_state
 from vpoet.training.run.tracking import read_metrics, read_numbers
 
@@ -54,7 +54,7 @@ def test_other_names_among_the_checkpoints_of_a_tokenizer(tmp_path: Path) -> Non
     (tmp_path / "checkpoints").mkdir()
     for name in ("step-10.pt", "step-9.pt", "step-x.pt", "step-.pt", "step-1 (copy).pt"):
         (tmp_path / "checkpoints" / name).write_text("")
-    assert [path.name for path in checkpoints(tmp_path)] == ["step-9.pt", "step-10.pt"]
+    assert [path.name for path in pickled(tmp_path)] == ["step-9.pt", "step-10.pt"]
 
 
 METRICS = [

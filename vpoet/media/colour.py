@@ -11,11 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import Colorspace, VideoReformatter
 
+from vpoet.arrays import Floats, Frames
 from vpoet.errors import DataError
 from vpoet.media.images import laid_over
-
-Frames = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
 
 UNTOLD = (2, 3)
 KNOWN = (0, 1, 4, 5, 6, 7, 9, *UNTOLD)

@@ -19,11 +19,10 @@ from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 from PIL import Image
 
+from vpoet.arrays import Frames
 from vpoet.errors import DataError
 from vpoet.media.colour import frame_rgb
 from vpoet.media.images import MOST_PIXELS, check_size
-
-Frames = npt.NDArray[np.uint8]
 
 NO_RECORDINGS = frozenset(
     ("adf", "bin", "concat", "dash", "hls", "idf", "image2", "imf", "lavfi", "rtp", "rtsp", "sap", "sdp", "tty", "xbin")

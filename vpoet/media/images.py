@@ -13,12 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageCms, ImageSequence, UnidentifiedImageError
 
+from vpoet.arrays import Frames
 from vpoet.errors import DataError
-
-Frames = npt.NDArray[np.uint8]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 """What Pillow reads; everything else goes to FFmpeg."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vpoet.training.engine.base import shared_memory
+from vpoet.training.engine import shared_memory
 
 
 @pytest.fixture

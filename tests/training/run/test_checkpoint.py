@@ -109,11 +109,11 @@ def test_a_run_whose_checkpoints_are_all_damaged_says_so(tmp_path: Path) -> None
 def test_weights_are_checked_before_they_are_exported(tmp_path: Path) -> None:
     engine = trainer()
     folder = save(tmp_path, engine, 1)
-    read = checkpoint.read_weights(folder)
+    read = checkpoint.read_tensors(folder)
     assert all(torch.equal(read[name], weight) for name, weight in engine.module.state_dict().items())
     spoil(folder / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"step-1/model.safetensors: damaged"):
-        checkpoint.read_weights(folder)
+        checkpoint.read_tensors(folder)
 
 
 class Steps:

@@ -4,7 +4,7 @@ RUN/checkpoints/step-250/
     model.safetensors          the network in training; average.safetensors, discriminator.safetensors: others
     adamw.safetensors          an optimiser's states, INDEX.NAME of its parameter INDEX; muon.safetensors: another
     random.safetensors         RANK: where the random numbers of each process are
-    state.json                 recipe, step, and of each process the places in its data
+    state.json                 recipe, step, hashes, and of each process the places in its data
     manifest.json              every other file with its size and SHA-256; written last
 
 Runs begun before have step-250.pt, one file of torch.save; they go on from it.
@@ -96,7 +96,7 @@ def read(path: Path) -> tuple[dict[str, Any], Tensors]:
     """What `save` was given; CheckpointError if it is damaged."""
     if path.is_file():
         return _unpickled(path)
-    held = {file.stem: read_tensors(folder=path, name=file.name) for file in path.glob("*.safetensors")}
+    held = {file.stem: read_tensors(path, file.name) for file in path.glob("*.safetensors")}
     return read_state(path), held
 
 

@@ -40,6 +40,8 @@ class TokenizerTraining:
         self.dtype = DTYPES[recipe.dtype]
         torch.manual_seed(recipe.seed)
         self.model = Autoencoder(recipe.model, evenness=recipe.loss.evenness).to(self.device)
+        self.hashes: dict[str, str] = {}
+        """Of what the run stands on, as its checkpoints name it."""
         if recipe.begin:
             self._begin_with(Path(recipe.begin))
         if recipe.train == "decoder":
@@ -136,6 +138,7 @@ class TokenizerTraining:
             different = config.differences(theirs, ours, prefix="model.")
             raise ConfigError(f"begin: {folder} has another network ({'; '.join(different)}); set model to match it")
         self.model.load_state_dict(tokenizer.model.state_dict())
+        self.hashes["begin"] = tokenizer.hash
 
     def _parts(self) -> tuple[Networks, Optimizers]:
         """All that a checkpoint holds of what is trained, by name."""
@@ -153,7 +156,8 @@ class TokenizerTraining:
         CheckpointError, in every process alike, if the disk refuses.
         """
         everyones, randoms = zip(*self.processes.gather((streams, torch.get_rng_state())), strict=True)
-        state = {"recipe": config.to_dict(self.recipe), "step": self.step, "streams": list(everyones)}
+        state = {"recipe": config.to_dict(self.recipe), "step": self.step, "hashes": self.hashes}
+        state["streams"] = list(everyones)
         random = {str(rank): state for rank, state in enumerate(randoms)}
         checkpoint.save(run, state, tensors_of(*self._parts()) | {"random": random}, self.processes)
 

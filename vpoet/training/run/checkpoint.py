@@ -70,7 +70,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     try:
         whole = fingerprint(path) == _files(folder).get(STATE)
         state: dict[str, Any] = read_json(path)
-        if not isinstance(state["hashes"], dict) or not isinstance(state["step"], int):
+        if not isinstance(state["step"], int):
             raise TypeError("no state of a run")
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}; take another checkpoint") from None
@@ -141,13 +141,8 @@ def load(folder: Path, engine: Engine, hashes: dict[str, str]) -> dict[str, Any]
     return state
 
 
-def read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """The weights alone, fp32 on the CPU; CheckpointError if the file is not what was written."""
-    return read_tensors(folder, WEIGHTS)
-
-
-def read_tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
-    """The tensors of one file, on the CPU; CheckpointError if it is not what was written."""
+def read_tensors(folder: Path, name: str = WEIGHTS) -> dict[str, torch.Tensor]:
+    """The tensors of one file, on the CPU, by default the weights; CheckpointError if it is not what was written."""
     path = folder / name
     try:
         if fingerprint(path) != _files(folder).get(name):

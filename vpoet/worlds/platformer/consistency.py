@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from vpoet.arrays import Frames
+from vpoet.arrays import Doubles, Frames
 from vpoet.worlds.platformer.matching import View, blur, put
 from vpoet.worlds.platformer.sight import Places, Sight, Witness
 from vpoet.worlds.platformer.sprites import Sprite
@@ -51,7 +51,6 @@ _LEAST = 1.0
 
 Layers = npt.NDArray[np.float32]
 """A clip [T, H, W, 3] in 0..255."""
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +74,7 @@ class Layer:
             put(frame, sprite, column, row)
         return cls(places, behind, clip, covered, float(np.square(drawn - behind).sum()) + _LEAST)
 
-    def explained(self, drawn: Layers) -> tuple[Floats, Floats]:
+    def explained(self, drawn: Layers) -> tuple[Doubles, Doubles]:
         """[T] share of its change that it explains, and contrast; NaN in frames where most of it is covered."""
         change = drawn - self.behind
         whole = np.square(change).sum((1, 2, 3))
@@ -161,7 +160,7 @@ def _in_order(witness: Witness, sight: Sight, character: Layer) -> bool:
 
 
 def pictures(
-    action: str, x_T: npt.NDArray[np.floating], y_T: Floats, floor: float
+    action: str, x_T: npt.NDArray[np.floating], y_T: Doubles, floor: float
 ) -> tuple[list[list[str]], list[list[str]]]:
     """The pictures of a motion, right ones (a walk may begin with any) and wrong ones: one for all, or the reverse."""
     count = len(x_T)
@@ -180,7 +179,7 @@ def pictures(
     return [], []
 
 
-def heights(action: str, direction: str, seconds_T: Floats, floor: float) -> Floats:
+def heights(action: str, direction: str, seconds_T: Doubles, floor: float) -> Doubles:
     """[K, T] where the feet can be, in units, by all motions of an action."""
     if action == "jump":
         rise_K, start_K = _grid(np.arange(8, 15.1, 0.5), np.arange(0, 1.75, 1 / 32))
@@ -197,7 +196,7 @@ def heights(action: str, direction: str, seconds_T: Floats, floor: float) -> Flo
     return np.full((1, len(seconds_T)), floor)
 
 
-def _grid(*axes: Floats) -> list[Floats]:
+def _grid(*axes: Doubles) -> list[Doubles]:
     return [axis.ravel()[:, None] for axis in np.meshgrid(*axes)]
 
 
