@@ -137,6 +137,9 @@ def fingerprint(path: Path) -> dict[str, int | str]:
 def read_json(path: Path) -> Any:
     """A file of our own as JSON: OSError if it cannot be read, ValueError for everything else that it may hold."""
     try:
+        if not path.is_file():
+            path.stat()  # tells what is not there
+            raise OSError(errno.EINVAL, "not a file", str(path))  # a pipe could be waited for without end
         return json.loads(path.read_bytes())
     except RecursionError:
         raise ValueError("nested too deeply") from None
