@@ -18,18 +18,19 @@ help: ## this list
 demo: $(INSTALLED) ## the whole chain on a laptop's CPU: world, tokenizers, pretraining, samples -> runs/demo/index.html
 	@train/demo.sh
 
-test: $(INSTALLED) ## every test that runs without a GPU
-	@pytest -m "not gpu"
+test: $(INSTALLED) ## every test that runs without a GPU, in two processes
+	@pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not gpu"
 
 torture: $(INSTALLED) ## 50 kills of a run of two processes, each resumed with no bit changed; every bad input to every command
 	@VPOET_KILLS=50 pytest -q -k torture tests/programs/test_pretrain.py
 	@VPOET_EVERY=1 pytest -q --no-showlocals tests/programs/test_bad_inputs.py
 
-lint: $(INSTALLED) ## ruff, mypy, and the floors of the house
+lint: $(INSTALLED) ## ruff, mypy, the floors of the house, and that no modules import each other
 	@ruff format --check .
 	@ruff check .
 	@mypy
 	@lint-imports
+	@pytest -q --noconftest tests/test_imports.py
 
 check: lint test ## lint and test: what CI runs
 

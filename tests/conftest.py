@@ -3,7 +3,9 @@
 import os
 
 # Before torch and matplotlib are imported anywhere.
-os.environ.update(WANDB_MODE="offline", WANDB_SILENT="true", MPLBACKEND="agg", TERM="dumb", NO_COLOR="1", COLUMNS="100")
+os.environ.update(
+    WANDB_MODE="disabled", WANDB_SILENT="true", MPLBACKEND="agg", TERM="dumb", NO_COLOR="1", COLUMNS="100"
+)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 

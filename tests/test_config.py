@@ -115,6 +115,7 @@ def test_wrong_values_name_file_and_key(load, text, message):
         ("steps=[", r"override 'steps=\['"),
         ("sources.0.weight=3", r"sources is a list, and is given whole: sources=\[\.\.\.\]"),
         ("optimizer.betas=[1,2,3]", "override 'optimizer.betas"),
+        ("optimizer.betas=[1,[2]]", "optimizer.betas.1 is one value, not a list or keys"),
     ],
 )
 def test_wrong_overrides(load, override, message):

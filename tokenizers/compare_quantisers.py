@@ -61,11 +61,11 @@ def main(
     data: Annotated[list[Path], typer.Argument(help="Folders of raw shards to train on.")],
     held_out: Annotated[list[Path], typer.Option(help="Folder of raw shards to score on. Repeatable.")],
     out: Annotated[Path, typer.Option(help="Folder for results.jsonl and quantisers.png; goes on with what it holds.")],
-    steps: Annotated[int, typer.Option(help="Optimiser steps of a run.", min=1)] = 300,
+    steps: Annotated[int, typer.Option(help="Optimiser steps of a run.", min=1, max=10**6)] = 300,
     seeds: Annotated[str, typer.Option(help="A run each, with its own weights and data order.")] = "0,1,2",
     codebooks: Annotated[str, typer.Option(help="Codes: powers of two.")] = "256,4096,65536,262144",
     variants: Annotated[str, typer.Option(help=f"Of {', '.join(VARIANTS)}.")] = "fsq,lfq,lfq-without-entropy,vq",
-    windows: Annotated[int, typer.Option(help="Held-out windows; each has 48 codes.", min=1)] = 4200,
+    windows: Annotated[int, typer.Option(help="Held-out windows; each has 48 codes.", min=1, max=10**5)] = 4200,
     as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
     """Compare FSQ, LFQ and VQ, by the same small autoencoder trained with each.

@@ -35,7 +35,9 @@ def main(
     tokenizer: Annotated[Path, typer.Argument(help="Video tokenizer's folder.")],
     raw: Annotated[list[Path], typer.Argument(help="Folders of raw shards it was not trained on.")],
     also: Annotated[list[Path] | None, typer.Option(help="Another tokenizer, for the same clips. Repeatable.")] = None,
-    clips: Annotated[int | None, typer.Option(help="Score so many clips at most. [default: all]", min=1)] = None,
+    clips: Annotated[
+        int | None, typer.Option(help="Score so many clips at most. [default: all]", min=1, max=10**9)
+    ] = None,
     pad: Annotated[
         bool,
         typer.Option("--pad", help="Pad clips that do not fit a tokenizer, and crop back; else they are left out."),

@@ -182,6 +182,10 @@ def _check_keys(values: Any, schema: Any, where: str, key: str = "") -> None:
             _check_keys(values._get_node(name), fields[name], where, _join(key, name))
     elif typing.get_origin(schema) is list and not isinstance(values, ListConfig):
         raise ConfigError(f"{where}: {key} is a list, and is given whole: {key}=[...]")
+    elif set(typing.get_args(schema)) <= {str, int, float} and isinstance(values, ListConfig):
+        for part in range(len(values)):
+            if isinstance(values._get_node(part), ListConfig | DictConfig):
+                raise ConfigError(f"{where}: {_join(key, str(part))} is one value, not a list or keys")
     elif inner and isinstance(values, ListConfig | DictConfig):
         names: Iterable[Any] = range(len(values)) if isinstance(values, ListConfig) else list(values)
         for part in names:

@@ -124,10 +124,18 @@ class HashedFile:
                 self._file.close()
 
 
+def open_file(path: Path) -> BinaryIO:
+    """A file to read; OSError also for what is none: a pipe could be waited for without end."""
+    if not path.is_file():
+        path.stat()  # tells what is not there
+        raise OSError(errno.EINVAL, "not a file", str(path))
+    return path.open("rb")
+
+
 def fingerprint(path: Path) -> dict[str, int | str]:
     """Bytes and SHA-256 of a file; OSError if it cannot be read."""
     digest, size = hashlib.sha256(), 0
-    with path.open("rb") as file:
+    with open_file(path) as file:
         while piece := file.read(CHUNK):
             digest.update(piece)
             size += len(piece)
@@ -137,7 +145,8 @@ def fingerprint(path: Path) -> dict[str, int | str]:
 def read_json(path: Path) -> Any:
     """A file of our own as JSON: OSError if it cannot be read, ValueError for everything else that it may hold."""
     try:
-        return json.loads(path.read_bytes())
+        with open_file(path) as file:
+            return json.load(file)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

@@ -203,12 +203,16 @@ def test_a_recipe_has_the_size_of_its_name_and_fits_where_it_is_meant_to_run(nam
     assert plan["GB of memory in each process"]["share of the device"] < 0.9
 
 
-def test_inspect_prints_the_plan_of_a_pretraining_recipe_alone(python: Any) -> None:
-    program, path = ROOT / "train" / "describe.py", ROOT / "train" / "configs" / "3m.yaml"
-    shown = python(program, path, "--device", "a100-80", "--world", "2", "--zero", "2", "--price", "1.5")
-    assert shown.returncode == 0, shown.stderr
-    assert "2 x a100-80, 312 TFLOP/s in bf16 and 80 GB each" in shown.stdout
-    assert "ZeRO 2" in shown.stdout
-    failed = python(program, ROOT / "tokenizers" / "configs" / "general.yaml", "--device", "h100")
-    assert (failed.returncode, failed.stdout) == (2, "")
-    assert "--device plans pretraining recipes" in failed.stderr
+def test_inspect_prints_the_plan_of_a_pretraining_recipe_alone(program: Any) -> None:
+    path = ROOT / "train" / "configs" / "3m.yaml"
+    status, out, err = program(
+        "train/describe.py", path, "--device", "a100-80", "--world", "2", "--zero", "2", "--price", "1.5"
+    )
+    assert status == 0, err
+    assert "2 x a100-80, 312 TFLOP/s in bf16 and 80 GB each" in out
+    assert "ZeRO 2" in out
+    status, out, err = program(
+        "train/describe.py", ROOT / "tokenizers" / "configs" / "general.yaml", "--device", "h100"
+    )
+    assert (status, out) == (2, "")
+    assert "--device plans pretraining recipes" in err

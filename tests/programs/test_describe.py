@@ -1,7 +1,6 @@
 """`vpoet inspect`: every kind of thing is recognised and counted, and drawings show its own documents."""
 
 import json
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -223,25 +222,23 @@ def test_drawings_of_shards_say_which_tasks_they_cannot_serve(things: Things, tm
     assert pictures["pack"].startswith("64 tokens, 1 documents")
 
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
+Program = Callable[..., tuple[int, str, str]]
 
 
-def test_program_prints_for_people_and_for_machines(things: Things, python: Run, root: Path) -> None:
-    program, folder = root / "train/describe.py", things.folder
-    shown = python(program, folder / "tokens", "--draw", "--text", folder / "text.model")
-    assert shown.returncode == 0, shown.stderr
-    assert shown.stdout.startswith(f"{folder / 'tokens'}: folder of token shards\n")
-    assert "\ncontinuation\n" in shown.stdout
-    parsed: Any = json.loads(python(program, folder / "recipe.yaml", "--json").stdout)
+def test_program_prints_for_people_and_for_machines(things: Things, program: Program) -> None:
+    folder = things.folder
+    status, out, err = program("train/describe.py", folder / "tokens", "--draw", "--text", folder / "text.model")
+    assert status == 0, err
+    assert out.startswith(f"{folder / 'tokens'}: folder of token shards\n")
+    assert "\ncontinuation\n" in out
+    parsed: Any = json.loads(program("train/describe.py", folder / "recipe.yaml", "--json")[1])
     assert parsed == describe(folder / "recipe.yaml")
-    failed = python(program, folder / "tokens", "--draw")
-    assert (failed.returncode, failed.stdout) == (2, "")
-    assert "add --text" in failed.stderr
+    status, out, err = program("train/describe.py", folder / "tokens", "--draw")
+    assert (status, out) == (2, "")
+    assert "add --text" in err
 
 
-def test_a_recipe_is_predicted_from_the_ends_of_shorter_runs(
-    things: Things, tmp_path: Path, python: Run, root: Path
-) -> None:
+def test_a_recipe_is_predicted_from_the_ends_of_shorter_runs(things: Things, tmp_path: Path, program: Program) -> None:
     heldout = [Source(path=str(things.folder / "tokens"))]
     recipes = {steps: replace(things.recipe, steps=steps, heldout=heldout) for steps in (10, 20, 40, 80, 640)}
     for steps, recipe in recipes.items():
@@ -253,10 +250,10 @@ def test_a_recipe_is_predicted_from_the_ends_of_shorter_runs(
         (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     runs = [tmp_path / f"r{steps}" for steps in (10, 20, 40, 80)]
     given = [part for run in runs for part in ("--fit", run)]
-    program = root / "train/describe.py"
-    done = python(program, tmp_path / "r640/resolved.yaml", *given, "--plot", tmp_path / "law.png", "--json")
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)["prediction"]
+    wanted = (tmp_path / "r640/resolved.yaml", *given, "--plot", tmp_path / "law.png", "--json")
+    status, out, err = program("train/describe.py", *wanted)
+    assert status == 0, err
+    found = json.loads(out)["prediction"]
     assert found["held-out bits"] == pytest.approx(1.5 + 4 * 640**-0.5, rel=0.005)
     assert found["times the largest run"] == pytest.approx(8)
     assert found["FLOPs"] == describe(tmp_path / "r640/resolved.yaml")["of the data"]["FLOPs in all"]

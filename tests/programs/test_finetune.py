@@ -39,11 +39,6 @@ def clips(base: Path, tmp_path: Path) -> Path:
     return write_clips(tmp_path / "tokens", base)
 
 
-@pytest.fixture(autouse=True)
-def _no_wandb(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-
-
 def write_clips(
     folder: Path, base: Path, size: tuple[int, int, int] = (2, 2, 2), painted: bool = True, **json_fields: Any
 ) -> Path:

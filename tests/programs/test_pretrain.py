@@ -22,6 +22,7 @@ from vpoet.training.run import checkpoint
 from vpoet.training.run.tracking import read_metrics
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+Program = Callable[..., tuple[int, str, str]]
 needs_compiler = pytest.mark.skipif(
     shutil.which(os.environ.get("CXX", "c++")) is None, reason="DeepSpeed compiles an op on CPUs: no C++ compiler here"
 )
@@ -53,9 +54,19 @@ def finish(command: list[str], expected: int = 0) -> subprocess.CompletedProcess
     return done
 
 
+@pytest.fixture(scope="module")
+def one(tokens: Any, tmp_path_factory: pytest.TempPathFactory, python: Run, root: Path) -> Path:
+    """A run of eight steps in one process that nothing interrupts."""
+    run = tmp_path_factory.mktemp("runs") / "one"
+    done = python(root / "train/pretrain.py", tokens.recipe(run.with_suffix(".yaml")))
+    assert done.returncode == 0, done.stderr
+    return run
+
+
 def test_one_process_learns_and_its_interruption_changes_nothing(
-    tokens: Any, tmp_path: Path, python: Run, root: Path
+    tokens: Any, tmp_path: Path, python: Run, program: Program, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
     recipe = tokens.recipe(
         tmp_path / "whole.yaml",
         model="{width: 32, depth: 2, heads: 4, kv_heads: 2, dropout: 0.1}",
@@ -85,7 +96,7 @@ def test_one_process_learns_and_its_interruption_changes_nothing(
     victim.wait()
     saved = checkpoint.newest(tmp_path / "cut").name
     assert saved != "step-24", "the kill came too late to test anything"
-    assert python(*command[1:]).returncode == 2, "an old run is not written over without --resume"
+    assert program(*command[1:])[0] == 2, "an old run is not written over without --resume"
     finish([*command, "--resume"])
     assert curve(tmp_path / "cut") == whole
 
@@ -96,7 +107,7 @@ def started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     job = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        env={**os.environ, "PATH": path, "WANDB_MODE": "disabled"},
+        env={**os.environ, "PATH": path},
     )  # fmt: skip
     try:
         yield job
@@ -138,16 +149,16 @@ def test_sigterm_saves_and_says_how_to_go_on(tokens: Any, tmp_path: Path, root: 
 
 
 def test_a_run_that_diverges_ends_with_advice_and_untouched_weights(
-    tokens: Any, tmp_path: Path, python: Run, root: Path
+    tokens: Any, tmp_path: Path, program: Program
 ) -> None:
     recipe = tokens.recipe(
         tmp_path / "run.yaml", steps=100, optimizer="{lr: 1e30, warmup: 0}", guard="{patience: 4}", save_every=1
     )
-    done = python(root / "train/pretrain.py", recipe)
-    assert done.returncode == 2
-    assert "the last 4 steps were left out, this one as its" in done.stderr
-    assert "is not finite" in done.stderr
-    assert "a lower optimizer.lr" in done.stderr
+    status, _, told = program("train/pretrain.py", recipe)
+    assert status == 2
+    assert "the last 4 steps were left out, this one as its" in told
+    assert "is not finite" in told
+    assert "a lower optimizer.lr" in told
     rows = read_metrics(tmp_path / "run/metrics.jsonl")
     assert [row["train/skipped"] for row in rows[-4:]] == [1, 2, 3, 4]
     states = [checkpoint.read_state(folder) for folder in checkpoint.complete(tmp_path / "run")]
@@ -175,7 +186,7 @@ def test_a_disk_that_takes_no_checkpoint_stops_nothing_before_the_end(tokens: An
     done = subprocess.run(
         [sys.executable, str(root / "train/pretrain.py"), str(recipe)],
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-        env={**os.environ, "WANDB_MODE": "disabled"}, capture_output=True, text=True, check=False,
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 2
     for step in (3, 6):
@@ -188,21 +199,19 @@ def test_a_disk_that_takes_no_checkpoint_stops_nothing_before_the_end(tokens: An
 
 @needs_compiler
 @pytest.mark.parametrize("zero", [0, 1, 2, 3])
-def test_two_processes_give_the_curve_of_one(tokens: Any, tmp_path: Path, python: Run, root: Path, zero: int) -> None:
+def test_two_processes_give_the_curve_of_one(tokens: Any, tmp_path: Path, one: Path, root: Path, zero: int) -> None:
     """Promise 9: same global batch, same losses, whatever is sharded; fp32, to rounding."""
-    one = tokens.recipe(tmp_path / "one.yaml")
-    assert python(root / "train/pretrain.py", one).returncode == 0
     further = f", deepspeed: {root / 'train/deepspeed/zero3.json'}" if zero == 3 else ""
     two = tokens.recipe(tmp_path / "two.yaml", engine=f"{{zero: {zero}{further}}}")
     finish(launch(root, two))
-    for (step, *a), (same, *b) in zip(curve(tmp_path / "one"), curve(tmp_path / "two"), strict=True):
+    for (step, *a), (same, *b) in zip(curve(one), curve(tmp_path / "two"), strict=True):
         assert step == same
         assert a == pytest.approx(b, rel=2e-4), f"step {step}"
 
 
 @needs_compiler
 def test_any_engine_stage_and_number_of_processes_goes_on_from_any_other(
-    tokens: Any, tmp_path: Path, python: Run, root: Path
+    tokens: Any, tmp_path: Path, program: Program, root: Path
 ) -> None:
     """torch -> 2 processes, stage 1 -> 4, stage 2 -> 2, stage 3 -> torch: each leg from another one's checkpoint, and
     all on the curve of one process that nothing interrupted, dropout included; fp32, to rounding."""
@@ -210,7 +219,7 @@ def test_any_engine_stage_and_number_of_processes_goes_on_from_any_other(
     recipe = tokens.recipe(
         tmp_path / "whole.yaml", keep=9, steps=15, model="{width: 32, depth: 2, heads: 4, kv_heads: 2, dropout: 0.1}"
     )
-    assert python(root / "train/pretrain.py", recipe).returncode == 0
+    assert program("train/pretrain.py", recipe)[0] == 0
     before = whole
     for step, processes, zero in ((3, 2, 1), (6, 4, 2), (9, 2, 3), (12, 1, 0)):
         run = tmp_path / f"from-{step}"
@@ -220,11 +229,12 @@ def test_any_engine_stage_and_number_of_processes_goes_on_from_any_other(
                 shutil.rmtree(later)
         command = (recipe, f"run={run}", f"engine.zero={zero}", "--resume")
         if processes == 1:
-            done = python(root / "train/pretrain.py", *command)
-            assert done.returncode == 0, done.stderr
+            status, _, told = program("train/pretrain.py", *command)
+            assert status == 0, told
         else:
             done = finish(launch(root, *command, processes=processes))
-        assert f"resuming from {run}/checkpoints/step-{step}" in done.stdout + done.stderr
+            told = done.stdout + done.stderr
+        assert f"resuming from {run}/checkpoints/step-{step}" in told
         for (number, *expected), (same, *found) in zip(curve(whole), curve(run), strict=True):
             assert number == same
             assert found == pytest.approx(expected, rel=2e-4), f"{processes} processes, stage {zero}: step {number}"
@@ -292,7 +302,7 @@ def two(root: Path, *arguments: object) -> list[subprocess.Popen[bytes]]:
         job = subprocess.Popen(
             [sys.executable, str(root / "train/pretrain.py"), *map(str, arguments)],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            env={**os.environ, **added, "WANDB_MODE": "disabled"},
+            env={**os.environ, **added},
         )  # fmt: skip
         jobs.append(job)
     return jobs
@@ -324,12 +334,10 @@ def test_a_process_that_is_left_alone_at_the_start_ends(tokens: Any, tmp_path: P
     assert "in init_distributed" in done.stderr
 
 
-def test_exported_weights_are_the_checkpoints(tokens: Any, tmp_path: Path, python: Run, root: Path) -> None:
-    recipe = tokens.recipe(tmp_path / "run.yaml", steps=3)
-    assert python(root / "train/pretrain.py", recipe).returncode == 0
-    done = python(root / "train/export.py", tmp_path / "run", "--out", tmp_path / "bundle", "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["checkpoint"].endswith("step-3")
+def test_exported_weights_are_the_checkpoints(one: Path, tmp_path: Path, program: Program) -> None:
+    status, out, err = program("train/export.py", one, "--out", tmp_path / "bundle", "--json")
+    assert status == 0, err
+    assert json.loads(out)["checkpoint"].endswith("step-8")
     assert {path.name for path in (tmp_path / "bundle").iterdir()} == {
         "config.yaml", "model.safetensors", "text.model", "video_tokenizer", "card.md"
     }  # fmt: skip
@@ -347,9 +355,8 @@ def test_exported_weights_are_the_checkpoints(tokens: Any, tmp_path: Path, pytho
     ],
 )
 def test_mistakes_in_a_recipe_are_named(
-    tokens: Any, tmp_path: Path, python: Run, root: Path, changes: dict[str, object], named: str
+    tokens: Any, tmp_path: Path, program: Program, changes: dict[str, object], named: str
 ) -> None:
-    done = python(root / "train/pretrain.py", tokens.recipe(tmp_path / "run.yaml", **changes))
-    assert done.returncode == 2
-    assert named in done.stderr
-    assert "Traceback" not in done.stderr
+    status, _, err = program("train/pretrain.py", tokens.recipe(tmp_path / "run.yaml", **changes))
+    assert status == 2
+    assert named in err

@@ -23,7 +23,7 @@ from webdataset.writer import TarWriter
 from vpoet.data.fields import KEY, captions, parse_json, printable
 from vpoet.data.tar import Grouped, read_groups
 from vpoet.errors import DataError
-from vpoet.files import HashedFile, aside_of, inside, put_in_place, read_json, write_atomic, writing
+from vpoet.files import HashedFile, aside_of, inside, open_file, put_in_place, read_json, write_atomic, writing
 
 Kind = Literal["raw", "tokens"]
 MANIFEST = "manifest.json"
@@ -282,7 +282,7 @@ def read_shard(
         problems.add(reason, f"{path}: {name}")
 
     try:
-        stream = path.open("rb")
+        stream = open_file(path)
     except OSError as error:
         raise DataError(f"{path}: shard cannot be opened: {error.strerror}") from None
     with stream:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from vpoet.training.engine.base import STATES, Engine, EngineConfig, Part, pack_seeds
-from vpoet.training.engine.base.shared_memory import FOLDER
 from vpoet.training.engine.deepspeed import DeepSpeedEngine
 from vpoet.training.engine.plain import TorchEngine
+from vpoet.training.engine.shared_memory import FOLDER
 from vpoet.training.optim import OptimizerConfig
 
 PACKS = 4

@@ -73,7 +73,7 @@ def start(machines: tuple[str, str], root: Path, tmp_path: Path) -> Iterator[Cal
         for rank, name in enumerate(machines):
             environment = {
                 **os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-                "GLOO_SOCKET_IFNAME": name, "WANDB_MODE": "disabled",
+                "GLOO_SOCKET_IFNAME": name,
             }  # fmt: skip
             command = [
                 "ip", "netns", "exec", name, sys.executable, "-m", "deepspeed.launcher.runner",
@@ -101,11 +101,11 @@ def start(machines: tuple[str, str], root: Path, tmp_path: Path) -> Iterator[Cal
 
 
 def test_two_machines_train_as_one_and_a_pulled_cable_costs_only_a_resume(
-    tokens: Any, tmp_path: Path, python: Callable[..., Any], root: Path, machines: tuple[str, str],
+    tokens: Any, tmp_path: Path, program: Callable[..., Any], machines: tuple[str, str],
     start: Callable[..., Job],
 ) -> None:  # fmt: skip
     alone = tokens.recipe(tmp_path / "alone.yaml", steps=40, save_every=4, evaluate_every=20)
-    assert python(root / "train/pretrain.py", alone).returncode == 0
+    assert program("train/pretrain.py", alone)[0] == 0
 
     run = tmp_path / "run"
     job = start(alone, f"run={run}", "engine.timeout=20")

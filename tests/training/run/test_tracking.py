@@ -27,6 +27,11 @@ def rows(run):
     return [{key: value for key, value in row.items() if key != "time"} for row in read_metrics(run / "metrics.jsonl")]
 
 
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+
+
 @pytest.fixture
 def no_wandb(monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "disabled")

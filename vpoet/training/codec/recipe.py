@@ -14,7 +14,7 @@ TRAINED_IN = ("fp32", "bf16")
 TRAINED = ("all", "decoder")
 
 LARGEST = 16_384
-"""Frames of a clip, pixels of a side, and clips that are scored."""
+"""Frames of a clip, pixels of a side, clips of a batch, and clips that are scored."""
 
 FREE_TO_CHANGE = (
     *("run", "data", "images", "held_out", "device", "export_dtype"),
@@ -95,14 +95,15 @@ class VideoTokenizerRecipe:
     """Steps between checkpoints."""
 
     def __post_init__(self) -> None:
-        for name in ("batch", "steps", "log_every", "evaluate_every", "evaluate_clips", "save_every"):
+        for name in ("steps", "log_every", "evaluate_every", "evaluate_clips", "save_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be at least 1")
-        for name in ("frames", "height", "width", "evaluate_clips"):
+        for name in ("batch", "frames", "height", "width", "evaluate_clips"):
             if not 1 <= getattr(self, name) <= LARGEST:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be 1 to {LARGEST}")
-        if self.image_batch < 0:
-            raise ConfigError(f"image_batch = {self.image_batch}: must be 0 or more")
+        for name, most in (("image_batch", LARGEST), ("seed", 2**63 - 1)):
+            if not 0 <= getattr(self, name) <= most:
+                raise ConfigError(f"{name} = {getattr(self, name)}: must be 0 to {most}")
         if self.dtype not in TRAINED_IN:
             raise ConfigError(f"dtype is {self.dtype!r}; choose one of {', '.join(TRAINED_IN)}")
         if self.export_dtype not in IN_FILES:
