@@ -15,13 +15,14 @@ from vpoet import STARTED, cli
 from vpoet.bundle import SHIPPED
 from vpoet.errors import PromptError, VpoetError
 from vpoet.evaluate.plots import SHEETS
+from vpoet.files import aside
 from vpoet.generate.clip_file import Film, is_made
 from vpoet.generate.model import Request, StepCompiler, load
 from vpoet.generate.prompt_file import output_files, read_prompts, read_texts, record
 from vpoet.generate.rollout import roll
 from vpoet.media.sheet import contact_sheet
 from vpoet.media.video import Video
-from vpoet.outputs import expect_file, whole
+from vpoet.outputs import expect_file
 
 console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
@@ -184,8 +185,8 @@ def main(
                     spent("write")
     written = [file for _, file, _ in jobs]
     if sheet and (files_there := [(r, f) for (_, r), f in zip(requests, files, strict=True) if f.is_file()]):
-        with whole(sheet) as aside:
-            contact_sheet([(f"{r.prompt} ({r.seed})", Video.read(f).frames) for r, f in files_there]).save(aside)
+        with aside(sheet) as fresh:
+            contact_sheet([(f"{r.prompt} ({r.seed})", Video.read(f).frames) for r, f in files_there]).save(fresh)
         spent("write")
 
     overall = tokens / seconds["decode"] if tokens else 0.0

@@ -18,11 +18,12 @@ from vpoet.evaluate.codecs import CODECS, CRFS, RateDistortion, plot_rates
 from vpoet.evaluate.codes import CodeStatistics
 from vpoet.evaluate.plots import PLOTS, SHEETS
 from vpoet.evaluate.reconstruction import ERROR_GAIN, ReconstructionScores, absolute_error, peers
+from vpoet.files import aside
 from vpoet.generate.model import load
 from vpoet.media.sheet import contact_sheet
 from vpoet.media.video import Video
 from vpoet.nn.features import EfficientNetLite0
-from vpoet.outputs import expect_file, whole
+from vpoet.outputs import expect_file
 from vpoet.tokenizer.video import VideoTokenizer
 
 SHEET_CLIPS = 6
@@ -121,8 +122,8 @@ def main(
     if problems.total:
         console.print(f"left out: {problems}")
     if sheet:
-        with whole(sheet) as aside:
-            contact_sheet(rows, max_frames=9).save(aside)
+        with aside(sheet) as fresh:
+            contact_sheet(rows, max_frames=9).save(fresh)
         console.print(f"{sheet}: originals, reconstructions, errors")
     protocol = {
         "data": [str(folder) for folder in raw],

@@ -12,7 +12,7 @@ from typing import Any
 from vpoet.data.clips import ClipSettings
 from vpoet.data.shards import Problems, ShardInfo
 from vpoet.data.sources import Item
-from vpoet.files import CHUNK, make_folder, read_json, write_atomic
+from vpoet.files import CHUNK, read_json, write_atomic
 
 RECORDS = ".jobs"
 MISSING = "missing file"
@@ -71,7 +71,6 @@ class Job:
 
     def keep(self, result: Result, found: list[Seen]) -> None:
         """Record that the job is done; ``found``: what `seen` gave of each item before it was read."""
-        make_folder(self.record.parent)
         write_atomic(self.record, json.dumps(result.to_dict() | {"seen": found}, ensure_ascii=False))
 
 
