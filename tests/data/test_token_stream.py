@@ -23,9 +23,9 @@ from vpoet.data.token_dataset import TokenDataset
 from vpoet.data.token_documents import Documents, Lane
 from vpoet.data.token_stream import PackStream, Source, StreamConfig, heldout_packs
 from vpoet.errors import CheckpointError, ConfigError, DataError, HashMismatch, VpoetWarning
+from vpoet.sequence.arrangements import Painting
 from vpoet.sequence.document import Document, parse
 from vpoet.sequence.packing import Pack, unpack
-from vpoet.sequence.tasks import Painting
 from vpoet.sequence.vocabulary import Modality, Vocabulary
 
 VOCABULARY = Vocabulary(text=300, visual=(16, 16), text_hash="text", visual_hash="visual")

@@ -21,7 +21,8 @@ import numpy.typing as npt
 from vpoet.arrays import Frames, Ints, Mask
 from vpoet.errors import DataError, PromptError
 from vpoet.media.video import Video
-from vpoet.sequence.tasks import PAINTED, Painting
+from vpoet.sequence.arrangements import Painting
+from vpoet.sequence.tasks import PAINTED
 
 Floats = npt.NDArray[np.float32]
 Size = tuple[int, int, int]

@@ -15,7 +15,8 @@ import numpy.typing as npt
 from vpoet.data import painting
 from vpoet.data.shards import Manifest, Problems, Sample, npy_to_codes, read_shard
 from vpoet.errors import DataError, HashMismatch, ShapeError
-from vpoet.sequence.tasks import PAINTED, Painting
+from vpoet.sequence.arrangements import Painting
+from vpoet.sequence.tasks import PAINTED
 from vpoet.sequence.vocabulary import Vocabulary
 
 

@@ -42,8 +42,9 @@ from vpoet.nn.attention import backend
 from vpoet.nn.int8 import Int8Linear, quantise
 from vpoet.nn.steady import steady
 from vpoet.nn.transformer import Transformer
+from vpoet.sequence.arrangements import Given, Sample
 from vpoet.sequence.document import Document, build
-from vpoet.sequence.tasks import TABLE, Given, Sample
+from vpoet.sequence.tasks import TABLE
 
 __all__ = ["PRECISIONS", "Clip", "Model", "Request", "StepCompiler", "load"]
 

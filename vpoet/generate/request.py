@@ -16,7 +16,7 @@ from vpoet.data.painting import scaled, shown_codes
 from vpoet.errors import PromptError, ShapeError
 from vpoet.generate import holes
 from vpoet.media.video import Video, at_rate, first_frame, frame_rate, resize_frame
-from vpoet.sequence.tasks import Given, Sample
+from vpoet.sequence.arrangements import Given, Sample
 
 Clip = Video | str | Path
 """A video or image, or the file that holds it."""

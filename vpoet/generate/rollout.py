@@ -33,8 +33,8 @@ from vpoet.generate.plan import Decoded
 from vpoet.generate.request import Request, frame_size, kind
 from vpoet.generate.sampling import Sampling
 from vpoet.media.video import Video
+from vpoet.sequence.arrangements import Given, Sample
 from vpoet.sequence.document import Document
-from vpoet.sequence.tasks import Given, Sample
 
 if TYPE_CHECKING:
     from vpoet.generate.model import Model
