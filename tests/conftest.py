@@ -25,7 +25,8 @@ import pytest
 import torch
 
 from vpoet import cli
-from vpoet.data.shards import ShardWriter, codes_to_npy
+from vpoet.data.npy import codes_to_npy
+from vpoet.data.shards import ShardWriter
 from vpoet.sequence.vocabulary import Vocabulary, grouped
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
 from vpoet.tokenizer.quantiser import QuantiserConfig

@@ -65,9 +65,9 @@ def config(*paths: str, **changes: Any) -> StreamConfig:
 
 
 def stream(cfg: StreamConfig, **changes: Any) -> PackStream:
-    return PackStream(
-        cfg, **{"vocabulary": VOCABULARY, "text": encode_text, "seed": 1, "lanes": 4, "prefetch": 0, **changes}
-    )
+    made_of = {"vocabulary": VOCABULARY, "text": encode_text, "seed": 1}
+    made_of |= {name: changes.pop(name) for name in made_of.keys() & changes}
+    return PackStream(Documents(cfg, **made_of), **{"lanes": 4, "prefetch": 0, **changes})
 
 
 def documents(packs: list[Pack]) -> Iterator[Document]:

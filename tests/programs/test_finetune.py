@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from vpoet import bundle, config
+from vpoet.data.npy import codes_to_npy
 from vpoet.data.painting import to_npz
-from vpoet.data.shards import ShardWriter, codes_to_npy
+from vpoet.data.shards import ShardWriter
 from vpoet.errors import ConfigError, HashMismatch
 from vpoet.media.video import Video
 from vpoet.nn.transformer import Transformer

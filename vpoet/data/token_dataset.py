@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vpoet.data import painting
-from vpoet.data.shards import Manifest, Problems, Sample, npy_to_codes, read_shard
+from vpoet.data.folder import read_samples
+from vpoet.data.npy import npy_to_codes
+from vpoet.data.shards import Manifest, Problems, Sample, read_shard
 from vpoet.errors import DataError, HashMismatch, ShapeError
 from vpoet.sequence.arrangements import Painting
 from vpoet.sequence.tasks import PAINTED
@@ -188,9 +190,8 @@ def caption_words(folder: str | Path, most: int) -> list[str]:
     DataError: no such shards.
     """
     words: set[str] = set()
-    for shard in Manifest.load(folder).shards:
-        for sample in read_shard(Path(folder) / shard.name, required=("json",)):
-            words.update(*(re.findall(r"\w+", text.lower()) for text in sample.captions))
+    for sample in read_samples(folder):
+        words.update(*(re.findall(r"\w+", text.lower()) for text in sample.captions))
         if len(words) > most:
             return []
     return sorted(words)
