@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from vpoet import cli
 from vpoet.bundle import SHIPPED
+from vpoet.data.fields import captions
 from vpoet.data.sources import Item, gather
 from vpoet.errors import DataError, VpoetError
 from vpoet.evaluate.plots import PLOTS
@@ -120,9 +121,7 @@ def main(
 
 def candidates(item: Item, prompts: Sequence[str]) -> list[str]:
     """The captions of a list's entry and the prompts given, each once; no prompt if there is none."""
-    captions = item.fields.get("caption", [])
-    captions = [captions] if isinstance(captions, str) else captions
-    return list(dict.fromkeys([*map(str, captions), *prompts])) or [""]
+    return list(dict.fromkeys([*captions(item.fields), *prompts])) or [""]
 
 
 def rows_of(video: str, prompts: Sequence[str], scores: Sequence[Likelihood]) -> list[Row]:

@@ -1,8 +1,10 @@
 """What a folder of shards holds, shard after shard."""
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
+from vpoet.arrays import Frames
 from vpoet.data.shards import Manifest, Problems, Sample, read_shard
 from vpoet.errors import DataError
 from vpoet.media.video import Video
@@ -26,3 +28,13 @@ def read_videos(*folders: str | Path, problems: Problems | None = None) -> Itera
             yield sample, Video.read(sample.video)
         except DataError as error:
             problems.add("cannot be decoded", f"{sample.key}: {error}")
+
+
+def overview(folder: str | Path, count: int) -> list[tuple[str, Frames]]:
+    """At most ``count`` clips from all over a folder of raw shards, each with its caption, or else its source."""
+    shards = Manifest.load(folder).shards
+    rows = []
+    for shard in shards[:: max(1, len(shards) // count)][:count]:
+        for sample in islice(read_shard(Path(folder) / shard.name), -(-count // len(shards))):
+            rows.append(((sample.captions or [sample.json["source"]])[0], Video.read(sample.video).frames))
+    return rows[:count]

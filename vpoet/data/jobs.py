@@ -38,6 +38,21 @@ class Result:
         self.shards += other.shards
         self.problems.update(other.problems)
 
+    @property
+    def bytes(self) -> int:
+        return sum(shard.bytes for shard in self.shards)
+
+    def summary(self) -> dict[str, object]:
+        """For a report."""
+        return {
+            "sources": self.sources,
+            "clips": self.clips,
+            "hours": round(self.seconds / 3600, 4),
+            "shards": len(self.shards),
+            "bytes": self.bytes,
+            "skipped": self.problems.to_dict(),
+        }
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "sources": self.sources,
