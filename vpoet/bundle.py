@@ -144,7 +144,7 @@ def load(
     """Read a bundle, and add an adapter's update to its weights.
 
     The weights are hashed as they are read, whatever ``device`` and ``dtype``: 5 ms for the bundle that ships, half a
-    second a gigabyte, which is less than a disk takes to read it; nothing switches it off, as samples of damaged
+    second per gigabyte, which is less than a disk takes to read it; nothing switches it off, as samples of damaged
     weights look like samples. CheckpointError: a part is missing or damaged, or a weight is not finite; HashMismatch:
     two parts, or the adapter, don't belong together.
     """

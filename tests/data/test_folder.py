@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vpoet.data.folder import read_samples, read_videos
+from vpoet.data.folder import overview, read_samples, read_videos
 from vpoet.data.shards import Manifest, Problems, ShardWriter
 from vpoet.errors import DataError
 from vpoet.media.video import Video
@@ -48,3 +48,15 @@ def test_a_folder_without_a_manifest_or_a_shard_is_an_error(tmp_path: Path) -> N
     (folder / "raw-00000-00001.tar").unlink()
     with pytest.raises(DataError, match="shard cannot be opened"):
         list(read_samples(folder))
+
+
+@pytest.mark.parametrize(("count", "shown"), [(1, [0]), (2, [0, 2]), (9, [0, 1, 2, 3])])
+def test_an_overview_shows_clips_of_all_shards(tmp_path: Path, count: int, shown: list[int]) -> None:
+    with ShardWriter(tmp_path, kind="raw", samples_per_shard=2) as writer:
+        for number in range(4):
+            clip = Video(np.full((2, 16, 16, 3), number, np.uint8), 8.0).encode(".mp4", lossless=True)
+            writer.write(f"k{number}", {"mp4": clip, "json": {"caption": "" if number else "zero", "source": "s"}})
+    writer.manifest().save(tmp_path)
+    rows = overview(tmp_path, count)
+    assert [int(frames[0, 0, 0, 0]) for _, frames in rows] == shown
+    assert [label for label, _ in rows] == (["zero"] + ["s"] * 3)[: len(rows)]

@@ -123,7 +123,7 @@ class TokenDataset:
                 shard.numbered[sample.number] = shard[-1]
             except _BadSampleError as error:
                 problems.add(str(error), name)
-        if index not in self._reported:  # a shard is read once an epoch, and its faults stay the same
+        if index not in self._reported:  # a shard is read once per epoch, and its faults stay the same
             self._reported.add(index)
             self.problems.update(problems)
             if problems.total:

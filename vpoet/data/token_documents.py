@@ -174,7 +174,7 @@ class Walk:
     """One lane's endless way through one source.
 
     A source is cut into units, whole shards or, where there are fewer shards than lanes, equal parts of them. Every
-    epoch shuffles the units and deals them out to the lanes, so that over all lanes each sample comes once an epoch.
+    epoch shuffles the units and deals them out to the lanes, so that over all lanes each sample comes once per epoch.
     """
 
     def __init__(self, documents: Documents, source: int, lane: int, lanes: int) -> None:
