@@ -12,6 +12,7 @@ from vpoet import STARTED, cli
 from vpoet.bundle import SHIPPED
 from vpoet.errors import PromptError
 from vpoet.evaluate.plots import SHEETS
+from vpoet.files import aside
 from vpoet.generate.clip_file import Film
 from vpoet.generate.fields import those_of
 from vpoet.generate.flags import flags
@@ -22,7 +23,7 @@ from vpoet.generate.rollout import roll
 from vpoet.generate.sampling import Sampling
 from vpoet.media.sheet import contact_sheet
 from vpoet.media.video import Video
-from vpoet.outputs import expect_file, whole
+from vpoet.outputs import expect_file
 
 console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
@@ -120,8 +121,8 @@ def main(
                     spent("write")
     written = [job.file for job in jobs.todo]
     if sheet and (files_there := [(r, f) for (_, r), f in zip(requests, files, strict=True) if f.is_file()]):
-        with whole(sheet) as aside:
-            contact_sheet([(f"{r.prompt} ({r.seed})", Video.read(f).frames) for r, f in files_there]).save(aside)
+        with aside(sheet) as fresh:
+            contact_sheet([(f"{r.prompt} ({r.seed})", Video.read(f).frames) for r, f in files_there]).save(fresh)
         spent("write")
 
     overall = tokens / spent.seconds["decode"] if tokens else 0.0

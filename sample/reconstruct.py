@@ -16,9 +16,10 @@ from vpoet.devices import pick
 from vpoet.errors import DataError
 from vpoet.evaluate.pixels import WINDOW, psnr, ssim
 from vpoet.evaluate.reconstruction import reconstruct_stream
+from vpoet.files import aside
 from vpoet.media.mp4 import encode_mp4
 from vpoet.media.video import Video, resize_frame, stream_frames
-from vpoet.outputs import expect_file, whole
+from vpoet.outputs import expect_file
 from vpoet.tokenizer.video import SHIPPED, VideoTokenizer
 
 LARGEST = 16_384
@@ -82,11 +83,11 @@ def main(
     tally = {"frames": 0.0, "psnr": 0.0, "ssim": 0.0, "codes": 0.0}
     used: set[int] = set()
     pairs = side_by_side(reconstruct_stream(coder, resized, pad=pad), tally, used)
-    with whole(out) as aside:
+    with aside(out) as fresh:
         if out.suffix.lower() == ".mp4":
-            encode_mp4(aside, pairs, rate)
+            encode_mp4(fresh, pairs, rate)
         else:
-            aside.write_bytes(Video(np.stack(list(pairs)), rate).encode(out.suffix.lower()))
+            fresh.write_bytes(Video(np.stack(list(pairs)), rate).encode(out.suffix.lower()))
 
     count = int(tally["frames"])
     h, w = (-(-side // s) for side in size)

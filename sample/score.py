@@ -10,14 +10,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from vpoet import cli
 from vpoet.bundle import SHIPPED
+from vpoet.data.fields import captions
 from vpoet.data.sources import Item, gather
 from vpoet.errors import DataError, VpoetError
 from vpoet.evaluate.plots import PLOTS
 from vpoet.evaluate.surprise import surprise_figure
+from vpoet.files import aside
 from vpoet.generate.likelihood import Likelihood, posterior
 from vpoet.generate.model import load
 from vpoet.generate.observe import fit
-from vpoet.outputs import expect_file, whole
+from vpoet.outputs import expect_file
 
 CURVES = 10
 """Lines that a picture holds at most: those of the first rows."""
@@ -107,8 +109,8 @@ def main(
     show(rows)
     if plot:
         drawn = [(f"{row['video']}  {row['prompt']}".rstrip(), row["likelihood"]) for row in rows[:CURVES]]
-        with whole(plot) as aside:
-            surprise_figure(drawn).savefig(aside, dpi=110)
+        with aside(plot) as fresh:
+            surprise_figure(drawn).savefig(fresh, dpi=110)
         left = f"; the first {CURVES} of {len(rows)} rows" if len(rows) > CURVES else ""
         console.print(f"{plot}: bits a token over the frames{left}")
     plain = [{key: value for key, value in row.items() if key != "likelihood"} for row in rows]
@@ -119,9 +121,7 @@ def main(
 
 def candidates(item: Item, prompts: Sequence[str]) -> list[str]:
     """The captions of a list's entry and the prompts given, each once; no prompt if there is none."""
-    captions = item.fields.get("caption", [])
-    captions = [captions] if isinstance(captions, str) else captions
-    return list(dict.fromkeys([*map(str, captions), *prompts])) or [""]
+    return list(dict.fromkeys([*captions(item.fields), *prompts])) or [""]
 
 
 def rows_of(video: str, prompts: Sequence[str], scores: Sequence[Likelihood]) -> list[Row]:

@@ -10,12 +10,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 import json
+import resource
 import runpy
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ import pytest
 import torch
 
 from vpoet import cli
-from vpoet.data.shards import ShardWriter, codes_to_npy
+from vpoet.data.npy import codes_to_npy
+from vpoet.data.shards import ShardWriter
 from vpoet.sequence.vocabulary import Vocabulary, grouped
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
 from vpoet.tokenizer.quantiser import QuantiserConfig
@@ -217,3 +219,19 @@ def workers(together: Callable[..., list[str]]) -> Callable[..., list[dict[str, 
         return [json.loads(out.splitlines()[-1]) for out in printed]
 
     return run
+
+
+@pytest.fixture
+def full_disk() -> Iterator[Callable[[int], None]]:
+    """Makes the disk take so many bytes of each file until the test ends."""
+    kept = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    yield lambda room: resource.setrlimit(resource.RLIMIT_FSIZE, (room, kept[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, kept)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.fixture
+def full(full_disk: Callable[[int], None]) -> None:
+    """A disk that takes 1,000 bytes of each file."""
+    full_disk(1000)

@@ -10,7 +10,7 @@ import torch
 import vpoet
 from vpoet import bundle
 from vpoet.adapter import Adapter
-from vpoet.errors import CheckpointError, HashMismatch
+from vpoet.errors import CheckpointError, HashMismatch, OutputError
 
 PLACE = "blocks.0.mlp.up"
 
@@ -72,6 +72,13 @@ def test_an_adapter_that_is_not_finite_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"NaN or infinity .*lora_A first"):
         learned("", update=broken).save(tmp_path / "dog.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_leaves_the_adapter_that_was_there(tmp_path: Path, full: None) -> None:
+    (tmp_path / "dog.safetensors").write_text("before")
+    with pytest.raises(OutputError, match=r"dog\.safetensors: cannot be written: File too large; make room"):
+        learned("").save(tmp_path / "dog.safetensors")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["before"]
 
 
 @pytest.mark.parametrize("scale", [float("nan"), float("inf")])

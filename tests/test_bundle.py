@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from vpoet import bundle
 from vpoet.bundle import Bundle, BundleConfig
-from vpoet.errors import CheckpointError, HashMismatch
+from vpoet.errors import CheckpointError, HashMismatch, OutputError
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.sequence.vocabulary import Vocabulary, grouped
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
@@ -158,6 +158,20 @@ def test_saving_replaces_a_bundle_and_nothing_else(saved: Path, tmp_path: Path) 
     with pytest.raises(CheckpointError, match="precious: exists and is no bundle"):
         bundle.save(precious, transformer, BundleConfig(model=SIZES), text, video, "")
     assert (precious / "photo.jpg").exists()
+
+
+@pytest.mark.parametrize("room", [100, 1_000, 200_000], ids=["config", "weights", "tokenizer"])
+def test_a_full_disk_leaves_the_bundle_that_was_there(
+    saved: Path, tmp_path: Path, full_disk: Callable[[int], None], room: int
+) -> None:
+    transformer, text, video = parts(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    full_disk(room)
+    for folder in (saved, tmp_path / "other"):
+        with pytest.raises(OutputError, match=rf"{folder.name}.*: cannot be written: File too large; make room"):
+            bundle.save(folder, transformer, BundleConfig(model=SIZES, fps=30), text, video, "")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert not (tmp_path / "other").exists()
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:

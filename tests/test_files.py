@@ -4,8 +4,6 @@ import errno
 import fcntl
 import json
 import os
-import resource
-import signal
 import subprocess
 import sys
 import time
@@ -21,17 +19,6 @@ from vpoet.errors import DataError, OutputError, VpoetWarning
 from vpoet.media.video import Video
 
 Python = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def full(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that takes 1,000 bytes of each file."""
-    kept = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, kept[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, kept)
-    signal.signal(signal.SIGXFSZ, ignored)
 
 
 def write_shard(path: Path) -> None:
@@ -77,8 +64,42 @@ def test_an_exception_leaves_what_was_there(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert not list(tmp_path.iterdir())
-    files.write_atomic(tmp_path / ("x" * 250 + ".json"), "whole")
-    assert [path.read_text() for path in tmp_path.iterdir()] == ["whole"]
+    files.write_atomic(tmp_path / "new" / ("x" * 250 + ".json"), "whole")
+    assert [path.read_text() for path in tmp_path.glob("new/*")] == ["whole"]
+
+
+def test_a_folder_is_replaced_whole_or_stays(tmp_path: Path) -> None:
+    def write(part: str, fails: bool = False) -> None:
+        with files.folder_aside(tmp_path / "set") as fresh:
+            (fresh / "in").mkdir()
+            (fresh / "in" / part).write_text(part)
+            if fails:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+    write("one")
+    with pytest.raises(OutputError, match="set: cannot be written: No space left on device; make room"):
+        write("two", fails=True)
+    assert [path.name for path in tmp_path.rglob("*")] == ["set", "in", "one"]
+    write("two")
+    assert [path.name for path in tmp_path.rglob("*")] == ["set", "in", "two"]
+
+
+def test_a_folder_that_cannot_take_its_name_leaves_the_one_that_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "one").touch()
+
+    def refused(fresh: Path, folder: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(files, "put_in_place", refused)
+    with (
+        pytest.raises(OutputError, match="set: cannot be written: Input/output error"),
+        files.folder_aside(tmp_path / "set"),
+    ):
+        pass
+    assert [path.name for path in tmp_path.rglob("*")] == ["set", "one"]
 
 
 def test_names_of_a_folder(tmp_path: Path) -> None:

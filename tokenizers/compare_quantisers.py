@@ -13,7 +13,7 @@ from rich.console import Console
 
 from vpoet import cli
 from vpoet.arrays import Frames
-from vpoet.data.clip_stream import ClipStream
+from vpoet.data.clip_stream import ClipShape, ClipStream
 from vpoet.errors import ConfigError
 from vpoet.evaluate.codes import CodeStatistics
 from vpoet.evaluate.intervals import markdown, over_seeds, plot_quantisers
@@ -148,7 +148,7 @@ def recipe(codebook: int, variant: str, seed: int, steps: int, data: list[Path])
 @functools.cache
 def batches(folders: tuple[Path, ...], seed: int, frames: int, batch: int, number: int) -> Frames:
     """Random windows uint8 [number, batch, frames, SIZE, SIZE, 3], drawn once for all the runs that take them."""
-    stream = ClipStream(folders, frames=frames, height=SIZE, width=SIZE, batch=batch, seed=seed, augment=True)
+    stream = ClipStream(folders, ClipShape(frames, SIZE, SIZE, augment=True), batch=batch, seed=seed)
     return np.stack(list(islice(stream, number)))
 
 

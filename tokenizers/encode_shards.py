@@ -1,29 +1,21 @@
 """Turn raw shards into token shards with a video tokenizer; resumes, and can be shared out."""
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import track
 
 from vpoet import cli
-from vpoet.data import painting
-from vpoet.data.fields import plain_key, printable
-from vpoet.data.shards import Manifest, Problems, ShardFile, ShardInfo, read_shard
+from vpoet.data.encode import Extras, encode_shard, finished
+from vpoet.data.shards import Manifest, Problems
 from vpoet.devices import pick
-from vpoet.errors import DataError, HashMismatch
-from vpoet.files import read_json, write_atomic
-from vpoet.media.video import Video
+from vpoet.errors import DataError
 from vpoet.outputs import expect_folder
 from vpoet.processes import announced
 from vpoet.tokenizer.video import VideoTokenizer
 
-CHUNK_CELLS = 16
-"""Cells of time encoded at once: clips are short, and a long video still needs no more memory than these."""
 console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -71,12 +63,12 @@ def main(
         raise DataError(f"{raw}: {manifest.kind} shards, to write to {out}: raw ones are needed, and another folder")
     shards = manifest.shards
     cli.hold(out)
-    extras: dict[str, int] = {"keyframes": keyframes, "paintings": paintings, "seed": seed}
+    extras = Extras(keyframes, paintings, seed)
     problems = Problems()
     done = [finished(out, shard, coder.codes, extras) is not None for shard in shards]
     todo = [shard for shard, ready in list(zip(shards, done, strict=True))[rank::world] if not ready]
     for shard in track(todo, f"encoding (process {rank + 1} of {world})", console=console, disable=not todo):
-        encode(raw / shard.name, out, shard, coder, extras, problems)
+        encode_shard(raw, shard, out, coder, extras, problems)
 
     if problems.total:
         console.print(f"left out: {problems}")
@@ -93,63 +85,6 @@ def main(
             f"{out}: {len(infos)} of {len(shards)} shards; the process that finishes last writes the manifest"
         )
     cli.finish(result | {"complete": len(infos) == len(shards), "left_out": problems.to_dict()}, as_json)
-
-
-def encode(
-    path: Path, out: Path, raw: ShardInfo, coder: VideoTokenizer, extras: dict[str, int], problems: Problems
-) -> None:
-    """Write the token shard of one raw shard, and beside it the record by which `finished` knows it."""
-    with ShardFile(out / raw.name) as shard:
-        for sample in read_shard(path, problems=problems):
-            try:
-                frames = np.asarray(Video.read(sample.video))
-                codes = coder.encode(frames, chunk_cells=CHUNK_CELLS)
-            except DataError as error:
-                problems.add(str(error), sample.key)
-                continue
-            key = plain_key(sample.key)
-            fields = sample.json | {"grid": list(codes.shape), "tokenizer": coder.codes}
-            fields |= {"key": printable(sample.key)} if key != sample.key else {}
-            parts = {"codes.npy": codes, "json": fields}
-            if extras["keyframes"]:
-                images = frames[coder.stride[0] :: coder.stride[0], None]
-                pieces = [images[start : start + CHUNK_CELLS] for start in range(0, len(images), CHUNK_CELLS)]
-                parts["keyframes.npy"] = np.concatenate([codes[:1], *(coder.encode_batch(p)[:, 0] for p in pieces)])
-            if drawn := painting.draw(frames, coder, key, seed=extras["seed"], count=extras["paintings"]):
-                fields["paintings"] = [one.task for one in drawn]
-                parts |= {f"painting-{number}.npz": painting.to_npz(one) for number, one in enumerate(drawn)}
-            try:
-                shard.write(key, parts)
-            except DataError:
-                problems.add("another sample has that key", sample.key)
-    assert shard.info is not None
-    record = {"raw": raw.sha256, "tokenizer": coder.codes, **extras, "shard": asdict(shard.info)}
-    write_atomic(record_path(out, raw), json.dumps(record, indent=1))
-
-
-def finished(out: Path, raw: ShardInfo, tokenizer: str, extras: dict[str, int]) -> ShardInfo | None:
-    """The token shard of a raw shard if it is there, whole, made of that very shard, and has the ``extras`` it shall.
-
-    HashMismatch if another tokenizer made it: codes of two tokenizers must not lie in one folder.
-    """
-    try:
-        record = read_json(record_path(out, raw))
-        info = ShardInfo.from_dict(record["shard"])
-        maker, made_of = str(record["tokenizer"]), record["raw"]
-        has = {name: int(record.get(name, 0)) for name in extras}
-    except (OSError, ValueError, KeyError, TypeError):  # none, or damaged: the shard is made anew
-        return None
-    if maker != tokenizer:
-        raise HashMismatch(f"{out}: holds shards of tokenizer {maker}, this one is {tokenizer}; choose another --out")
-    path = out / raw.name
-    whole = info.name == raw.name and path.is_file() and path.stat().st_size == info.bytes
-    enough = all(has[name] >= extras[name] for name in ("keyframes", "paintings"))
-    enough = enough and (not extras["paintings"] or has["seed"] == extras["seed"])
-    return info if whole and enough and made_of == raw.sha256 else None
-
-
-def record_path(out: Path, raw: ShardInfo) -> Path:
-    return (out / raw.name).with_suffix(".json")
 
 
 if __name__ == "__main__":

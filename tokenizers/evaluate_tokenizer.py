@@ -1,7 +1,6 @@
 """Score a video tokenizer on raw shards: PSNR, SSIM, use of the codebook, bits; beside H.264."""
 
 import math
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -11,18 +10,19 @@ from rich.console import Console
 from rich.progress import track
 
 from vpoet import cli
-from vpoet.data.shards import Manifest, Problems, read_shard
+from vpoet.data.folder import read_videos
+from vpoet.data.shards import Manifest, Problems
 from vpoet.devices import pick
 from vpoet.errors import DataError
 from vpoet.evaluate.codecs import CODECS, CRFS, RateDistortion, plot_rates
 from vpoet.evaluate.codes import CodeStatistics
 from vpoet.evaluate.plots import PLOTS, SHEETS
 from vpoet.evaluate.reconstruction import ERROR_GAIN, ReconstructionScores, absolute_error, peers
+from vpoet.files import aside
 from vpoet.generate.model import load
 from vpoet.media.sheet import contact_sheet
-from vpoet.media.video import Video
 from vpoet.nn.features import EfficientNetLite0
-from vpoet.outputs import expect_file, whole
+from vpoet.outputs import expect_file
 from vpoet.tokenizer.video import VideoTokenizer
 
 SHEET_CLIPS = 6
@@ -94,14 +94,16 @@ def main(
     sizes: set[tuple[int, int, int, float]] = set()
     rows, names = [], []
     total = min(sum(Manifest.load(folder).samples for folder in raw), clips or math.inf)
-    for name, source, video in track(islice(videos(raw, problems), clips), "clips", total=int(total), console=console):
+    readable = islice(read_videos(*raw, problems=problems), clips)
+    for sample, video in track(readable, "clips", total=int(total), console=console):
         try:
             for scores in scored:
                 scores.check(video.frames, video.fps)
         except DataError as error:
-            problems.add(str(error), name)
+            problems.add(str(error), sample.key)
             continue
-        names.append(name)
+        names.append(sample.key)
+        source = sample.json.get("source")
         drawn, *_ = [scores.add(video.frames, video.fps, source) for scores in scored]
         for curve in curves:
             curve.add(video.frames, video.fps)
@@ -109,7 +111,7 @@ def main(
         if len(rows) < 3 * SHEET_CLIPS:
             dB, similarity = scored[0].scores[-1]
             error_row = (f"absolute error x{ERROR_GAIN}", absolute_error(video.frames, drawn))
-            rows += [(name, video.frames), (f"{dB:.1f} dB, SSIM {similarity:.3f}", drawn), error_row]
+            rows += [(sample.key, video.frames), (f"{dB:.1f} dB, SSIM {similarity:.3f}", drawn), error_row]
     if not scored[0].scores:
         raise DataError(f"{', '.join(map(str, raw))}: no clip could be scored: {problems or 'the shards are empty'}")
 
@@ -123,8 +125,8 @@ def main(
     if problems.total:
         console.print(f"left out: {problems}")
     if sheet:
-        with whole(sheet) as aside:
-            contact_sheet(rows, max_frames=9).save(aside)
+        with aside(sheet) as fresh:
+            contact_sheet(rows, max_frames=9).save(fresh)
         console.print(f"{sheet}: originals, reconstructions, errors")
     protocol = {
         "data": [str(folder) for folder in raw],
@@ -185,23 +187,12 @@ def tell(folder: Path, values: dict, clips: int) -> None:
 def bigram_model(scores: ReconstructionScores, folders: list[Path], problems: Problems) -> CodeStatistics:
     """The codes of other shards, counted."""
     model = CodeStatistics(scores.coder.codebook_size)
-    for name, _, video in track(videos(folders, problems), "bigrams", console=console):
+    for sample, video in track(read_videos(*folders, problems=problems), "bigrams", console=console):
         try:
             model.update(scores.encode(video.frames))
         except DataError as error:
-            problems.add(str(error), name)
+            problems.add(str(error), sample.key)
     return model
-
-
-def videos(folders: list[Path], problems: Problems) -> Iterator[tuple[str, str | None, Video]]:
-    """Every readable sample's key, what it was cut from, and its video."""
-    for folder in folders:
-        for shard in Manifest.load(folder).shards:
-            for sample in read_shard(folder / shard.name, problems=problems):
-                try:
-                    yield sample.key, sample.json.get("source"), Video.read(sample.video)
-                except DataError as error:
-                    problems.add("cannot be decoded", f"{sample.key}: {error}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.progress import track
 
 from vpoet import cli
-from vpoet.data.shards import Manifest, Problems, read_shard
+from vpoet.data.folder import read_samples
+from vpoet.data.shards import Manifest, Problems
 from vpoet.outputs import expect_file
 from vpoet.tokenizer.text import TextTokenizer
 
@@ -35,10 +36,9 @@ def main(
     console = Console(stderr=True, markup=False, soft_wrap=True)
     problems = Problems()
     captions: list[str] = []
-    shards = [folder / shard.name for folder in raw for shard in Manifest.load(folder).shards]
-    for shard in track(shards, "reading captions", console=console):
-        for sample in read_shard(shard, problems=problems):
-            captions += sample.captions
+    total = sum(Manifest.load(folder).samples for folder in raw)
+    for sample in track(read_samples(*raw, problems=problems), "reading captions", total, console=console):
+        captions += sample.captions
 
     tokenizer = TextTokenizer.train(captions, out, size)
 

@@ -1,8 +1,9 @@
 """Train a video tokenizer (causal 3D autoencoder with FSQ, LFQ or VQ) on raw shards."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
@@ -10,7 +11,7 @@ from rich.console import Console
 
 from vpoet import cli, config
 from vpoet.arrays import Frames
-from vpoet.data.clip_stream import ClipStream
+from vpoet.data.clip_stream import ClipShape, ClipStream
 from vpoet.evaluate.codes import CodeStatistics
 from vpoet.evaluate.pixels import psnr, ssim
 from vpoet.media.sheet import contact_sheet
@@ -50,16 +51,16 @@ def main(
     run = Path(cfg.run)
     expect_folder(run)
     cli.hold(run)
-    shape: dict[str, Any] = {"frames": cfg.frames, "height": cfg.height, "width": cfg.width}
     training = TokenizerTraining(cfg)
     processes, leads = training.processes, training.processes.rank == 0
     console.quiet = not leads
-    VideoTokenizer(training.average).grid(**shape)
-    share: dict[str, Any] = {"seed": cfg.seed, "augment": cfg.augment, "rank": processes.rank, "world": processes.world}
-    streams = [ClipStream(cfg.data, **shape, batch=cfg.batch // processes.world, **share)]
+    VideoTokenizer(training.average).grid(cfg.frames, cfg.height, cfg.width)
+    shape = ClipShape(cfg.frames, cfg.height, cfg.width, cfg.augment)
+    world, share = processes.world, {"seed": cfg.seed, "rank": processes.rank, "world": processes.world}
+    streams = [ClipStream(cfg.data, shape, batch=cfg.batch // world, **share)]
     if cfg.image_batch:
-        image = shape | {"frames": 1, "batch": cfg.image_batch // processes.world}
-        streams.append(ClipStream(cfg.images or cfg.data, **image, **share))
+        images = cfg.images or cfg.data
+        streams.append(ClipStream(images, replace(shape, frames=1), batch=cfg.image_batch // world, **share))
     clips = evaluation_clips(cfg)
     positions = training.restore(run)
     if positions is not None:
@@ -127,8 +128,8 @@ def main(
 
 def evaluation_clips(cfg: VideoTokenizerRecipe) -> Frames:
     """The same clips at every evaluation: from held-out shards if there are any."""
-    shape: dict[str, Any] = {"frames": cfg.frames, "height": cfg.height, "width": cfg.width}
-    return next(ClipStream(cfg.held_out or cfg.data, **shape, batch=cfg.evaluate_clips, seed=EVALUATION_SEED))
+    shape = ClipShape(cfg.frames, cfg.height, cfg.width)
+    return next(ClipStream(cfg.held_out or cfg.data, shape, batch=cfg.evaluate_clips, seed=EVALUATION_SEED))
 
 
 def evaluate(training: TokenizerTraining, clips: Frames, picture: Path, name: str) -> dict[str, float]:

@@ -11,12 +11,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from vpoet import cli
 from vpoet.data.clips import ClipSettings
-from vpoet.data.ingest import Result, ingest
-from vpoet.data.shards import Manifest, read_shard
+from vpoet.data.folder import overview
+from vpoet.data.ingest import ingest
 from vpoet.data.sources import divide, gather
 from vpoet.files import aside, write_atomic
 from vpoet.media.sheet import contact_sheet
-from vpoet.media.video import Video
 from vpoet.outputs import expect_folder
 
 SHEET_ROWS = 12
@@ -87,15 +86,9 @@ def main(
     """
     expect_folder(out)
     settings = ClipSettings(
-        frames=frames,
-        fps=fps,
-        height=height,
-        width=width,
-        stride=stride,
-        min_frames=min_frames,
-        lossless=lossless,
-        crf=crf,
-    )
+        frames=frames, fps=fps, height=height, width=width,
+        stride=stride, min_frames=min_frames, lossless=lossless, crf=crf,
+    )  # fmt: skip
     sides = divide(gather(sources, clips=clips, seed=seed), holdout=holdout, by=split_by, unseen=unseen or [])
     console = Console(stderr=True, markup=False, soft_wrap=True)
     began = time.monotonic()
@@ -112,47 +105,24 @@ def main(
         results = ingest(sides, out, settings, workers=workers, samples_per_shard=samples_per_shard, progress=advance)
 
     report = {
-        "sides": {side or "all": _summary(result) for side, result in results.items()},
+        "sides": {side or "all": result.summary() for side, result in results.items()},
         "clip": f"{frames} frames of {height}x{width} at {f'{fps:g} fps' if fps else 'their own rate'}",
         "took_seconds": round(time.monotonic() - began, 1),
     }
     write_atomic(out / "report.json", json_module.dumps(report, indent=1, ensure_ascii=False))
     for side in results:
-        _sheet(out / side, out / f"{side or 'clips'}.png")
+        rows = [(label[:SHEET_LABEL], shown) for label, shown in overview(out / side, SHEET_ROWS)]
+        with aside(out / f"{side or 'clips'}.png") as fresh:
+            contact_sheet(rows, max_frames=9).save(fresh)
     for side, result in results.items():
-        megabytes = sum(shard.bytes for shard in result.shards) / 1e6
         console.print(
             f"{out / side}: {result.clips} clips from {result.sources} sources, {result.seconds / 3600:.2f} hours, "
-            f"{len(result.shards)} shards, {megabytes:.1f} MB"
+            f"{len(result.shards)} shards, {result.bytes / 1e6:.1f} MB"
         )
         if result.problems.total:
             console.print(f"  skipped: {result.problems}")
     console.print(f"{out / 'report.json'}: the report; beside it a picture of each set")
     cli.finish({"out": out, **report}, json)
-
-
-def _summary(result: Result) -> dict[str, object]:
-    return {
-        "sources": result.sources,
-        "clips": result.clips,
-        "hours": round(result.seconds / 3600, 4),
-        "shards": len(result.shards),
-        "bytes": sum(shard.bytes for shard in result.shards),
-        "skipped": result.problems.to_dict(),
-    }
-
-
-def _sheet(folder: Path, path: Path) -> None:
-    """A picture of clips from all over the set: a row each, the caption beside it."""
-    manifest = Manifest.load(folder)
-    rows = []
-    for shard in manifest.shards[:: max(1, len(manifest.shards) // SHEET_ROWS)][:SHEET_ROWS]:
-        wanted = -(-SHEET_ROWS // len(manifest.shards))
-        for _, sample in zip(range(wanted), read_shard(folder / shard.name), strict=False):
-            label = (sample.captions or [sample.json["source"]])[0]
-            rows.append((label[:SHEET_LABEL], Video.read(sample.video).frames))
-    with aside(path) as fresh:
-        contact_sheet(rows[:SHEET_ROWS], max_frames=9).save(fresh, "PNG")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from vpoet import bundle, cli, config
+from vpoet.data.token_documents import Documents
 from vpoet.data.token_stream import PackStream, heldout_packs
 from vpoet.errors import CheckpointError
 from vpoet.evaluate.previews import sample_prompts
@@ -82,10 +83,8 @@ def main(
 
     state = begin(run, trainer, hashes, resume)
     guard = Guard(cfg.guard, state["guard"])
-    stream = PackStream(
-        cfg.data, vocabulary=vocabulary, text=text.encode, seed=cfg.seed, lanes=cfg.batch, rank=share.group,
-        world=share.groups, state=state["lanes"], prefetch=2,
-    )  # fmt: skip
+    documents = Documents(cfg.data, vocabulary=vocabulary, text=text.encode, seed=cfg.seed)
+    stream = PackStream(documents, lanes=cfg.batch, rank=share.group, world=share.groups, state=state["lanes"])
     heldout = []
     if cfg.heldout:
         held = replace(cfg.data, sources=cfg.heldout)

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from vpoet import cli
-from vpoet.data.shards import Manifest, read_shard
+from vpoet.data.folder import read_samples
 from vpoet.errors import DataError
 from vpoet.evaluate.beside import likeness
 from vpoet.evaluate.page.curves import learning_panels
@@ -87,14 +87,8 @@ def samples(run: Path, scratch: Path) -> list[Section]:
 
 def held_out(run: Path) -> list[tuple[str, bytes]]:
     """(caption, video file) of every held-out clip, once for each of its captions."""
-    folder = run / "raw" / "heldout"
-    return [
-        (caption, payload)
-        for shard in Manifest.load(folder).shards
-        for sample in read_shard(folder / shard.name, required=("json", "mp4"))
-        for payload in [sample.parts["mp4"]]
-        for caption in sample.captions
-    ]
+    samples = read_samples(run / "raw" / "heldout", required=("json", "mp4"))
+    return [(caption, sample.parts["mp4"]) for sample in samples for caption in sample.captions]
 
 
 def reconstructions(run: Path) -> list[Section]:

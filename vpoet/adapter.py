@@ -6,17 +6,17 @@ header: scale (alpha/rank), base, words          base is the hash of the bundle 
 
 import hashlib
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from vpoet.errors import CheckpointError, HashMismatch
+from vpoet.files import write_atomic
 from vpoet.nn import lora
 
 SUFFIX = ".safetensors"
@@ -36,14 +36,11 @@ class Adapter:
     """Those of its captions, as `vpoet.bundle.BundleConfig` has them."""
 
     def save(self, path: Path) -> None:
-        """Write the file whole or not at all; CheckpointError if a weight is not finite."""
+        """Write the file whole or not at all. CheckpointError: a weight is not finite; OutputError: no room."""
         if broken := [name for name, tensor in self.update.items() if not bool(tensor.isfinite().all())]:
             raise CheckpointError(f"{path}: {len(broken)} tensors hold NaN or infinity ({broken[0]} first); not saved")
-        path.parent.mkdir(parents=True, exist_ok=True)
         header = {"scale": repr(self.scale), "base": self.base, "words": " ".join(self.words), "hash": self.hash}
-        fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        save_file(self.update, fresh, metadata=header)
-        fresh.replace(path)
+        write_atomic(path, save(self.update, metadata=header))
 
     @classmethod
     def load(cls, path: Path) -> "Adapter":

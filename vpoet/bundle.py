@@ -10,7 +10,7 @@ card.md                       what this model is, for people
 import hashlib
 import math
 import os
-import shutil
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 from vpoet import config as configs
 from vpoet.adapter import Adapter
 from vpoet.errors import CheckpointError, ConfigError, DataError, HashMismatch
+from vpoet.files import folder_aside
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.outputs import expect_folder
 from vpoet.sequence.tasks import TABLE
@@ -102,7 +103,7 @@ def save(
     """Write the folder whole or not at all, in place of a bundle that is there already; the weights in ``dtype``.
 
     CheckpointError if the folder holds something else, or a weight is not finite; HashMismatch if parts don't belong
-    together.
+    together; OutputError if the disk refuses.
     """
     folder = Path(folder)
     check_vacant(folder)
@@ -114,18 +115,17 @@ def save(
         raise CheckpointError(f"{folder}: {len(broken)} tensors hold NaN or infinity ({broken[0]} first); not saved")
     header = {"vocabulary": transformer.vocabulary.hash, "hash": _hash(transformer.vocabulary, weights)}
 
-    fresh, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{what}") for what in ("tmp", "old"))
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    configs.save(config, fresh / CONFIG)
-    save_file(weights, fresh / WEIGHTS, metadata=header)
-    text.save(fresh / TEXT)
-    video.save(fresh / VIDEO)
-    (fresh / CARD).write_text(card)
-    if folder.exists():
-        folder.rename(old)
-    fresh.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    with folder_aside(folder) as fresh:
+        configs.save(config, fresh / CONFIG)
+        try:
+            save_file(weights, fresh / WEIGHTS, metadata=header)
+        except SafetensorError as error:
+            refused = re.search(r"os error (\d+)", str(error))
+            number = int(refused[1]) if refused else 0
+            raise OSError(number, os.strerror(number) if number else str(error)) from None
+        text.save(fresh / TEXT)
+        video.save(fresh / VIDEO)
+        (fresh / CARD).write_text(card)
 
 
 def check_vacant(folder: Path) -> None:
@@ -144,7 +144,7 @@ def load(
     """Read a bundle, and add an adapter's update to its weights.
 
     The weights are hashed as they are read, whatever ``device`` and ``dtype``: 5 ms for the bundle that ships, half a
-    second a gigabyte, which is less than a disk takes to read it; nothing switches it off, as samples of damaged
+    second per gigabyte, which is less than a disk takes to read it; nothing switches it off, as samples of damaged
     weights look like samples. CheckpointError: a part is missing or damaged, or a weight is not finite; HashMismatch:
     two parts, or the adapter, don't belong together.
     """

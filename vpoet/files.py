@@ -2,8 +2,8 @@
 
     .NAME.PID-N.tmp.SUFFIX --written, synced--> NAME.SUFFIX
 
-A reader meets a file whole or not at all, a kill or a full disk leaves nothing under a final name, and what was left
-aside goes when the folder is next `locked`. Whatever a disk refuses is an `OutputError`.
+A reader meets a file or folder whole or not at all, a kill or a full disk leaves nothing under a final name, and
+what was left aside goes when the folder is next `locked`. Whatever a disk refuses is an `OutputError`.
 """
 
 import errno
@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import socket
 import time
 import warnings
@@ -62,18 +63,46 @@ def aside_of(path: Path) -> Path:
 def aside(path: str | Path) -> Iterator[Path]:
     """Where to write a file that gets the name ``path`` when the context ends, whole and on the disk.
 
-    An exception inside leaves what was there before. OutputError: the disk refuses.
+    Folders on the way to it are made. An exception inside leaves what was there before. OutputError: the disk refuses.
     """
     path = Path(path)
     fresh = aside_of(path)
     try:
         with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             yield fresh
             _sync(fresh)
             put_in_place(fresh, path)
     finally:
         with suppress(OSError):
             fresh.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_aside(folder: Path) -> Iterator[Path]:
+    """A new folder that takes the place of ``folder`` when the context ends, whole and on the disk.
+
+    An exception inside leaves what was there before. OutputError: the disk refuses.
+    """
+    fresh = aside_of(folder)
+    old = folder.with_name(f".{folder.name[:40]}.{os.getpid()}.old")
+    try:
+        with writing(folder):
+            fresh.mkdir(parents=True)
+            yield fresh
+            for path in (*fresh.rglob("*"), fresh):
+                _sync(path)
+            if folder.exists():
+                folder.replace(old)
+            try:
+                put_in_place(fresh, folder)
+            except OSError:
+                with suppress(OSError):
+                    old.replace(folder)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def write_atomic(path: str | Path, data: bytes | str) -> None:
@@ -189,8 +218,8 @@ def sweep(folder: Path) -> None:
     with suppress(OSError):
         for path in folder.iterdir():
             found = _ASIDE.fullmatch(path.name)
-            if found and path.is_file() and not _lives(int(found[1])):
-                path.unlink()
+            if found and not _lives(int(found[1])):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _lives(process: int) -> bool:

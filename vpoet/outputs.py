@@ -1,10 +1,8 @@
-"""Results: whether they can be written where they were asked for, known before the work that makes them; and files that
-are whole or not there."""
+"""Whether results can be written where they were asked for: known before the work that makes them."""
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from vpoet.errors import OutputError
@@ -33,21 +31,6 @@ def expect_folder(path: Path) -> None:
     _check_place(path)
     if os.path.lexists(path) and not path.is_dir():
         raise OutputError(f"{path}: is no folder, and the results are one; choose another name")
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Where to write a file that is put in place when the context ends; after an exception nothing has changed.
-
-    The name that is yielded has the suffix of ``path``, by which libraries know what to write.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
-        yield aside
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _check_place(path: Path) -> None:

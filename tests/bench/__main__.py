@@ -28,9 +28,10 @@ import throughput
 import tokenizer
 import training
 
+from vpoet.sequence.arrangements import Sample
 from vpoet.sequence.document import build
 from vpoet.sequence.packing import BestFit, pack
-from vpoet.sequence.tasks import TABLE, Sample
+from vpoet.sequence.tasks import TABLE
 from vpoet.sequence.vocabulary import Vocabulary
 from vpoet.worlds.platformer.world import Platformer
 

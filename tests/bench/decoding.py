@@ -32,8 +32,9 @@ from vpoet.media.video import Video
 from vpoet.nn.attention import backend
 from vpoet.nn.int8 import quantise
 from vpoet.nn.transformer import Transformer, TransformerConfig
+from vpoet.sequence.arrangements import Sample
 from vpoet.sequence.document import Document
-from vpoet.sequence.tasks import TABLE, Sample
+from vpoet.sequence.tasks import TABLE
 from vpoet.sequence.vocabulary import Vocabulary
 from vpoet.worlds.platformer.world import Platformer
 

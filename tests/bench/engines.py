@@ -21,9 +21,10 @@ import torch
 from vpoet.nn.attention import backend
 from vpoet.nn.nats import PackTensors
 from vpoet.nn.transformer import Transformer, TransformerConfig
+from vpoet.sequence.arrangements import Sample
 from vpoet.sequence.document import build
 from vpoet.sequence.packing import BestFit, pack
-from vpoet.sequence.tasks import TABLE, Sample
+from vpoet.sequence.tasks import TABLE
 from vpoet.sequence.vocabulary import Vocabulary
 from vpoet.training.engine.base import Engine, EngineConfig, pack_seeds
 from vpoet.training.engine.plain import TorchEngine

@@ -19,7 +19,8 @@ from vpoet.data.painting import draw_mask, scaled, shown_codes
 from vpoet.data.shards import read_shard
 from vpoet.generate.model import load
 from vpoet.media.video import Video
-from vpoet.sequence.tasks import PAINTED, TABLE, Sample
+from vpoet.sequence.arrangements import Sample
+from vpoet.sequence.tasks import PAINTED, TABLE
 
 CLIPS, SEED = 64, 17
 """The model that ships was trained on clips of seeds 1 and 2."""

@@ -26,9 +26,10 @@ from vpoet.nn.attention import backend
 from vpoet.nn.nats import PackTensors
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.nn.visibility import Visibility
+from vpoet.sequence.arrangements import Sample
 from vpoet.sequence.document import build
 from vpoet.sequence.packing import pack
-from vpoet.sequence.tasks import TABLE, Sample
+from vpoet.sequence.tasks import TABLE
 from vpoet.sequence.vocabulary import Vocabulary
 from vpoet.training.blocks import runner
 from vpoet.training.engine.base import Engine, EngineConfig

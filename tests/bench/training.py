@@ -18,9 +18,10 @@ from vpoet.nn.attention import backend
 from vpoet.nn.nats import CHUNK, PackTensors
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.nn.visibility import Visibility
+from vpoet.sequence.arrangements import Sample
 from vpoet.sequence.document import KINDS, Document, Sequence, Span, build
 from vpoet.sequence.packing import BestFit, pack
-from vpoet.sequence.tasks import TABLE, Sample
+from vpoet.sequence.tasks import TABLE
 from vpoet.sequence.vocabulary import Modality, Vocabulary
 from vpoet.training.engine.base import EngineConfig
 from vpoet.training.engine.plain import TorchEngine

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from vpoet.data.fields import plain_key
-from vpoet.data.shards import Manifest, Problems, Sample, ShardInfo, npy_to_codes, read_shard
+from vpoet.data.npy import npy_to_codes
+from vpoet.data.shards import Manifest, Problems, Sample, ShardInfo, read_shard
 from vpoet.errors import DataError
 from vpoet.files import fingerprint
 from vpoet.media.video import Video

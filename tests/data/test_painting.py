@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from vpoet.data.painting import draw, draw_mask, filled, from_npz, scaled, shown_codes, to_npz, touched
 from vpoet.errors import DataError, PromptError
-from vpoet.sequence.tasks import PAINTED, Painting
+from vpoet.sequence.arrangements import Painting
+from vpoet.sequence.tasks import PAINTED
 
 STRIDE = (2, 4, 4)
 

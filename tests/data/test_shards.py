@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from vpoet.data.shards import Manifest, Problems, ShardFile, ShardWriter, codes_to_npy, npy_to_codes, read_shard
+from vpoet.data.npy import codes_to_npy, npy_to_codes
+from vpoet.data.shards import Manifest, Problems, ShardFile, ShardWriter, read_shard
 from vpoet.errors import DataError
 
 

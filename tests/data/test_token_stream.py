@@ -23,9 +23,9 @@ from vpoet.data.token_dataset import TokenDataset
 from vpoet.data.token_documents import Documents, Lane
 from vpoet.data.token_stream import PackStream, Source, StreamConfig, heldout_packs
 from vpoet.errors import CheckpointError, ConfigError, DataError, HashMismatch, VpoetWarning
+from vpoet.sequence.arrangements import Painting
 from vpoet.sequence.document import Document, parse
 from vpoet.sequence.packing import Pack, unpack
-from vpoet.sequence.tasks import Painting
 from vpoet.sequence.vocabulary import Modality, Vocabulary
 
 VOCABULARY = Vocabulary(text=300, visual=(16, 16), text_hash="text", visual_hash="visual")
@@ -65,9 +65,9 @@ def config(*paths: str, **changes: Any) -> StreamConfig:
 
 
 def stream(cfg: StreamConfig, **changes: Any) -> PackStream:
-    return PackStream(
-        cfg, **{"vocabulary": VOCABULARY, "text": encode_text, "seed": 1, "lanes": 4, "prefetch": 0, **changes}
-    )
+    made_of = {"vocabulary": VOCABULARY, "text": encode_text, "seed": 1}
+    made_of |= {name: changes.pop(name) for name in made_of.keys() & changes}
+    return PackStream(Documents(cfg, **made_of), **{"lanes": 4, "prefetch": 0, **changes})
 
 
 def documents(packs: list[Pack]) -> Iterator[Document]:

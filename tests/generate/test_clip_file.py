@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from vpoet.arrays import Frames
-from vpoet.errors import VpoetWarning
+from vpoet.errors import OutputError, VpoetWarning
 from vpoet.generate.clip_file import Film, beside, is_made
 from vpoet.media.video import Video
 
@@ -66,6 +66,18 @@ def test_what_breaks_off_leaves_the_film_that_was_there(tmp_path: Path, suffix: 
     assert file.read_bytes() == before
     assert is_made(file, MADE)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".gif", ".png"])
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, full: None, suffix: str) -> None:
+    def write() -> None:
+        with Film(tmp_path / f"x{suffix}", 8, sheet) as film:
+            film.add(FRAMES)
+            film.finish(MADE)
+
+    with pytest.raises(OutputError, match=f"x{suffix}: cannot be written: File too large"):
+        write()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_film_is_made_if_its_record_says_so(tmp_path: Path) -> None:

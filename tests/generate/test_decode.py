@@ -17,9 +17,10 @@ from vpoet.nn.attention import backend
 from vpoet.nn.nats import PackTensors
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.nn.visibility import Visibility
+from vpoet.sequence.arrangements import Given, Sample
 from vpoet.sequence.document import Document, Span, build, parse
 from vpoet.sequence.packing import pack
-from vpoet.sequence.tasks import TABLE, Given, Sample
+from vpoet.sequence.tasks import TABLE
 from vpoet.sequence.vocabulary import Modality, Vocabulary
 from vpoet.training.loss import PackLoss
 

@@ -14,8 +14,9 @@ from vpoet.generate.sampling import Sampling
 from vpoet.nn.attention import backend
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.nn.visibility import Visibility
+from vpoet.sequence.arrangements import Given, Sample
 from vpoet.sequence.document import Document, Sequence, build
-from vpoet.sequence.tasks import TABLE, Given, Sample
+from vpoet.sequence.tasks import TABLE
 from vpoet.sequence.vocabulary import Vocabulary
 
 CPU = torch.device("cpu")

@@ -10,9 +10,10 @@ from vpoet.generate.sampling import Sampling
 from vpoet.nn.attention import backend
 from vpoet.nn.nats import PackTensors, pack_nats
 from vpoet.nn.transformer import Transformer, TransformerConfig
+from vpoet.sequence.arrangements import Painting, Sample
 from vpoet.sequence.document import Document, build, parse
 from vpoet.sequence.packing import pack
-from vpoet.sequence.tasks import PAINTED, TABLE, Painting, Sample
+from vpoet.sequence.tasks import PAINTED, TABLE
 from vpoet.sequence.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(text=20, visual=(4, 6), text_hash="t", visual_hash="v")

@@ -22,9 +22,10 @@ from vpoet.generate.plan import Decoded
 from vpoet.generate.sampling import Sampling
 from vpoet.media.video import Video
 from vpoet.nn.nats import PackTensors
+from vpoet.sequence.arrangements import Given, Painting, Sample
 from vpoet.sequence.document import KINDS, Document, Span, build
 from vpoet.sequence.packing import pack
-from vpoet.sequence.tasks import PAINTED, TABLE, Given, Painting, Sample, Task
+from vpoet.sequence.tasks import PAINTED, TABLE, Task
 from vpoet.sequence.vocabulary import Modality
 from vpoet.training.loss import PackLoss, counts, losses
 

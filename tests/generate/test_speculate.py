@@ -19,9 +19,10 @@ from vpoet.nn.int8 import quantise
 from vpoet.nn.nats import PackTensors, pack_nats
 from vpoet.nn.steady import PackedLinear, steady
 from vpoet.nn.transformer import Transformer, TransformerConfig
+from vpoet.sequence.arrangements import Given, Painting, Sample
 from vpoet.sequence.document import Document, build
 from vpoet.sequence.packing import pack
-from vpoet.sequence.tasks import PAINTED, TABLE, Given, Painting, Sample
+from vpoet.sequence.tasks import PAINTED, TABLE
 from vpoet.sequence.vocabulary import Vocabulary
 
 CPU = torch.device("cpu")

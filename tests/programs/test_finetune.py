@@ -15,12 +15,14 @@ import pytest
 import torch
 
 from vpoet import bundle, config
+from vpoet.data.npy import codes_to_npy
 from vpoet.data.painting import to_npz
-from vpoet.data.shards import ShardWriter, codes_to_npy
+from vpoet.data.shards import ShardWriter
 from vpoet.errors import ConfigError, HashMismatch
 from vpoet.media.video import Video
 from vpoet.nn.transformer import Transformer
-from vpoet.sequence.tasks import PAINTED, Painting
+from vpoet.sequence.arrangements import Painting
+from vpoet.sequence.tasks import PAINTED
 from vpoet.training.recipe import PretrainConfig
 from vpoet.training.run import checkpoint
 from vpoet.training.run.tracking import read_metrics

@@ -1,4 +1,4 @@
-"""Where results can be written, and files that are whole or not there."""
+"""Where results can be written, known before the work."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vpoet.errors import OutputError
-from vpoet.outputs import expect_file, expect_folder, whole
+from vpoet.outputs import expect_file, expect_folder
 
 
 @pytest.fixture
@@ -64,14 +64,3 @@ def test_a_folder_without_the_right_to_write(here: Path) -> None:
     here.chmod(0o500)
     with pytest.raises(OutputError, match="Permission denied"):
         expect_file(here / "x.png")
-
-
-def test_a_file_is_whole_or_what_it_was(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "x.png"
-    with whole(path) as aside:
-        assert (aside.suffix, path.exists()) == (".png", False)
-        aside.write_text("one")
-    with pytest.raises(FileNotFoundError), whole(path) as aside:
-        aside.with_name(f"no {aside.write_text('tw')}").read_text()
-    assert path.read_text() == "one"
-    assert [file.name for file in path.parent.iterdir()] == ["x.png"]

@@ -18,7 +18,8 @@ import torch
 
 from vpoet import config
 from vpoet.data import painting
-from vpoet.data.shards import Manifest, Problems, ShardWriter, npy_to_codes, read_shard
+from vpoet.data.npy import npy_to_codes
+from vpoet.data.shards import Manifest, Problems, ShardWriter, read_shard
 from vpoet.errors import VpoetWarning
 from vpoet.media.video import Video
 from vpoet.sequence import tasks

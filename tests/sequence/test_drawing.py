@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from vpoet.nn.visibility import Visibility
+from vpoet.sequence.arrangements import Given, Sample
 from vpoet.sequence.document import build
 from vpoet.sequence.drawing import draw_pack, draw_sequence
 from vpoet.sequence.packing import Pack, pack
-from vpoet.sequence.tasks import TABLE, Given, Sample
+from vpoet.sequence.tasks import TABLE
 from vpoet.sequence.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(text=20, visual=(3, 4), text_hash="text", visual_hash="visual")

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from vpoet.errors import ConfigError
 from vpoet.sequence import tasks, vocabulary
+from vpoet.sequence.arrangements import Given, Painting, Sample
 from vpoet.sequence.document import Document, build, parse
-from vpoet.sequence.tasks import COMPOSED, PAINTED, TABLE, Given, Mixture, Painting, Sample
+from vpoet.sequence.tasks import COMPOSED, PAINTED, TABLE, Mixture
 from vpoet.sequence.vocabulary import Modality, Vocabulary, task_names
 
 VOCABULARY = Vocabulary(text=20, visual=(3, 4), text_hash="text", visual_hash="visual")
@@ -248,7 +249,8 @@ def test_weights_that_mean_nothing_are_refused(weights: dict[str, float], messag
 
 NEW_TASK = """
 from vpoet.sequence.document import Span
-from vpoet.sequence.tasks import Given, Task, add
+from vpoet.sequence.arrangements import Given
+from vpoet.sequence.tasks import Task, add
 from vpoet.sequence.vocabulary import Modality
 
 def captioning(sample, given):

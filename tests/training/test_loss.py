@@ -15,9 +15,10 @@ from vpoet.nn.attention import backend, flash_backend
 from vpoet.nn.nats import CHUNK, PackTensors
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.nn.visibility import Attend, Backend, Visibility
+from vpoet.sequence.arrangements import Given, Sample
 from vpoet.sequence.document import KINDS, STRUCTURE, Document, Span, build
 from vpoet.sequence.packing import Pack, pack
-from vpoet.sequence.tasks import TABLE, Given, Sample
+from vpoet.sequence.tasks import TABLE
 from vpoet.sequence.vocabulary import Modality, Vocabulary
 from vpoet.training.loss import PackLoss, counts
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from vpoet import config
+from vpoet.data.token_documents import Documents
 from vpoet.data.token_stream import PackStream, Source
 from vpoet.nn.attention import backend
 from vpoet.nn.nats import PackTensors
@@ -55,9 +56,8 @@ def test_recipe_takes_a_step(path: Path, tokens: Any) -> None:
     run = runner(checkpointed=recipe.checkpoint_blocks)
     module = PackLoss(transformer, backend(recipe.attention, cpu, torch.float32), run=run)
     engine = TorchEngine(module, recipe.engine, recipe.optimizer)
-    with PackStream(
-        recipe.data, vocabulary=vocabulary, text=tokens.text.encode, seed=0, lanes=recipe.batch, prefetch=0
-    ) as stream:
+    documents = Documents(recipe.data, vocabulary=vocabulary, text=tokens.text.encode, seed=0)
+    with PackStream(documents, lanes=recipe.batch, prefetch=0) as stream:
         batch = PackTensors.of(next(stream)[0], cpu)
     before = [p.clone() for p in module.parameters()]
     sums, norm = engine.step([batch], lambda nats: nats.sum() / len(batch.after_M), lr=1e-3)

@@ -4,13 +4,13 @@ import itertools
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
 
 import numpy as np
 
 from vpoet.arrays import Frames
-from vpoet.data.augment import random_view
 from vpoet.data.shards import Manifest, Problems, Sample, read_shard
 from vpoet.errors import DataError
 from vpoet.media.video import Video
@@ -19,6 +19,20 @@ SHARDS_MIXED = 8
 """Shards whose samples are shuffled together: their compressed bytes are what a stream holds in memory."""
 DECODERS = 4
 """Threads that decode the clips of a batch."""
+RECOLOURED = 0.25
+"""Share of random views whose colour channels change places."""
+
+
+@dataclass(frozen=True)
+class ClipShape:
+    """What a stream makes of each video."""
+
+    frames: int
+    height: int
+    width: int
+    """Pixels."""
+    augment: bool = False
+    """Clips are random views of a video (`random_view`), and not the whole picture resized."""
 
 
 class _Place(NamedTuple):
@@ -43,10 +57,9 @@ class _Step(NamedTuple):
 class ClipStream:
     """Infinite iterator of ``uint8 [batch, frames, height, width, 3]``.
 
-    A video gives a random run of ``frames`` frames, resized if it has another size, or with ``augment`` a random view
-    (`vpoet.data.augment`). One that is too short is skipped
-    and counted in ``problems`` each time it is met; so is an image, unless ``frames`` is 1. Each epoch takes the shards
-    in a new order, and shuffles the samples of `SHARDS_MIXED` shards together.
+    A video gives a random run of ``frames`` frames, brought to its `ClipShape`. One that is too short is skipped and
+    counted in ``problems`` each time it is met; so is an image, unless ``frames`` is 1. Each epoch takes the shards in
+    a new order, and shuffles the samples of `SHARDS_MIXED` shards together.
 
     With as many shards as ranks (``world``), a rank reads only its own ones; with fewer, it reads all and takes every
     ``world``-th sample. What comes out depends on nothing but the data and the arguments.
@@ -55,13 +68,10 @@ class ClipStream:
     def __init__(
         self,
         folders: Sequence[str | Path],
+        shape: ClipShape,
         *,
-        frames: int,
-        height: int,
-        width: int,
         batch: int,
         seed: int,
-        augment: bool = False,
         rank: int = 0,
         world: int = 1,
     ) -> None:
@@ -78,10 +88,10 @@ class ClipStream:
         self.problems = Problems()
         self._by_shard = len(shards) >= world
         self._shards = shards[rank::world] if self._by_shard else shards
-        self._shape = (frames, height, width)
-        self._batch, self._seed, self._augment, self._rank, self._world = batch, seed, augment, rank, world
+        self._shape, self._batch, self._seed, self._rank, self._world = shape, batch, seed, rank, world
         # All that the order depends on: a place in another stream would be another sample, and nobody would notice.
-        self._identity = zlib.crc32(repr((checksums, self._shape, batch, seed, augment, rank, world)).encode())
+        size = shape.frames, shape.height, shape.width
+        self._identity = zlib.crc32(repr((checksums, size, batch, seed, shape.augment, rank, world)).encode())
         self._place = _Place(0, 0, 0)
         self._walk: Iterator[_Step] | None = None
         self._ahead: Future[tuple[Frames, _Place, Problems]] | None = None
@@ -130,7 +140,7 @@ class ClipStream:
                     clips.append(clip)
             place = steps[-1].following
             if not clips and epochs_ended > 1:
-                raise DataError(f"no clip of {self._shape[0]} frames in {len(self._shards)} shards: {problems}")
+                raise DataError(f"no clip of {self._shape.frames} frames in {len(self._shards)} shards: {problems}")
         return np.stack(clips), place, problems
 
     def _steps(self, place: _Place) -> Iterator[_Step]:
@@ -157,21 +167,42 @@ class ClipStream:
         """The step's clip; None, with the reason among its problems, if it has none to give."""
         if step.sample is None or step.chance is None:
             return None
-        length, height, width = self._shape
+        shape = self._shape
         try:
             video = Video.read(step.sample.video)
         except DataError as error:
             step.problems.add("cannot be decoded", f"{step.sample.key}: {error}")
             return None
-        if len(video) < length:
+        if len(video) < shape.frames:
             step.problems.add("too short" if video.fps else "an image", step.sample.key)
             return None
-        first = int(step.chance.random() * (len(video) - length + 1))
-        clip = Video(video.frames[first : first + length], video.fps)
-        return random_view(clip, height, width, step.chance) if self._augment else clip.resize(height, width).frames
+        first = int(step.chance.random() * (len(video) - shape.frames + 1))
+        clip = Video(video.frames[first : first + shape.frames], video.fps)
+        if shape.augment:
+            return random_view(clip, shape.height, shape.width, step.chance)
+        return clip.resize(shape.height, shape.width).frames
 
     def _generator(self, *path: int) -> np.random.Generator:
         return np.random.default_rng((self._seed, *path))
+
+
+def random_view(video: Video, height: int, width: int, chance: np.random.Generator) -> Frames:
+    """A clip uint8 [T, height, width, 3] cut from ``video`` at a random place.
+
+    A video that is smaller than the window is first scaled to cover it. With even odds the clip is mirrored, and runs
+    backwards; one in four has its colour channels permuted. The same ``chance`` gives the same view.
+    """
+    if video.height < height or video.width < width:
+        scale = max(height / video.height, width / video.width)
+        video = video.resize(max(height, round(scale * video.height)), max(width, round(scale * video.width)))
+    top = int(chance.integers(video.height - height + 1))
+    left = int(chance.integers(video.width - width + 1))
+    mirrored, backwards = chance.random(2) < 0.5
+    frames = video.frames[:, top : top + height, left : left + width]
+    frames = frames[:: -1 if backwards else 1, :, :: -1 if mirrored else 1]
+    if chance.random() < RECOLOURED:
+        frames = frames[..., chance.permutation(3)]
+    return np.ascontiguousarray(frames)
 
 
 def _places(shard: tuple[Path, int], problems: Problems) -> list[Sample | None]:

@@ -8,16 +8,9 @@ and named; it never stops the others.
 
 import hashlib
 import json
-import multiprocessing
-import os
 import re
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +18,12 @@ from vpoet.data.clips import ClipSettings, clip_fields, windows
 from vpoet.data.jobs import MISSING, RECORDS, Job, Result, Seen, is_readable, recorded, seen
 from vpoet.data.shards import MANIFEST, Manifest, Problems, ShardWriter
 from vpoet.data.sources import WORLD, WORLDS, Item
+from vpoet.data.workers import Progress, share_out
 from vpoet.errors import DataError
 from vpoet.files import LOCK, locked, read_json, sweep, write_atomic, writing
 from vpoet.media.video import Video, resize_frame, stream_frames
 
 SETTINGS = "ingest.json"
-Progress = Callable[[int, int], None]
-"""Called with how many more sources are done, and how many more clips kept."""
 
 
 def ingest(
@@ -75,10 +67,7 @@ def _ingest(
         for part in (folder, folder / RECORDS):
             sweep(part)
     progress(sum(result.sources for result in done.values()), sum(result.clips for result in done.values()))
-    if workers == 1:
-        done.update((job, _run_job(job, progress)) for job in todo)
-    else:
-        done.update(_run_in_processes(todo, workers, progress))
+    done.update(share_out(_run_job, todo, workers, progress))
     results = {}
     for side in sides:
         result = results[side] = Result()
@@ -142,7 +131,7 @@ def _told(item: Item) -> dict[str, Any]:
 
 
 def _run_job(job: Job, progress: Progress) -> Result:
-    """Write the job's shards, then its record. ``progress`` hears of each source and clip, and may raise to stop."""
+    """Write the job's shards, then its record; ``progress`` hears of each source and clip."""
     result = Result()
     found: list[Seen] = []
     with writing(job.record):
@@ -212,61 +201,3 @@ def _world_samples(
     world = make(height=settings.height, width=settings.width, fps=settings.fps, frames=settings.frames)
     frames, fields = world.clip(item.seed)
     yield "mp4", Video(frames, settings.fps).encode(".mp4", lossless=True), fields
-
-
-def _run_in_processes(todo: Sequence[Job], workers: int, progress: Progress) -> dict[Job, Result]:
-    context = multiprocessing.get_context("spawn")  # a fork of a process with threads (torch, a progress bar) can hang
-    counts, stop = context.Array("q", 2), context.Event()
-    results: dict[Job, Result] = {}
-    told = [0, 0]
-    with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(counts, stop)) as pool:
-        jobs = {pool.submit(_run_there, job): job for job in todo}
-        pending = set(jobs)
-        try:
-            while pending:
-                finished, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
-                results.update((jobs[future], future.result()) for future in finished)
-                now = counts[:]
-                progress(now[0] - told[0], now[1] - told[1])
-                told = now
-        except BrokenProcessPool:
-            raise DataError("a worker process died, perhaps for want of memory: rerun with fewer --workers") from None
-        except BaseException:
-            stop.set()
-            pool.shutdown(cancel_futures=True)
-            raise
-    return results
-
-
-class _Stopped(Exception):
-    """Raised inside a worker when the run is to end."""
-
-
-def _start_worker(counts: Any, stop: Any) -> None:
-    global _counts, _stop
-    _counts, _stop = counts, stop
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent alone decides, by `stop`
-
-
-def _end_with_parent() -> None:
-    """Writing on after the run was killed would be writing into the folder of the next one."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait_for([parent.sentinel])
-    os._exit(1)
-
-
-def _run_there(job: Job) -> Result:
-    def progress(sources: int, clips: int) -> None:
-        with _counts.get_lock():
-            _counts[0] += sources
-            _counts[1] += clips
-        if _stop.is_set():
-            raise _Stopped
-
-    return _run_job(job, progress)
-
-
-_counts: Any
-_stop: Any

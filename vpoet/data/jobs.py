@@ -12,7 +12,7 @@ from typing import Any
 from vpoet.data.clips import ClipSettings
 from vpoet.data.shards import Problems, ShardInfo
 from vpoet.data.sources import Item
-from vpoet.files import CHUNK, make_folder, read_json, write_atomic
+from vpoet.files import CHUNK, read_json, write_atomic
 
 RECORDS = ".jobs"
 MISSING = "missing file"
@@ -37,6 +37,21 @@ class Result:
         self.seconds += other.seconds
         self.shards += other.shards
         self.problems.update(other.problems)
+
+    @property
+    def bytes(self) -> int:
+        return sum(shard.bytes for shard in self.shards)
+
+    def summary(self) -> dict[str, object]:
+        """For a report."""
+        return {
+            "sources": self.sources,
+            "clips": self.clips,
+            "hours": round(self.seconds / 3600, 4),
+            "shards": len(self.shards),
+            "bytes": self.bytes,
+            "skipped": self.problems.to_dict(),
+        }
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -71,7 +86,6 @@ class Job:
 
     def keep(self, result: Result, found: list[Seen]) -> None:
         """Record that the job is done; ``found``: what `seen` gave of each item before it was read."""
-        make_folder(self.record.parent)
         write_atomic(self.record, json.dumps(result.to_dict() | {"seen": found}, ensure_ascii=False))
 
 

@@ -5,8 +5,8 @@ are filled from what lies around them, and the clip is encoded so. `scaled` and 
 samples, and for `draw`, by which `vpoet encode` puts paintings into the token shards:
 
     KEY.json              "paintings": ["inpainting", "outpainting", ...], the tasks of KEY.painting-0.npz and on
-    KEY.painting-N.npz    hidden   uint8 [ceil(t*h*w / 8)]: a bit a cell in raster order, the highest bit of a byte
-                                   first, 1 where the cell is hidden; the bits that fill up the last byte are 0
+    KEY.painting-N.npz    hidden   uint8 [ceil(t*h*w / 8)]: a bit per cell in raster order, the highest bit of
+                                   a byte first, 1 where the cell is hidden; the bits that fill up the last are 0
                           shown    uint16 or uint32 [n]: the codes of the n other cells, in raster order
 """
 
@@ -21,7 +21,8 @@ import numpy.typing as npt
 from vpoet.arrays import Frames, Ints, Mask
 from vpoet.errors import DataError, PromptError
 from vpoet.media.video import Video
-from vpoet.sequence.tasks import PAINTED, Painting
+from vpoet.sequence.arrangements import Painting
+from vpoet.sequence.tasks import PAINTED
 
 Floats = npt.NDArray[np.float32]
 Size = tuple[int, int, int]

@@ -6,7 +6,6 @@ reading checks it. A damaged sample is skipped and counted in `Problems`; it nev
 """
 
 import hashlib
-import io
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -17,10 +16,10 @@ from types import TracebackType
 from typing import Any, Literal, Self, cast, get_args
 
 import numpy as np
-import numpy.typing as npt
 from webdataset.writer import TarWriter
 
 from vpoet.data.fields import KEY, captions, parse_json, printable
+from vpoet.data.npy import codes_to_npy
 from vpoet.data.tar import Grouped, read_groups
 from vpoet.errors import DataError
 from vpoet.files import HashedFile, aside_of, inside, open_file, put_in_place, read_json, write_atomic, writing
@@ -319,31 +318,6 @@ def _check(group: Grouped, required: tuple[str, ...]) -> tuple[str, Sample | Non
         if extension in sums and _sha256(payload) != sums[extension]:
             return "wrong checksum", None
     return "", Sample(group.key, parts, fields)
-
-
-def codes_to_npy(codes: npt.NDArray[Any]) -> bytes:
-    """Codes, integers ``[t, h, w]`` of 0 and above, as the bytes of a .npy file: uint16 where they fit, else uint32."""
-    if codes.ndim != 3 or codes.dtype.kind not in "iu" or (codes.size and codes.min() < 0):
-        raise DataError(f"codes are integers [t, h, w] of 0 and above, not {codes.dtype} {codes.shape}")
-    buffer = io.BytesIO()
-    small = codes.max(initial=0) < 2**16
-    np.save(buffer, np.ascontiguousarray(codes, np.uint16 if small else np.uint32), allow_pickle=False)
-    return buffer.getvalue()
-
-
-def npy_to_codes(data: bytes) -> npt.NDArray[np.int32]:
-    """The inverse of `codes_to_npy`: ``int32 [t, h, w]``. DataError for anything else in a .npy."""
-    try:
-        codes = np.load(io.BytesIO(data), allow_pickle=False)
-    except Exception as error:  # a damaged header asks for any size and type
-        raise DataError(f"not a .npy of codes: {error}") from None
-    if not isinstance(codes, np.ndarray):
-        raise DataError("not a .npy of codes: several arrays in it")
-    if codes.ndim != 3 or codes.dtype not in (np.uint16, np.uint32):
-        raise DataError(f"codes are uint16 or uint32 [t, h, w], not {codes.dtype} {codes.shape}")
-    if codes.max(initial=0) >= 2**31:
-        raise DataError(f"code {codes.max()} does not fit int32")
-    return codes.astype(np.int32)
 
 
 def _sha256(data: bytes) -> str:

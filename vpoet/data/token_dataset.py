@@ -13,9 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from vpoet.data import painting
-from vpoet.data.shards import Manifest, Problems, Sample, npy_to_codes, read_shard
+from vpoet.data.folder import read_samples
+from vpoet.data.npy import npy_to_codes
+from vpoet.data.shards import Manifest, Problems, Sample, read_shard
 from vpoet.errors import DataError, HashMismatch, ShapeError
-from vpoet.sequence.tasks import PAINTED, Painting
+from vpoet.sequence.arrangements import Painting
+from vpoet.sequence.tasks import PAINTED
 from vpoet.sequence.vocabulary import Vocabulary
 
 
@@ -120,7 +123,7 @@ class TokenDataset:
                 shard.numbered[sample.number] = shard[-1]
             except _BadSampleError as error:
                 problems.add(str(error), name)
-        if index not in self._reported:  # a shard is read once an epoch, and its faults stay the same
+        if index not in self._reported:  # a shard is read once per epoch, and its faults stay the same
             self._reported.add(index)
             self.problems.update(problems)
             if problems.total:
@@ -187,9 +190,8 @@ def caption_words(folder: str | Path, most: int) -> list[str]:
     DataError: no such shards.
     """
     words: set[str] = set()
-    for shard in Manifest.load(folder).shards:
-        for sample in read_shard(Path(folder) / shard.name, required=("json",)):
-            words.update(*(re.findall(r"\w+", text.lower()) for text in sample.captions))
+    for sample in read_samples(folder):
+        words.update(*(re.findall(r"\w+", text.lower()) for text in sample.captions))
         if len(words) > most:
             return []
     return sorted(words)

@@ -22,6 +22,7 @@ from vpoet.data.shards import Problems
 from vpoet.data.token_dataset import Shard, TokenDataset, TokenSample
 from vpoet.errors import CheckpointError, ConfigError, DataError, VpoetWarning
 from vpoet.sequence import document, tasks
+from vpoet.sequence.arrangements import Sample
 from vpoet.sequence.packing import BestFit, Pack, pack
 from vpoet.sequence.vocabulary import Vocabulary
 
@@ -141,7 +142,7 @@ class Documents:
         pieces = np.array(self._text(caption), dtype=np.int32)
         keyframes = None if sample.keyframes is None else sample.keyframes.astype(np.int32)
         paintings = tuple(one._replace(shown=one.shown.astype(np.int32)) for one in sample.paintings)
-        clip = tasks.Sample(pieces, sample.codes.astype(np.int32), sample.fps, keyframes, paintings)
+        clip = Sample(pieces, sample.codes.astype(np.int32), sample.fps, keyframes, paintings)
         drawn = self._mixture.draw(clip, random)
         if drawn is None:
             self.problems.add(
@@ -173,7 +174,7 @@ class Walk:
     """One lane's endless way through one source.
 
     A source is cut into units, whole shards or, where there are fewer shards than lanes, equal parts of them. Every
-    epoch shuffles the units and deals them out to the lanes, so that over all lanes each sample comes once an epoch.
+    epoch shuffles the units and deals them out to the lanes, so that over all lanes each sample comes once per epoch.
     """
 
     def __init__(self, documents: Documents, source: int, lane: int, lanes: int) -> None:

@@ -46,11 +46,8 @@ class PackStream:
 
     def __init__(
         self,
-        config: StreamConfig,
+        documents: Documents,
         *,
-        vocabulary: Vocabulary,
-        text: EncodeText,
-        seed: int,
         lanes: int,
         rank: int = 0,
         world: int = 1,
@@ -59,7 +56,6 @@ class PackStream:
     ) -> None:
         if lanes < 1 or lanes % world:
             raise ConfigError(f"a global batch of {lanes} packs cannot be shared by {world} processes; use a multiple")
-        documents = Documents(config, vocabulary=vocabulary, text=text, seed=seed)
         documents.check_keyframes()
         if rank == 0:
             documents.tell_of_paintings()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vpoet.arrays import Frames
-from vpoet.data.shards import Manifest, Problems, read_shard
+from vpoet.data.folder import read_samples
 from vpoet.data.sources import named_values
 from vpoet.errors import DataError
 from vpoet.evaluate.intervals import NORMAL
@@ -44,19 +44,16 @@ def prompts(folder: Path, count: int, without: frozenset[str] = frozenset()) -> 
     Sentences in ``without`` are passed over. DataError: clips of another world, or none left.
     """
     found: list[Prompt] = []
-    for shard in Manifest.load(folder).shards:
-        for sample in read_shard(folder / shard.name, problems=Problems()):
-            truth, texts = sample.json.get("truth"), sample.json.get("caption")
-            if not isinstance(truth, dict) or not set(SEEN[:-1]) <= set(truth) or not isinstance(texts, list):
-                raise DataError(
-                    f"{folder}: {sample.key} has no truth; prompts come from `vpoet ingest world:platformer`"
-                )
-            phrasing = len(found) % PHRASINGS
-            if texts[phrasing] not in without:
-                video = Video.read(sample.video)
-                found.append(Prompt(sample.key, texts[phrasing], stated(truth, phrasing), video.frames, video.fps))
-            if len(found) == count:
-                return found
+    for sample in read_samples(folder):
+        truth, texts = sample.json.get("truth"), sample.json.get("caption")
+        if not isinstance(truth, dict) or not set(SEEN[:-1]) <= set(truth) or not isinstance(texts, list):
+            raise DataError(f"{folder}: {sample.key} has no truth; prompts come from `vpoet ingest world:platformer`")
+        phrasing = len(found) % PHRASINGS
+        if texts[phrasing] not in without:
+            video = Video.read(sample.video)
+            found.append(Prompt(sample.key, texts[phrasing], stated(truth, phrasing), video.frames, video.fps))
+        if len(found) == count:
+            return found
     if not found:
         raise DataError(f"{folder}: no clip whose caption could be a prompt")
     return found
@@ -64,8 +61,7 @@ def prompts(folder: Path, count: int, without: frozenset[str] = frozenset()) -> 
 
 def captions(folder: Path) -> frozenset[str]:
     """All captions of a folder of raw shards."""
-    shards = [folder / shard.name for shard in Manifest.load(folder).shards]
-    return frozenset(caption for shard in shards for sample in read_shard(shard) for caption in sample.json["caption"])
+    return frozenset(caption for sample in read_samples(folder) for caption in sample.captions)
 
 
 def stated(truth: Mapping[str, Any], phrasing: int) -> dict[str, str]:

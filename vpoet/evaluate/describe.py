@@ -12,7 +12,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vpoet import bundle, config
-from vpoet.data.shards import MANIFEST, Manifest, Problems, npy_to_codes, read_shard
+from vpoet.data.npy import npy_to_codes
+from vpoet.data.shards import MANIFEST, Manifest, Problems, read_shard
 from vpoet.data.token_stream import Source, StreamConfig, heldout_packs
 from vpoet.errors import ConfigError, DataError
 from vpoet.nn.transformer import Transformer

@@ -12,9 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vpoet.arrays import Frames
-from vpoet.data.shards import Manifest, Problems, read_shard
+from vpoet.data.folder import read_videos
 from vpoet.errors import DataError
-from vpoet.media.video import Video
 
 SHRINK = 4
 AT_ONCE = 64
@@ -41,11 +40,9 @@ def nearest(clips: Sequence[Frames], folder: str | Path) -> tuple[npt.NDArray[np
 
 
 def _clips(folder: Path, shape: tuple[int, ...]) -> Iterator[tuple[str, Frames]]:
-    for shard in Manifest.load(folder).shards:
-        for sample in read_shard(folder / shard.name, problems=Problems()):
-            frames = Video.read(sample.video).frames
-            if frames.shape == shape:
-                yield sample.key, frames
+    for sample, video in read_videos(folder):
+        if video.frames.shape == shape:
+            yield sample.key, video.frames
 
 
 def _small(frames: Frames) -> npt.NDArray[np.float32]:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vpoet.errors import ShapeError
-from vpoet.outputs import whole
+from vpoet.files import aside
 
 POINTS = 300
 """Points that a curve is drawn with at most; a longer one is shown by means of so many stretches, and their range."""
@@ -54,8 +54,8 @@ def panels(drawn: Sequence[Panel], path: str | Path) -> None:
         axes.grid(alpha=0.25)
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
-    with whole(Path(path)) as aside:
-        figure.savefig(aside, dpi=110)
+    with aside(path) as fresh:
+        figure.savefig(fresh, dpi=110)
 
 
 def _plot(axes: Any, label: str, steps: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:

@@ -16,7 +16,8 @@ from vpoet.media.video import Video
 from vpoet.nn import lora
 from vpoet.nn.attention import backend
 from vpoet.nn.transformer import Transformer
-from vpoet.sequence.tasks import TABLE, Sample
+from vpoet.sequence.arrangements import Sample
+from vpoet.sequence.tasks import TABLE
 from vpoet.sequence.vocabulary import Vocabulary
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer

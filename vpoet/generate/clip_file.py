@@ -13,9 +13,9 @@ from PIL import Image
 
 from vpoet.arrays import Frames
 from vpoet.errors import VpoetWarning
+from vpoet.files import aside, write_atomic
 from vpoet.media.mp4 import open_mp4
 from vpoet.media.video import Video
-from vpoet.outputs import whole
 
 Sheet = Callable[[list[tuple[str, Frames]]], Image.Image]
 """Labels and frames to a picture of them: `vpoet.evaluate.plots.contact_sheet`, which this floor does not know."""
@@ -30,13 +30,12 @@ class Film:
     def __init__(self, file: Path, fps: float, sheet: Sheet) -> None:
         self.file = file
         self._fps, self._sheet = fps, sheet
-        self._aside = file.with_name(f".{file.name}.tmp")
         self._held: list[Frames] = []
         self._open = ExitStack()
         self._add: Callable[[Frames], None] = self._held.append
-        file.parent.mkdir(parents=True, exist_ok=True)
         if file.suffix.lower() == ".mp4":
-            self._add = self._open.enter_context(open_mp4(self._aside, fps))
+            fresh = self._open.enter_context(aside(file))
+            self._add = self._open.enter_context(open_mp4(fresh, fps))
 
     def add(self, frames: Frames) -> None:
         """Frames uint8 [T, H, W, 3] that follow those before."""
@@ -45,18 +44,14 @@ class Film:
 
     def finish(self, made: dict[str, Any]) -> None:
         """The clip, then its record: a clip that has one is whole."""
-        self._open.close()
         beside(self.file).unlink(missing_ok=True)
-        if not self._held:
-            self._aside.replace(self.file)
-        else:
-            with whole(self.file) as aside:
-                if self.file.suffix.lower() == ".png" and len(self._held) > 1:
-                    self._sheet([(made["prompt"], np.stack(self._held))]).save(aside)
-                else:
-                    aside.write_bytes(Video(np.stack(self._held), self._fps).encode(self.file.suffix.lower()))
-        with whole(beside(self.file)) as aside:
-            aside.write_text(json.dumps(made, indent=1) + "\n")
+        self._open.close()
+        if self._held and self.file.suffix.lower() == ".png" and len(self._held) > 1:
+            with aside(self.file) as fresh:
+                self._sheet([(made["prompt"], np.stack(self._held))]).save(fresh)
+        elif self._held:
+            write_atomic(self.file, Video(np.stack(self._held), self._fps).encode(self.file.suffix.lower()))
+        write_atomic(beside(self.file), json.dumps(made, indent=1) + "\n")
 
     def __enter__(self) -> Self:
         return self
@@ -64,7 +59,6 @@ class Film:
     def __exit__(self, *error: type[BaseException] | BaseException | TracebackType | None) -> None:
         if error[0] is not None:
             self._open.__exit__(*error)  # type: ignore[arg-type]
-            self._aside.unlink(missing_ok=True)
 
 
 def is_made(file: Path, made: dict[str, Any]) -> bool:

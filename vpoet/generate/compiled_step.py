@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.export import Dim
 
 from vpoet.errors import BackendError
+from vpoet.files import aside
 from vpoet.generate import logits as logits_module
 from vpoet.generate import step as step_module
 from vpoet.generate.step import SETTINGS, Run, Step
@@ -118,18 +119,15 @@ def _compile(step: Step, documents: int, slots: int, width: int, path: Path) -> 
     # a cache of any size, read as far as it is filled: one compiled step serves clips of all lengths
     reach, size = (BLOCK * Dim(name, min=1, max=_MOST_BLOCKS) for name in ("reach", "size"))
     shapes = (None, None, None, {0: reach}, None, None, [{2: size}] * config.depth, [{2: size}] * config.depth)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.stem}.{os.getpid()}.pt2")
     level = logging.getLogger("torch._inductor").level
     logging.getLogger("torch._inductor").setLevel(logging.ERROR)
     said = io.StringIO()
     try:
-        with torch.no_grad(), contextlib.redirect_stderr(said):  # it prints its timings of every kernel
+        # it prints its timings of every kernel
+        with aside(path) as fresh, torch.no_grad(), contextlib.redirect_stderr(said):
             program = torch.export.export(step, inputs, dynamic_shapes=shapes)
-            torch._inductor.aoti_compile_and_package(program, package_path=str(aside), inductor_configs=dict(_INDUCTOR))
-        aside.replace(path)
+            torch._inductor.aoti_compile_and_package(program, package_path=str(fresh), inductor_configs=dict(_INDUCTOR))
     except Exception as error:
         raise BackendError(f"the step cannot be compiled here: {error}; decode uncompiled\n{said.getvalue()}") from None
     finally:
-        aside.unlink(missing_ok=True)
         logging.getLogger("torch._inductor").setLevel(level)

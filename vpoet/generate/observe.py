@@ -10,7 +10,7 @@ from vpoet.arrays import Frames, Ints
 from vpoet.bundle import Bundle
 from vpoet.errors import DataError, PromptError
 from vpoet.media.video import Video, at_rate, frame_rate, resize_frame
-from vpoet.sequence.tasks import Given, Sample
+from vpoet.sequence.arrangements import Given, Sample
 
 MOST = 100_000
 """Of frames, pixels of a side, and frames per second: no model has seen more."""

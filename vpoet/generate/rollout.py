@@ -35,8 +35,8 @@ from vpoet.generate.plan import Decoded
 from vpoet.generate.request import Request
 from vpoet.generate.sampling import Sampling
 from vpoet.media.video import Video
+from vpoet.sequence.arrangements import Given, Sample
 from vpoet.sequence.document import Document
-from vpoet.sequence.tasks import Given, Sample
 
 LONGEST = 10_000_000
 """Frames of a clip: two weeks at 8 per second. Its windows are listed before the first is made."""

@@ -21,7 +21,7 @@ from PIL import Image
 
 from vpoet.arrays import Frames
 from vpoet.errors import DataError
-from vpoet.files import make_folder, write_atomic
+from vpoet.files import write_atomic
 from vpoet.media.container import open_video, reason
 from vpoet.media.images import durations, image_frames, open_image
 from vpoet.media.mp4 import CRF, encode_mp4
@@ -84,9 +84,7 @@ class Video:
     def write(self, path: str | Path, *, lossless: bool = False) -> None:
         """Write a file whose kind is its suffix: .mp4, .gif, .webp, or .png for a single frame."""
         path = Path(path)
-        data = self.encode(path.suffix, lossless=lossless)
-        make_folder(path.parent)
-        write_atomic(path, data)
+        write_atomic(path, self.encode(path.suffix, lossless=lossless))
 
     def encode(self, suffix: str, *, lossless: bool = False, crf: int = CRF) -> bytes:
         """The bytes of `write`. The same frames give the same bytes.

@@ -7,59 +7,19 @@ sequence, brackets are around what is produced, and numbers are cells of time; t
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from vpoet.arrays import Ints, Mask
 from vpoet.errors import ConfigError
+from vpoet.sequence import arrangements
+from vpoet.sequence.arrangements import Given, Sample
 from vpoet.sequence.document import Document, Span
-from vpoet.sequence.vocabulary import Modality, add_task
+from vpoet.sequence.vocabulary import add_task
 
 PAINTED = ("inpainting", "outpainting")
 """The tasks that give a clip with hidden cells."""
-
-
-class Painting(NamedTuple):
-    """What a task of `PAINTED` shows of a clip."""
-
-    task: str
-    hidden: Mask
-    """[t, h, w]: True where a cell is not shown, at least one and not all."""
-    shown: Ints
-    """[t, h, w], 0 where hidden: the clip's codes when nobody has seen its hidden pixels. They are others than those of
-    the whole clip: an encoder sees beyond a cell."""
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Sample:
-    """One clip with its caption, in tokens."""
-
-    text: Ints
-    """Text pieces [n]; empty when the caption is dropped."""
-    codes: Ints
-    """[t, h, w]; an image has t = 1."""
-    fps: int
-    """Frames per second; 0 for an image."""
-    keyframes: Ints | None = None
-    """[t, h, w]: the last frame of each cell of time, as an image of its own; row 0 is that of ``codes``."""
-    paintings: tuple[Painting, ...] = ()
-    """What training draws the hidden cells of a task of `PAINTED` from."""
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Given:
-    """How much of a sample is context; a task reads what concerns it."""
-
-    cells: int = 0
-    """Leading cells (i2v, continuation), or keyframes at the end (backward)."""
-    times: tuple[int, ...] = ()
-    """Ascending cells whose keyframes are given: the first, the last, and any between (interpolation)."""
-    hidden: Mask | None = None
-    """[t, h, w], True where a cell is not shown, at least one (inpainting, outpainting)."""
-    shown: Ints | None = None
-    """[t, h, w], as in `Painting`; None: the sample's codes are those already, as in sampling."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,120 +72,48 @@ class Composition:
     """The tasks that it is made of; empty: it goes with each."""
 
 
-def _text(sample: Sample) -> Span:
-    return Span(Modality.TEXT, sample.text)
-
-
-def _image(codes: Ints, target: bool) -> Span:
-    return Span(Modality.IMAGE, codes[:1], target)
-
-
-def _guide(sample: Sample, time: int) -> Span:
-    assert sample.keyframes is not None
-    return Span(Modality.IMAGE, sample.keyframes[time : time + 1], time=time)
-
-
-def _video(sample: Sample, start: int, stop: int, target: bool) -> Span:
-    return Span(Modality.VIDEO, sample.codes[start:stop], target, fps=sample.fps, time=start)
-
-
-def _rest(sample: Sample, given: int) -> Span:
-    assert 1 <= given < len(sample.codes), (given, sample.codes.shape)
-    return _video(sample, given, len(sample.codes), True)
-
-
-def _whole(sample: Sample) -> Span:
-    return _image(sample.codes, True) if sample.fps == 0 else _video(sample, 0, len(sample.codes), True)
-
-
-def _backward(sample: Sample, given: Given) -> tuple[Span, ...]:
-    last = len(sample.codes) - given.cells
-    guides = (_guide(sample, time) for time in range(last, len(sample.codes)))
-    assert 1 <= last < len(sample.codes), (given.cells, sample.codes.shape)
-    return (_text(sample), *guides, _video(sample, 0, last + 1, True))
-
-
-def _interpolation(sample: Sample, given: Given) -> tuple[Span, ...]:
-    first, *later = given.times
-    assert (first, later[-1]) == (0, len(sample.codes) - 1), (given.times, sample.codes.shape)
-    guides = (_guide(sample, time) for time in later)
-    return (_text(sample), _image(sample.codes, False), *guides, _rest(sample, 1))
-
-
-def _painting(sample: Sample, given: Given) -> tuple[Span, ...]:
-    """What is shown stands in the target once more; only the hidden cells are the whole clip's there."""
-    assert given.hidden is not None
-    modality = Modality.IMAGE if sample.fps == 0 else Modality.VIDEO
-    shown = np.where(given.hidden, np.int32(0), sample.codes if given.shown is None else given.shown)
-    whole = replace(sample, codes=np.where(given.hidden, sample.codes, shown))
-    return (_text(sample), Span(modality, shown, fps=sample.fps, hidden=given.hidden), _whole(whole))
-
-
-def _none(sample: Sample, random: np.random.Generator) -> Given:
-    return Given()
-
-
-def _any_number(sample: Sample, random: np.random.Generator) -> Given:
-    return Given(int(random.integers(1, len(sample.codes))))
-
-
-def _some_times(sample: Sample, random: np.random.Generator) -> Given:
-    """Evenly spaced half of the time, as a slow video's are; else any, each with one chance that is drawn first."""
-    last = len(sample.codes) - 1
-    if random.random() < 0.5:
-        steps = [step for step in range(1, last + 1) if last % step == 0]
-        return Given(times=tuple(range(0, last + 1, int(random.choice(steps)))))
-    inner = 1 + np.flatnonzero(random.random(last - 1) < random.random())
-    return Given(times=(0, *inner.tolist(), last))
-
-
-def _one_painting(sample: Sample, task: str, random: np.random.Generator) -> Given:
-    paintings = [painting for painting in sample.paintings if painting.task == task]
-    _, hidden, shown = paintings[int(random.integers(len(paintings)))]
-    return Given(hidden=hidden, shown=shown)
-
-
 _ROWS = (
     Task(
         "unconditional", 12, "a clip without a prompt", "[video or image]", "no --prompt",
-        lambda s, g: (_whole(s),), _none,
+        arrangements.unconditional, arrangements.nothing,
     ),
     Task(
         "t2i", 13, "text to image", "text -> [image]", "--prompt TEXT --frames 1",
-        lambda s, g: (_text(s), _image(s.codes, True)), _none,
+        arrangements.text_to_image, arrangements.nothing,
     ),
     Task(
         "t2v", 14, "text to video", "text -> [video 0..t-1]", "--prompt TEXT",
-        lambda s, g: (_text(s), _video(s, 0, len(s.codes), True)), _none, cells=2,
+        arrangements.text_to_video, arrangements.nothing, cells=2,
     ),
     Task(
         "i2v", 15, "a video that starts from an image", "text, image 0 -> [video 1..t-1]", "--image FIRST",
-        lambda s, g: (_text(s), _image(s.codes, False), _rest(s, g.cells)), lambda s, r: Given(1), cells=2,
+        arrangements.image_to_video, arrangements.first_cell, cells=2,
     ),
     Task(
         "continuation", 16, "the continuation of a video", "text, video 0..n-1 -> [video n..t-1]", "--video FILE",
-        lambda s, g: (_text(s), _video(s, 0, g.cells, False), _rest(s, g.cells)), _any_number, cells=2,
+        arrangements.continuation, arrangements.any_number, cells=2,
     ),
     Task(
         "backward", 17, "a video that leads to an image or video", "text, guides t-n..t-1 -> [video 0..t-n]",
-        "--last IMAGE, or --video FILE --task backward", _backward, _any_number, cells=2, keyframes=True,
+        "--last IMAGE, or --video FILE --task backward",
+        arrangements.backward, arrangements.any_number, cells=2, keyframes=True,
     ),
     Task(
         "interpolation", 18, "the video between given frames",
         "text, image 0, guides at some of 1..t-1 -> [video 1..t-1]",
-        "--image FIRST --last LAST, or --video FILE --task interpolation", _interpolation, _some_times,
-        cells=2, keyframes=True,
+        "--image FIRST --last LAST, or --video FILE --task interpolation",
+        arrangements.interpolation, arrangements.some_times, cells=2, keyframes=True,
     ),
     Task(
         "inpainting", 19, "a video or image painted anew where a mask says", "text, video with holes -> [its holes]",
-        "--video or --image FILE --mask MASK", _painting,
-        lambda s, r: _one_painting(s, "inpainting", r),
+        "--video or --image FILE --mask MASK",
+        arrangements.painting, partial(arrangements.one_painting, "inpainting"),
     ),
     Task(
         "outpainting", 20, "a video or image painted on beyond its borders",
         "text, video with blank borders -> [its borders]",
-        "--video or --image FILE --outpaint LEFT,TOP,RIGHT,BOTTOM", _painting,
-        lambda s, r: _one_painting(s, "outpainting", r), area=2,
+        "--video or --image FILE --outpaint LEFT,TOP,RIGHT,BOTTOM",
+        arrangements.painting, partial(arrangements.one_painting, "outpainting"), area=2,
     ),
 )  # fmt: skip
 

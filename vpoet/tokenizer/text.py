@@ -17,7 +17,7 @@ from pathlib import Path
 import sentencepiece
 
 from vpoet.errors import DataError, PromptError
-from vpoet.files import make_folder, write_atomic
+from vpoet.files import write_atomic
 
 SMALLEST = 256 + 1
 """Pieces that every model has: the 256 bytes, and sentencepiece's obligatory <unk>, which byte fallback never emits."""
@@ -87,7 +87,6 @@ class TextTokenizer:
 
     def save(self, path: str | Path) -> None:
         """Write the model file whole or not at all; folders on the way to it are made."""
-        make_folder(Path(path).parent)
         write_atomic(path, self._model)
 
     def encode(self, text: str) -> list[int]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from vpoet import config
 from vpoet.arrays import Codes, Frames
 from vpoet.errors import CheckpointError, ConfigError, DataError, ShapeError
-from vpoet.files import aside, make_folder, write_atomic
+from vpoet.files import aside, write_atomic
 from vpoet.sequence.vocabulary import Vocabulary, grouped
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
 from vpoet.tokenizer.layers import Past
@@ -87,7 +87,6 @@ class VideoTokenizer:
         """
         folder = Path(folder)
         _refuse_nan(self.model, folder)
-        make_folder(folder)
         weights = {name: tensor.cpu().contiguous() for name, tensor in self.model.state_dict().items()}
         if all(torch.equal(tensor.half().to(tensor.dtype), tensor) for tensor in weights.values()):
             weights = {

@@ -15,7 +15,7 @@ from vpoet.generate.fields import asked, declared
 from vpoet.generate.model import Model
 from vpoet.generate.request import Request
 from vpoet.media.video import Video
-from vpoet.sequence.tasks import Given, Sample
+from vpoet.sequence.arrangements import Given, Sample
 
 IMAGE = Video(np.zeros((1, 16, 16, 3), np.uint8), 0)
 VIDEO = Video(np.zeros((9, 16, 16, 3), np.uint8), 8)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vpoet.errors import DataError
-from vpoet.outputs import whole
+from vpoet.files import write_atomic
 
 MEDIA = {".png": "image/png", ".jpg": "image/jpeg", ".gif": "image/gif", ".webp": "image/webp", ".svg": "image/svg+xml"}
 VIDEO = {".mp4": "video/mp4", ".webm": "video/webm"}
@@ -53,8 +53,7 @@ def write_report(path: str | Path, title: str, sections: Sequence[Section]) -> N
         for section in sections
     )
     page = PAGE.replace("{title}", html.escape(title)).replace("{body}", body)
-    with whole(Path(path)) as aside:
-        aside.write_text(page, encoding="utf-8")
+    write_atomic(path, page)
 
 
 def _part(part: Part) -> str:

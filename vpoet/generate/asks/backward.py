@@ -7,7 +7,7 @@ import numpy as np
 from vpoet.generate.asks.base import Ask, sources
 from vpoet.generate.request import Request
 from vpoet.media.video import Video, first_frame
-from vpoet.sequence.tasks import Given, Sample
+from vpoet.sequence.arrangements import Given, Sample
 
 
 class Backward(Ask):

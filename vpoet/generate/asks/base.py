@@ -11,7 +11,7 @@ from vpoet.bundle import Bundle
 from vpoet.errors import PromptError, ShapeError
 from vpoet.generate.request import Request
 from vpoet.media.video import Video, at_rate, resize_frame
-from vpoet.sequence.tasks import Given, Sample
+from vpoet.sequence.arrangements import Given, Sample
 
 SOURCES = ("image", "last", "video")
 """The fields of a request that give something to see."""

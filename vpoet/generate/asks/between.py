@@ -10,7 +10,7 @@ from vpoet.errors import PromptError
 from vpoet.generate.asks.base import Ask, sources
 from vpoet.generate.request import Request
 from vpoet.media.video import first_frame, frame_rate
-from vpoet.sequence.tasks import Given, Sample
+from vpoet.sequence.arrangements import Given, Sample
 
 
 class Between(Ask):

@@ -8,7 +8,7 @@ from vpoet.arrays import Frames
 from vpoet.generate.asks.base import ROLLING, Ask, sources
 from vpoet.generate.request import Request
 from vpoet.media.video import first_frame, resize_frame
-from vpoet.sequence.tasks import Given, Sample
+from vpoet.sequence.arrangements import Given, Sample
 
 
 class Forward(Ask):

@@ -11,7 +11,7 @@ from vpoet.errors import PromptError
 from vpoet.generate.asks.base import Ask, sources
 from vpoet.generate.request import Request
 from vpoet.media.video import Video, at_rate, first_frame
-from vpoet.sequence.tasks import Given, Sample
+from vpoet.sequence.arrangements import Given, Sample
 
 BLACK = 0
 WHITE = 128

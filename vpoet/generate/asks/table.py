@@ -15,8 +15,9 @@ from vpoet.generate.asks.painting import Painting
 from vpoet.generate.fields import check
 from vpoet.generate.request import Request
 from vpoet.media.video import Video
+from vpoet.sequence.arrangements import Given, Sample
 from vpoet.sequence.document import Document, build
-from vpoet.sequence.tasks import TABLE, Given, Sample
+from vpoet.sequence.tasks import TABLE
 
 FAMILIES: tuple[type[Ask], ...] = (Painting, Forward, Backward, Between)
 """A request is of the first that claims it, or of the one whose video ``task`` names."""

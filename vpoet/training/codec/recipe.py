@@ -62,7 +62,7 @@ class VideoTokenizerRecipe:
     """Pixels; clips of another size are scaled to cover this and cut."""
     width: int = 64
     augment: bool = False
-    """Train on random views (`vpoet.data.augment`): windows instead of resized frames, mirrored, backwards."""
+    """Train on random views (`clip_stream.random_view`): windows instead of resized frames, mirrored, backwards."""
     model: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     begin: str = ""
     """A video tokenizer's folder whose weights the run begins with, instead of random ones."""

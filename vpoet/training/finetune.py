@@ -1,0 +1,95 @@
+"""Training that begins with a bundle: what of it new clips can train, and the recipe that suits."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from vpoet import config
+from vpoet.bundle import TEXT, VIDEO, Bundle, BundleConfig
+from vpoet.data.shards import Problems
+from vpoet.data.token_dataset import TokenDataset
+from vpoet.errors import ConfigError, DataError
+from vpoet.sequence.tasks import PAINTED, TABLE
+from vpoet.training.recipe import PretrainConfig
+
+
+def usable_tasks(tokens: Path, base: Bundle) -> tuple[list[str], list[str]]:
+    """The bundle's tasks that these token shards can train, and what there is to tell of the clips, line by line.
+
+    DataError: they are not what the bundle was trained on.
+    """
+    problems = Problems()
+    dataset = TokenDataset(tokens, vocabulary=base.transformer.vocabulary, problems=problems)
+    samples = [sample for index in range(len(dataset)) for sample in dataset.shard(index)]
+    if not samples:
+        raise DataError(f"{tokens}: not one clip is usable: {problems}")
+    about = base.config
+    cells = base.video.grid(about.frames, about.height, about.width)
+    sizes = Counter(sample.codes.shape for sample in samples)
+    if other := [size for size in sizes if size[0] > cells[0] or size[1:] != cells[1:]]:
+        listed = ", ".join(f"{sizes[size]} of {'x'.join(map(str, size))}" for size in other)
+        raise DataError(
+            f"{tokens}: clips of a size that the model was not trained on: {listed} cells, and it knows "
+            f"{'x'.join(map(str, cells))}; `vpoet ingest --frames {about.frames} --height {about.height} "
+            f"--width {about.width} --fps {about.fps}` makes clips that it knows, and so does giving the list itself"
+        )
+    silent = sum(not sample.captions for sample in samples)
+    if silent == len(samples):
+        raise DataError(
+            f"{tokens}: no clip has a caption, so no prompt could ask for what they show; add a column caption"
+        )
+    painted = {painting.task for sample in samples for painting in sample.paintings}
+    lacking = {
+        "keyframes (`vpoet encode --keyframes`)": [
+            task for task in about.tasks if TABLE[task].keyframes and samples[0].keyframes is None
+        ],
+        "paintings (`vpoet encode --paintings 1`)": [
+            task for task in about.tasks if task in PAINTED and task not in painted
+        ],
+    }
+    tasks = [task for task in about.tasks if not any(task in lost for lost in lacking.values())]
+    told = [f"{len(samples)} clips, {silent} without a caption; tasks: {', '.join(tasks)}"]
+    if problems.total:
+        told.append(f"left out: {problems}")
+    told += [f"not trained, as the clips have no {what}: {', '.join(lost)}" for what, lost in lacking.items() if lost]
+    return tasks, told
+
+
+def defaults(
+    model: Path, about: BundleConfig, tokens: Path, tasks: list[str], run: Path, rank: int | None
+) -> PretrainConfig:
+    """The recipe that a user's overrides change. ``rank``: of LoRA's update; None: all weights are trained."""
+    kept = ("frames", "height", "width", "fps", "guidance", "temperature")
+    values: dict[str, Any] = {
+        "run": str(run),
+        "text": str(model / TEXT),
+        "video": str(model / VIDEO),
+        "begin": str(model),
+        "model": config.to_dict(about.model),
+        "data": {
+            "sources": [{"path": str(tokens)}],
+            # the prompt alone has to name what is new
+            "tasks": {task: 4.0 if task in ("t2i", "t2v") else 1.0 for task in tasks},
+            "length": about.length,
+            "bidirectional": about.bidirectional,
+        },
+        "lora": None if rank is None else {"rank": rank, "alpha": 2.0 * rank},
+        "optimizer": {"lr": 3e-4 if rank is None else 2e-3, "warmup": 10, "weight_decay": 0.0},
+        "samples": {name: getattr(about, name) for name in kept},
+        "batch": 1,
+        "steps": 100,
+        "save_every": 50,
+    }
+    return config.from_dict(values, PretrainConfig, "the defaults")
+
+
+def check_same(path: Path, wanted: PretrainConfig) -> None:
+    """ConfigError if the run has begun with another recipe."""
+    if not path.is_file():
+        return
+    begun = config.load(path, PretrainConfig)
+    if different := config.differences(config.to_dict(begun), config.to_dict(wanted)):
+        told = "; ".join(different)
+        raise ConfigError(
+            f"{path.parent}: holds a run with other settings ({told}); remove it, or choose another --out"
+        )
