@@ -33,7 +33,8 @@ def tokens(lengths: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
 def cache_of(transformer: Transformer, slots: int, size: int, lanes: bool = False) -> KVCache:
     c, dtype = transformer.config, transformer.language.weight.dtype
     return KVCache(
-        layers=c.depth, slots=slots, size=size, kv_heads=c.kv_heads, head=c.head, device=CPU, dtype=dtype, lanes=lanes
+        layers=c.depth, slots=slots, size=size, kv_heads=c.kv_heads, head=c.head,
+        like=torch.empty(0, dtype=dtype), lanes=lanes
     )  # fmt: skip
 
 

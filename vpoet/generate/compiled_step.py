@@ -104,7 +104,7 @@ def _compile(step: Step, documents: int, slots: int, width: int, path: Path) -> 
     config, weight = step.transformer.config, step.transformer.language.weight
     cache = KVCache(
         layers=config.depth, slots=slots, size=4 * BLOCK, kv_heads=config.kv_heads, head=config.head,
-        device=weight.device, dtype=weight.dtype, lanes=width == 1,
+        like=weight, lanes=width == 1,
     )  # fmt: skip
     inputs = (
         torch.full((documents, width), step.transformer.ranges["codes"].start),

@@ -85,8 +85,7 @@ class Decoder:
         self.width = guesses + 1
         self.cache = KVCache(
             layers=config.depth, slots=len(slots), size=size, kv_heads=config.kv_heads, head=config.head,
-            device=self.device, dtype=transformer.language.weight.dtype,
-            lanes=build is not None and self.width == 1,
+            like=transformer.language.weight, lanes=build is not None and self.width == 1,
             block=TILE if build is None and self.device.type == "cpu" else BLOCK,
         )  # fmt: skip
         # what a slot begins with is told by its ids: positions follow from them

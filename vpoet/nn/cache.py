@@ -30,7 +30,7 @@ _QUERIES = 4
 class KVCache:
     """Keys and values of each layer [N, K, S, H], allocated once; ``size`` is rounded up to whole blocks.
 
-    ``block``: a step reads whole blocks of so many positions.
+    ``like`` has the device and dtype that they get. ``block``: a step reads whole blocks of so many positions.
     ``lanes``: positions lie side by side in memory instead of a position's features, as compiled loops read them, a
     vector of positions at a time.
     """
@@ -43,8 +43,7 @@ class KVCache:
         size: int,
         kv_heads: int,
         head: int,
-        device: torch.device,
-        dtype: torch.dtype,
+        like: Tensor,
         lanes: bool = False,
         block: int = BLOCK,
     ) -> None:
@@ -54,7 +53,7 @@ class KVCache:
         order = (0, 1, 3, 2) if lanes else (0, 1, 2, 3)
 
         def zeros() -> Tensor:
-            return torch.zeros([shape[axis] for axis in order], device=device, dtype=dtype).permute(order)
+            return like.new_zeros([shape[axis] for axis in order]).permute(order)
 
         # a layer's own tensor each: what is written in place must not be a part of what other layers read
         self.keys = [zeros() for _ in range(layers)]
