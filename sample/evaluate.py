@@ -87,9 +87,9 @@ def main(
     real = [prompt.real for prompt in asked]
     coded = [coder.decode(coder.encode(Video(clip, prompt.fps))) for clip, prompt in zip(real, asked, strict=True)]
     held_out = nearest(coded, train)[0] if train else None
-    judging = Judging(world, asked, labels, network=network, watched=progress)
-    judging.add(REAL, real)
-    judging.add(f"{REAL}, through the tokenizer", coded)
+    judging = Judging(asked, labels, network)
+    for name, clips in ((REAL, real), (f"{REAL}, through the tokenizer", coded)):
+        judging.add(name, clips, [world.see(clip) for clip in progress(clips, f"seeing {name}")])
     bits, other = prompt_bits(sampler, asked, labels)
     requests = [Request(prompt=prompt.text, seed=seed + i) for i, prompt in enumerate(asked)]
     tried = product(cfg or [config.guidance], temperature or [config.temperature], top_p)
@@ -97,7 +97,8 @@ def main(
         name = f"cfg {sampling.guidance:g}, temperature {sampling.temperature:g}, top-p {sampling.top_p:g}"
         watched = partial(progress, description=f"sampling {name}")
         clips = sample(sampler, requests, sampling, out / "samples.jsonl", batch_size, watched)
-        seen = judging.add(name, clips)
+        seen = [world.see(clip) for clip in progress(clips, f"seeing {name}")]
+        judging.add(name, clips, seen)
         for label in labels:
             judging.sheet(label, clips, seen).save(out / f"{label}, {name}.png".replace(" ", "-"))
         if train and held_out is not None:

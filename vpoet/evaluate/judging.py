@@ -4,7 +4,7 @@ Everything is counted for *parts* of the prompts, each under a label: each folde
 state something together.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -19,7 +19,6 @@ from vpoet.generate.model import Model
 from vpoet.media.sheet import contact_sheet
 from vpoet.media.video import Video
 from vpoet.nn.features import EfficientNetLite0
-from vpoet.worlds.world import World
 
 SHEET_ROWS = 16
 NEAR = 5
@@ -28,8 +27,6 @@ REAL = "real clips"
 
 Parts = Mapping[str, Sequence[int]]
 """Of each label, the positions of its prompts."""
-Watched = Callable[[Sequence[Frames], str], Iterable[Frames]]
-"""Passes clips on, and shows how many are done under a title."""
 
 
 def parts(sets: Mapping[str, Sequence[Prompt]], apart: Sequence[str] = ()) -> dict[str, Sequence[int]]:
@@ -45,34 +42,22 @@ def parts(sets: Mapping[str, Sequence[Prompt]], apart: Sequence[str] = ()) -> di
 class Judging:
     """Each set of clips has one clip for each prompt; ``rows`` are what was found, by the sets' names."""
 
-    def __init__(
-        self,
-        world: World,
-        asked: Sequence[Prompt],
-        parts: Parts,
-        *,
-        network: EfficientNetLite0 | None = None,
-        watched: Watched = lambda clips, title: clips,
-    ) -> None:
+    def __init__(self, asked: Sequence[Prompt], parts: Parts, network: EfficientNetLite0 | None = None) -> None:
         """With a ``network``, its distances to the real clips are counted too."""
         self.rows: dict[str, dict[str, Any]] = {}
-        self._world, self._asked, self._parts, self._network, self._watched = world, asked, parts, network, watched
+        self._asked, self._parts, self._network = asked, parts, network
         # halves of the prompts: no clip is compared with its own original
         self._first = clip_features(network, [prompt.real for prompt in asked[0::2]]) if network else {}
 
-    def add(self, name: str, clips: Sequence[Frames]) -> list[dict[str, str]]:
-        """Judge a set of clips; what each shows."""
-        seen = [self._world.see(clip) for clip in self._watched(clips, f"seeing {name}")]
+    def add(self, name: str, clips: Sequence[Frames], seen: Sequence[Mapping[str, str]]) -> None:
+        """A set of clips, and what each shows."""
         stated = [prompt.stated for prompt in self._asked]
-        self.rows[name] = {
-            "following": {
-                label: shares([stated[i] for i in part], [seen[i] for i in part]) for label, part in self._parts.items()
-            }
-        }
+        parts = self._parts.items()
+        following = {label: shares([stated[i] for i in part], [seen[i] for i in part]) for label, part in parts}
+        self.rows[name] = {"following": following}
         if self._network:
-            second: dict[str, Doubles] = clip_features(self._network, clips[1::2])
+            second = clip_features(self._network, clips[1::2])
             self.rows[name]["distance"] = {what: frechet(self._first[what], second[what]) for what in second}
-        return seen
 
     def add_nearest(self, name: str, found: tuple[Doubles, list[str]], held_out: Doubles) -> None:
         """What `nearest` found of a set's clips, beside the distances of clips that were held out."""
