@@ -1,19 +1,22 @@
 """The contract of worlds: how one is found, that its clips are known again, and that one file adds one."""
 
+import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from vpoet import cli, worlds
+from vpoet.arrays import Frames
 from vpoet.data.shards import ShardWriter
 from vpoet.errors import DataError
 from vpoet.evaluate.adherence import Prompt, prompts, shares, table, world_of
 from vpoet.evaluate.drift import lasting
 from vpoet.worlds.platformer.world import Platformer
-from vpoet.worlds.world import FAULTS
+from vpoet.worlds.world import FAULTS, SteppedWorld
 
 TWILIGHT = '''
 """A world of one file: the whole picture is red or blue, and nothing else."""
@@ -137,3 +140,75 @@ def test_shards_that_are_not_as_their_world_writes_them(tmp_path: Path) -> None:
         prompts(shard("torn", caption=["all is red"], source=source), 1)
     with pytest.raises(DataError, match=r"not as twilight writes it"):
         prompts(shard("mute", caption=[], source=source, colour="red"), 1)
+
+
+class Corridor:
+    """A world to step in, of one row of 8 cells: a light that goes left and right, and ends at the right."""
+
+    actions = ("left", "right")
+    fps = 8.0
+
+    def reset(self, seed: int, prompt: str = "") -> Frames:
+        self._cell, self._prompt = seed % 4, prompt
+        return self._frame()
+
+    def step(self, action: int) -> tuple[Frames, float, bool]:
+        if action not in (0, 1) or self._cell == 7:
+            raise DataError(f"action {action} in cell {self._cell}")
+        self._cell = max(0, self._cell + 2 * action - 1)
+        return self._frame(), float(self._cell == 7), self._cell == 7
+
+    def save(self) -> bytes:
+        return json.dumps([self._cell, self._prompt]).encode()
+
+    def restore(self, state: bytes) -> None:
+        self._cell, self._prompt = json.loads(state)
+
+    @property
+    def truth(self) -> dict[str, Any]:
+        return {"cell": self._cell}
+
+    def see(self, frames: Frames) -> list[dict[str, Any]]:
+        return [{"cell": int(frame[0, :, 0].argmax())} for frame in frames]
+
+    def _frame(self) -> Frames:
+        frame = np.zeros((1, 8, 3), np.uint8)
+        frame[0, self._cell] = 255
+        return frame
+
+
+def wander(world: SteppedWorld, actions: Sequence[int]) -> list[tuple[bytes, float, bool, dict[str, Any]]]:
+    """All that a world says when it is told these actions, up to its end."""
+    found = []
+    for action in actions:
+        frame, reward, end = world.step(action)
+        assert world.see(frame[None]) == [world.truth]
+        found.append((frame.tobytes(), reward, end, world.truth))
+        if end:
+            break
+    return found
+
+
+@pytest.mark.parametrize("world", [Corridor()])
+def test_a_stepped_world_is_a_function_of_seed_and_actions_from_any_saved_state(world: SteppedWorld) -> None:
+    random = np.random.default_rng(0)
+    for seed in range(4):
+        actions = random.integers(len(world.actions), size=40).tolist()
+        first = world.reset(seed)
+        whole = wander(world, actions)
+        assert (world.reset(seed) == first).all()
+        assert wander(world, actions) == whole
+        middle = len(whole) // 2
+        world.reset(seed)
+        wander(world, actions[:middle])
+        state = world.save()
+        wander(world, actions[middle:])
+        world.reset(seed + 1)
+        world.restore(state)
+        assert wander(world, actions[middle:]) == whole[middle:]
+        if whole[-1][2]:
+            with pytest.raises(DataError):
+                world.step(0)
+        world.reset(seed)
+        with pytest.raises(DataError):
+            world.step(len(world.actions))

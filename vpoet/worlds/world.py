@@ -1,9 +1,9 @@
-"""The contract of a world: what ingest, `vpoet evaluate` and `vpoet drift` ask one for."""
+"""The contracts of worlds: `World`, of which clips are made and judged, and `SteppedWorld`, in which one acts."""
 
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from vpoet.arrays import Frames
 
@@ -27,7 +27,8 @@ class World(ABC):
     phrasings: ClassVar[int]
     """Of a clip's captions, the first so many are such that every statement can be judged."""
     kept: ClassVar[tuple[str, ...]] = ()
-    """Those of `judged` that stay as they are in a clip that `lasts`; empty if no clip does."""
+    """Those of `judged` that stay as they are in a clip that `lasts`, and that one of its captions states, all of them;
+    empty if no clip lasts."""
 
     height: int
     width: int
@@ -69,3 +70,38 @@ class World(ABC):
     def source(cls, seed: int) -> str:
         """What the raw json of clip number ``seed`` has as its ``source``."""
         return f"vpoet {cls.name} world, clip {seed}"
+
+
+class SteppedWorld(Protocol):
+    """Shows a frame, is told an action, shows the next.
+
+    A pure function of seed, prompt and actions: the same ones give the same frames bit for bit, from the beginning or
+    from any state that was saved. A learned world has the same `reset` and `step`, so that who acts needs not know
+    which of the two it is.
+    """
+
+    actions: tuple[str, ...]
+    """By name; an action is an index here."""
+    fps: float
+
+    def reset(self, seed: int, prompt: str = "") -> Frames:
+        """Begin again: the first frame, uint8 [H, W, 3]. A prompt says who and where; what it leaves open, the seed."""
+
+    def step(self, action: int) -> tuple[Frames, float, bool]:
+        """The next frame, its reward, and whether that is the end: then only `reset` and `restore` go on.
+
+        DataError for an action that there is not, and after the end.
+        """
+
+    def save(self) -> bytes:
+        """The whole state."""
+
+    def restore(self, state: bytes) -> None:
+        """Go on from a state of this world, saved by whatever process. DataError for anything else."""
+
+    @property
+    def truth(self) -> dict[str, Any]:
+        """What is where in the frame that was shown last."""
+
+    def see(self, frames: Frames) -> list[dict[str, Any]]:
+        """What each of the frames uint8 [T, H, W, 3] shows, by names of `truth`, told by the pixels alone."""
