@@ -42,13 +42,13 @@ def main(
     """How long clips drift: bits, what they show and how sharp they are over time, beside real clips.
 
     Prompts are captions of clips of the platformer world in which one character jumps up and down, alone: what can go
-    on for ever. Each rollout is cut into segments as long as a clip, and each is judged as a clip of its own: bits a
-    token of its codes under the model, whether who, ground and sky are as the prompt says and as they were in the
+    on for ever. Each rollout is cut into segments as long as a clip, and each is judged as a clip of its own: bits
+    per token of its codes under the model, whether who, ground and sky are as the prompt says and as they were in the
     first segment (found by matching with all that the world draws), contrast, sharpness and motion, as differences to
     the prompt's real clip, through the tokenizer.
 
-    OUT gets drift.png, rollouts.png (a contact sheet), results.md, and segments.jsonl, a line each; `megabytes` is the
-    most memory that the process had had by then. 8 rollouts of 513 frames take 4 minutes of one core.
+    OUT gets drift.png, rollouts.png (a contact sheet), results.md, and segments.jsonl, one line per segment; `megabytes`
+    is the most memory that the process had had by then. 8 rollouts of 513 frames take 4 minutes of one core.
 
     Examples:
 

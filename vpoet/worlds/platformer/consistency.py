@@ -89,7 +89,7 @@ class Layer:
         return np.where(seen, share, np.nan), np.where(seen, contrast, np.nan)
 
     def error(self, sprites: Sequence[Sprite]) -> float:
-        """What these sprites, a frame each, leave unexplained at its places, as a share of its energy."""
+        """What these sprites, one per frame, leave unexplained at its places, as a share of its energy."""
         total = 0.0
         for t, (sprite, (_, row, column)) in enumerate(zip(sprites, self.places, strict=True)):
             frame = self.behind[t].copy()

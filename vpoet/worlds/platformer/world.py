@@ -80,7 +80,7 @@ class Platformer(Scenery, World):
 
         In the json, ``label`` is an index into `ACTIONS`, ``actions`` holds T - 1 indices into `CONTROLS`, and
         ``truth`` says what is seen: the fields of `ATTRIBUTES`, ``landed`` (a fall that ends on the ground within the
-        clip), ``boxes`` of the character and of each creature, one a frame, and the ``box`` of each item: what the
+        clip), ``boxes`` of the character and of each creature, one per frame, and the ``box`` of each item: what the
         drawing covers of the frame, (left, top, right, bottom) in pixels, half open.
         """
         random = np.random.default_rng(seed)
