@@ -47,8 +47,9 @@ def main(
     first segment (found by matching with all that the world draws), contrast, sharpness and motion, as differences to
     the prompt's real clip, through the tokenizer.
 
-    OUT gets drift.png, rollouts.png (a contact sheet), results.md, and segments.jsonl, one line per segment; `megabytes`
-    is the most memory that the process had had by then. 8 rollouts of 513 frames take 4 minutes of one core.
+    OUT gets drift.png, rollouts.png (a contact sheet), results.md, and segments.jsonl, one line per segment;
+    `megabytes` is the most memory that the process had had by then. 8 rollouts of 513 frames take 4 minutes of one
+    core.
 
     Examples:
 
