@@ -1,8 +1,6 @@
 """How long clips drift: bits, what they show and how sharp they are over time, beside real clips."""
 
 import json as json_module
-import resource
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,24 +9,20 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, track
 
-from vpoet import cli
+from vpoet import cli, worlds
 from vpoet.arrays import Frames
 from vpoet.bundle import SHIPPED
 from vpoet.errors import ShapeError
-from vpoet.evaluate.drift import Segments, curve, drift_figure, estimates, lasting, measure, table
+from vpoet.evaluate.drift import Segments, curve, drift_figure, estimates, lasting, measure, peak_megabytes, table
 from vpoet.files import write_atomic
 from vpoet.generate.model import Request, load
 from vpoet.generate.rollout import roll
 from vpoet.media.sheet import contact_sheet
 from vpoet.media.video import Video
 from vpoet.outputs import expect_folder
-from vpoet.worlds.platformer.sight import Witness
-from vpoet.worlds.platformer.world import Platformer
 
 SHOWN = 16
 """Frames of each rollout on the contact sheet."""
-UNIT = 1e6 if sys.platform == "darwin" else 1e3
-"""Of the operating system's figures in a MB: bytes there, kilobytes elsewhere."""
 
 console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
@@ -48,13 +42,14 @@ def main(
     """How long clips drift: bits, what they show and how sharp they are over time, beside real clips.
 
     Prompts are captions of clips of the platformer world in which one character jumps up and down, alone: what can go
-    on for ever. Each rollout is cut into segments as long as a clip, and each is judged as a clip of its own: bits a
-    token of its codes under the model, whether who, ground and sky are as the prompt says and as they were in the
+    on for ever. Each rollout is cut into segments as long as a clip, and each is judged as a clip of its own: bits
+    per token of its codes under the model, whether who, ground and sky are as the prompt says and as they were in the
     first segment (found by matching with all that the world draws), contrast, sharpness and motion, as differences to
     the prompt's real clip, through the tokenizer.
 
-    OUT gets drift.png, rollouts.png (a contact sheet), results.md, and segments.jsonl, a line each; `megabytes` is the
-    most memory that the process had had by then. 8 rollouts of 513 frames take 4 minutes of one core.
+    OUT gets drift.png, rollouts.png (a contact sheet), results.md, and segments.jsonl, one line per segment;
+    `megabytes` is the most memory that the process had had by then. 8 rollouts of 513 frames take 4 minutes of one
+    core.
 
     Examples:
 
@@ -64,10 +59,9 @@ def main(
     expect_folder(out)
     sampler = load(model, device)
     config, coder = sampler.bundle.config, sampler.bundle.video
-    world = Platformer(config.height, config.width, float(config.fps))
+    world = worlds.find("platformer")(config.height, config.width, float(config.fps))
     if frames < 2 * world.frames - 1:
         raise ShapeError(f"frames = {frames}: a curve begins with two segments, {2 * world.frames - 1} frames")
-    witness = Witness(config.height, config.width, float(config.fps))
     sampling = sampler.sampling(cfg, temperature)
     asked = lasting(world, count, seed)
     requests = [Request(prompt=p.text, frames=frames, overlap=overlap, seed=seed + i) for i, p in enumerate(asked)]
@@ -76,7 +70,7 @@ def main(
 
     drawn = [coder.decode(coder.encode(Video(prompt.real, prompt.fps))) for prompt in asked]
     pairs = list(zip(asked, drawn, strict=True))
-    reals = [measure(sampler, witness, *pair) for pair in track(pairs, "real clips", console=console)]
+    reals = [measure(sampler, world, *pair) for pair in track(pairs, "real clips", console=console)]
 
     rows: list[dict[str, Any]] = []
     firsts: dict[int, dict[str, Any]] = {}
@@ -87,8 +81,8 @@ def main(
         for i, _, fresh in roll(sampler, rollouts, sampling):
             for frame, segment in cutters[i].add(fresh):
                 row: dict[str, Any] = {"rollout": i, "prompt": asked[i].text, "seed": requests[i].seed, "frame": frame}
-                row |= measure(sampler, witness, asked[i], segment, firsts.get(i))
-                row["megabytes"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / UNIT)
+                row |= measure(sampler, world, asked[i], segment, firsts.get(i))
+                row["megabytes"] = peak_megabytes()
                 firsts.setdefault(i, row)
                 rows.append(row)
                 shown[i].append(segment[0].copy())  # a view would hold the segment

@@ -1,41 +1,37 @@
-"""Judge a bundle on the platformer world: prompts followed, nearness to real clips, copies."""
+"""Score a bundle against a world whose truth is known: prompts followed, nearness to real clips, copies."""
 
 import json as json_module
+from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import track
 
 from vpoet import cli
-from vpoet.arrays import Frames
 from vpoet.bundle import SHIPPED
-from vpoet.evaluate.adherence import Prompt, captions, judge, prompts, shares, stating, table, wrong
-from vpoet.evaluate.distances import NAME, clip_features, frechet
-from vpoet.evaluate.intervals import mean_interval
+from vpoet.evaluate.adherence import captions, prompts, world_of
+from vpoet.evaluate.distances import NAME
+from vpoet.evaluate.judging import REAL, Judging, parts, prompt_bits
+from vpoet.evaluate.kept_samples import sample
 from vpoet.evaluate.nearest import nearest
 from vpoet.files import write_atomic
-from vpoet.generate.model import Model, Request, load
-from vpoet.generate.prompt_file import record
+from vpoet.generate.model import Request, load
 from vpoet.generate.sampling import Sampling
-from vpoet.media.sheet import contact_sheet
 from vpoet.media.video import Video
 from vpoet.nn.features import EfficientNetLite0
 from vpoet.outputs import expect_folder
-from vpoet.worlds.platformer.sight import Witness
 
-SHEET_ROWS = 16
-NEAR = 5  # percentile of held-out clips' distances to training: a sample below it counts as near
 console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+progress = partial(track, console=console)
 
 
 def main(
     prompt_sets: Annotated[
         list[Path],
-        typer.Option("--prompts", metavar="RAW", help="Raw shards of world:platformer not trained on. Repeatable."),
+        typer.Option("--prompts", metavar="RAW", help="Raw shards of world:NAME not trained on. Repeatable."),
     ],
     out: Annotated[Path, typer.Option(help="Folder for samples, tables and pictures; sampling goes on from there.")],
     model: Annotated[Path, typer.Option(help="Bundle folder. The default ships.", show_default=False)] = SHIPPED,
@@ -57,7 +53,7 @@ def main(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
-    """Judge a bundle on the platformer world, without a judge: the world's truth is known.
+    """Score a bundle against a world whose truth is known: prompts followed, nearness to real clips, copies.
 
     Each clip of the given shards lends its caption as a prompt. What a sample shows is found by matching it against all
     that the world can draw, and counted where the prompt states it; a creature unasked is wrong, and so are faults: of
@@ -79,120 +75,41 @@ def main(
     """
     expect_folder(out)
     sampler = load(model, device)
-    config = sampler.bundle.config
+    config, coder = sampler.bundle.config, sampler.bundle.video
     known = captions(train) if train else frozenset()
     sets = {folder.name: prompts(folder, count, known) for folder in prompt_sets}
     asked = [prompt for group in sets.values() for prompt in group]
-    ends = np.cumsum([len(group) for group in sets.values()])
-    parts = {label: list(range(end - len(sets[label]), end)) for label, end in zip(sets, ends, strict=True)}
-    parts |= {given: stating(asked, given) for given in apart or []}
-    witness = Witness(config.height, config.width, float(config.fps))
+    labels = parts(sets, apart or [])
+    world = world_of(asked)(config.height, config.width, float(config.fps))
     network = EfficientNetLite0() if distance else None
     cli.hold(out)
 
     real = [prompt.real for prompt in asked]
-    coder = sampler.bundle.video
-    drawn = [coder.decode(coder.encode(Video(clip, prompt.fps))) for clip, prompt in zip(real, asked, strict=True)]
-    rows: dict[str, Any] = {}
-    first = clip_features(network, real[0::2]) if network else {}
-    reference = nearest(drawn, train)[0] if train else None
-
-    def judge_all(name: str, clips: list[Frames]) -> list[dict[str, str]]:
-        """Everything about one set of clips, into ``rows``."""
-        seen = [judge(witness, clip) for clip in track(clips, f"seeing {name}", console=console)]
-        row = rows[name] = {"following": {}}
-        for label, part in parts.items():
-            row["following"][label] = shares([asked[i].stated for i in part], [seen[i] for i in part])
-        if network:
-            # halves of the prompts: no clip is compared with its own original
-            second = clip_features(network, clips[1::2])
-            row["distance"] = {what: frechet(first[what], second[what]) for what in first}
-        return seen
-
-    judge_all("real clips", real)
-    judge_all("real clips, through the tokenizer", drawn)
-    bits = [sampler.score(Video(p.real, p.fps), p.text) for p in asked]
-    other = [sampler.score(Video(p.real, p.fps), asked[i - 1].text) for i, p in enumerate(asked)]
-    costs = [foreign.total.bits - own.total.bits for foreign, own in zip(other, bits, strict=True)]
-    bits_per_token = {
-        label: float(sum(bits[i].total.bits for i in part) / sum(bits[i].tokens for i in part))
-        for label, part in parts.items()
-    }
-    other_prompt = {label: mean_interval([costs[i] for i in part]) for label, part in parts.items()}
-    tried = product(cfg or [config.guidance], temperature or [config.temperature], top_p)
-    settings = [Sampling(guidance=g, temperature=t, top_p=p) for g, t, p in tried]
-    for sampling in settings:
-        name = f"cfg {sampling.guidance:g}, temperature {sampling.temperature:g}, top-p {sampling.top_p:g}"
-        clips = sample(sampler, asked, sampling, seed, batch_size, out / "samples.jsonl", name)
-        seen = judge_all(name, clips)
-        for label, part in parts.items():
-            sheet = [(mark(asked[i], seen[i]), clips[i]) for i in part[:SHEET_ROWS]]
-            contact_sheet(sheet, max_frames=9, scale=2).save(out / f"{label}, {name}.png".replace(" ", "-"))
-        if train and reference is not None:
-            distances, keys = nearest(clips, train)
-            near, closest = np.percentile(reference, NEAR), int(distances.argmin())
-            rows[name]["nearest"] = {
-                "median": float(np.median(distances)),
-                "least": float(distances[closest]),
-                "least_pair": [asked[closest].key, keys[closest]],
-                "nearer_than_5_percent_of_held_out": float((distances < near).mean()),
-                "median_of_held_out": float(np.median(reference)),
-                "least_of_held_out": float(reference.min()),
-            }
-
-    lines = []
-    for label, part in parts.items():
-        more, half = other_prompt[label]
-        lines += [f"\n{label}: {len(part)} prompts, {bits_per_token[label]:.3f} bits a token of real clips, and under"]
-        lines += [f"another clip's prompt {more:.1f} (± {half:.1f}) bits a clip more\n"]
-        lines += [table({name: row["following"][label] for name, row in rows.items()})]
-    for name, row in rows.items():
-        if "distance" in row:
-            values = ", ".join(f"{what} {value:.4g}" for what, value in row["distance"].items())
-            lines += [
-                f"\n{NAME}, {len(real) // 2} clips, {name}{' (the floor)' if name == 'real clips' else ''}: {values}"
-            ]
-        if "nearest" in row:
-            figures = ", ".join(f"{what.replace('_', ' ')} {value}" for what, value in row["nearest"].items())
-            lines += [f"\nnearest training clips, {name}: {figures}"]
-    write_atomic(out / "results.md", ("\n".join(lines).strip() + "\n").encode())
-    write_atomic(out / "results.json", json_module.dumps(rows, indent=1).encode())
-    console.print("\n".join(lines))
-    told = {"bits_per_token": bits_per_token, "other_prompt": other_prompt, "sets": rows, "out": out}
-    cli.finish({"model": sampler.bundle.hash} | told, json)
-
-
-def sample(
-    sampler: Model, asked: list[Prompt], sampling: Sampling, seed: int, batch_size: int, file: Path, name: str
-) -> list[Frames]:
-    """A clip for each prompt, those that the file holds already among them; new ones are appended, batch by batch."""
+    coded = [coder.decode(coder.encode(Video(clip, prompt.fps))) for clip, prompt in zip(real, asked, strict=True)]
+    held_out = nearest(coded, train)[0] if train else None
+    judging = Judging(asked, labels, network)
+    for name, clips in ((REAL, real), (f"{REAL}, through the tokenizer", coded)):
+        judging.add(name, clips, [world.see(clip) for clip in progress(clips, f"seeing {name}")])
+    bits, other = prompt_bits(sampler, asked, labels)
     requests = [Request(prompt=prompt.text, seed=seed + i) for i, prompt in enumerate(asked)]
-    made = [json_module.dumps(record(request, sampling, sampler), sort_keys=True) for request in requests]
-    codes: dict[str, Any] = {}
-    for line in file.read_text().splitlines() if file.exists() else []:
-        try:
-            kept = json_module.loads(line)
-            codes[kept["made"]] = kept["codes"]
-        except (ValueError, TypeError, KeyError):  # cut short when its process ended
-            continue
-    todo = [i for i, key in enumerate(made) if key not in codes]
-    groups = [todo[start : start + batch_size] for start in range(0, len(todo), batch_size)]
-    with file.open("a") as lines:
-        for group in track(groups, f"sampling {name}", console=console, disable=not groups):
-            documents = [sampler.document(requests[i]) for i in group]
-            decoded = sampler.decode(documents, [requests[i].seed for i in group], sampling)
-            lines.write("\n")
-            for i, result in zip(group, decoded, strict=True):
-                codes[made[i]] = result.document.codes().tolist()
-                lines.write(json_module.dumps({"made": made[i], "codes": codes[made[i]]}) + "\n")
-            lines.flush()
-    return [sampler.bundle.video.decode(np.array(codes[key], np.int32)) for key in made]
+    tried = product(cfg or [config.guidance], temperature or [config.temperature], top_p)
+    for sampling in [Sampling(guidance=g, temperature=t, top_p=p) for g, t, p in tried]:
+        name = f"cfg {sampling.guidance:g}, temperature {sampling.temperature:g}, top-p {sampling.top_p:g}"
+        watched = partial(progress, description=f"sampling {name}")
+        clips = sample(sampler, requests, sampling, out / "samples.jsonl", batch_size, watched)
+        seen = [world.see(clip) for clip in progress(clips, f"seeing {name}")]
+        judging.add(name, clips, seen)
+        for label in labels:
+            judging.sheet(label, clips, seen).save(out / f"{label}, {name}.png".replace(" ", "-"))
+        if train and held_out is not None:
+            judging.add_nearest(name, nearest(clips, train), held_out)
 
-
-def mark(prompt: Prompt, seen: dict[str, str]) -> str:
-    """The prompt, and what is wrong about its clip."""
-    found = [f"{name}: {value or 'none'}" for name, value in wrong(prompt.stated, seen).items()]
-    return f"[{'WRONG' if found else 'right'}] {prompt.text}{' -> ' if found else ''}{', '.join(found)}"
+    text = judging.markdown(bits, other)
+    write_atomic(out / "results.md", text.encode())
+    write_atomic(out / "results.json", json_module.dumps(judging.rows, indent=1).encode())
+    console.print(text)
+    told = {"bits_per_token": bits, "other_prompt": other, "sets": judging.rows, "out": out}
+    cli.finish({"model": sampler.bundle.hash} | told, json)
 
 
 if __name__ == "__main__":

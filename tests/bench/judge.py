@@ -11,10 +11,9 @@ import numpy as np
 
 import vpoet
 from vpoet.arrays import Frames
-from vpoet.evaluate.adherence import PHRASINGS, judge, stated, wilson, wrong
+from vpoet.evaluate.adherence import wilson, wrong
 from vpoet.media.video import Video
 from vpoet.worlds.platformer.corruptions import CORRUPTIONS
-from vpoet.worlds.platformer.sight import Witness
 from vpoet.worlds.platformer.world import Platformer
 
 FRESH = 3_000_000_000
@@ -25,14 +24,14 @@ REAL, CORRUPTED = 500, 100
 
 def judge_accuracy(budget: float) -> dict[str, Any]:
     """Of each kind of clip: [accepted or refused, of how many, and the ends of the share's 95% interval (Wilson)]."""
-    witness, coder = Witness(), vpoet.load(device="cpu").bundle.video
+    world, coder = Platformer(), vpoet.load(device="cpu").bundle.video
     result: dict[str, Any] = {}
     for through in (False, True):
         for name, cases in kinds().items():
             right = count = 0
             for frames, asked in cases:
                 seen = coder.decode(coder.encode(Video(frames, 8.0))) if through else frames
-                right += bool(wrong(asked, judge(witness, seen))) == (name != "real clips")
+                right += bool(wrong(asked, world.see(seen))) == (name != "real clips")
                 count += 1
             verdict = "accepted" if name == "real clips" else "refused"
             low, high = wilson(right, count)
@@ -53,7 +52,7 @@ def kinds() -> dict[str, Iterator[tuple[Frames, dict[str, str]]]]:
 
 def real(seed: int) -> tuple[Frames, dict[str, str]]:
     frames, facts = Platformer().clip(seed)
-    return frames, stated(facts["truth"], seed % PHRASINGS)
+    return frames, Platformer.stated(facts, seed % Platformer.phrasings)
 
 
 def anothers() -> Iterator[tuple[Frames, dict[str, str]]]:

@@ -8,9 +8,8 @@ import pytest
 
 from vpoet.data.shards import ShardWriter
 from vpoet.errors import DataError
-from vpoet.evaluate.adherence import prompts, shares, stated, table, wilson, wrong
+from vpoet.evaluate.adherence import prompts, shares, table, wilson, wrong
 from vpoet.media.video import Video
-from vpoet.worlds.platformer.sight import SEEN
 from vpoet.worlds.platformer.world import ATTRIBUTES, Platformer
 
 
@@ -20,7 +19,7 @@ def test_a_caption_names_all_that_it_is_said_to_state() -> None:
     for seed in range(60):
         info = Platformer(16, 16, frames=17).clip(seed)[1]
         for phrasing in range(3):
-            said = stated(info["truth"], phrasing)
+            said = Platformer.stated(info, phrasing)
             assert said.pop("faults") == ""
             assert said["creature"] == (info["truth"]["creatures"] or [{"name": ""}])[0]["name"]
             assert ("sky" in said) == (phrasing > 0)
@@ -33,7 +32,10 @@ def test_a_caption_names_all_that_it_is_said_to_state() -> None:
 
 def test_only_what_is_stated_counts() -> None:
     asked = [{"who": "hero", "creature": "bee"}, {"who": "hero", "sky": "day"}, {"who": "man"}]
-    seen = [dict.fromkeys(SEEN, "") | one for one in ({"who": "hero"}, {"who": "hero", "sky": "day"}, {"who": "hero"})]
+    seen = [
+        dict.fromkeys(Platformer.judged, "") | one
+        for one in ({"who": "hero"}, {"who": "hero", "sky": "day"}, {"who": "hero"})
+    ]
     assert wrong(asked[0], seen[0]) == {"creature": ""}
     result = shares(asked, seen)
     counted = {name: (one["right"], one["count"]) for name, one in result.items() if one["count"]}

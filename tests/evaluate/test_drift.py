@@ -12,11 +12,13 @@ import pytest
 import vpoet
 from vpoet.errors import ShapeError
 from vpoet.evaluate.adherence import Prompt, wilson
-from vpoet.evaluate.drift import KEPT, MEASURES, UNSEEN, Segments, curve, drift_figure, lasting, measure, table
+from vpoet.evaluate.drift import UNSEEN, Segments, curve, drift_figure, lasting, measure, measures, table
 from vpoet.generate.model import Model
 from vpoet.media.video import Video
-from vpoet.worlds.platformer.sight import Witness
 from vpoet.worlds.platformer.world import Platformer
+
+SHARES = [f"{what}_{name}" for what in ("prompt", "start") for name in Platformer.kept] + ["prompt_intact"]
+MEASURES = {"bits", *SHARES, "contrast", "sharpness", "motion"}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,7 @@ def test_segments_share_a_frame_and_hold_no_more_than_themselves() -> None:
 def test_prompts_are_of_what_can_go_on_and_name_all_that_is_looked_for(asked: list[Prompt]) -> None:
     for prompt in asked:
         assert int(prompt.key) >= UNSEEN
-        assert set(prompt.stated) == {"who", "action", *KEPT, "creature", "faults"}
+        assert set(prompt.stated) == {"who", "action", *Platformer.kept, "creature", "faults"}
         assert prompt.stated["action"] == "jump"
         assert prompt.stated["who"] in prompt.text
         assert prompt.real.shape == (17, 64, 64, 3)
@@ -55,32 +57,33 @@ def test_prompts_are_of_what_can_go_on_and_name_all_that_is_looked_for(asked: li
 
 
 def test_what_changes_is_what_is_measured(model: Model, asked: list[Prompt]) -> None:
-    witness, prompt = Witness(), asked[0]
-    real = measure(model, witness, prompt, prompt.real)
-    assert set(real) == {*MEASURES, "seen"}
-    assert all(real[f"{kind}_{name}"] for kind in ("prompt", "start") for name in KEPT)
+    world, prompt = Platformer(), asked[0]
+    real = measure(model, world, prompt, prompt.real)
+    assert set(real) == {*measures(real), "seen"}
+    assert set(measures(real)) == MEASURES
+    assert all(real[f"{kind}_{name}"] for kind in ("prompt", "start") for name in Platformer.kept)
     assert real["bits"] == model.score(Video(prompt.real, prompt.fps), prompt.text).per_token.bits
 
-    still = measure(model, witness, prompt, prompt.real[:1].repeat(17, axis=0), real)
+    still = measure(model, world, prompt, prompt.real[:1].repeat(17, axis=0), real)
     assert still["motion"] == 0 < real["motion"]
     assert real["prompt_intact"]
     shuffled = prompt.real[np.random.default_rng(0).permutation(17)]
-    assert not measure(model, witness, prompt, shuffled, real)["prompt_intact"]
+    assert not measure(model, world, prompt, shuffled, real)["prompt_intact"]
     smooth = prompt.real.reshape(17, 32, 2, 32, 2, 3).mean((2, 4)).repeat(2, 1).repeat(2, 2).astype(np.uint8)
-    assert measure(model, witness, prompt, smooth, real)["sharpness"] < real["sharpness"]
-    dull = measure(model, witness, prompt, prompt.real // 2, real)
+    assert measure(model, world, prompt, smooth, real)["sharpness"] < real["sharpness"]
+    dull = measure(model, world, prompt, prompt.real // 2, real)
     assert dull["contrast"] == pytest.approx(real["contrast"] / 2, rel=0.05)
 
     other = next(each for each in asked if each.stated["ground"] != prompt.stated["ground"])
-    swapped = measure(model, witness, prompt, other.real, real)
+    swapped = measure(model, world, prompt, other.real, real)
     assert (swapped["prompt_ground"], swapped["start_ground"]) == (False, False)
     # as it began, though not as the prompt says
-    kept = measure(model, witness, replace(prompt, stated=other.stated), prompt.real, real)
+    kept = measure(model, world, replace(prompt, stated=other.stated), prompt.real, real)
     assert (kept["prompt_ground"], kept["start_ground"]) == (False, True)
 
 
 def row(rollout: int, frame: int, right: bool, value: float) -> dict[str, Any]:
-    shares = {name: right for name in MEASURES if "_" in name}
+    shares = dict.fromkeys(SHARES, right)
     return {"rollout": rollout, "frame": frame, "bits": value, "contrast": value, "sharpness": 1, "motion": 2} | shares
 
 

@@ -8,7 +8,6 @@ from vpoet.bundle import PARTS, SHIPPED
 from vpoet.generate.model import Model
 from vpoet.generate.request import Request
 from vpoet.media.video import Video
-from vpoet.worlds.platformer.sight import Witness
 from vpoet.worlds.platformer.world import Platformer
 
 
@@ -28,7 +27,7 @@ def test_the_shipped_bundle_draws_what_a_prompt_says(shipped: Model) -> None:
     video = shipped.sample("a robot walks right on grass at night", seed=0)
     assert video.frames.shape == (17, 64, 64, 3)
     assert video.fps == 8
-    assert Witness().see(video.frames)["ground"] == "grass"
+    assert Platformer().see(video.frames)["ground"] == "grass"
     assert int(np.abs(np.diff(video.frames.astype(int), axis=0)).max()) > 40  # something moves
 
 

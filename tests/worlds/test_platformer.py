@@ -12,16 +12,8 @@ import pytest
 
 from vpoet.errors import DataError
 from vpoet.worlds.platformer import sprites
-from vpoet.worlds.platformer.world import (
-    ACTIONS,
-    ATTRIBUTES,
-    CHARACTERS,
-    CONTROLS,
-    CREATURES,
-    GROUNDS,
-    ITEMS,
-    Platformer,
-)
+from vpoet.worlds.platformer.scenery import CHARACTERS, CREATURES, GROUNDS, ITEMS
+from vpoet.worlds.platformer.world import ACTIONS, ATTRIBUTES, CONTROLS, Platformer
 
 Clip = tuple[np.ndarray, dict[str, Any]]
 Box = tuple[int, int, int, int]

@@ -14,10 +14,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from vpoet import worlds
 from vpoet.data.clips import ClipSettings, clip_fields, windows
 from vpoet.data.jobs import MISSING, RECORDS, Job, Result, Seen, is_readable, recorded, seen
 from vpoet.data.shards import MANIFEST, Manifest, Problems, ShardWriter
-from vpoet.data.sources import WORLD, WORLDS, Item
+from vpoet.data.sources import WORLD, Item
 from vpoet.data.workers import Progress, share_out
 from vpoet.errors import DataError
 from vpoet.files import LOCK, locked, read_json, sweep, write_atomic, writing
@@ -197,7 +198,7 @@ def _world_samples(
     item: Item, settings: ClipSettings, problems: Problems
 ) -> Iterator[tuple[str, bytes, dict[str, Any]]]:
     """One clip of a world, without loss: its pixels are the truth that its fields speak of."""
-    make = WORLDS[item.path.removeprefix(WORLD)]
+    make = worlds.find(item.path.removeprefix(WORLD))
     world = make(height=settings.height, width=settings.width, fps=settings.fps, frames=settings.frames)
     frames, fields = world.clip(item.seed)
     yield "mp4", Video(frames, settings.fps).encode(".mp4", lossless=True), fields

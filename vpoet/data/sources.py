@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vpoet import worlds
 from vpoet.data.fields import printable
 from vpoet.data.lists import read_list
 from vpoet.errors import DataError
 from vpoet.media.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from vpoet.worlds.platformer.world import Platformer
 
 WORLD = "world:"
-WORLDS = {"platformer": Platformer}
 SEEDS_APART = 1_000_000
 """Clip i of a world with seed s has the seed ``s * SEEDS_APART + i``: sets of different seeds share no clip."""
 
@@ -39,18 +38,15 @@ def gather(sources: Sequence[str], *, clips: int | None = None, seed: int = 0) -
     ``clips`` and ``seed`` are for worlds. DataError if a source isn't there, is of no known kind, or is a broken list.
     """
     items: list[Item] = []
-    worlds = [source for source in sources if source.startswith(WORLD)]
-    if bool(worlds) != (clips is not None):
+    if any(source.startswith(WORLD) for source in sources) != (clips is not None):
         raise DataError("--clips says how many clips of a world:NAME to make: give both or neither")
     for source in sources:
         path = Path(source)
         if source.startswith(WORLD):
-            if source.removeprefix(WORLD) not in WORLDS:
-                raise DataError(f"{source}: no such world; there is {', '.join(WORLD + name for name in WORLDS)}")
+            world = worlds.find(source.removeprefix(WORLD))
             if not 1 <= (clips or 0) <= SEEDS_APART:
                 raise DataError(f"--clips is 1 to {SEEDS_APART}, not {clips}")
             seeds = range(seed * SEEDS_APART, seed * SEEDS_APART + (clips or 0))
-            world = WORLDS[source.removeprefix(WORLD)]
             items += [Item(f"{source}/{number}", source, world.attributes(number), number) for number in seeds]
         elif path.is_dir():
             known = VIDEO_SUFFIXES | IMAGE_SUFFIXES

@@ -1,4 +1,4 @@
-"""Does a clip show what its prompt says? Shares and their intervals, with the world's truth for a judge.
+"""Does a clip show what its prompt says? Shares and their intervals, with the world that drew the prompts for a judge.
 
 Only what a prompt states is counted: a sentence without a sky leaves the sky open.
 """
@@ -9,49 +9,51 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vpoet import worlds
 from vpoet.arrays import Frames
 from vpoet.data.folder import read_samples
 from vpoet.data.sources import named_values
 from vpoet.errors import DataError
 from vpoet.evaluate.intervals import NORMAL
 from vpoet.media.video import Video
-from vpoet.worlds.platformer.consistency import faults
-from vpoet.worlds.platformer.sight import SEEN, Witness
+from vpoet.worlds.world import FAULTS, World
 
-JUDGED = (*SEEN, "faults")
-"""What a prompt is held against: what the clip shows, and that the world could have drawn it."""
-HEADS = {"faults": "no faults"}
-
-PHRASINGS = 3
-"""Of a truth's captions, those whose every statement can be checked; the first says nothing of the sky."""
+HEADS = {FAULTS: "no faults"}
 
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
     """A sentence, what it states, and the real clip that it was written for."""
 
+    world: type[World]
     key: str
     text: str
     stated: dict[str, str]
-    """Names of `JUDGED`, with their values."""
+    """Names of `World.judged`, with their values."""
     real: Frames
     fps: float
 
 
 def prompts(folder: Path, count: int, without: frozenset[str] = frozenset()) -> list[Prompt]:
-    """The first ``count`` clips of a folder of the platformer world's raw shards as prompts, phrasings in turn.
+    """The first ``count`` clips of a folder of a world's raw shards as prompts, phrasings in turn.
 
-    Sentences in ``without`` are passed over. DataError: clips of another world, or none left.
+    Sentences in ``without`` are passed over. DataError: clips that no world drew, or none left.
     """
     found: list[Prompt] = []
     for sample in read_samples(folder):
-        truth, texts = sample.json.get("truth"), sample.json.get("caption")
-        if not isinstance(truth, dict) or not set(SEEN[:-1]) <= set(truth) or not isinstance(texts, list):
-            raise DataError(f"{folder}: {sample.key} has no truth; prompts come from `vpoet ingest world:platformer`")
-        phrasing = len(found) % PHRASINGS
-        if texts[phrasing] not in without:
+        world, texts = worlds.drawn_by(sample.json), sample.json.get("caption")
+        if world is None or not isinstance(texts, list):
+            raise DataError(
+                f"{folder}: {sample.key} is no clip of a world; prompts come from `vpoet ingest world:NAME`"
+            )
+        phrasing = len(found) % world.phrasings
+        try:
+            text, stated = texts[phrasing], world.stated(sample.json, phrasing)
+        except (KeyError, TypeError, IndexError) as error:
+            raise DataError(f"{folder}: {sample.key} is not as {world.name} writes it ({error!r})") from None
+        if text not in without:
             video = Video.read(sample.video)
-            found.append(Prompt(sample.key, texts[phrasing], stated(truth, phrasing), video.frames, video.fps))
+            found.append(Prompt(world, sample.key, text, stated, video.frames, video.fps))
         if len(found) == count:
             return found
     if not found:
@@ -64,25 +66,17 @@ def captions(folder: Path) -> frozenset[str]:
     return frozenset(caption for sample in read_samples(folder) for caption in sample.captions)
 
 
-def stated(truth: Mapping[str, Any], phrasing: int) -> dict[str, str]:
-    """What caption number ``phrasing`` (below `PHRASINGS`) of ``truth`` says, by the names of `JUDGED`.
-
-    All captions tell of the creature if there is one: where none is told of, "" is asked for; and no faults, always.
-    """
-    values = {name: str(truth[name]) for name in SEEN if truth.get(name)}
-    if phrasing == 0:
-        del values["sky"]
-    return values | {"creature": truth["creatures"][0]["name"] if truth["creatures"] else "", "faults": ""}
-
-
-def judge(witness: Witness, frames: Frames) -> dict[str, str]:
-    """What a clip uint8 [T, H, W, 3] shows, and its faults: `JUDGED`."""
-    sight = witness.look(frames)
-    return sight.shown | {"faults": ", ".join(faults(witness, sight, frames))}
+def world_of(asked: Sequence[Prompt]) -> type[World]:
+    """The world that drew all of these prompts' clips; DataError for several."""
+    first = asked[0].world
+    for prompt in asked:
+        if prompt.world is not first:
+            raise DataError(f"prompts of the worlds {first.name} and {prompt.world.name}: judge one at a time")
+    return first
 
 
 def stating(asked: Sequence[Prompt], given: str) -> list[int]:
-    """The positions of those prompts that state all of ``given``, a ``NAME=VALUE,NAME=VALUE`` by the names of `JUDGED`.
+    """The positions of the prompts that state all of ``given``, ``NAME=VALUE,NAME=VALUE`` by names of `World.judged`.
 
     DataError: ``given`` is nothing of that form, or fewer than two prompts state it.
     """
@@ -91,7 +85,7 @@ def stating(asked: Sequence[Prompt], given: str) -> list[int]:
     if len(found) < 2:
         raise DataError(
             f"--apart {given}: {len(found)} prompts of {len(asked)} state it, of the two that are needed; "
-            f"the names are {', '.join(SEEN)}"
+            f"the names are {', '.join(asked[0].world.judged)}"
         )
     return found
 
@@ -112,9 +106,9 @@ def wilson(right: int, count: int) -> tuple[float, float]:
 
 
 def shares(asked: Sequence[Mapping[str, str]], seen: Sequence[Mapping[str, str]]) -> dict[str, dict[str, Any]]:
-    """For each attribute, and ``jointly``: right, count, share and interval, over the prompts that state it."""
+    """For each of `World.judged`, and ``jointly``: right, count, share and interval, over the prompts that state it."""
     mistakes = [wrong(one, other) for one, other in zip(asked, seen, strict=True)]
-    tallies = {name: [name not in m for s, m in zip(asked, mistakes, strict=True) if name in s] for name in JUDGED}
+    tallies = {name: [name not in m for s, m in zip(asked, mistakes, strict=True) if name in s] for name in seen[0]}
     tallies["jointly"] = [not m for m in mistakes]
     result: dict[str, dict[str, Any]] = {}
     for name, marks in tallies.items():
@@ -126,7 +120,7 @@ def shares(asked: Sequence[Mapping[str, str]], seen: Sequence[Mapping[str, str]]
 
 def table(columns: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     """Of `shares` by what they are of: a row each, in percent, the interval behind."""
-    names = (*JUDGED, "jointly")
+    names = list(next(iter(columns.values())))
     rows = [["", *(HEADS.get(name, name) for name in names)], ["---", *("--:" for _ in names)]]
     for what, result in columns.items():
         cells = []

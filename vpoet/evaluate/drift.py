@@ -8,48 +8,44 @@
 Each window of a long clip starts from what the tokenizer kept of the last (`vpoet.generate.rollout`), so what is lost
 adds up. What is measured of a segment, a key each of `measure`:
 
-    bits          a token of its codes, encoded again, given the prompt: what the model thinks of its own clip
-    prompt_NAME   who, ground, sky are as the prompt says
-    prompt_intact the world could have drawn it: order, presence, opacity, nothing unasked (`consistency`)
-    start_NAME    they are what the rollout's first segment shows
+    bits          per token of its codes, encoded again, given the prompt: what the model thinks of its own clip
+    prompt_NAME   what a clip that goes on for ever keeps (`World.kept`) is as the prompt says
+    prompt_intact the world could have drawn it
+    start_NAME    what it keeps is what the rollout's first segment shows
     contrast      deviation of the pixels of a frame, of 255
     sharpness     mean absolute difference of neighbouring pixels
     motion        mean absolute difference of successive frames
 """
 
+import resource
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vpoet.arrays import Frames
-from vpoet.errors import ShapeError
-from vpoet.evaluate.adherence import Prompt, judge, stated, wilson
+from vpoet.errors import DataError, ShapeError
+from vpoet.evaluate.adherence import Prompt, wilson
 from vpoet.evaluate.intervals import mean_interval
 from vpoet.generate.model import Model
 from vpoet.media.video import Video
-from vpoet.worlds.platformer.sight import Witness
-from vpoet.worlds.platformer.world import Platformer
+from vpoet.worlds.world import FAULTS, World
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LASTING = "jump"
-"""What a character can do for ever, and has to be drawn anew for all the time. Who walks, climbs or falls soon leaves
-the picture or stands, and no real clip says how that goes on; who stands can be copied."""
 UNSEEN = 10**9
 """The world's clips from this number on are no training data."""
-KEPT = ("who", "ground", "sky")
 PANELS = {
-    "bits a token, less the real clip's": ("bits",),
-    "as the prompt says, share": tuple(f"prompt_{name}" for name in (*KEPT, "intact")),
-    "as in the first segment, share": tuple(f"start_{name}" for name in KEPT),
-    "contrast, of 255, less the real clip's": ("contrast",),
-    "sharpness, of 255, less the real clip's": ("sharpness",),
-    "motion, of 255, less the real clip's": ("motion",),
+    "bits per token, less the real clip's": "bits",
+    "as the prompt says, share": "prompt_",
+    "as in the first segment, share": "start_",
+    "contrast, of 255, less the real clip's": "contrast",
+    "sharpness, of 255, less the real clip's": "sharpness",
+    "motion, of 255, less the real clip's": "motion",
 }
-"""What is drawn together."""
-MEASURES = tuple(name for names in PANELS.values() for name in names)
+"""What is drawn together: a measure, or all that begin so."""
 
 Row = Mapping[str, Any]
 Estimate = tuple[float, float, float]
@@ -74,34 +70,38 @@ class Segments:
                 self._first += self._length - 1
 
 
-def lasting(world: Platformer, count: int, seed: int = 0) -> list[Prompt]:
-    """Captions of real clips, none of them training data, of a character that jumps up and down, alone."""
+def lasting(world: World, count: int, seed: int = 0) -> list[Prompt]:
+    """Captions of real clips, none of them training data, of what can go on for ever; each states all that is kept.
+
+    DataError for a world in which nothing can.
+    """
+    if not world.kept:
+        raise DataError(f"{world.name}: nothing in this world goes on for ever, so nothing tells how a rollout drifts")
     found: list[Prompt] = []
     number = UNSEEN + seed
     while len(found) < count:
-        about = world.attributes(number)
-        if about["action"] == LASTING and not about["creature"]:
+        if world.lasts(number):
             frames, facts = world.clip(number)
-            phrasing = 1 + len(found) % 2  # those that also name the sky
-            said = stated(facts["truth"], phrasing)
-            found.append(Prompt(str(number), facts["caption"][phrasing], said, frames, world.fps))
+            said = [world.stated(facts, phrasing) for phrasing in range(world.phrasings)]
+            full = [phrasing for phrasing, stated in enumerate(said) if set(world.kept) <= set(stated)]
+            phrasing = full[len(found) % len(full)]
+            text = facts["caption"][phrasing]
+            found.append(Prompt(type(world), str(number), text, said[phrasing], frames, world.fps))
         number += 1
     return found
 
 
-def measure(
-    model: Model, witness: Witness, prompt: Prompt, segment: Frames, first: Row | None = None
-) -> dict[str, Any]:
-    """`MEASURES` of a segment of a rollout whose first was ``first``, itself if None; ``seen`` is what it shows."""
-    seen = judge(witness, segment)
+def measure(model: Model, world: World, prompt: Prompt, segment: Frames, first: Row | None = None) -> dict[str, Any]:
+    """What is measured of a segment of a rollout whose first was ``first``, itself if None, and what is ``seen``."""
+    seen = world.see(segment)
     start = seen if first is None else first["seen"]
     pixels = segment.astype(np.float32)
     beside = [np.abs(np.diff(pixels, axis=axis)).mean() for axis in (1, 2)]
     return {
         "bits": model.score(Video(segment, prompt.fps), prompt.text).per_token.bits,
-        **{f"prompt_{name}": seen[name] == prompt.stated[name] for name in KEPT},
-        "prompt_intact": not seen["faults"],
-        **{f"start_{name}": seen[name] == start[name] for name in KEPT},
+        **{f"prompt_{name}": seen[name] == prompt.stated[name] for name in world.kept},
+        "prompt_intact": not seen[FAULTS],
+        **{f"start_{name}": seen[name] == start[name] for name in world.kept},
         "contrast": float(pixels.std(axis=(1, 2)).mean()),
         "sharpness": float(np.mean(beside)),
         "motion": float(np.abs(np.diff(pixels, axis=0)).mean()),
@@ -109,11 +109,26 @@ def measure(
     }
 
 
+def peak_megabytes() -> int:
+    """The most memory that this process has had."""
+    unit = 1e6 if sys.platform == "darwin" else 1e3  # the operating system counts bytes there, kilobytes elsewhere
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
+
+
+def measures(row: Row) -> list[str]:
+    """Of a row's names, those that are measured, in the order of `PANELS`."""
+    return [name for panel in PANELS.values() for name in _panel(row, panel)]
+
+
+def _panel(row: Row, panel: str) -> list[str]:
+    return [name for name in row if name == panel or (panel.endswith("_") and name.startswith(panel))]
+
+
 def estimates(rows: Sequence[Row], beside: Sequence[Row] | None = None) -> dict[str, Estimate]:
-    """`MEASURES` over rows that have nothing to do with each other: of shares Wilson's interval, else Student's, and of
+    """`measures` over rows that have nothing to do with each other: of shares Wilson's interval, else Student's, and of
     the differences to the rows ``beside`` if there are any."""
     found = {}
-    for name in MEASURES:
+    for name in measures(rows[0]):
         values = [row[name] for row in rows]
         if isinstance(values[0], bool):
             found[name] = (float(np.mean(values)), *wilson(sum(values), len(values)))
@@ -145,7 +160,7 @@ def table(rows: Sequence[Row], reals: Sequence[Row]) -> str:
     change = estimates(ends[-1], ends[0])
     heads = ["", "real clips", *(f"from frame {frame}" for frame, _ in shown), "last less first"]
     lines = [heads, ["---", *["--:"] * (len(heads) - 1)]]
-    for name in MEASURES:
+    for name in real:
         if "_" in name:
             cells = [name.replace("_", ": "), f"{real[name][0]:.2f}"]
             cells += ["{:.2f} ({:.2f} to {:.2f})".format(*each[name]) for _, each in shown] + [""]
@@ -164,8 +179,8 @@ def drift_figure(curve: Sequence[tuple[int, Row]]) -> "Figure":
 
     figure = Figure(figsize=(12, 5.6), layout="constrained")
     frames = [frame for frame, _ in curve]
-    for index, (title, names) in enumerate(PANELS.items(), start=1):
-        axes = figure.add_subplot(2, 3, index)
+    for index, (title, panel) in enumerate(PANELS.items(), start=1):
+        axes, names = figure.add_subplot(2, 3, index), _panel(curve[0][1], panel)
         for name, style in zip(names, ("-", "--", ":", "-."), strict=False):  # lines that coincide are all to be seen
             mean, low, high = zip(*(each[name] for _, each in curve), strict=True)
             (line,) = axes.plot(frames, mean, style, linewidth=1.6, label=name.partition("_")[2])

@@ -25,6 +25,8 @@ _MOTION = {
 }
 _PLACES = {"grass": "grass", "sand": "sand", "snow": "snow", "dirt": "dirt", "stone": "stone", "planet": "a planet"}
 _SKIES = {"day": "by day", "dusk": "at dusk", "night": "at night", "fog": "in fog"}
+PHRASINGS = 3
+"""The first so many captions state nothing that the judge does not see; only the first says nothing of the sky."""
 
 
 def article(noun: str) -> str:
@@ -54,3 +56,14 @@ def captions(truth: Mapping[str, Any]) -> list[str]:
         f"{sky}, {who} {going_on} {where}{also_going_on}",
         f"{who} {going_on} {where} {sky}{also_going_on}{things}",
     ]
+
+
+def stated(truth: Mapping[str, Any], phrasing: int) -> dict[str, str]:
+    """What caption number ``phrasing`` (below `PHRASINGS`) says, by names that the judge tells.
+
+    All captions tell of the creature if there is one: where none is told of, "" is asked for.
+    """
+    values = {name: str(truth[name]) for name in ("who", "action", "direction", "ground", "sky") if truth[name]}
+    if phrasing == 0:
+        del values["sky"]
+    return values | {"creature": truth["creatures"][0]["name"] if truth["creatures"] else ""}

@@ -24,9 +24,9 @@ import torch
 
 from vpoet.arrays import Doubles, Frames
 from vpoet.worlds.platformer.matching import View, blur, put
+from vpoet.worlds.platformer.scenery import CHARACTERS, GRAVITY, STEP, TALL
 from vpoet.worlds.platformer.sight import Places, Sight, Witness
 from vpoet.worlds.platformer.sprites import Sprite
-from vpoet.worlds.platformer.world import CHARACTERS, GRAVITY, STEP, TALL
 
 FAULTS = ("order", "presence", "opacity", "alone")
 
@@ -88,7 +88,7 @@ class Layer:
         return np.where(seen, share, np.nan), np.where(seen, contrast, np.nan)
 
     def error(self, sprites: Sequence[Sprite]) -> float:
-        """What these sprites, a frame each, leave unexplained at its places, as a share of its energy."""
+        """What these sprites, one per frame, leave unexplained at its places, as a share of its energy."""
         total = 0.0
         for t, (sprite, (_, row, column)) in enumerate(zip(sprites, self.places, strict=True)):
             frame = self.behind[t].copy()
@@ -142,7 +142,7 @@ def _in_order(witness: Witness, sight: Sight, character: Layer) -> bool:
     """It moves by a law of the world, in pictures that go with that."""
     world, action, direction = witness.world, sight.shown["action"], sight.shown["direction"]
     y_T, x_T = (np.array([place[axis] for place in sight.character]) / world.unit for axis in (1, 2))
-    seconds_T, floor = np.arange(len(y_T)) / world.fps, sight.floor / world.unit
+    seconds_T, floor = np.arange(len(y_T)) / witness.fps, sight.floor / world.unit
     y_KT = heights(action, direction, seconds_T, floor)
     law_T = y_KT[np.abs(y_KT - y_T).max(1).argmin()]
     x_law_T: npt.NDArray[np.floating] = np.full(len(x_T), np.median(x_T))

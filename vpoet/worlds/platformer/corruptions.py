@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from vpoet.arrays import Frames
+from vpoet.worlds.platformer.scenery import CHARACTERS, CREATURES, TALL
 from vpoet.worlds.platformer.sprites import Sprite
-from vpoet.worlds.platformer.world import CHARACTERS, CREATURES, TALL, Platformer
+from vpoet.worlds.platformer.world import Platformer
 
 GHOST = 0.7
 """Opacity."""
@@ -40,7 +41,7 @@ class _SecondFigure(Platformer):
         stage, x, random = super()._stage(truth, floor, *rest), rest[1], rest[-1]
         other = random.choice([path for who, path in CHARACTERS.items() if who != truth["who"]])
         wide = self.width / self.unit
-        self._put(
+        self.put(
             stage, self.picture(f"animated_characters/{other}_idle", TALL), 12 if 2 * x > wide else wide - 12, floor
         )
         return stage

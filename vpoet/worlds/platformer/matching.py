@@ -107,7 +107,7 @@ class Canvases:
         return self.match(View(view.changing_T5HW[:1], view.whole_T5HW, view.whole_T5HW), rows)[1]
 
     def match_around(self, view: View, rows_T: Tensor, columns_T: Tensor) -> tuple[Tensor, Tensor]:
-        """The same with the feet within `AROUND` of one place a frame: Y and X are both 2 AROUND + 1."""
+        """The same with the feet within `AROUND` of one place per frame: Y and X are both 2 AROUND + 1."""
         h, w = self.still_N5hw.shape[2:]
         border = (self.left + AROUND, w - self.left + AROUND, self.above + AROUND, h - self.above + AROUND)
         parts = []

@@ -22,8 +22,7 @@ from torch import Tensor
 from vpoet.arrays import Frames
 from vpoet.errors import ShapeError
 from vpoet.worlds.platformer.matching import AROUND, Canvases, Stage, View, picture, put
-from vpoet.worlds.platformer.sprites import Sprite
-from vpoet.worlds.platformer.world import (
+from vpoet.worlds.platformer.scenery import (
     BACKDROP_SHIFT,
     BACKDROPS,
     CHARACTERS,
@@ -33,10 +32,12 @@ from vpoet.worlds.platformer.world import (
     ITEMS,
     SKIES,
     SMALL,
+    SPEEDS,
     TALL,
     TILE,
-    Platformer,
+    Scenery,
 )
+from vpoet.worlds.platformer.sprites import Sprite
 
 SEEN = ("who", "action", "direction", "ground", "sky", "creature")
 """The attributes that a witness tells, by their names in `Platformer.attributes`."""
@@ -54,7 +55,6 @@ POSES = tuple((name, False) for name in _STILL + _WALKS) + tuple((name, True) fo
 
 # In the world's units. The least way of a walk is 26 in 2 seconds, the least height of a jump 9.
 _WALKED, _MOVED, _RISEN = 6.0, 4.0, 4.5
-_SPEEDS = {"fly": (12, 22), "crawl": (6, 11), "swim": (9, 16)}
 _HIGHEST_FEET = 16
 _NEVER = -1e9
 
@@ -69,7 +69,7 @@ class Sight:
     """What a witness saw, and where."""
 
     shown: dict[str, str]
-    """`SEEN`, with the values of `ATTRIBUTES` or "" for none."""
+    """`SEEN`, with the values of `Platformer.attributes`, "" for none."""
     stage: Stage
     """All that stands still, as the world draws it."""
     floor: int
@@ -85,8 +85,8 @@ class Witness:
     """Sees clips of one size and rate."""
 
     def __init__(self, height: int = 64, width: int = 64, fps: float = 8.0) -> None:
-        """DataError where the world's sprites are not installed, or for sizes and rates that it does not draw."""
-        self.world = Platformer(height, width, fps)
+        """DataError where the sprites are not installed."""
+        self.world, self.fps = Scenery(height, width), fps
         picture = self.world.picture
         people = [f"animated_characters/{path}" for path in CHARACTERS.values()]
         self._people = [picture(f"{path}_{pose}", TALL, mirrored) for path in people for pose, mirrored in POSES]
@@ -102,13 +102,9 @@ class Witness:
                 sprites = [picture(f"enemies/{file}", size, sign > 0) for file in files]
                 self._creatures[name, sign] = sprites, Canvases.of(sprites)
 
-    def see(self, frames: Frames) -> dict[str, str]:
-        """What a clip uint8 [T, H, W, 3] shows: `SEEN`, with the values of `ATTRIBUTES` or "" for none."""
-        return self.look(frames).shown
-
     @torch.inference_mode()
     def look(self, frames: Frames) -> Sight:
-        """The same, and where it is."""
+        """What a clip uint8 [T, H, W, 3] shows, and where. ShapeError for frames of another size."""
         if frames.shape[1:] != (self.world.height, self.world.width, 3):
             raise ShapeError(f"this witness sees {self.world.height}x{self.world.width}, not {list(frames.shape)}")
         frames_T3HW = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
@@ -228,7 +224,7 @@ class Witness:
         That is at least ``present`` of its energy.
         """
         unit, count = self.world.unit, len(view.changing_T5HW)
-        seconds, room = (count - 1) / self.world.fps, self.world.width / unit - 20  # the world keeps 10 on each side
+        seconds, room = (count - 1) / self.fps, self.world.width / unit - 20  # the world keeps 10 on each side
         heights = {"fly": (12 * unit, 19 * unit), "crawl": (floor, floor)}
         heights["swim"] = (self.world.height - 2 * unit, self.world.height)
         frames = torch.arange(count)
@@ -243,7 +239,7 @@ class Witness:
             )
             gain_TX, which_TX = gain.max(1)  # any picture of the cycle, any height
             energy_TX, whole_TX = (part.gather(1, which_TX[:, None])[:, 0] for part in (energy, whole))
-            slow, fast = (min(speed * seconds, room) for speed in _SPEEDS[motion])
+            slow, fast = (min(speed * seconds, room) for speed in SPEEDS[motion])
             way = sign * unit * torch.linspace(slow / 2, 1.2 * fast, 16)[:, None] * torch.linspace(0, 1, count)
             x_XVT = (torch.arange(gain_TX.shape[1])[:, None, None] + way).round().long()
             x_VT = x_XVT[((x_XVT >= 0) & (x_XVT < gain_TX.shape[1])).all(2)]

@@ -1,10 +1,12 @@
 """A platform game that plays itself: captioned, labelled, action-annotated clips, drawn with Kenney's CC0 sprites.
 
 One character does one thing on one ground under one sky; often a creature flies, crawls or swims by, sometimes an item
-lies about. The camera stands still. Everything is a pure function of the seed. Lengths in the code are in units of 1/64
-of the picture's shorter side, y downwards; at 64x64 a unit is a pixel.
+lies about. The camera stands still. Everything is a pure function of the seed. Lengths are in the units of
+`vpoet.worlds.platformer.scenery`.
 """
 
+from collections.abc import Mapping
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -13,51 +15,33 @@ import numpy.typing as npt
 
 from vpoet.arrays import Frames
 from vpoet.errors import DataError
-from vpoet.worlds.platformer.captions import captions
-from vpoet.worlds.platformer.sprites import Sprite, draw, sprite
+from vpoet.worlds.platformer.captions import PHRASINGS, captions, stated
+from vpoet.worlds.platformer.consistency import faults
+from vpoet.worlds.platformer.scenery import (
+    BACKDROP_SHIFT,
+    BACKDROPS,
+    CHARACTERS,
+    CREATURES,
+    FISH,
+    GRAVITY,
+    GROUNDS,
+    ITEMS,
+    SKIES,
+    SMALL,
+    SPEEDS,
+    STEP,
+    TALL,
+    TILE,
+    Scenery,
+)
+from vpoet.worlds.platformer.sight import SEEN, Witness
+from vpoet.worlds.platformer.sprites import Sprite
+from vpoet.worlds.world import FAULTS, World
 
-CHARACTERS = {
-    "heroine": "female_adventurer/femaleAdventurer",
-    "woman": "female_person/femalePerson",
-    "hero": "male_adventurer/maleAdventurer",
-    "man": "male_person/malePerson",
-    "robot": "robot/robot",
-    "zombie": "zombie/zombie",
-}
 ACTIONS = ("walk", "jump", "climb", "fall", "idle")
 """In the order of a clip's ``label``."""
 CONTROLS = ("none", "left", "right", "up", "down", "jump")
 """What the player presses, one for each step between frames: the clip's ``actions`` are indices here."""
-GROUNDS = ("grass", "sand", "snow", "dirt", "stone", "planet")
-SKIES = {
-    "day": ((120, 190, 250), (205, 235, 255)),
-    "dusk": ((235, 120, 90), (255, 205, 150)),
-    "night": ((18, 22, 58), (58, 62, 120)),
-    "fog": ((150, 155, 160), (215, 218, 220)),
-}
-"""Colours at the top and at the horizon."""
-BACKDROPS = ("", "hills", "clouds")
-CREATURES = {
-    "bee": ("fly", ("bee",)),
-    "fly": ("fly", ("fly",)),
-    "ladybug": ("crawl", ("ladybug",)),
-    "mouse": ("crawl", ("mouse",)),
-    "green worm": ("crawl", ("wormGreen", "wormGreen_move")),
-    "blue slime": ("crawl", ("slimeBlue", "slimeBlue_move")),
-    "green fish": ("swim", ("fishGreen",)),
-    "pink fish": ("swim", ("fishPink",)),
-}
-"""Name -> how it moves, and the pictures of its cycle (they look to the left)."""
-ITEMS = {
-    "gold coin": "items/coinGold",
-    "blue gem": "items/gemBlue",
-    "red gem": "items/gemRed",
-    "yellow key": "items/keyYellow",
-    "star": "items/star",
-    "cactus": "tiles/cactus",
-    "bush": "tiles/bush",
-    "red mushroom": "tiles/mushroomRed",
-}
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "who": tuple(CHARACTERS),
     "action": ACTIONS,
@@ -71,16 +55,16 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 """All values of each field of a clip's ``truth``; of ``creatures`` and ``items``, all names."""
 
 _ONE_OF_MANY = {"creature": "creatures", "item": "items"}
-TALL, TILE, SMALL, FISH = 28, 16, 15, 12
-"""Heights of the pictures: characters, tiles, creatures and items, fish."""
-BACKDROP_SHIFT = 20
 _MARGIN = 10  # no middle of a character, creature or item is nearer to the left or right edge
-STEP = 2.4  # way between two of the eight pictures of a walk: the feet don't slide
-GRAVITY = 72.0  # units a second squared, for jumps and falls alike
 
 
-class Platformer:
+class Platformer(Scenery, World):
     """The world at one size and rate."""
+
+    name = "platformer"
+    judged = (*SEEN, FAULTS)
+    phrasings = PHRASINGS
+    kept = ("who", "ground", "sky")
 
     def __init__(self, height: int = 64, width: int = 64, fps: float = 8.0, frames: int = 17) -> None:
         if min(height, width) < 16 or frames < 1 or not fps > 0:
@@ -88,15 +72,15 @@ class Platformer:
                 f"platformer: {frames} frames of {height}x{width} at {fps} fps; it draws 1 frame or more, "
                 "16 pixels or more each way, at a rate above 0"
             )
-        self.height, self.width, self.fps, self.frames = height, width, fps, frames
-        self.unit = min(height, width) / 64
+        super().__init__(height, width)
+        self.fps, self.frames = fps, frames
 
     def clip(self, seed: int) -> tuple[Frames, dict[str, Any]]:
         """Frames uint8 [T, H, W, 3] and the raw json of clip number ``seed``, 0 or more; always the same ones.
 
         In the json, ``label`` is an index into `ACTIONS`, ``actions`` holds T - 1 indices into `CONTROLS`, and
         ``truth`` says what is seen: the fields of `ATTRIBUTES`, ``landed`` (a fall that ends on the ground within the
-        clip), ``boxes`` of the character and of each creature, one a frame, and the ``box`` of each item: what the
+        clip), ``boxes`` of the character and of each creature, one per frame, and the ``box`` of each item: what the
         drawing covers of the frame, (left, top, right, bottom) in pixels, half open.
         """
         random = np.random.default_rng(seed)
@@ -116,10 +100,10 @@ class Platformer:
         for t in range(self.frames):
             frame = stage.copy()
             for creature, (path, pictures) in zip(truth["creatures"], movers, strict=True):
-                creature["boxes"].append(self._put(frame, pictures[t], *path[t]))
+                creature["boxes"].append(self.put(frame, pictures[t], *path[t]))
             name, mirrored = poses[t]
             character = self.picture(f"animated_characters/{CHARACTERS[truth['who']]}_{name}", TALL, mirrored)
-            boxes.append(self._put(frame, character, x_T[t], y_T[t]))
+            boxes.append(self.put(frame, character, x_T[t], y_T[t]))
             frames[t] = frame + 0.5
         truth["boxes"] = boxes
         highest = min(top for _, top, _, _ in boxes)
@@ -133,7 +117,7 @@ class Platformer:
             "frames": self.frames,
             "height": self.height,
             "width": self.width,
-            "source": f"vpoet platformer world, clip {seed}",
+            "source": self.source(seed),
             "license": "CC0 (sprites by Kenney, kenney.nl)",
             "label": ACTIONS.index(truth["action"]),
             "actions": [CONTROLS.index(control) for control in controls],
@@ -148,13 +132,26 @@ class Platformer:
         first = {one: scene[many][0]["name"] if scene[many] else "" for one, many in _ONE_OF_MANY.items()}
         return plain | first
 
-    def picture(self, name: str, height: float, mirrored: bool = False) -> Sprite:
-        """A sprite, ``height`` units high."""
-        return sprite(name, max(1, round(height * self.unit)), mirrored)
+    @staticmethod
+    def lasts(seed: int) -> bool:
+        """Jumping up and down, alone: it has to be drawn anew all the time, where who stands can be copied.
 
-    def _put(self, frame: npt.NDArray[np.float32], picture: Sprite, x: float, y: float) -> tuple[int, int, int, int]:
-        """Draw a sprite whose feet, the middle of its lower edge, stand at (x, y) in units."""
-        return draw(frame, picture, x * self.unit, round(y * self.unit))
+        Who walks, climbs or falls soon leaves the picture or stands, and no real clip says how that goes on.
+        """
+        scene = _scene(np.random.default_rng(seed))
+        return scene["action"] == "jump" and not scene["creatures"]
+
+    @staticmethod
+    def stated(facts: Mapping[str, Any], phrasing: int) -> dict[str, str]:
+        return stated(facts["truth"], phrasing) | {FAULTS: ""}
+
+    def see(self, frames: Frames) -> dict[str, str]:
+        sight = self._witness.look(frames)
+        return sight.shown | {FAULTS: ", ".join(faults(self._witness, sight, frames))}
+
+    @cached_property
+    def _witness(self) -> Witness:
+        return Witness(self.height, self.width, self.fps)
 
     def _stage(
         self, truth: dict[str, Any], floor: float, over_water: bool, x: float, random: np.random.Generator
@@ -164,7 +161,7 @@ class Platformer:
         stage = self.scenery(truth["sky"], truth["ground"], truth["backdrop"], over_water=over_water, shift=shift)
         if truth["action"] == "climb":
             for y in np.arange(floor, 0, -TILE):
-                self._put(stage, self.picture("items/ladderMid", TILE), x, y)
+                self.put(stage, self.picture("items/ladderMid", TILE), x, y)
         wide = self.width / self.unit
         for item in truth["items"]:
             # beside the character: 16 units or more to its left or right, wherever it stands at first
@@ -172,63 +169,8 @@ class Platformer:
             at = random.uniform(0, leftwards + rightwards)
             at += _MARGIN if at < leftwards else x + 16 - leftwards
             item["place"] = "in the air" if ITEMS[item["name"]].startswith("items/") else "on the ground"
-            item["box"] = self._put(stage, self.picture(ITEMS[item["name"]], SMALL), at, floor)
+            item["box"] = self.put(stage, self.picture(ITEMS[item["name"]], SMALL), at, floor)
         return stage
-
-    def floor(self, over_water: bool) -> float:
-        """The ground's upper edge, where feet stand."""
-        return self.height / self.unit - (22 if over_water else 12)
-
-    def scenery(
-        self, sky: str, ground: str, backdrop: str = "", *, over_water: bool = False, shift: float = 0.0
-    ) -> npt.NDArray[np.float32]:
-        """Sky, backdrop, water and ground alone: [H, W, 3] in 0..255.
-
-        ``shift``, 0 to `BACKDROP_SHIFT`, moves the backdrop to the right.
-        """
-        top, horizon = (np.array(colour, dtype=np.float32) for colour in SKIES[sky])
-        down = np.linspace(0, 1, self.height, dtype=np.float32)[:, None, None]
-        stage = np.repeat(top * (1 - down) + horizon * down, self.width, axis=1)
-        wide, floor = self.width / self.unit, self.floor(over_water)
-        if sky == "night":
-            stars = np.random.default_rng(0)  # the same stars every night
-            for x_star, y_star in stars.uniform(2, 62, (8, 2)) * (wide / 64, (floor - 14) / 64) * self.unit:
-                size = max(1, round(self.unit))
-                stage[int(y_star) : int(y_star) + size, int(x_star) : int(x_star) + size] = (225, 225, 200)
-        self._backdrop(stage, backdrop, floor, horizon, shift)
-        tile = self.picture(f"tiles/{ground}{'Half_mid' if over_water else 'Mid'}", TILE)
-        for middle in np.arange(TILE / 2, wide + TILE, TILE):
-            if over_water:
-                self._put(stage, self.picture("tiles/water", TILE), middle, floor + TILE + 6)
-                self._put(stage, self.picture("tiles/waterTop_low", TILE), middle, floor + TILE + 3)
-            self._put(stage, tile, middle, floor + TILE)
-        return stage
-
-    def _backdrop(
-        self,
-        stage: npt.NDArray[np.float32],
-        kind: str,
-        floor: float,
-        horizon: npt.NDArray[np.float32],
-        x: float,
-    ) -> None:
-        """Hills or clouds of flat discs (x, y, radius), in colours near the horizon's; nothing for the empty kind."""
-        wide = self.width / self.unit
-        discs: list[tuple[float, float, float]]
-        if kind == "hills":
-            discs = [(x + i, floor + 14 + i % 3 * 4, 26) for i in range(0, int(wide) + 20, 38)]
-            lowest, colour = floor + 4, 0.65 * horizon
-        elif kind == "clouds":
-            puffs = ((-7, 0, 4.5), (0, -2, 6.5), (7, 0, 4.5))
-            discs = [(x + i + dx, 14 + i % 3 * 3 + dy, r) for i in range(0, int(wide) + 20, 40) for dx, dy, r in puffs]
-            lowest, colour = self.height / self.unit, 0.4 * horizon + 0.6 * 255
-        else:
-            return
-        rows, columns = np.ogrid[: self.height, : self.width]
-        for x_disc, y_disc, radius in discs:
-            away = np.hypot(columns + 0.5 - x_disc * self.unit, rows + 0.5 - y_disc * self.unit)
-            cover = np.clip(radius * self.unit - away + 0.5, 0, 1) * (rows < lowest * self.unit)
-            stage += cover[..., None].astype(np.float32) * (colour - stage)
 
     def _act(
         self, truth: dict[str, Any], floor: float, random: np.random.Generator
@@ -277,8 +219,7 @@ class Platformer:
         motion, pictures = CREATURES[creature["name"]]
         seconds = np.arange(self.frames) / self.fps
         bob = np.sin(2 * np.pi * (1.2 * seconds + random.random()))
-        slowest, fastest = {"fly": (12, 22), "crawl": (6, 11), "swim": (9, 16)}[motion]
-        speed = random.uniform(slowest, fastest)
+        speed = random.uniform(*SPEEDS[motion])
         places = (random.random() + np.arange(8) / 8) % 1
         ways = [self._cross(creature["direction"], speed, float(where)) for where in places]
         x_T = max(ways, key=lambda way: min(abs(float(way[0]) - x) for x in taken[: 2 if motion == "crawl" else 1]))

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from vpoet.arrays import Frames
-from vpoet.evaluate.adherence import judge, stated, wrong
+from vpoet.evaluate.adherence import wrong
 from vpoet.worlds.platformer.consistency import FAULTS, heights, pictures
 from vpoet.worlds.platformer.corruptions import CORRUPTIONS
-from vpoet.worlds.platformer.sight import Witness
 from vpoet.worlds.platformer.world import Platformer
 
 FRESH = range(5_000_000_000, 5_000_000_020)
@@ -17,27 +16,27 @@ ACTIONS = {
 
 
 @pytest.fixture(scope="module")
-def witness() -> Witness:
-    return Witness()
+def world() -> Platformer:
+    return Platformer()
 
 
-def verdict(witness: Witness, frames: Frames, seed: int) -> dict[str, str]:
-    return wrong(stated(Platformer().clip(seed)[1]["truth"], 1), judge(witness, frames))
+def verdict(world: Platformer, frames: Frames, seed: int) -> dict[str, str]:
+    return wrong(world.stated(world.clip(seed)[1], 1), world.see(frames))
 
 
-def test_fresh_clips_are_accepted(witness: Witness) -> None:
-    refused = {seed: found for seed in FRESH if (found := verdict(witness, Platformer().clip(seed)[0], seed))}
+def test_fresh_clips_are_accepted(world: Platformer) -> None:
+    refused = {seed: found for seed in FRESH if (found := verdict(world, Platformer().clip(seed)[0], seed))}
     assert not refused
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
-def test_clips_with_a_fault_are_refused(witness: Witness, name: str) -> None:
+def test_clips_with_a_fault_are_refused(world: Platformer, name: str) -> None:
     tried = 0
     # the pictures of a fall are not judged: the clip of FRESH[2] is one
     for seed in (*ACTIONS.values(), *([] if name == "figure that glides" else [FRESH[2]])):
         frames = CORRUPTIONS[name](seed)
         if not np.array_equal(frames, Platformer().clip(seed)[0]):
-            assert verdict(witness, frames, seed), seed
+            assert verdict(world, frames, seed), seed
             tried += 1
     assert tried >= 2
 
@@ -52,17 +51,17 @@ def test_clips_with_a_fault_are_refused(witness: Witness, name: str) -> None:
         ("figure that glides", "order"),
     ],
 )
-def test_the_fault_is_named(witness: Witness, name: str, fault: str) -> None:
-    faults = judge(witness, CORRUPTIONS[name](ACTIONS["walk"]))["faults"]
+def test_the_fault_is_named(world: Platformer, name: str, fault: str) -> None:
+    faults = world.see(CORRUPTIONS[name](ACTIONS["walk"]))["faults"]
     assert fault in faults.split(", ")
     assert set(faults.split(", ")) <= set(FAULTS)
 
 
-def test_a_creature_that_no_prompt_asks_for_is_wrong(witness: Witness) -> None:
+def test_a_creature_that_no_prompt_asks_for_is_wrong(world: Platformer) -> None:
     seed = next(s for s in FRESH if Platformer.attributes(s)["creature"])
     frames, facts = Platformer().clip(seed)
-    asked = stated(facts["truth"] | {"creatures": []}, 1)
-    assert wrong(asked, judge(witness, frames)) == {"creature": Platformer.attributes(seed)["creature"]}
+    asked = world.stated({"truth": facts["truth"] | {"creatures": []}}, 1)
+    assert wrong(asked, world.see(frames)) == {"creature": Platformer.attributes(seed)["creature"]}
 
 
 def test_laws_of_motion_hold_the_worlds_own() -> None:
