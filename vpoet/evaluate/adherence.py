@@ -43,9 +43,8 @@ def prompts(folder: Path, count: int, without: frozenset[str] = frozenset()) -> 
     for sample in read_samples(folder):
         world, texts = worlds.drawn_by(sample.json), sample.json.get("caption")
         if world is None or not isinstance(texts, list):
-            raise DataError(
-                f"{folder}: {sample.key} is no clip of a world; prompts come from `vpoet ingest world:NAME`"
-            )
+            made = "prompts come from `vpoet ingest world:NAME`"
+            raise DataError(f"{folder}: {sample.key} is no clip of a world; {made}")
         phrasing = len(found) % world.phrasings
         try:
             text, stated = texts[phrasing], world.stated(sample.json, phrasing)

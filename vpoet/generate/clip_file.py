@@ -13,12 +13,12 @@ from PIL import Image
 
 from vpoet.arrays import Frames
 from vpoet.errors import VpoetWarning
-from vpoet.files import aside, write_atomic
+from vpoet.files import aside, sweep, write_atomic
 from vpoet.media.mp4 import open_mp4
 from vpoet.media.video import Video
 
 Sheet = Callable[[list[tuple[str, Frames]]], Image.Image]
-"""Labels and frames to a picture of them: `vpoet.evaluate.plots.contact_sheet`, which this floor does not know."""
+"""Labels and frames to a picture of them, as `vpoet.media.sheet.contact_sheet`."""
 
 
 class Film:
@@ -34,6 +34,7 @@ class Film:
         self._open = ExitStack()
         self._add: Callable[[Frames], None] = self._held.append
         if file.suffix.lower() == ".mp4":
+            sweep(file.parent)  # of an earlier run that was killed
             fresh = self._open.enter_context(aside(file))
             self._add = self._open.enter_context(open_mp4(fresh, fps))
 
