@@ -110,7 +110,7 @@ def main(
 
         for group in groups:
             with ExitStack() as stack:
-                films = [stack.enter_context(Film(job.file, job.rollout.fps, contact_sheet)) for job in group]
+                films = [stack.enter_context(Film(job.file, job.rollout.fps)) for job in group]
                 for i, decoded, fresh in roll(sampler, [job.rollout for job in group], sampling, on_step):
                     spent("detokenise")
                     tokens += len(decoded.nats)

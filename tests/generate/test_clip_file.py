@@ -6,26 +6,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from vpoet.arrays import Frames
 from vpoet.errors import OutputError, VpoetWarning
 from vpoet.generate.clip_file import Film, beside, is_made
+from vpoet.media.sheet import contact_sheet
 from vpoet.media.video import Video
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), np.uint8)
 MADE: dict[str, Any] = {"prompt": "a", "seed": 1}
 
 
-def sheet(rows: list[tuple[str, Frames]]) -> Image.Image:
-    ((_, frames),) = rows
-    return Image.fromarray(frames.reshape(-1, *frames.shape[2:]))
-
-
 @pytest.mark.parametrize("suffix", [".mp4", ".gif", ".webp"])
 def test_a_film_in_pieces_is_the_video_in_one(tmp_path: Path, suffix: str) -> None:
     file = tmp_path / "new" / f"x{suffix}"
-    with Film(file, 8, sheet) as film:
+    with Film(file, 8) as film:
         film.add(FRAMES[:0])
         film.add(FRAMES[:4])
         film.add(FRAMES[4:])
@@ -36,15 +30,15 @@ def test_a_film_in_pieces_is_the_video_in_one(tmp_path: Path, suffix: str) -> No
 
 
 def test_a_png_is_a_frame_or_a_sheet(tmp_path: Path) -> None:
-    for frames, height in ((FRAMES[:1], 16), (FRAMES, 96)):
-        with Film(tmp_path / "x.png", 8, sheet) as film:
+    for frames, picture in ((FRAMES[:1], FRAMES[0]), (FRAMES, contact_sheet([("a", FRAMES)]))):
+        with Film(tmp_path / "x.png", 8) as film:
             film.add(frames)
             film.finish(MADE)
-        assert Video.read(tmp_path / "x.png").height == height
+        assert np.array_equal(Video.read(tmp_path / "x.png").frames[0], picture)
 
 
 def test_an_mp4_holds_no_frames(tmp_path: Path) -> None:
-    with Film(tmp_path / "x.mp4", 8, sheet) as film:
+    with Film(tmp_path / "x.mp4", 8) as film:
         for _ in range(30):
             film.add(FRAMES)
         assert film._held == []
@@ -55,11 +49,11 @@ def test_an_mp4_holds_no_frames(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".mp4", ".gif"])
 def test_what_breaks_off_leaves_the_film_that_was_there(tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"x{suffix}"
-    with Film(file, 8, sheet) as film:
+    with Film(file, 8) as film:
         film.add(FRAMES)
         film.finish(MADE)
     before = file.read_bytes()
-    film = Film(file, 8, sheet)
+    film = Film(file, 8)
     film.add(FRAMES[:2])
     error = KeyboardInterrupt()
     film.__exit__(KeyboardInterrupt, error, None)
@@ -71,7 +65,7 @@ def test_what_breaks_off_leaves_the_film_that_was_there(tmp_path: Path, suffix: 
 @pytest.mark.parametrize("suffix", [".mp4", ".gif", ".png"])
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, full: None, suffix: str) -> None:
     def write() -> None:
-        with Film(tmp_path / f"x{suffix}", 8, sheet) as film:
+        with Film(tmp_path / f"x{suffix}", 8) as film:
             film.add(FRAMES)
             film.finish(MADE)
 
@@ -83,7 +77,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, full: None, suff
 def test_a_film_is_made_if_its_record_says_so(tmp_path: Path) -> None:
     file = tmp_path / "x.mp4"
     assert not is_made(file, MADE)
-    with Film(file, 8, sheet) as film:
+    with Film(file, 8) as film:
         film.add(FRAMES)
         film.finish(MADE | {"tokens": 3})
     assert is_made(file, MADE)
@@ -110,7 +104,7 @@ def test_a_clip_whose_record_does_not_tell_the_decoder_is_made_again_and_told(tm
 
 
 def test_a_suffix_in_capitals_is_that_suffix(tmp_path: Path) -> None:
-    with Film(tmp_path / "x.GIF", 8, sheet) as film:
+    with Film(tmp_path / "x.GIF", 8) as film:
         film.add(FRAMES)
         film.finish(MADE)
     assert (tmp_path / "x.GIF").read_bytes() == Video(FRAMES, 8).encode(".gif")

@@ -9,16 +9,13 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from PIL import Image
 
 from vpoet.arrays import Frames
 from vpoet.errors import VpoetWarning
 from vpoet.files import aside, sweep, write_atomic
 from vpoet.media.mp4 import open_mp4
+from vpoet.media.sheet import contact_sheet
 from vpoet.media.video import Video
-
-Sheet = Callable[[list[tuple[str, Frames]]], Image.Image]
-"""Labels and frames to a picture of them, as `vpoet.media.sheet.contact_sheet`."""
 
 
 class Film:
@@ -27,9 +24,9 @@ class Film:
     An .mp4 is written as its frames come, aside, and put in place by `finish`; other kinds are held until then.
     """
 
-    def __init__(self, file: Path, fps: float, sheet: Sheet) -> None:
+    def __init__(self, file: Path, fps: float) -> None:
         self.file = file
-        self._fps, self._sheet = fps, sheet
+        self._fps = fps
         self._held: list[Frames] = []
         self._open = ExitStack()
         self._add: Callable[[Frames], None] = self._held.append
@@ -49,7 +46,7 @@ class Film:
         self._open.close()
         if self._held and self.file.suffix.lower() == ".png" and len(self._held) > 1:
             with aside(self.file) as fresh:
-                self._sheet([(made["prompt"], np.stack(self._held))]).save(fresh)
+                contact_sheet([(made["prompt"], np.stack(self._held))]).save(fresh)
         elif self._held:
             write_atomic(self.file, Video(np.stack(self._held), self._fps).encode(self.file.suffix.lower()))
         write_atomic(beside(self.file), json.dumps(made, indent=1) + "\n")
