@@ -31,7 +31,9 @@ def main(
     ] = False,
     paintings: Annotated[
         int,
-        typer.Option(min=0, help="Also so many random holes and borders of each clip: training to in- and outpaint."),
+        typer.Option(
+            min=0, max=1000, help="Also so many random holes and borders of each clip: training to in- and outpaint."
+        ),
     ] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Draws the holes and borders, with each sample's key.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "cpu",

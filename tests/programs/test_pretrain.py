@@ -34,7 +34,13 @@ def curve(run: Path) -> list[tuple[int, float, float, float]]:
     return [(row["step"], row["train/loss"], row["train/grad_norm"], row.get("heldout/loss", 0.0)) for row in rows]
 
 
-def launch(root: Path, *arguments: object, port: int = 29610, processes: int = 2) -> list[str]:
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def launch(root: Path, *arguments: object, processes: int = 2) -> list[str]:
     launcher = [
         sys.executable,
         "-m",
@@ -42,7 +48,7 @@ def launch(root: Path, *arguments: object, port: int = 29610, processes: int = 2
         "--num_accelerators",
         str(processes),
         "--master_port",
-        str(port),
+        str(free_port()),
     ]
     return [*launcher, str(root / "train/pretrain.py"), *map(str, arguments)]
 
@@ -292,10 +298,7 @@ def test_torture_by_sigkill_loses_no_checkpoint_and_changes_no_bit(
 
 def two(root: Path, *arguments: object) -> list[subprocess.Popen[bytes]]:
     """Two processes as a launcher starts them, but with none that ends one for the other."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    places = {"WORLD_SIZE": 2, "LOCAL_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    places = {"WORLD_SIZE": 2, "LOCAL_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     jobs = []
     for rank in range(2):
         added = {name: str(value) for name, value in {**places, "RANK": rank, "LOCAL_RANK": rank}.items()}
@@ -312,7 +315,7 @@ def two(root: Path, *arguments: object) -> list[subprocess.Popen[bytes]]:
 def test_a_process_that_hangs_ends_the_job(tokens: Any, tmp_path: Path, root: Path) -> None:
     """The other one gives up after ``engine.timeout`` with a traceback, and the launcher ends what is left."""
     recipe = tokens.recipe(tmp_path / "run.yaml", steps=100_000, engine="{timeout: 20}")
-    with started(launch(root, recipe, port=29630)) as job:
+    with started(launch(root, recipe)) as job:
         wait_for(tmp_path / "run", 3)
         os.kill(process_of(tmp_path / "run.yaml", rank=1), signal.SIGSTOP)
         _, said = job.communicate(timeout=120)
@@ -324,7 +327,8 @@ def test_a_process_that_hangs_ends_the_job(tokens: Any, tmp_path: Path, root: Pa
 def test_a_process_that_is_left_alone_at_the_start_ends(tokens: Any, tmp_path: Path, root: Path) -> None:
     """The first process, which the others meet at, never came; torch's own wait is at times far longer than told."""
     recipe = tokens.recipe(tmp_path / "run.yaml", engine="{timeout: 15}")
-    second = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29633"}
+    second = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    second["MASTER_PORT"] = str(free_port())
     done = subprocess.run(
         [sys.executable, str(root / "train/pretrain.py"), str(recipe)], env={**os.environ, **second},
         capture_output=True, text=True, check=False, timeout=120,

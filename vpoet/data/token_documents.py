@@ -30,6 +30,8 @@ EncodeText = Callable[[str], list[int]]
 State = dict[str, Any]
 """Plain integers, lists and one string: goes through JSON unchanged."""
 
+LARGEST = 1 << 24
+"""Tokens of a pack, and documents of a lane: no machine has memory for more."""
 _PATIENCE = 64
 """A lane gives a source up after this many shards' worth of units in a row without a single document."""
 
@@ -63,8 +65,9 @@ class StreamConfig:
     """Tokens before a document's first target see each other both ways (prefix-LM); False is plain causal."""
 
     def __post_init__(self) -> None:
-        if self.length < 1 or self.lookahead < 1:
-            raise ConfigError(f"length = {self.length} and lookahead = {self.lookahead} must be 1 or more")
+        for name in ("length", "lookahead"):
+            if not 1 <= getattr(self, name) <= LARGEST:
+                raise ConfigError(f"{name} = {getattr(self, name)}: must be 1 to {LARGEST}")
         if not 0 <= self.drop_caption <= 1:
             raise ConfigError(f"drop_caption = {self.drop_caption} is a probability, 0 to 1")
         for source in self.sources:

@@ -12,6 +12,9 @@ from vpoet.training.engine.ulysses import Share
 from vpoet.training.guard import GuardConfig
 from vpoet.training.optim import OptimizerConfig
 
+LARGEST = 1 << 20
+"""Packs of a step, and of an evaluation."""
+
 
 @dataclass(kw_only=True)
 class SampleConfig:
@@ -80,6 +83,9 @@ class PretrainConfig:
         for name in ("batch", "steps", "log_every", "evaluate_every", "save_every", "keep"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be at least 1")
+        for name in ("batch", "evaluate_packs"):
+            if getattr(self, name) > LARGEST:
+                raise ConfigError(f"{name} = {getattr(self, name)}: must be at most {LARGEST}")
         if self.lora is not None and not self.begin:
             raise ConfigError("lora: changes a trained model, and none is given; add begin=BUNDLE")
         if self.z_loss < 0:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -150,7 +151,9 @@ def test_a_run_goes_on_with_shared_packs_and_then_without(
     recipe = tokens.recipe(tmp_path / "run.yaml", data=data, keep=9)
     assert program("train/pretrain.py", recipe)[0] == 0
     alone = read_metrics(run / "metrics.jsonl")
-    launcher = ("-m", "deepspeed.launcher.runner", "--num_accelerators", "2", "--master_port", "29651")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    launcher = ("-m", "deepspeed.launcher.runner", "--num_accelerators", "2", "--master_port", str(port))
     shared = ("engine.zero=2", "engine.sequence_parallel=2")
     for step in (3, 6):
         for later in checkpoint.complete(run):
