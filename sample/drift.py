@@ -15,7 +15,8 @@ from vpoet import cli
 from vpoet.arrays import Frames
 from vpoet.bundle import SHIPPED
 from vpoet.errors import ShapeError
-from vpoet.evaluate.drift import Segments, curve, drift_figure, estimates, lasting, measure, table
+from vpoet.evaluate.drift import PANELS, Segments, curve, estimates, lasting, measure, table
+from vpoet.evaluate.plots import drift_figure, save
 from vpoet.files import write_atomic
 from vpoet.generate.model import Request, load
 from vpoet.generate.rollout import roll
@@ -97,7 +98,7 @@ def main(
             bar.update(progress, advance=len(fresh))
 
     over_time = curve(rows, reals)
-    drift_figure(over_time).savefig(out / "drift.png", dpi=80)
+    save(drift_figure(over_time, PANELS), out / "drift.png")
     sheet = [
         (f"{prompt.text} ({i})", np.stack(some)) for i, (prompt, some) in enumerate(zip(asked, shown, strict=True))
     ]

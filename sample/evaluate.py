@@ -14,9 +14,8 @@ from vpoet import cli
 from vpoet.arrays import Frames
 from vpoet.bundle import SHIPPED
 from vpoet.evaluate.adherence import Prompt, captions, judge, prompts, shares, stating, table, wrong
-from vpoet.evaluate.distances import NAME, clip_features, frechet
+from vpoet.evaluate.distances import NAME, clip_features, frechet, nearest
 from vpoet.evaluate.intervals import mean_interval
-from vpoet.evaluate.nearest import nearest
 from vpoet.files import write_atomic
 from vpoet.generate.model import Model, Request, load
 from vpoet.generate.prompt_file import record

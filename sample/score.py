@@ -12,12 +12,11 @@ from vpoet import cli
 from vpoet.bundle import SHIPPED
 from vpoet.data.sources import Item, gather
 from vpoet.errors import DataError, VpoetError
-from vpoet.evaluate.plots import PLOTS
-from vpoet.evaluate.surprise import surprise_figure
+from vpoet.evaluate.plots import PLOTS, save, surprise_figure
 from vpoet.generate.likelihood import Likelihood, posterior
 from vpoet.generate.model import load
 from vpoet.generate.observe import fit
-from vpoet.outputs import expect_file, whole
+from vpoet.outputs import expect_file
 
 CURVES = 10
 """Lines that a picture holds at most: those of the first rows."""
@@ -107,8 +106,7 @@ def main(
     show(rows)
     if plot:
         drawn = [(f"{row['video']}  {row['prompt']}".rstrip(), row["likelihood"]) for row in rows[:CURVES]]
-        with whole(plot) as aside:
-            surprise_figure(drawn).savefig(aside, dpi=110)
+        save(surprise_figure(drawn), plot)
         left = f"; the first {CURVES} of {len(rows)} rows" if len(rows) > CURVES else ""
         console.print(f"{plot}: bits a token over the frames{left}")
     plain = [{key: value for key, value in row.items() if key != "likelihood"} for row in rows]

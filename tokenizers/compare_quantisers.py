@@ -16,8 +16,10 @@ from vpoet.arrays import Frames
 from vpoet.data.clip_stream import ClipStream
 from vpoet.errors import ConfigError
 from vpoet.evaluate.codes import CodeStatistics
-from vpoet.evaluate.intervals import markdown, over_seeds, plot_quantisers
+from vpoet.evaluate.intervals import over_seeds
 from vpoet.evaluate.pixels import psnr, ssim
+from vpoet.evaluate.plots import quantisers_figure, save
+from vpoet.evaluate.tables import means
 from vpoet.outputs import expect_folder
 from vpoet.tokenizer.autoencoder import AutoencoderConfig
 from vpoet.tokenizer.quantiser import QuantiserConfig
@@ -112,9 +114,9 @@ def main(
         )
     there.sort(key=lambda row: (row["step"], list(VARIANTS).index(row["variant"]), row["codebook"], row["seed"]))
     table = over_seeds(there, ALIKE, SCORES)
-    console.print(markdown(table, COLUMNS))
+    console.print(means(table, COLUMNS))
     picture = out / "quantisers.png"
-    plot_quantisers([line for line in table if line["step"] == steps and line["variant"] in names], picture)
+    save(quantisers_figure([line for line in table if line["step"] == steps and line["variant"] in names]), picture)
     console.print(f"{picture}: use of the codebook and quality after {steps} steps")
     cli.finish({"runs": len(there), "results": results, "picture": picture, "table": table}, as_json)
 

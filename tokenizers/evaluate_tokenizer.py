@@ -14,9 +14,9 @@ from vpoet import cli
 from vpoet.data.shards import Manifest, Problems, read_shard
 from vpoet.devices import pick
 from vpoet.errors import DataError
-from vpoet.evaluate.codecs import CODECS, CRFS, RateDistortion, plot_rates
+from vpoet.evaluate.codecs import CODECS, CRFS, RateDistortion
 from vpoet.evaluate.codes import CodeStatistics
-from vpoet.evaluate.plots import PLOTS, SHEETS
+from vpoet.evaluate.plots import PLOTS, SHEETS, rates_figure, save
 from vpoet.evaluate.reconstruction import ERROR_GAIN, ReconstructionScores, absolute_error, peers
 from vpoet.generate.model import load
 from vpoet.media.sheet import contact_sheet
@@ -144,7 +144,7 @@ def main(
         title = f"{protocol['clips']} clips of " + "; ".join(
             "{}x{}x{}, {:g} fps".format(*size) for size in sorted(sizes)
         )
-        plot_rates({curve.codec.label: curve.points for curve in curves}, points, plot, title)
+        save(rates_figure({curve.codec.label: curve.points for curve in curves}, points, title), plot)
         console.print(f"{plot}: PSNR over bits a pixel")
     for folder, values in zip(folders, results, strict=True):
         tell(folder, values, protocol["clips"])

@@ -8,7 +8,8 @@ import pytest
 
 from vpoet.data.shards import ShardWriter
 from vpoet.errors import DataError
-from vpoet.evaluate.adherence import prompts, shares, stated, table, wilson, wrong
+from vpoet.evaluate.adherence import prompts, shares, stated, table, wrong
+from vpoet.evaluate.intervals import wilson
 from vpoet.media.video import Video
 from vpoet.worlds.platformer.sight import SEEN
 from vpoet.worlds.platformer.world import ATTRIBUTES, Platformer

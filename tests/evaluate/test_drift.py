@@ -11,8 +11,10 @@ import pytest
 
 import vpoet
 from vpoet.errors import ShapeError
-from vpoet.evaluate.adherence import Prompt, wilson
-from vpoet.evaluate.drift import KEPT, MEASURES, UNSEEN, Segments, curve, drift_figure, lasting, measure, table
+from vpoet.evaluate.adherence import Prompt
+from vpoet.evaluate.drift import KEPT, MEASURES, PANELS, UNSEEN, Segments, curve, lasting, measure, table
+from vpoet.evaluate.intervals import wilson
+from vpoet.evaluate.plots import drift_figure
 from vpoet.generate.model import Model
 from vpoet.media.video import Video
 from vpoet.worlds.platformer.sight import Witness
@@ -100,8 +102,8 @@ def test_a_curve_has_the_mean_difference_to_each_rollouts_real_clip() -> None:
     )
     assert lines[2].endswith("| +3.00 (+3.00 to +3.00) | +3.00 (+3.00 to +3.00) |")
     assert lines[3].startswith("| prompt: who | 1.00 | 1.00 (0.34 to 1.00) | 0.00 (0.00 to 0.66) | 0.50 ")
-    figure = drift_figure(curve(rows, reals))
+    figure = drift_figure(curve(rows, reals), PANELS)
     assert [axes.get_lines()[0].get_ydata().tolist() for axes in figure.axes[:2]] == [[0, 16], [1, 0]]
     assert math.isnan(curve(rows[:1] + rows[2:3], reals)[0][1]["bits"][1])  # one rollout has no interval
     with pytest.raises(ShapeError, match="a curve of 1 segments"):
-        drift_figure(curve(rows[:2], reals))
+        drift_figure(curve(rows[:2], reals), PANELS)
