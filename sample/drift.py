@@ -13,7 +13,8 @@ from vpoet import cli, worlds
 from vpoet.arrays import Frames
 from vpoet.bundle import SHIPPED
 from vpoet.errors import ShapeError
-from vpoet.evaluate.drift import Segments, curve, drift_figure, estimates, lasting, measure, peak_megabytes, table
+from vpoet.evaluate.drift import Segments, curve, estimates, lasting, measure, panels, peak_megabytes, table
+from vpoet.evaluate.plots import drift_figure, save
 from vpoet.files import write_atomic
 from vpoet.generate.model import Request, load
 from vpoet.generate.rollout import roll
@@ -62,7 +63,7 @@ def main(
     world = worlds.find("platformer")(config.height, config.width, float(config.fps))
     if frames < 2 * world.frames - 1:
         raise ShapeError(f"frames = {frames}: a curve begins with two segments, {2 * world.frames - 1} frames")
-    sampling = sampler.sampling(cfg, temperature)
+    sampling = sampler.sampling(guidance=cfg, temperature=temperature)
     asked = lasting(world, count, seed)
     requests = [Request(prompt=p.text, frames=frames, overlap=overlap, seed=seed + i) for i, p in enumerate(asked)]
     rollouts = [sampler.rollout(request) for request in requests]
@@ -91,7 +92,7 @@ def main(
             bar.update(progress, advance=len(fresh))
 
     over_time = curve(rows, reals)
-    drift_figure(over_time).savefig(out / "drift.png", dpi=80)
+    save(drift_figure(over_time, panels(rows[0])), out / "drift.png")
     sheet = [
         (f"{prompt.text} ({i})", np.stack(some)) for i, (prompt, some) in enumerate(zip(asked, shown, strict=True))
     ]

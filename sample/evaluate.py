@@ -13,10 +13,9 @@ from rich.progress import track
 from vpoet import cli
 from vpoet.bundle import SHIPPED
 from vpoet.evaluate.adherence import captions, prompts, world_of
-from vpoet.evaluate.distances import NAME
+from vpoet.evaluate.distances import NAME, nearest
 from vpoet.evaluate.judging import REAL, Judging, parts, prompt_bits
 from vpoet.evaluate.kept_samples import sample
-from vpoet.evaluate.nearest import nearest
 from vpoet.files import write_atomic
 from vpoet.generate.model import Request, load
 from vpoet.generate.sampling import Sampling

@@ -121,8 +121,8 @@ def main(
                     spent("write")
     written = [job.file for job in jobs.todo]
     if sheet and (files_there := [(r, f) for (_, r), f in zip(requests, files, strict=True) if f.is_file()]):
-        with aside(sheet) as fresh:
-            contact_sheet([(f"{r.prompt} ({r.seed})", Video.read(f).frames) for r, f in files_there]).save(fresh)
+        with aside(sheet) as unfinished:
+            contact_sheet([(f"{r.prompt} ({r.seed})", Video.read(f).frames) for r, f in files_there]).save(unfinished)
         spent("write")
 
     overall = tokens / spent.seconds["decode"] if tokens else 0.0

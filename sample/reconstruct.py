@@ -1,7 +1,6 @@
 """Show what a video tokenizer keeps: a video and its reconstruction, side by side, with scores."""
 
 import math
-from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated
@@ -11,11 +10,9 @@ import typer
 from rich.console import Console
 
 from vpoet import cli
-from vpoet.arrays import Codes, Frames
 from vpoet.devices import pick
 from vpoet.errors import DataError
-from vpoet.evaluate.pixels import WINDOW, psnr, ssim
-from vpoet.evaluate.reconstruction import reconstruct_stream
+from vpoet.evaluate.reconstruction import StreamScores, reconstruct_stream
 from vpoet.files import aside
 from vpoet.media.mp4 import encode_mp4
 from vpoet.media.video import Video, resize_frame, stream_frames
@@ -80,49 +77,36 @@ def main(
             f"{video}: a side is shorter than a cell of {s} pixels; give --pad, or --height and --width of {s} or more"
         )
     resized = (resize_frame(frame, *size) for frame in islice(chain([first], frames), max_frames))
-    tally = {"frames": 0.0, "psnr": 0.0, "ssim": 0.0, "codes": 0.0}
-    used: set[int] = set()
-    pairs = side_by_side(reconstruct_stream(coder, resized, pad=pad), tally, used)
+    scores = StreamScores()
+    pairs = scores.side_by_side(reconstruct_stream(coder, resized, pad=pad))
     with aside(out) as fresh:
         if out.suffix.lower() == ".mp4":
             encode_mp4(fresh, pairs, rate)
         else:
             fresh.write_bytes(Video(np.stack(list(pairs)), rate).encode(out.suffix.lower()))
 
-    count = int(tally["frames"])
     h, w = (-(-side // s) for side in size)
+    grid = [round(scores.codes / (h * w)), h, w]
+    bits_per_pixel = scores.codes * math.log2(coder.codebook_size) / (scores.frames * size[0] * size[1])
+    console.print(
+        f"{scores.frames} frames of {size[0]}x{size[1]} as {'x'.join(map(str, grid))} codes: "
+        f"PSNR {scores.psnr:.2f} dB, SSIM {scores.ssim:.4f}, {bits_per_pixel:.4f} bits per pixel"
+    )
+    console.print(f"{out}: original | reconstruction")
     result = {
         "out": out,
-        "psnr": tally["psnr"] / count,
-        "ssim": tally["ssim"] / count,
-        "bits_per_pixel": tally["codes"] * math.log2(coder.codebook_size) / (count * size[0] * size[1]),
-        "frames": count,
+        "psnr": scores.psnr,
+        "ssim": scores.ssim,
+        "bits_per_pixel": bits_per_pixel,
+        "frames": scores.frames,
         "height": size[0],
         "width": size[1],
         "fps": rate,
-        "grid": [round(tally["codes"] / (h * w)), h, w],
-        "codes_used": len(used),
+        "grid": grid,
+        "codes_used": len(scores.used),
         "tokenizer": coder.hash,
     }
-    console.print(
-        f"{count} frames of {size[0]}x{size[1]} as {'x'.join(map(str, result['grid']))} codes: "
-        f"PSNR {result['psnr']:.2f} dB, SSIM {result['ssim']:.4f}, {result['bits_per_pixel']:.4f} bits a pixel"
-    )
-    console.print(f"{out}: original | reconstruction")
     cli.finish(result, as_json)
-
-
-def side_by_side(
-    pieces: Iterator[tuple[Frames, Frames, Codes]], tally: dict[str, float], used: set[int]
-) -> Iterator[Frames]:
-    """Frames of both, original on the left; adds to the sums over frames, and to the codes that were used."""
-    for original, drawn, codes in pieces:
-        tally["frames"] += len(original)
-        tally["psnr"] += len(original) * psnr(original, drawn)
-        tally["ssim"] += len(original) * (ssim(original, drawn) if min(original.shape[1:3]) >= WINDOW else math.nan)
-        tally["codes"] += codes.size
-        used.update(codes.ravel().tolist())
-        yield from np.concatenate([original, drawn], axis=2)
 
 
 if __name__ == "__main__":

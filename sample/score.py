@@ -2,21 +2,19 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import track
 
 from vpoet import cli
 from vpoet.bundle import SHIPPED
 from vpoet.data.fields import captions
 from vpoet.data.sources import Item, gather
 from vpoet.errors import DataError, VpoetError
-from vpoet.evaluate.plots import PLOTS
-from vpoet.evaluate.surprise import surprise_figure
-from vpoet.files import aside
-from vpoet.generate.likelihood import Likelihood, posterior
+from vpoet.evaluate.plots import PLOTS, save, surprise_figure
+from vpoet.evaluate.ranking import Ranked, in_words, of_clip, ranked
 from vpoet.generate.model import load
 from vpoet.generate.observe import fit
 from vpoet.outputs import expect_file
@@ -25,8 +23,6 @@ CURVES = 10
 """Lines that a picture holds at most: those of the first rows."""
 
 console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-
-Row = dict[str, Any]
 
 
 def main(
@@ -57,8 +53,8 @@ def main(
 
     The score is the exact log-likelihood of a clip's codes, as the video tokenizer makes them: fewer bits, more
     probable. It compares clips and prompts under one model; what the tokenizer leaves out is not in it. The most
-    probable clip comes first, by bits a token, and under each clip its most probable prompt, with the probability that
-    it is the true one if one of them is and all were equally likely before.
+    probable clip comes first, by bits per token, and under each clip its most probable prompt, with the probability
+    that it is the true one if one of them is and all were equally likely before.
 
     The entries of a list (`path` or `file`, and `caption`, as for `vpoet ingest`) are scored with their captions,
     beside the prompts that are given. A video that can't be scored is reported, and the others are done.
@@ -78,43 +74,33 @@ def main(
         except VpoetError as error:
             problems.append(str(error))
     scorer = load(model, device)
-    clips: list[list[Row]] = []
-    with Progress(
-        TextColumn("scoring"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    ) as bar:
-        for item in bar.track(items):
-            try:
-                clip = fit(scorer.bundle, item.path, frames=frames, height=height, width=width, fps=fps)
-                codes = scorer.bundle.video.encode(clip.video)
-                prompts = candidates(item, prompt or [])
-                documents = [scorer.observed(codes, clip.video.fps, text, given_frames) for text in prompts]
-                scores = scorer.likelihoods(documents)
-            except VpoetError as error:
-                problems.append(str(error) if item.path in str(error) else f"{item.path}: {error}")
-                continue
-            if clip.changes:
-                console.print(f"{item.path}: scored {', '.join(clip.changes)}")
-            clips.append(rows_of(item.path, prompts, scores))
+    clips: list[list[Ranked]] = []
+    for item in track(items, "scoring", console=console, disable=not console.is_terminal):
+        try:
+            clip = fit(scorer.bundle, item.path, frames=frames, height=height, width=width, fps=fps)
+            codes = scorer.bundle.video.encode(clip.video)
+            prompts = candidates(item, prompt or [])
+            documents = [scorer.observed(codes, clip.video.fps, text, given_frames) for text in prompts]
+            scores = scorer.likelihoods(documents)
+        except VpoetError as error:
+            problems.append(str(error) if item.path in str(error) else f"{item.path}: {error}")
+            continue
+        if clip.changes:
+            console.print(f"{item.path}: scored {', '.join(clip.changes)}")
+        clips.append(of_clip(item.path, prompts, scores))
     for problem in problems:
         console.print(f"skipped: {problem}")
     if not clips:
         raise DataError(f"none of {len(problems)} videos could be scored; the reasons are above")
 
     rows = ranked(clips)
-    show(rows)
+    console.print("\n".join(in_words(rows)))
     if plot:
-        drawn = [(f"{row['video']}  {row['prompt']}".rstrip(), row["likelihood"]) for row in rows[:CURVES]]
-        with aside(plot) as fresh:
-            surprise_figure(drawn).savefig(fresh, dpi=110)
+        save(surprise_figure([(row.label, row.likelihood) for row in rows[:CURVES]]), plot)
         left = f"; the first {CURVES} of {len(rows)} rows" if len(rows) > CURVES else ""
-        console.print(f"{plot}: bits a token over the frames{left}")
-    plain = [{key: value for key, value in row.items() if key != "likelihood"} for row in rows]
-    cli.finish({"model": scorer.bundle.hash, "rows": plain, "failed": problems, "plot": plot}, json)
+        console.print(f"{plot}: bits per token over the frames{left}")
+    result = {"model": scorer.bundle.hash, "rows": [row.record() for row in rows], "failed": problems, "plot": plot}
+    cli.finish(result, json)
     if problems:
         raise DataError(f"{len(problems)} videos could not be scored; they are listed above, the others are done")
 
@@ -122,46 +108,6 @@ def main(
 def candidates(item: Item, prompts: Sequence[str]) -> list[str]:
     """The captions of a list's entry and the prompts given, each once; no prompt if there is none."""
     return list(dict.fromkeys([*captions(item.fields), *prompts])) or [""]
-
-
-def rows_of(video: str, prompts: Sequence[str], scores: Sequence[Likelihood]) -> list[Row]:
-    """A row for each prompt. Cell i in time stands for the frames from edge i up to, not with, edge i + 1."""
-    return [
-        {
-            "video": video,
-            "prompt": prompt,
-            "task": score.task,
-            "nats": score.total.nats,
-            "bits": score.total.bits,
-            "tokens": score.tokens,
-            "frames": score.frames,
-            "pixels": score.pixels,
-            "bits_per_token": score.per_token.bits,
-            "bits_per_frame": score.per_frame.bits,
-            "bits_per_pixel": score.per_pixel.bits,
-            "posterior": share if len(scores) > 1 else None,
-            "edges": score.edges,
-            "nats_by_time": score.by_time,
-            "likelihood": score,
-        }
-        for prompt, score, share in zip(prompts, scores, posterior(scores), strict=True)
-    ]
-
-
-def ranked(clips: Sequence[Sequence[Row]]) -> list[Row]:
-    """Clips by their most probable prompt, and under each its prompts, the most probable first."""
-    groups = [sorted(clip, key=lambda row: row["nats"]) for clip in clips]
-    return [row for group in sorted(groups, key=lambda group: group[0]["bits_per_token"]) for row in group]
-
-
-def show(rows: Sequence[Row]) -> None:
-    width = max(len(row["video"]) for row in rows)
-    console.print(f"{'bits':>10} {'a token':>8} {'a frame':>9} {'a pixel':>8}  posterior  {'video':{width}}  prompt")
-    for row in rows:
-        bits = f"{row['bits']:10.1f} {row['bits_per_token']:8.3f} {row['bits_per_frame']:9.2f}"
-        share = "" if row["posterior"] is None else f"{row['posterior']:.4f}"
-        prompt = row["prompt"] or "(none)"
-        console.print(f"{bits} {row['bits_per_pixel']:8.4f}  {share:>9}  {row['video']:{width}}  {prompt}")
 
 
 if __name__ == "__main__":

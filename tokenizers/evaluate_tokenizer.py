@@ -14,10 +14,10 @@ from vpoet.data.folder import read_videos
 from vpoet.data.shards import Manifest, Problems
 from vpoet.devices import pick
 from vpoet.errors import DataError
-from vpoet.evaluate.codecs import CODECS, CRFS, RateDistortion, plot_rates
-from vpoet.evaluate.codes import CodeStatistics
-from vpoet.evaluate.plots import PLOTS, SHEETS
-from vpoet.evaluate.reconstruction import ERROR_GAIN, ReconstructionScores, absolute_error, peers
+from vpoet.evaluate.codecs import CODECS, RateDistortion
+from vpoet.evaluate.comparison import Comparison, bigram_bits, in_words
+from vpoet.evaluate.plots import PLOTS, SHEETS, rates_figure, save
+from vpoet.evaluate.reconstruction import ReconstructionScores
 from vpoet.files import aside
 from vpoet.generate.model import load
 from vpoet.media.sheet import contact_sheet
@@ -25,9 +25,6 @@ from vpoet.nn.features import EfficientNetLite0
 from vpoet.outputs import expect_file
 from vpoet.tokenizer.video import VideoTokenizer
 
-SHEET_CLIPS = 6
-RATES = ("bits_per_pixel", "bits_per_pixel_by_model")
-"""At which codecs are scored."""
 console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -78,121 +75,49 @@ def main(
         vpoet evaluate-tokenizer runs/video/tokenizer runs/raw/heldout --sheet runs/reconstructions.png
         vpoet evaluate-tokenizer runs/a/tokenizer runs/raw/heldout --also runs/b/tokenizer --plot runs/rates.png
     """
-    folders = [tokenizer, *(also or [])]
     place = pick(device)
     expect_file(sheet, SHEETS)
     expect_file(plot, PLOTS)
     features = EfficientNetLite0().to(place) if perceptual else None
+    folders = [tokenizer, *(also or [])]
     coders = [VideoTokenizer.load(folder).to(place) for folder in folders]
-    expecting = [load(model, device) if model else None, *[None] * len(also or [])]
-    scored = [
-        ReconstructionScores(coder, pad=pad, features=features, model=expected)
-        for coder, expected in zip(coders, expecting, strict=True)
-    ]
+    expecting = load(model, device) if model else None
+    scored = [ReconstructionScores(coders[0], pad=pad, features=features, model=expecting)]
+    scored += [ReconstructionScores(coder, pad=pad, features=features) for coder in coders[1:]]
     curves = [RateDistortion(codec) for codec in CODECS] if codecs or plot else []
     problems = Problems()
-    sizes: set[tuple[int, int, int, float]] = set()
-    rows, names = [], []
+    comparison = Comparison(scored, curves, problems)
     total = min(sum(Manifest.load(folder).samples for folder in raw), clips or math.inf)
     readable = islice(read_videos(*raw, problems=problems), clips)
     for sample, video in track(readable, "clips", total=int(total), console=console):
-        try:
-            for scores in scored:
-                scores.check(video.frames, video.fps)
-        except DataError as error:
-            problems.add(str(error), sample.key)
-            continue
-        names.append(sample.key)
-        source = sample.json.get("source")
-        drawn, *_ = [scores.add(video.frames, video.fps, source) for scores in scored]
-        for curve in curves:
-            curve.add(video.frames, video.fps)
-        sizes.add((len(video), video.height, video.width, video.fps))
-        if len(rows) < 3 * SHEET_CLIPS:
-            dB, similarity = scored[0].scores[-1]
-            error_row = (f"absolute error x{ERROR_GAIN}", absolute_error(video.frames, drawn))
-            rows += [(sample.key, video.frames), (f"{dB:.1f} dB, SSIM {similarity:.3f}", drawn), error_row]
-    if not scored[0].scores:
+        comparison.add(sample, video)
+    if not comparison.names:
         raise DataError(f"{', '.join(map(str, raw))}: no clip could be scored: {problems or 'the shards are empty'}")
 
-    results = [scores.result() for scores in scored]
-    for scores, values in zip(scored, results, strict=True):
-        values["per_clip"] = scores.per_clip(names)
-        if bigrams:
-            values["bigram_bits"] = bigram_model(scores, bigrams, problems).bigram_bits(scores.codes)
-        if curves:
-            values |= {f"codecs_at_{rate}": peers(curves, values[rate]) for rate in RATES if rate in values}
+    results = comparison.results()
+    if bigrams:
+        for scores, values in zip(scored, results, strict=True):
+            others = track(read_videos(*bigrams, problems=problems), "bigrams", console=console)
+            values["bigram_bits"] = bigram_bits(scores, others, problems)
     if problems.total:
         console.print(f"left out: {problems}")
     if sheet:
         with aside(sheet) as fresh:
-            contact_sheet(rows, max_frames=9).save(fresh)
+            contact_sheet(comparison.rows, max_frames=9).save(fresh)
         console.print(f"{sheet}: originals, reconstructions, errors")
-    protocol = {
-        "data": [str(folder) for folder in raw],
-        "clips": len(scored[0].scores),
-        "frames": sorted({size[0] for size in sizes}),
-        "height": sorted({size[1] for size in sizes}),
-        "width": sorted({size[2] for size in sizes}),
-        "fps": sorted({size[3] for size in sizes}),
-        "colour": "RGB, uint8, full range 0 to 255",
-        "averaging": "frames, then clips",
-        "off_the_grid": "padded by edges and last frames, scored cropped" if pad else "left out",
-    }
-    if perceptual:
-        protocol["perceptual_distance"] = f"{EfficientNetLite0.NAME}, not LPIPS"
-    if curves:
-        protocol["codecs"] = "4:2:0 BT.709, one group of pictures a clip, one thread; slices alone are counted"
+    rates = {curve.codec.label: curve.points for curve in curves}
     if plot:
         points = {str(folder): scores.point for folder, scores in zip(folders, scored, strict=True)}
-        title = f"{protocol['clips']} clips of " + "; ".join(
-            "{}x{}x{}, {:g} fps".format(*size) for size in sorted(sizes)
-        )
-        plot_rates({curve.codec.label: curve.points for curve in curves}, points, plot, title)
-        console.print(f"{plot}: PSNR over bits a pixel")
+        save(rates_figure(rates, points, comparison.title), plot)
+        console.print(f"{plot}: PSNR over bits per pixel")
     for folder, values in zip(folders, results, strict=True):
-        tell(folder, values, protocol["clips"])
-    result = results[0] | {"protocol": protocol}
+        console.print("\n".join(in_words(folder, values, len(comparison.names))))
+    result = results[0] | {"protocol": comparison.protocol(raw)}
     if also:
         result["also"] = [{"folder": str(folder), **values} for folder, values in zip(also, results[1:], strict=True)]
     if curves:
-        result["codecs"] = {curve.codec.label: [point._asdict() for point in curve.points] for curve in curves}
+        result["codecs"] = {label: [point._asdict() for point in points] for label, points in rates.items()}
     cli.finish(result, as_json)
-
-
-def tell(folder: Path, values: dict, clips: int) -> None:
-    """A tokenizer's scores, and its peers', for people."""
-    flicker, distance = values["flicker"], values.get("perceptual_distance")
-    psnr_half, ssim_half = (
-        f" ± {half:.2g}" if half else "" for half in (values["psnr_interval"], values["ssim_interval"])
-    )
-    nominal, coded = values["bits_per_pixel"], values["bits_per_pixel_entropy_coded"]
-    console.print(
-        f"{folder}: {clips} clips of {values['sources']} sources: PSNR {values['psnr']:.2f}{psnr_half} dB, "
-        f"SSIM {values['ssim']:.4f}{ssim_half}"
-        + (f", flicker {flicker:.2f}" if flicker is not None else "")
-        + (f", {EfficientNetLite0.NAME} {distance:.4f}" if distance is not None else "")
-        + f", {nominal:.4f} bits a pixel ({coded:.4f} entropy-coded); "
-        f"{values['codes_used']} of {values['codebook']} codes used (uniform ones would use "
-        f"{values['codebook_usage_of_uniform_codes']:.1%}), {values['entropy_bits']:.2f} bits a code"
-        + (f", {values['bigram_bits']:.2f} by bigrams" if "bigram_bits" in values else "")
-        + (f", {values['model_bits']:.2f} by the model" if "model_bits" in values else "")
-    )
-    for rate in RATES:
-        for label, peer in values.get(f"codecs_at_{rate}", {}).items():
-            scores = f"PSNR {peer['psnr']:.2f} dB, SSIM {peer['ssim']:.4f}" if peer else f"no such rate at crf {CRFS}"
-            console.print(f"  {label} at {values[rate]:.4f} bits a pixel: {scores}")
-
-
-def bigram_model(scores: ReconstructionScores, folders: list[Path], problems: Problems) -> CodeStatistics:
-    """The codes of other shards, counted."""
-    model = CodeStatistics(scores.coder.codebook_size)
-    for sample, video in track(read_videos(*folders, problems=problems), "bigrams", console=console):
-        try:
-            model.update(scores.encode(video.frames))
-        except DataError as error:
-            problems.add(str(error), sample.key)
-    return model
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from vpoet import cli
 from vpoet.errors import DataError
 from vpoet.evaluate import budget, describe
 from vpoet.evaluate.page.curves import draw_learning
-from vpoet.evaluate.plots import PLOTS
+from vpoet.evaluate.plots import PLOTS, law_figure, save
 from vpoet.evaluate.scaling import predict
 from vpoet.outputs import expect_file
 from vpoet.tokenizer.text import TextTokenizer
@@ -69,7 +69,10 @@ def main(
         options: dict[str, Any] = {"world": world, "zero": zero, "mfu": mfu, "price": price}
         facts["plan"] = budget.plan(pretraining(thing, "--device plans"), device, **options)
     if fit:
-        facts["prediction"] = predict(thing, fit, plot)
+        found = predict(thing, fit)
+        facts["prediction"] = found.facts()
+        if plot is not None:
+            save(law_figure(found), plot)
     elif plot is not None:
         facts["curves"] = f"{draw_learning(thing / METRICS, plot)} steps in {plot}"
     pictures = drawings(thing, text, length) if draw else {}

@@ -11,11 +11,11 @@ from rich.console import Console
 from vpoet import cli
 from vpoet.data.folder import read_samples
 from vpoet.errors import DataError
-from vpoet.evaluate.beside import likeness
 from vpoet.evaluate.page.curves import learning_panels
 from vpoet.evaluate.page.html import Picture, Section, Table, write_report
 from vpoet.evaluate.page.run import is_run, run_sections
-from vpoet.evaluate.plots import panels
+from vpoet.evaluate.plots import panels_figure, save
+from vpoet.evaluate.previews import likeness
 from vpoet.media.video import Video
 from vpoet.outputs import expect_file
 from vpoet.training.run.folder import METRICS
@@ -103,7 +103,7 @@ def learning(run: Path, scratch: Path) -> list[Section]:
     for path in sorted(run.glob(f"*/{METRICS}")):
         picture = scratch / f"{path.parent.name}.svg"
         rows = read_numbers(path)
-        panels(learning_panels(rows), picture)
+        save(panels_figure(learning_panels(rows)), picture)
         sections.append(Section(f"Learning: {path.parent.name}", [[Picture(picture, f"{rows[-1]['step']:,} steps")]]))
     return sections
 

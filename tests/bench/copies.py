@@ -2,7 +2,7 @@
 
 The model that ships is trained on (train/configs/copies.yaml) for one pass over new clips of its world, of which 20 are
 among the documents 20 times. ``bits``: a token of clips given their caption. ``nearest``: of clips sampled from
-captions, the median distance to the nearest of the clips trained on (`vpoet.evaluate.nearest`); ``own``: the share of
+captions, the median distance to the nearest of the clips trained on (`vpoet.evaluate.distances`); ``own``: the share of
 them for which that is the very clip of the caption. Everything lies in runs/copies; what is there is not made again.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from vpoet.arrays import Frames
 from vpoet.bundle import SHIPPED
 from vpoet.evaluate.adherence import prompts
-from vpoet.evaluate.nearest import nearest
+from vpoet.evaluate.distances import nearest
 from vpoet.generate.model import Model, Request, load
 from vpoet.generate.sampling import Sampling
 from vpoet.media.video import Video

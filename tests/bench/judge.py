@@ -11,7 +11,8 @@ import numpy as np
 
 import vpoet
 from vpoet.arrays import Frames
-from vpoet.evaluate.adherence import wilson, wrong
+from vpoet.evaluate.adherence import wrong
+from vpoet.evaluate.intervals import wilson
 from vpoet.media.video import Video
 from vpoet.worlds.platformer.corruptions import CORRUPTIONS
 from vpoet.worlds.platformer.world import Platformer

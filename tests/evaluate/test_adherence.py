@@ -8,7 +8,8 @@ import pytest
 
 from vpoet.data.shards import ShardWriter
 from vpoet.errors import DataError
-from vpoet.evaluate.adherence import prompts, shares, table, wilson, wrong
+from vpoet.evaluate.adherence import prompts, shares, table, wrong
+from vpoet.evaluate.intervals import wilson
 from vpoet.media.video import Video
 from vpoet.worlds.platformer.world import ATTRIBUTES, Platformer
 

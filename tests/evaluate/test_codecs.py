@@ -2,14 +2,13 @@
 
 import math
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from vpoet.errors import BackendError, ShapeError
 from vpoet.evaluate import codecs
-from vpoet.evaluate.codecs import CODECS, Codec, RateDistortion, RatePoint, TokenizerPoint, at_rate, encode, plot_rates
+from vpoet.evaluate.codecs import CODECS, Codec, RateDistortion, RatePoint, at_rate, encode
 from vpoet.evaluate.pixels import psnr, ssim
 
 
@@ -143,12 +142,3 @@ def test_a_rate_between_points_is_interpolated_in_its_logarithm_and_none_is_made
     assert at_rate(points, 0.41) is None
     assert at_rate(points, 0.099) is None
     assert at_rate([], 0.1) is None
-
-
-def test_the_plot_shows_curves_and_tokenizers(tmp_path: Path) -> None:
-    points = [RatePoint(20, 0.4, 40.0, 0.9), RatePoint(40, 0.1, 30.0, 0.7)]
-    out = tmp_path / "new" / "rates.svg"
-    plot_rates({"H.264 medium": points}, {"runs/a": TokenizerPoint(0.07, 0.05, 0.02, 25.0)}, out, "8 clips")
-    drawn = out.read_text()
-    for text in ("H.264 medium", "runs/a", "runs/a, entropy-coded", "runs/a, by a model", "8 clips"):
-        assert f"<!-- {text} -->" in drawn

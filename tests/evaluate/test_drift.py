@@ -11,8 +11,10 @@ import pytest
 
 import vpoet
 from vpoet.errors import ShapeError
-from vpoet.evaluate.adherence import Prompt, wilson
-from vpoet.evaluate.drift import UNSEEN, Segments, curve, drift_figure, lasting, measure, measures, table
+from vpoet.evaluate.adherence import Prompt
+from vpoet.evaluate.drift import UNSEEN, Segments, curve, lasting, measure, panels, table
+from vpoet.evaluate.intervals import wilson
+from vpoet.evaluate.plots import drift_figure
 from vpoet.generate.model import Model
 from vpoet.media.video import Video
 from vpoet.worlds.platformer.world import Platformer
@@ -59,8 +61,8 @@ def test_prompts_are_of_what_can_go_on_and_name_all_that_is_looked_for(asked: li
 def test_what_changes_is_what_is_measured(model: Model, asked: list[Prompt]) -> None:
     world, prompt = Platformer(), asked[0]
     real = measure(model, world, prompt, prompt.real)
-    assert set(real) == {*measures(real), "seen"}
-    assert set(measures(real)) == MEASURES
+    assert set(real) == {*MEASURES, "seen"}
+    assert {name for names in panels(real).values() for name in names} == MEASURES
     assert all(real[f"{kind}_{name}"] for kind in ("prompt", "start") for name in Platformer.kept)
     assert real["bits"] == model.score(Video(prompt.real, prompt.fps), prompt.text).per_token.bits
 
@@ -103,8 +105,8 @@ def test_a_curve_has_the_mean_difference_to_each_rollouts_real_clip() -> None:
     )
     assert lines[2].endswith("| +3.00 (+3.00 to +3.00) | +3.00 (+3.00 to +3.00) |")
     assert lines[3].startswith("| prompt: who | 1.00 | 1.00 (0.34 to 1.00) | 0.00 (0.00 to 0.66) | 0.50 ")
-    figure = drift_figure(curve(rows, reals))
+    figure = drift_figure(curve(rows, reals), panels(rows[0]))
     assert [axes.get_lines()[0].get_ydata().tolist() for axes in figure.axes[:2]] == [[0, 16], [1, 0]]
     assert math.isnan(curve(rows[:1] + rows[2:3], reals)[0][1]["bits"][1])  # one rollout has no interval
     with pytest.raises(ShapeError, match="a curve of 1 segments"):
-        drift_figure(curve(rows[:2], reals))
+        drift_figure(curve(rows[:2], reals), panels(rows[0]))

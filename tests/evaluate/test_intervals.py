@@ -1,12 +1,12 @@
-"""Means over seeds with their intervals, and the table and the picture made of them."""
+"""Intervals hold what they say; means over seeds with theirs, and the table made of them."""
 
 import math
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from vpoet.evaluate.intervals import clustered_interval, markdown, mean_interval, over_seeds, plot_quantisers
+from vpoet.evaluate.intervals import clustered_interval, mean_interval, over_seeds
+from vpoet.evaluate.tables import means
 
 
 def test_the_interval_is_students():
@@ -28,18 +28,8 @@ def test_rows_that_agree_become_a_line_of_the_table():
     rows = [{"kind": "b", "dB": 20.0}, {"kind": "a", "dB": 10.0}, {"kind": "b", "dB": 22.0}]
     lines = over_seeds(rows, ["kind"], ["dB"])
     assert [(line["kind"], line["seeds"], line["dB"]) for line in lines] == [("b", 2, 21.0), ("a", 1, 10.0)]
-    table = markdown(lines, {"kind": ("which", "{}"), "seeds": ("seeds", "{}"), "dB": ("PSNR", "{:.1f}")})
+    table = means(lines, {"kind": ("which", "{}"), "seeds": ("seeds", "{}"), "dB": ("PSNR", "{:.1f}")})
     assert table == "| which | seeds | PSNR |\n| --- | --: | --: |\n| b | 2 | 21.0 ± 12.7 |\n| a | 1 | 10.0 |"
-
-
-def test_the_picture_is_drawn_with_and_without_intervals(tmp_path):
-    line = {"variant": "fsq", "held_out_codes": 1000, "use_interval": math.nan, "psnr_interval": 0.1}
-    lines = [line | {"codes": codes, "use": 0.5, "psnr": 20.0} for codes in (4375, 240)]
-    plot_quantisers(lines, tmp_path / "new" / "picture.png")
-    shown = np.asarray(Image.open(tmp_path / "new" / "picture.png"))
-    assert len(np.unique(shown.reshape(-1, shown.shape[-1]), axis=0)) > 20
-    plot_quantisers([], tmp_path / "empty.png")
-    assert (tmp_path / "empty.png").is_file()
 
 
 def test_an_interval_over_clusters_holds_the_mean_where_values_of_one_are_alike() -> None:

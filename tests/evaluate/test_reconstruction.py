@@ -12,10 +12,9 @@ from torch import Tensor, nn
 import vpoet
 from vpoet.errors import DataError, HashMismatch
 from vpoet.evaluate import reconstruction
-from vpoet.evaluate.codecs import Codec, RateDistortion
 from vpoet.evaluate.intervals import clustered_interval, mean_interval
 from vpoet.evaluate.pixels import flicker, psnr, ssim
-from vpoet.evaluate.reconstruction import ReconstructionScores, absolute_error, clip_distance, peers
+from vpoet.evaluate.reconstruction import ReconstructionScores, StreamScores, clip_distance, reconstruct_stream
 from vpoet.media.video import Video
 from vpoet.nn.features import perceptual_distance
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
@@ -147,17 +146,14 @@ def test_the_distance_of_clips_does_not_depend_on_frames_at_once(monkeypatch: py
         assert clip_distance(means, a, b, "cpu") == pytest.approx(whole, rel=1e-5)
 
 
-def test_errors_are_four_times_as_bright_and_do_not_wrap_around() -> None:
-    a, b = np.zeros((1, 1, 4, 3), np.uint8), np.zeros((1, 1, 4, 3), np.uint8)
-    a[0, 0, :, 0], b[0, 0, :, 0] = [10, 0, 255, 64], [0, 10, 0, 0]
-    assert absolute_error(a, b)[0, 0, :, 0].tolist() == [40, 40, 255, 255]
-    assert absolute_error(a, b)[..., 1:].max() == 0
-
-
-def test_peers_have_scores_only_at_rates_that_were_measured() -> None:
-    curve = RateDistortion(Codec("H.264", "ultrafast"), crfs=(20, 40))
-    curve.add(clip(0, 3, 32, 32), 8.0)
-    high, low = curve.points
-    found = peers([curve], low.bits_per_pixel)
-    assert found == {"H.264 ultrafast": {"psnr": pytest.approx(low.psnr), "ssim": pytest.approx(low.ssim)}}
-    assert peers([curve], 2 * high.bits_per_pixel) == {"H.264 ultrafast": None}
+def test_a_stream_is_scored_as_its_frames_are_together(coder: VideoTokenizer) -> None:
+    frames = clip(0, 9, 16, 24)
+    scores = StreamScores()
+    both = np.stack(list(scores.side_by_side(reconstruct_stream(coder, iter(frames)))))
+    drawn = coder.decode(codes := coder.encode(frames))
+    assert np.array_equal(both, np.concatenate([frames, drawn], axis=2))
+    assert (scores.frames, scores.codes, scores.used) == (9, codes.size, set(codes.ravel().tolist()))
+    assert (scores.psnr, scores.ssim) == pytest.approx((psnr(frames, drawn), ssim(frames, drawn)))
+    small = StreamScores()
+    list(small.side_by_side(reconstruct_stream(coder, iter(clip(0, 5, 8, 8)))))
+    assert math.isnan(small.ssim), "frames smaller than SSIM's window have none"

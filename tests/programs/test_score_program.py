@@ -53,7 +53,7 @@ def test_one_clip_is_scored_as_the_model_scores_it(score: Run, model: Model, tmp
     assert row["nats_by_time"] == wanted.by_time.tolist()
     assert (row["video"], row["prompt"], row["task"], row["posterior"]) == ("0.mp4", "a robot walks", "t2v", None)
     assert (tmp_path / "pictures" / "x.png").stat().st_size > 1000
-    assert "pictures/x.png: bits a token over the frames\n" in err
+    assert "pictures/x.png: bits per token over the frames\n" in err
     assert f"{wanted.total.bits:10.1f} {wanted.per_token.bits:8.3f}" in err
     assert "scored" not in err  # nothing had to be done to the clip
 
@@ -146,7 +146,7 @@ def test_a_picture_of_many_clips_holds_the_first_ten(score: Run, tmp_path: Path)
     prompts = [f"--prompt={word}" for word in "abcdefghijkl"]
     status, _, err = score("2.mp4", *prompts, "--plot", "x.png")
     assert status == 0
-    assert "x.png: bits a token over the frames; the first 10 of 12 rows" in err
+    assert "x.png: bits per token over the frames; the first 10 of 12 rows" in err
     assert (tmp_path / "x.png").is_file()
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from vpoet.errors import CheckpointError, ConfigError, DataError
-from vpoet.evaluate.beside import LIST, read_real
 from vpoet.evaluate.page.run import run_sections
+from vpoet.evaluate.previews import REAL_LIST, read_real
 from vpoet.files import fingerprint
 from vpoet.training.codec.checkpoint import pickled
 from vpoet.training.run.checkpoint import complete, damage, read_state
@@ -92,5 +92,5 @@ def test_a_damaged_recipe_of_a_run_is_named(tmp_path: Path, recipe: str) -> None
 
 def test_a_list_of_real_clips_leads_nowhere_else(tmp_path: Path) -> None:
     for name in ("../../etc/passwd", "/etc/passwd", "..", 5):
-        (tmp_path / LIST).write_text(json.dumps([{"prompt": "a", "caption": "b", "file": name}]))
+        (tmp_path / REAL_LIST).write_text(json.dumps([{"prompt": "a", "caption": "b", "file": name}]))
         assert read_real(tmp_path) == {}

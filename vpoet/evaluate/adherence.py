@@ -14,7 +14,8 @@ from vpoet.arrays import Frames
 from vpoet.data.folder import read_samples
 from vpoet.data.sources import named_values
 from vpoet.errors import DataError
-from vpoet.evaluate.intervals import NORMAL
+from vpoet.evaluate.intervals import wilson
+from vpoet.evaluate.tables import markdown
 from vpoet.media.video import Video
 from vpoet.worlds.world import FAULTS, World
 
@@ -94,16 +95,6 @@ def wrong(stated: Mapping[str, str], seen: Mapping[str, str]) -> dict[str, str]:
     return {name: seen[name] for name, value in stated.items() if seen[name] != value}
 
 
-def wilson(right: int, count: int) -> tuple[float, float]:
-    """The 95% interval of a share (Wilson, 1927): good also near 0 and 1, where it matters here."""
-    if not count:
-        return math.nan, math.nan
-    share, z = right / count, NORMAL**2 / count
-    middle = (share + z / 2) / (1 + z)
-    half = math.sqrt(z * share * (1 - share) + z * z / 4) / (1 + z)
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
 def shares(asked: Sequence[Mapping[str, str]], seen: Sequence[Mapping[str, str]]) -> dict[str, dict[str, Any]]:
     """For each of `World.judged`, and ``jointly``: right, count, share and interval, over the prompts that state it."""
     mistakes = [wrong(one, other) for one, other in zip(asked, seen, strict=True)]
@@ -119,8 +110,7 @@ def shares(asked: Sequence[Mapping[str, str]], seen: Sequence[Mapping[str, str]]
 
 def table(columns: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     """Of `shares` by what they are of: a row each, in percent, the interval behind."""
-    names = list(next(iter(columns.values())))
-    rows = [["", *(HEADS.get(name, name) for name in names)], ["---", *("--:" for _ in names)]]
+    names, rows = list(next(iter(columns.values()))), []
     for what, result in columns.items():
         cells = []
         for name in names:
@@ -128,4 +118,4 @@ def table(columns: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
             count = result[name]["count"]
             cells.append(f"{100 * result[name]['share']:.1f} ({100 * low:.1f} to {100 * high:.1f})" if count else "-")
         rows.append([what, *cells])
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+    return markdown(["", *(HEADS.get(name, name) for name in names)], rows)

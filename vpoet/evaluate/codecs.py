@@ -7,10 +7,9 @@ the tokenizer: the codecs work in YUV 4:2:0, and their errors are measured in RG
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import av
@@ -190,45 +189,6 @@ def at_rate(points: Iterable[RatePoint], bits_per_pixel: float) -> tuple[float, 
     place = math.log(bits_per_pixel)
     dB = np.interp(place, rates, [point.psnr for point in ordered])
     return float(dB), float(np.interp(place, rates, [point.ssim for point in ordered]))
-
-
-def plot_rates(
-    curves: Mapping[str, Sequence[RatePoint]],
-    tokenizers: Mapping[str, TokenizerPoint],
-    path: str | Path,
-    title: str = "",
-) -> None:
-    """PSNR over bits a pixel (logarithmic): curves of codecs, and a row of points a tokenizer; .png, .svg or .pdf."""
-    from matplotlib.figure import Figure  # here: importing it takes longer than scoring a clip
-    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
-
-    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
-    axes = figure.add_subplot()
-    for label, points in curves.items():
-        ordered = sorted(points, key=lambda point: point.bits_per_pixel)
-        rates, values = [point.bits_per_pixel for point in ordered], [point.psnr for point in ordered]
-        axes.plot(rates, values, linewidth=1.2, marker=".", label=label)
-    for index, (label, point) in enumerate(tokenizers.items(), start=len(curves)):
-        colour, dB = f"C{index % 10}", point.psnr
-        rates = [rate for rate in (point.as_they_come, point.by_frequency, point.by_model) if rate is not None]
-        axes.plot([min(rates), max(rates)], [dB, dB], color=colour, linewidth=0.8)
-        axes.plot(point.as_they_come, dB, "o", color=colour, label=label)
-        axes.plot(point.by_frequency, dB, "o", color=colour, markerfacecolor="white", label=f"{label}, entropy-coded")
-        if point.by_model is not None:
-            axes.plot(point.by_model, dB, "D", color=colour, label=f"{label}, by a model")
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("bits a pixel")
-    axes.set_ylabel("PSNR in dB")
-    axes.set_title(title, fontsize=9, loc="left")
-    axes.grid(alpha=0.25, which="both")
-    axes.legend(fontsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
 
 
 def _encoder_context(encoder: str, frames: Frames, fps: float, codec: Codec, crf: float) -> Any:

@@ -1,5 +1,7 @@
-"""Frechet distances between sets of clips in the features of EfficientNet-Lite0: not FID and not FVD, whose networks
-are others; comparable only with figures of the same network, size of picture, and number of clips.
+"""Distances of clips: between sets of them (Frechet), and of a clip to the nearest one that was trained on.
+
+Frechet distances are in the features of EfficientNet-Lite0: not FID and not FVD, whose networks are others; comparable
+only with figures of the same network, size of picture, and number of clips.
 
 A set of features is taken for a Gaussian; the distance of two is (Dowson and Landau, 1982)
 
@@ -8,22 +10,32 @@ A set of features is taken for a Gaussian; the distance of two is (Dowson and La
 The fewer clips, the larger it is for sets that are alike, so it says something only beside a floor: the distance
 between two halves of the real clips, each as large as the sets that are compared.
 
+The distance to the `nearest` training clip is the root of the mean squared difference of two clips, in steps of 0..255,
+both shrunk by `SHRINK`; so details count less than who stands where when. Who repeats what it has learned by heart lies
+at distance 0. How near is too near only clips that were held out can say.
+
 Shapes: N features (of frames or clips), D of their dimensions; T frames of a clip; C channels of a layer.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vpoet.arrays import Doubles, Frames
-from vpoet.errors import ShapeError
+from vpoet.arrays import Doubles, Floats, Frames
+from vpoet.data.folder import read_videos
+from vpoet.errors import DataError, ShapeError
 from vpoet.nn.features import EfficientNetLite0
 
 NAME = "EfficientNet-Lite0 Frechet distance"
 ENLARGE = 2
 """Pictures are doubled in size first: the network was trained on larger ones."""
+SHRINK = 4
+AT_ONCE = 64
+"""Training clips in memory."""
 
 
 @torch.inference_mode()
@@ -60,3 +72,36 @@ def gaussian_distance(mean_a: Doubles, cov_a: Doubles, mean_b: Doubles, cov_b: D
     overlap = np.sqrt(product.clip(min=0)).sum()
     distance = np.square(mean_a - mean_b).sum() + np.trace(np.atleast_2d(cov_a) + np.atleast_2d(cov_b)) - 2 * overlap
     return max(0.0, float(distance))
+
+
+def nearest(clips: Sequence[Frames], folder: str | Path) -> tuple[Doubles, list[str]]:
+    """For each of the clips, of one shape, its distance to the nearest clip in a folder of raw shards, and that one's
+    key. Clips of another shape are passed over; DataError if there is none of this."""
+    wanted = np.stack([_small(clip) for clip in clips])
+    best, keys = np.full(len(clips), np.inf), [""] * len(clips)
+    squares = np.square(wanted).sum(1)
+    training = _clips(Path(folder), clips[0].shape)
+    while group := list(islice(training, AT_ONCE)):
+        known = np.stack([_small(frames) for _, frames in group])
+        distances = squares[:, None] - 2 * wanted @ known.T + np.square(known).sum(1)
+        for i, j in enumerate(distances.argmin(1)):
+            if distances[i, j] < best[i]:
+                # the difference itself: the sum above has lost its digits where clips are alike
+                best[i], keys[i] = np.square(wanted[i] - known[j]).sum(), group[j][0]
+    if not np.isfinite(best).all():
+        raise DataError(f"{folder}: no clip of {' x '.join(map(str, clips[0].shape[:3]))} to compare with")
+    return np.sqrt(best / wanted.shape[1]), keys
+
+
+def _clips(folder: Path, shape: tuple[int, ...]) -> Iterator[tuple[str, Frames]]:
+    for sample, video in read_videos(folder):
+        if video.frames.shape == shape:
+            yield sample.key, video.frames
+
+
+def _small(frames: Frames) -> Floats:
+    t, height, width, _ = frames.shape
+    h, w = height // SHRINK, width // SHRINK
+    cells = frames[:, : h * SHRINK, : w * SHRINK].reshape(t, h, SHRINK, w, SHRINK, 3)
+    small: Floats = cells.mean((2, 4), dtype=np.float32).ravel()
+    return small

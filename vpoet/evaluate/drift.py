@@ -20,20 +20,18 @@ adds up. What is measured of a segment, a key each of `measure`:
 import resource
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from vpoet.arrays import Frames
-from vpoet.errors import DataError, ShapeError
-from vpoet.evaluate.adherence import Prompt, wilson
-from vpoet.evaluate.intervals import mean_interval
+from vpoet.errors import DataError
+from vpoet.evaluate.adherence import Prompt
+from vpoet.evaluate.intervals import mean_interval, wilson
+from vpoet.evaluate.tables import markdown
 from vpoet.generate.model import Model
 from vpoet.media.video import Video
 from vpoet.worlds.world import FAULTS, World
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 UNSEEN = 10**9
 """The world's clips from this number on are no training data."""
@@ -115,20 +113,19 @@ def peak_megabytes() -> int:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
 
 
-def measures(row: Row) -> list[str]:
-    """Of a row's names, those that are measured, in the order of `PANELS`."""
-    return [name for panel in PANELS.values() for name in _panel(row, panel)]
-
-
-def _panel(row: Row, panel: str) -> list[str]:
-    return [name for name in row if name == panel or (panel.endswith("_") and name.startswith(panel))]
+def panels(row: Row) -> dict[str, list[str]]:
+    """Of a row's names, those that are measured, by the panel of the figure that shows them."""
+    return {
+        title: [name for name in row if name == panel or (panel.endswith("_") and name.startswith(panel))]
+        for title, panel in PANELS.items()
+    }
 
 
 def estimates(rows: Sequence[Row], beside: Sequence[Row] | None = None) -> dict[str, Estimate]:
-    """`measures` over rows that have nothing to do with each other: of shares Wilson's interval, else Student's, and of
-    the differences to the rows ``beside`` if there are any."""
+    """What is measured, over rows that have nothing to do with each other: of shares Wilson's interval, else Student's,
+    and of the differences to the rows ``beside`` if there are any."""
     found = {}
-    for name in measures(rows[0]):
+    for name in (name for names in panels(rows[0]).values() for name in names):
         values = [row[name] for row in rows]
         if isinstance(values[0], bool):
             found[name] = (float(np.mean(values)), *wilson(sum(values), len(values)))
@@ -159,7 +156,7 @@ def table(rows: Sequence[Row], reals: Sequence[Row]) -> str:
     ]
     change = estimates(ends[-1], ends[0])
     heads = ["", "real clips", *(f"from frame {frame}" for frame, _ in shown), "last less first"]
-    lines = [heads, ["---", *["--:"] * (len(heads) - 1)]]
+    lines = []
     for name in real:
         if "_" in name:
             cells = [name.replace("_", ": "), f"{real[name][0]:.2f}"]
@@ -168,31 +165,4 @@ def table(rows: Sequence[Row], reals: Sequence[Row]) -> str:
             cells = [f"{name}, less the real clip's", f"{real[name][0]:.2f}"]
             cells += ["{:+.2f} ({:+.2f} to {:+.2f})".format(*each[name]) for each in (*(e for _, e in shown), change)]
         lines.append(cells)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def drift_figure(curve: Sequence[tuple[int, Row]]) -> "Figure":
-    """The rollouts over time with 95% intervals; dashed: real clips."""
-    if len(curve) < 2:
-        raise ShapeError(f"a curve of {len(curve)} segments; a longer clip has more")
-    from matplotlib.figure import Figure  # here: importing it takes longer than scoring a clip
-
-    figure = Figure(figsize=(12, 5.6), layout="constrained")
-    frames = [frame for frame, _ in curve]
-    for index, (title, panel) in enumerate(PANELS.items(), start=1):
-        axes, names = figure.add_subplot(2, 3, index), _panel(curve[0][1], panel)
-        for name, style in zip(names, ("-", "--", ":", "-."), strict=False):  # lines that coincide are all to be seen
-            mean, low, high = zip(*(each[name] for _, each in curve), strict=True)
-            (line,) = axes.plot(frames, mean, style, linewidth=1.6, label=name.partition("_")[2])
-            axes.fill_between(frames, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
-        if len(names) == 1:
-            axes.axhline(0, color="0.3", linestyle="--", linewidth=1)
-        else:
-            axes.set_ylim(0, 1.03)
-            axes.legend(fontsize=8, frameon=False, loc="lower left")
-        axes.set_title(title, fontsize=9, loc="left")
-        axes.set_xlabel("frame", fontsize=8)
-        axes.tick_params(labelsize=8)
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    return figure
+    return markdown(heads, lines)

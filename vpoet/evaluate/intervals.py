@@ -1,12 +1,9 @@
-"""Runs that differ by their seed as one line, with an interval; a table of such lines; and quantisers as a picture."""
+"""95% intervals: of a mean, of one over clusters, of a share; and runs that differ by their seed as one line."""
 
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 NORMAL = 1.959964
 """97.5% quantile of the normal distribution."""
@@ -49,6 +46,16 @@ def clustered_interval(values: Sequence[float], clusters: Sequence[Any]) -> tupl
     return mean, student(count - 1) * math.sqrt(variance)
 
 
+def wilson(right: int, count: int) -> tuple[float, float]:
+    """The 95% interval of a share (Wilson, 1927): good also near 0 and 1, where it matters here."""
+    if not count:
+        return math.nan, math.nan
+    share, z = right / count, NORMAL**2 / count
+    middle = (share + z / 2) / (1 + z)
+    half = math.sqrt(z * share * (1 - share) + z * z / 4) / (1 + z)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
 def over_seeds(rows: Sequence[Line], alike: Sequence[str], scores: Sequence[str]) -> list[dict[str, Any]]:
     """A line for all rows with equal values of ``alike``, in the order of the first.
 
@@ -64,51 +71,3 @@ def over_seeds(rows: Sequence[Line], alike: Sequence[str], scores: Sequence[str]
             line[score], line[f"{score}_interval"] = mean_interval([row[score] for row in group])
         lines.append(line)
     return lines
-
-
-def markdown(lines: Sequence[Line], columns: Mapping[str, tuple[str, str]]) -> str:
-    """A table; a column is key -> (heading, format, as "{:.2f}"), and a score's interval stands behind it after ±."""
-    left = [bool(lines) and isinstance(lines[0][key], str) for key in columns]
-    rows = [[heading for heading, _ in columns.values()], ["---" if text else "--:" for text in left]]
-    for line in lines:
-        cells = []
-        for key, (_, form) in columns.items():
-            half = line.get(f"{key}_interval", math.nan)
-            cells.append(form.format(line[key]) + ("" if math.isnan(half) else f" ± {form.format(half)}"))
-        rows.append(cells)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
-
-
-def plot_quantisers(lines: Sequence[Line], path: str | Path) -> None:
-    """Use of the codebook and PSNR over its size, a curve a variant; by suffix a .png, .svg or .pdf.
-
-    A line has variant, codes (size of the codebook), held_out_codes (how many were counted), and use and psnr with
-    their intervals. The dashed curve is the share that as many codes from a uniform source would cover.
-    """
-    from matplotlib.figure import Figure  # here: importing it takes longer than reading the results
-    from matplotlib.ticker import PercentFormatter
-
-    figure = Figure(figsize=(9.6, 4.0), layout="constrained")
-    panels = figure.subplots(1, 2)
-    for variant in dict.fromkeys(line["variant"] for line in lines):
-        curve = sorted((line for line in lines if line["variant"] == variant), key=lambda line: int(line["codes"]))
-        places = [math.log2(line["codes"]) for line in curve]
-        for axes, score in zip(panels, ("use", "psnr"), strict=True):
-            means, halves = [line[score] for line in curve], [line[f"{score}_interval"] for line in curve]
-            axes.errorbar(places, means, halves, marker="o", markersize=4, capsize=3, linewidth=1.2, label=variant)
-    if lines:
-        counted = max(line["held_out_codes"] for line in lines)
-        sizes = np.geomspace(min(line["codes"] for line in lines), max(line["codes"] for line in lines))
-        covered = -np.expm1(counted * np.log1p(-1 / sizes))
-        panels[0].plot(np.log2(sizes), covered, "--", color="grey", label=f"{counted:,} codes of a uniform source")
-    panels[0].yaxis.set_major_formatter(PercentFormatter(1))
-    panels[0].set_ylim(0, 1.05)
-    for axes, label in zip(panels, ("codes in use on held-out windows", "held-out PSNR in dB"), strict=True):
-        axes.set_xlabel("codebook, log2")
-        axes.set_ylabel(label)
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)

@@ -1,14 +1,23 @@
-"""Clips sampled from the weights of a run in progress."""
+"""Clips sampled from the weights of a run in progress, and real clips to hold them against: of those held out, the one
+whose caption comes nearest to the prompt."""
 
+import json
+import re
 import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vpoet.data.shards import Problems
+from vpoet.data.token_dataset import TokenDataset, TokenSample
 from vpoet.errors import DataError, OutputError, VpoetWarning
-from vpoet.evaluate import beside
+from vpoet.files import inside, read_json, write_atomic
 from vpoet.generate.decode import decode
 from vpoet.generate.decoder import Decoding
 from vpoet.generate.sampling import Sampling
@@ -24,6 +33,11 @@ from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training.recipe import PretrainConfig
 from vpoet.training.run.folder import SAMPLES
 from vpoet.training.run.tracking import Sampled
+
+SEARCHED = 2000
+"""Captioned held-out clips, from the first on, among which the nearest one is looked for."""
+REAL_LIST = "real.json"
+"""Beside the samples: prompt, caption and file of each real clip, so that they are looked for once a run."""
 
 
 def sample_prompts(
@@ -65,7 +79,56 @@ def sample_prompts(
         for i, (prompt, result) in enumerate(zip(wanted.prompts, decoded, strict=True)):
             shown.append(Sampled(prompt, folder / f"step-{step}-{i}.mp4"))
             Video(video.decode(result.document.codes()), float(wanted.fps)).write(shown[-1].path)
-        return beside.with_real(shown, config, vocabulary, video)
+        return with_real(shown, config, vocabulary, video)
     except (OSError, OutputError, DataError) as error:
         warnings.warn(f"{folder}: not all samples written: {error}; training goes on", VpoetWarning, stacklevel=2)
     return [sampled for sampled in shown if sampled.path.is_file()]
+
+
+def with_real(
+    shown: Sequence[Sampled], config: PretrainConfig, vocabulary: Vocabulary, video: VideoTokenizer
+) -> list[Sampled]:
+    """``shown`` with their real clips, which have been through the tokenizer as the sampled ones have.
+
+    They lie in the folder of the samples as real-i.mp4. A run without captioned held-out clips has none.
+    """
+    if not shown:
+        return []
+    folder = shown[0].path.parent
+    if set(known := read_real(folder)) != {sampled.prompt for sampled in shown}:
+        clips = list(islice(_captioned(config, vocabulary), SEARCHED))
+        rows = []
+        for i, sampled in enumerate(shown if clips else []):
+            caption, clip = max(clips, key=lambda each: likeness(sampled.prompt, each[0]))
+            codes = clip.codes[:1] if config.samples.frames == 1 else clip.codes
+            Video(video.decode(codes), float(clip.fps or config.samples.fps)).write(folder / f"real-{i}.mp4")
+            rows.append({"prompt": sampled.prompt, "caption": caption, "file": f"real-{i}.mp4"})
+        write_atomic(folder / REAL_LIST, json.dumps(rows, indent=1, ensure_ascii=False).encode())
+        known = read_real(folder)
+    return [replace(sampled, **known.get(sampled.prompt, {})) for sampled in shown]
+
+
+def read_real(folder: Path) -> dict[str, dict[str, Any]]:
+    """Prompt -> ``real``, the file, and its ``caption``; empty if the samples of that folder have none beside them."""
+    try:
+        rows = read_json(folder / REAL_LIST)
+        # what lies in this folder alone goes to the page, whatever the list names
+        found = [(str(row["prompt"]), inside(folder, row["file"]), str(row["caption"])) for row in rows]
+        return {prompt: {"real": file, "caption": caption} for prompt, file, caption in found}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def likeness(one: str, other: str) -> float:
+    """Shared words of two texts, as a part of all their words (Jaccard)."""
+    words = [set(re.findall(r"\w+", text.lower())) for text in (one, other)]
+    return len(words[0] & words[1]) / max(1, len(words[0] | words[1]))
+
+
+def _captioned(config: PretrainConfig, vocabulary: Vocabulary) -> Iterator[tuple[str, TokenSample]]:
+    """Every held-out clip, once for each of its captions."""
+    for source in config.heldout:
+        dataset = TokenDataset(source.path, vocabulary=vocabulary, problems=Problems())
+        for index in range(len(dataset)):
+            for sample in dataset.shard(index):
+                yield from ((caption, sample) for caption in sample.captions)

@@ -3,26 +3,25 @@
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from vpoet.arrays import Codes, Frames
 from vpoet.errors import DataError, HashMismatch, PromptError, ShapeError
-from vpoet.evaluate.codecs import RateDistortion, RatePoint, TokenizerPoint, at_rate
+from vpoet.evaluate.codecs import TokenizerPoint
 from vpoet.evaluate.codes import CodeStatistics
 from vpoet.evaluate.intervals import clustered_interval
-from vpoet.evaluate.pixels import flicker, psnr, ssim
+from vpoet.evaluate.pixels import WINDOW, flicker, psnr, ssim
 from vpoet.generate.model import Model
 from vpoet.nn.features import FeatureNetwork, perceptual_distance
 from vpoet.tokenizer.video import VideoTokenizer, to_float, whole_cells
 
 FRAMES_AT_ONCE = 16
 """Frames that a feature network takes at once: its features are far larger than the frames."""
-ERROR_GAIN = 4
 
 
 def pad_to_grid(frames: Frames, stride: Sequence[int]) -> Frames:
@@ -171,6 +170,37 @@ class ReconstructionScores:
         return result | ({"perceptual_distance": float(np.mean(self._perceptual))} if self._perceptual else {})
 
 
+@dataclass
+class StreamScores:
+    """Sums over the frames of a video of any length, added piece by piece."""
+
+    frames: int = 0
+    psnr_sum: float = 0.0
+    ssim_sum: float = 0.0
+    codes: int = 0
+    used: set[int] = field(default_factory=set)
+
+    def side_by_side(self, pieces: Iterable[tuple[Frames, Frames, Codes]]) -> Iterator[Frames]:
+        """Frames uint8 [H, 2 W, 3] of what `reconstruct_stream` gives, the original on the left, as they are added."""
+        for original, drawn, codes in pieces:
+            self.frames += len(original)
+            self.psnr_sum += len(original) * psnr(original, drawn)
+            large = min(original.shape[1:3]) >= WINDOW
+            self.ssim_sum += len(original) * (ssim(original, drawn) if large else math.nan)
+            self.codes += codes.size
+            self.used.update(codes.ravel().tolist())
+            yield from np.concatenate([original, drawn], axis=2)
+
+    @property
+    def psnr(self) -> float:
+        """dB, the mean over frames; so is SSIM, NaN for frames that are too small for it."""
+        return self.psnr_sum / self.frames
+
+    @property
+    def ssim(self) -> float:
+        return self.ssim_sum / self.frames
+
+
 def reconstruct_stream(
     coder: VideoTokenizer, frames: Iterable[Frames], *, pad: bool = False
 ) -> Iterator[tuple[Frames, Frames, Codes]]:
@@ -209,16 +239,3 @@ def clip_distance(features: FeatureNetwork, drawn: Frames, original: Frames, dev
 def images(frames: Frames, device: str | torch.device = "cpu") -> Tensor:
     """Frames uint8 [T, H, W, 3] as images: float32 [T, 3, H, W] in [-1, 1]."""
     return to_float(frames[None], device)[0].transpose(0, 1)
-
-
-def absolute_error(a: Frames, b: Frames) -> Frames:
-    """The absolute difference of two clips uint8 [T, H, W, 3], `ERROR_GAIN` times as bright, white at most."""
-    error: npt.NDArray[np.int16] = np.abs(a.astype(np.int16) - b) * ERROR_GAIN
-    return error.clip(0, 255).astype(np.uint8)
-
-
-def peers(curves: Sequence[RateDistortion], bits_per_pixel: float) -> dict[str, dict[str, float] | None]:
-    """Codec -> PSNR and SSIM at a tokenizer's rate; None where the codec was measured above or below it only."""
-    points: dict[str, list[RatePoint]] = {curve.codec.label: curve.points for curve in curves}
-    found = {label: at_rate(measured, bits_per_pixel) for label, measured in points.items()}
-    return {label: None if pair is None else {"psnr": pair[0], "ssim": pair[1]} for label, pair in found.items()}

@@ -96,9 +96,32 @@ def fit(flops: Sequence[float], bits: Sequence[float], asked: float) -> Law:
     return Law(floor, scale * unit**slope, slope, error, predicted, (max(0.0, low), high))
 
 
-def predict(thing: Path, runs: Sequence[Path], picture: Path | None = None) -> dict[str, Any]:
-    """Facts: the ends of finished runs, the law through them, and the held-out bits that it gives for ``thing``, a
-    recipe or a run; ``picture`` (.png, .svg, .pdf) shows them.
+@dataclass(frozen=True)
+class Prediction:
+    """The law through the ends of finished runs, and what it says of the run that was asked about."""
+
+    runs: dict[str, tuple[float, float]]
+    """Of each run its FLOPs, and its held-out bits after the last step."""
+    asked: float
+    """FLOPs of the run that was asked about."""
+    law: Law
+
+    def facts(self) -> dict[str, Any]:
+        """What a reader is shown."""
+        law = self.law
+        return {
+            "runs": {run: {"FLOPs": flops, "held-out bits": bits} for run, (flops, bits) in self.runs.items()},
+            "law": f"{law.floor:.3g} + {law.scale:.3g} FLOPs^-{law.slope:.3g}",
+            "runs deviate by": f"{law.error:.2%}",
+            "FLOPs": self.asked,
+            "times the largest run": self.asked / max(flops for flops, _ in self.runs.values()),
+            "held-out bits": law.bits,
+            "95% interval": list(law.interval),
+        }
+
+
+def predict(thing: Path, runs: Sequence[Path]) -> Prediction:
+    """What the ends of finished runs say of the held-out bits of ``thing``, a recipe or a run.
 
     DataError: a run is not finished, or was judged on other packs than ``thing`` is.
     """
@@ -108,43 +131,10 @@ def predict(thing: Path, runs: Sequence[Path], picture: Path | None = None) -> d
         other = _recipe(run)
         if different := [name for name, value in _judged(other).items() if value != _judged(recipe)[name]]:
             raise DataError(f"{run}: {', '.join(different)}: not those of {thing}, so its bits are of other packs")
-        ends[str(run)] = {"FLOPs": _flops(other, run), "held-out bits": _end(run, other)}
-    flops, bits = ([end[name] for end in ends.values()] for name in ("FLOPs", "held-out bits"))
+        ends[str(run)] = _flops(other, run), _end(run, other)
     asked = _flops(recipe, thing)
-    law = fit(flops, bits, asked)
-    facts: dict[str, Any] = {
-        "runs": ends,
-        "law": f"{law.floor:.3g} + {law.scale:.3g} FLOPs^-{law.slope:.3g}",
-        "runs deviate by": f"{law.error:.2%}",
-        "FLOPs": asked,
-        "times the largest run": asked / max(flops),
-        "held-out bits": law.bits,
-        "95% interval": list(law.interval),
-    }
-    if picture is not None:
-        draw(law, flops, bits, asked, picture)
-    return facts
-
-
-def draw(law: Law, flops: Sequence[float], bits: Sequence[float], asked: float, picture: Path) -> None:
-    """The runs, the law, and its interval at what was asked."""
-    from matplotlib.figure import Figure  # here: importing it takes longer than the fit
-
-    figure = Figure(figsize=(5.6, 3.6), layout="constrained")
-    axes = figure.add_subplot()
-    line = np.geomspace(min(flops) / 1.5, asked * 1.5)
-    axes.plot(line, law.floor + law.scale * line**-law.slope, linewidth=1.2, label="law")
-    axes.plot(flops, bits, "o", markersize=5, label="runs")
-    low, high = law.interval
-    axes.errorbar([asked], [law.bits], [[law.bits - low], [high - law.bits]], fmt="s", capsize=4, label="predicted")
-    axes.set_xscale("log")
-    axes.set_xlabel("FLOPs of training")
-    axes.set_ylabel("held-out bits a token")
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(picture, dpi=110)
+    flops, bits = ([end[at] for end in ends.values()] for at in (0, 1))
+    return Prediction(ends, asked, fit(flops, bits, asked))
 
 
 def _recipe(thing: Path) -> PretrainConfig:

@@ -8,6 +8,7 @@ from PIL import Image
 
 from vpoet.errors import DataError
 from vpoet.evaluate.page.curves import draw_learning, learning_panels, speed_panels
+from vpoet.evaluate.plots import Panel
 
 
 def test_curves_are_those_of_losses_and_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -16,10 +17,14 @@ def test_curves_are_those_of_losses_and_scores(tmp_path: Path, monkeypatch: pyte
         for step in (1, 2, 3)
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    drawn = {}
-    monkeypatch.setattr("vpoet.evaluate.page.curves.curves", lambda series, path: drawn.update(series))
+    drawn: list[Panel] = []
+    monkeypatch.setattr("vpoet.evaluate.page.curves.panels_figure", drawn.extend)
+    monkeypatch.setattr("vpoet.evaluate.page.curves.save", lambda figure, path: None)
     assert draw_learning(tmp_path / "metrics.jsonl", tmp_path / "x.png") == 3
-    assert drawn == {"train/loss": ([1.0, 2.0, 3.0], [5.0, 2.5, 5 / 3]), "heldout/bits": ([2.0], [4.0])}
+    assert drawn == [
+        Panel("heldout/bits", {"": ([2.0], [4.0])}),
+        Panel("train/loss", {"": ([1.0, 2.0, 3.0], [5.0, 2.5, 5 / 3])}),
+    ]
     monkeypatch.undo()
     draw_learning(tmp_path / "metrics.jsonl", tmp_path / "x.png")
     with Image.open(tmp_path / "x.png") as picture:

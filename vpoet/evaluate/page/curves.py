@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vpoet.errors import DataError
-from vpoet.evaluate.plots import Curve, Panel, curves
+from vpoet.evaluate.plots import Curve, Panel, panels_figure, save
 from vpoet.sequence.document import KINDS
 from vpoet.training.run.tracking import read_numbers
 
@@ -25,7 +25,7 @@ def draw_learning(metrics: Path, picture: Path) -> int:
     series = {name: curve for name, curve in _curves(rows).items() if name.startswith(_SPLITS)}
     if not series:
         raise DataError(f"{metrics}: no curves yet")
-    curves(series, picture)
+    save(panels_figure([Panel(name, {"": curve}) for name, curve in series.items()]), picture)
     return int(rows[-1]["step"])
 
 

@@ -13,10 +13,10 @@ import numpy as np
 
 from vpoet import config
 from vpoet.errors import ConfigError, DataError
-from vpoet.evaluate.beside import read_real
 from vpoet.evaluate.page.curves import learning_panels, speed_panels
 from vpoet.evaluate.page.html import Listing, Picture, Section, Table
-from vpoet.evaluate.plots import POINTS, Panel, panels
+from vpoet.evaluate.plots import POINTS, Panel, panels_figure, save
+from vpoet.evaluate.previews import read_real
 from vpoet.training.run import checkpoint
 from vpoet.training.run.folder import METRICS, RESOLVED, SAMPLES, STARTS
 from vpoet.training.run.summary import Summary, table
@@ -138,7 +138,7 @@ def _samples(folder: Path, recipe: Row) -> list[Section]:
 def _drawn(title: str, drawn: Sequence[Panel], path: Path) -> list[Section]:
     if not drawn:
         return []
-    panels(drawn, path)
+    save(panels_figure(drawn), path)
     long = any(len(steps) > POINTS for panel in drawn for steps, _ in panel.curves.values())
     note = (
         "over steps; a line is the mean of short stretches, the shade around it their range" if long else "over steps"

@@ -1,4 +1,4 @@
-"""The real clips that samples are held against: the nearest caption's, decoded, looked for once."""
+"""Samples of a run, and the real clips beside them: the nearest caption's, decoded, looked for once."""
 
 import json
 from pathlib import Path
@@ -11,8 +11,7 @@ import torch
 from vpoet.data.shards import ShardWriter
 from vpoet.data.token_stream import Source, StreamConfig
 from vpoet.errors import VpoetWarning
-from vpoet.evaluate import beside
-from vpoet.evaluate.previews import sample_prompts
+from vpoet.evaluate.previews import REAL_LIST, likeness, read_real, sample_prompts
 from vpoet.media.video import Video
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.sequence.vocabulary import Vocabulary, grouped
@@ -28,9 +27,9 @@ PROMPTS = ["a ball that falls down", "the red ball rolls"]
 
 
 def test_words_shared_of_all_words() -> None:
-    assert beside.likeness("a red fox", "Red fox, a!") == 1
-    assert beside.likeness("a red fox", "a blue dog") == pytest.approx(1 / 5)
-    assert beside.likeness("", "") == 0
+    assert likeness("a red fox", "Red fox, a!") == 1
+    assert likeness("a red fox", "a blue dog") == pytest.approx(1 / 5)
+    assert likeness("", "") == 0
 
 
 @pytest.fixture
@@ -102,5 +101,5 @@ def test_a_disk_that_takes_no_clip_stops_nothing(parts: dict[str, Any], tmp_path
 def test_a_list_that_is_damaged_counts_as_none(tmp_path: Path) -> None:
     sampled = Sampled("a", tmp_path / "step-1-0.mp4")
     for content in ("{", "[1]", json.dumps([{"prompt": "a"}])):
-        (tmp_path / beside.LIST).write_text(content)
-        assert beside.read_real(sampled.path.parent) == {}
+        (tmp_path / REAL_LIST).write_text(content)
+        assert read_real(sampled.path.parent) == {}
