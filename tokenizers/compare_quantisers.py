@@ -25,7 +25,7 @@ COLUMNS = {
     "seeds": ("seeds", "{}"),
     "use": ("codes in use", "{:.2%}"),
     "uniform_use": ("uniform source", "{:.2%}"),
-    "entropy_bits": ("bits a code", "{:.2f}"),
+    "entropy_bits": ("bits per code", "{:.2f}"),
     "psnr": ("PSNR, dB", "{:.2f}"),
     "ssim": ("SSIM", "{:.3f}"),
     "image_psnr": ("image PSNR, dB", "{:.2f}"),

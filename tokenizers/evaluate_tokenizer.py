@@ -49,10 +49,10 @@ def main(
     ] = None,
     codecs: Annotated[bool, typer.Option("--codecs", help="Code the same clips as H.264 and H.265.")] = False,
     plot: Annotated[
-        Path | None, typer.Option(help="A picture to write: PSNR over bits a pixel. Takes --codecs along.")
+        Path | None, typer.Option(help="A picture to write: PSNR over bits per pixel. Takes --codecs along.")
     ] = None,
     bigrams: Annotated[
-        list[Path] | None, typer.Option(help="Raw shards for a bigram model, whose bits a code on RAW are then told.")
+        list[Path] | None, typer.Option(help="Raw shards for a bigram model, whose bits per code on RAW are then told.")
     ] = None,
     sheet: Annotated[Path | None, typer.Option(help="A picture to write: originals, reconstructions, errors.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "cpu",
@@ -65,10 +65,11 @@ def main(
     compare only under one protocol, which the output states. With --also, a clip that one tokenizer cannot take is left
     out for all.
 
-    Bits a pixel are told as the codes come, log2(codebook) each, and after an ideal entropy coder that knows how often
-    each occurs; with --model, also after one that is told the model's probabilities, given the codes before. H.264 and
-    H.265 are scored at the first rate, and at the last, as they too code what they expect in fewer bits. Flicker is the
-    mean difference, of 255, between the changes from frame to frame in the reconstruction and in the original.
+    Bits per pixel are told as the codes come, log2(codebook) each, and after an ideal entropy coder that knows how
+    often each occurs; with --model, also after one that is told the model's probabilities, given the codes before.
+    H.264 and H.265 are scored at the first rate, and at the last, as they too code what they expect in fewer bits.
+    Flicker is the mean difference, of 255, between the changes from frame to frame in the reconstruction and in the
+    original.
 
     Example:
 

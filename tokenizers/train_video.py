@@ -1,23 +1,19 @@
 """Train a video tokenizer (causal 3D autoencoder with FSQ, LFQ or VQ) on raw shards."""
 
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 from rich.console import Console
 
 from vpoet import cli, config
-from vpoet.arrays import Frames
 from vpoet.data.clip_stream import ClipShape, ClipStream
-from vpoet.evaluate.codes import CodeStatistics
-from vpoet.evaluate.pixels import psnr, ssim
-from vpoet.media.sheet import contact_sheet
+from vpoet.evaluate.previews import reconstruct_clips
 from vpoet.outputs import expect_folder
 from vpoet.tokenizer.autoencoder import count_parameters
 from vpoet.tokenizer.video import VideoTokenizer
+from vpoet.training.codec.pace import Pace
 from vpoet.training.codec.recipe import VideoTokenizerRecipe
 from vpoet.training.codec.training import TokenizerTraining
 from vpoet.training.run.folder import RESOLVED, SAMPLES, TOKENIZER
@@ -25,7 +21,6 @@ from vpoet.training.run.stop import Stop, leave
 from vpoet.training.run.tracking import Tracker
 
 EVALUATION_SEED = 1_000_003
-SHEET_CLIPS = 4
 console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -61,7 +56,9 @@ def main(
     if cfg.image_batch:
         images = cfg.images or cfg.data
         streams.append(ClipStream(images, replace(shape, frames=1), batch=cfg.image_batch // world, **share))
-    clips = evaluation_clips(cfg)
+    # the same clips at every evaluation
+    whole = replace(shape, augment=False)
+    clips = next(ClipStream(cfg.held_out or cfg.data, whole, batch=cfg.evaluate_clips, seed=EVALUATION_SEED))
     positions = training.restore(run)
     if positions is not None:
         for stream, position in zip(streams, positions, strict=True):
@@ -81,30 +78,25 @@ def main(
     stop = Stop()
     stopped = 0
     result: dict[str, float] = {}
-    began, counted = time.perf_counter(), training.step
+    pace = Pace(cfg, training.step)
     while training.step < cfg.steps and not stopped:
         values = training.update(*map(next, streams))
         stopped = max(processes.gather(stop.signal))  # a signal that one process gets stops all at one step
         step, last = training.step, training.step == cfg.steps
         row: dict[str, float] = {}
         if step % cfg.log_every == 0 or last:
-            speed = cfg.batch * (step - counted) / (time.perf_counter() - began)
+            speed = pace.read(step)
             row |= {f"train/{name}": value for name, value in values.items()} | {"speed/clips_per_second": speed}
-            left = int(cfg.batch * (cfg.steps - step) / speed)
-            console.print(
-                f"step {step}/{cfg.steps}  loss {values['loss']:.4f}  l1 {values['l1']:.4f}  "
-                f"|g| {values['gradient']:.2f}  lr {values['lr']:.1e}  {speed:.1f} clips/s  "
-                f"left {left // 60}:{left % 60:02}"
-            )
+            console.print(pace.line(step, values, speed))
         if step % cfg.evaluate_every == 0 or last:
             name, sheet = "heldout" if cfg.held_out else "seen", run / SAMPLES / f"step-{step}.png"
-            result = evaluate(training, clips, sheet, name) if leads else {}
+            result = reconstruct_clips(VideoTokenizer(training.average), clips, sheet, name) if leads else {}
             tracker.image("reconstructions", sheet, f"step {step}", step)
             row |= result
             console.print("  ".join(f"{name} {value:.4g}" for name, value in result.items()))
         if row:
             tracker.log(row, step)
-            began, counted = time.perf_counter(), step
+            pace.restart(step)
         if step % cfg.save_every == 0 or last or stopped:
             training.save(run, [stream.state_dict() for stream in streams])
 
@@ -124,34 +116,6 @@ def main(
     console.print(f"{run / TOKENIZER}: the tokenizer, hash {tokenizer.hash}; {run / SAMPLES}: what it draws")
     cli.finish(summary | {"tokenizer": run / TOKENIZER, "hash": tokenizer.hash}, as_json and leads)
     processes.leave()
-
-
-def evaluation_clips(cfg: VideoTokenizerRecipe) -> Frames:
-    """The same clips at every evaluation: from held-out shards if there are any."""
-    shape = ClipShape(cfg.frames, cfg.height, cfg.width)
-    return next(ClipStream(cfg.held_out or cfg.data, shape, batch=cfg.evaluate_clips, seed=EVALUATION_SEED))
-
-
-def evaluate(training: TokenizerTraining, clips: Frames, picture: Path, name: str) -> dict[str, float]:
-    """Scores of the averaged weights, and a picture of originals and reconstructions."""
-    tokenizer = VideoTokenizer(training.average)
-    statistics = CodeStatistics(tokenizer.codebook_size)
-    drawn = []
-    for clip in clips:
-        codes = tokenizer.encode(clip)
-        statistics.update(codes)
-        drawn.append(tokenizer.decode(codes))
-    rows = []
-    for original, reconstruction in list(zip(clips, drawn, strict=True))[:SHEET_CLIPS]:
-        rows += [("original", original), (f"reconstruction, {psnr(original, reconstruction):.1f} dB", reconstruction)]
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(rows).save(picture)
-    return {
-        f"{name}/psnr": float(np.mean([psnr(*pair) for pair in zip(clips, drawn, strict=True)])),
-        f"{name}/ssim": float(np.mean([ssim(*pair) for pair in zip(clips, drawn, strict=True)])),
-        f"{name}/codes_used": float(statistics.used),
-        f"{name}/code_bits": statistics.entropy,
-    }
 
 
 if __name__ == "__main__":

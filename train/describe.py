@@ -1,8 +1,7 @@
 """Say what a recipe, shard, tokenizer, bundle or run is, with counts and drawings."""
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -12,6 +11,7 @@ from vpoet.evaluate import budget, describe
 from vpoet.evaluate.page.curves import draw_learning
 from vpoet.evaluate.plots import PLOTS, law_figure, save
 from vpoet.evaluate.scaling import predict
+from vpoet.evaluate.tables import facts_in_words
 from vpoet.outputs import expect_file
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.training.recipe import PretrainConfig
@@ -66,8 +66,8 @@ def main(
     expect_file(plot, PLOTS)
     facts = describe.describe(thing)
     if device is not None:
-        options: dict[str, Any] = {"world": world, "zero": zero, "mfu": mfu, "price": price}
-        facts["plan"] = budget.plan(pretraining(thing, "--device plans"), device, **options)
+        recipe = pretraining(thing, "--device plans")
+        facts["plan"] = budget.plan(recipe, device, world=world, zero=zero, mfu=mfu, price=price)
     if fit:
         found = predict(thing, fit)
         facts["prediction"] = found.facts()
@@ -80,8 +80,7 @@ def main(
         cli.finish(facts | ({"drawings": pictures} if draw else {}), as_json=True)
         return
     print(f"{thing}: {facts.pop('is')}")
-    for line in lines(facts):
-        print(line)
+    print("\n".join(facts_in_words(facts)))
     for name, picture in pictures.items():
         print(f"\n{name}\n{picture}")
 
@@ -101,28 +100,6 @@ def pretraining(thing: Path, wanted: str) -> PretrainConfig:
     if not isinstance(recipe, PretrainConfig):
         raise DataError(f"{thing}: {wanted} pretraining recipes")
     return recipe
-
-
-def lines(facts: dict[str, Any], indent: str = "  ") -> Iterator[str]:
-    """Facts as people read them, nested ones indented."""
-    width = max((len(name) for name, value in facts.items() if not isinstance(value, dict)), default=0)
-    for name, value in facts.items():
-        if isinstance(value, dict):
-            yield f"{indent}{name}"
-            yield from lines(value, indent + "    ")
-        else:
-            yield f"{indent}{name:<{width}}  {readable(value)}"
-
-
-def readable(value: object) -> str:
-    """Thousands apart, floats to four digits, lists by commas."""
-    if isinstance(value, list):
-        return ", ".join(map(readable, value)) or "none"
-    if isinstance(value, bool | str):
-        return str(value)
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.4g}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Intervals hold what they say; means over seeds with theirs, and the table made of them."""
+"""Intervals hold what they say, also those of means over seeds."""
 
 import math
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from vpoet.evaluate.intervals import clustered_interval, mean_interval, over_seeds
-from vpoet.evaluate.tables import means
 
 
 def test_the_interval_is_students():
@@ -24,12 +23,10 @@ def test_the_interval_holds_the_mean_19_times_in_20(count):
     assert held == pytest.approx(0.95, abs=0.012)
 
 
-def test_rows_that_agree_become_a_line_of_the_table():
+def test_rows_that_agree_become_a_line():
     rows = [{"kind": "b", "dB": 20.0}, {"kind": "a", "dB": 10.0}, {"kind": "b", "dB": 22.0}]
     lines = over_seeds(rows, ["kind"], ["dB"])
     assert [(line["kind"], line["seeds"], line["dB"]) for line in lines] == [("b", 2, 21.0), ("a", 1, 10.0)]
-    table = means(lines, {"kind": ("which", "{}"), "seeds": ("seeds", "{}"), "dB": ("PSNR", "{:.1f}")})
-    assert table == "| which | seeds | PSNR |\n| --- | --: | --: |\n| b | 2 | 21.0 ± 12.7 |\n| a | 1 | 10.0 |"
 
 
 def test_an_interval_over_clusters_holds_the_mean_where_values_of_one_are_alike() -> None:

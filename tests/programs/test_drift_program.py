@@ -28,7 +28,11 @@ def test_rollouts_become_curves_a_picture_and_a_line_a_segment(program: Program,
     assert all(100 < line["megabytes"] < 1e5 for line in lines)
     result = json.loads(out.splitlines()[-1])
     assert [frame for frame, _ in result["curve"]] == [0, 16]
-    assert set(result["curve"][1][1]) == set(result["real"]) == {name for names in panels(lines[0]).values() for name in names}
+    assert (
+        set(result["curve"][1][1])
+        == set(result["real"])
+        == {name for names in panels(lines[0]).values() for name in names}
+    )
     assert result["real"]["prompt_ground"][0] <= 1
     assert "2 rollouts of 37 frames" in (tmp_path / "drift" / "results.md").read_text()
     for picture in ("drift.png", "rollouts.png"):

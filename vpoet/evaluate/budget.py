@@ -55,7 +55,7 @@ SHALLOW = 4
 
 @dataclass(frozen=True)
 class Device:
-    """Peak floating-point operations a second of dense matrix products, and bytes of memory."""
+    """Peak floating-point operations per second of dense matrix products, and bytes of memory."""
 
     bf16: float
     fp32: float

@@ -1,4 +1,4 @@
-"""H.264 and H.265 as peers of a video tokenizer: what they make of the same clips, and for how many bits a pixel.
+"""H.264 and H.265 as peers of a video tokenizer: what they make of the same clips, and for how many bits per pixel.
 
 Each clip is coded by itself, as one group of pictures, at a constant rate factor (crf) and with one thread. Only coded
 pictures are counted (see `encode`), which favours the codecs: a file adds parameter sets and a container. What favours
@@ -69,10 +69,10 @@ class Coded(NamedTuple):
 
 
 class TokenizerPoint(NamedTuple):
-    """Beside the curves, a tokenizer: the bits a pixel of its codes, counted in three ways, and its PSNR in dB."""
+    """Beside the curves, a tokenizer: the bits per pixel of its codes, counted in three ways, and its PSNR in dB."""
 
     as_they_come: float
-    """log2(codebook) a code."""
+    """log2(codebook) per code."""
     by_frequency: float
     """After ideal entropy coding by how frequent each code is in these clips."""
     by_model: float | None
@@ -171,7 +171,7 @@ class RateDistortion:
 
     @property
     def points(self) -> list[RatePoint]:
-        """A point a crf, in the order given. ShapeError before the first clip."""
+        """A point for each crf, in the order given. ShapeError before the first clip."""
         if not self.clips:
             raise ShapeError(f"{self.codec.label}: no clips, no curve")
         return [

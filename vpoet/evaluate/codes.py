@@ -57,7 +57,7 @@ class CodeStatistics:
 
     @property
     def entropy(self) -> float:
-        """Bits a code, from the frequencies as they are (an underestimate while codes are few)."""
+        """Bits per code, from the frequencies as they are (an underestimate while codes are few)."""
         return _entropy(self.counts)
 
     @property
@@ -66,7 +66,7 @@ class CodeStatistics:
         return float(2**self.entropy)
 
     def bigram_bits(self, held_out: "CodeStatistics") -> float:
-        """Bits a code of ``held_out`` under a bigram model of these counts: the bar for a trained transformer.
+        """Bits per code of ``held_out`` under a bigram model of these counts: the bar for a trained transformer.
 
         Each code is predicted from the one before it, and a frame's first from frequencies alone. Smoothed after Witten
         and Bell, without a constant to tune: p(c|b) = (n(b,c) + d(b) p(c)) / (n(b) + d(b)), with d(b) the number of

@@ -17,7 +17,7 @@ at distance 0. How near is too near only clips that were held out can say.
 Shapes: N features (of frames or clips), D of their dimensions; T frames of a clip; C channels of a layer.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -80,7 +80,8 @@ def nearest(clips: Sequence[Frames], folder: str | Path) -> tuple[Doubles, list[
     wanted = np.stack([_small(clip) for clip in clips])
     best, keys = np.full(len(clips), np.inf), [""] * len(clips)
     squares = np.square(wanted).sum(1)
-    training = _clips(Path(folder), clips[0].shape)
+    read = ((sample.key, video.frames) for sample, video in read_videos(folder))
+    training = ((key, frames) for key, frames in read if frames.shape == clips[0].shape)
     while group := list(islice(training, AT_ONCE)):
         known = np.stack([_small(frames) for _, frames in group])
         distances = squares[:, None] - 2 * wanted @ known.T + np.square(known).sum(1)
@@ -91,12 +92,6 @@ def nearest(clips: Sequence[Frames], folder: str | Path) -> tuple[Doubles, list[
     if not np.isfinite(best).all():
         raise DataError(f"{folder}: no clip of {' x '.join(map(str, clips[0].shape[:3]))} to compare with")
     return np.sqrt(best / wanted.shape[1]), keys
-
-
-def _clips(folder: Path, shape: tuple[int, ...]) -> Iterator[tuple[str, Frames]]:
-    for sample, video in read_videos(folder):
-        if video.frames.shape == shape:
-            yield sample.key, video.frames
 
 
 def _small(frames: Frames) -> Floats:

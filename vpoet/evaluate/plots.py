@@ -64,7 +64,7 @@ def panels_figure(drawn: Sequence[Panel]) -> "Figure":
 
 
 def surprise_figure(scores: Sequence[tuple[str, "Likelihood"]]) -> "Figure":
-    """Mean bits of the codes of each cell in time, as a step over the frames that it stands for; a line a label.
+    """Mean bits of the codes of each cell in time, as a step over the frames that it stands for, a line for each label.
 
     What was given leaves a gap.
     """

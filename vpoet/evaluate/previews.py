@@ -1,5 +1,6 @@
-"""Clips sampled from the weights of a run in progress, and real clips to hold them against: of those held out, the one
-whose caption comes nearest to the prompt."""
+"""What the weights of a run in progress make: a tokenizer's reconstructions, and clips sampled for prompts, beside real
+clips to hold them against: of those held out, the one whose caption comes nearest to the prompt.
+"""
 
 import json
 import re
@@ -14,13 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vpoet.arrays import Frames
 from vpoet.data.shards import Problems
 from vpoet.data.token_dataset import TokenDataset, TokenSample
 from vpoet.errors import DataError, OutputError, VpoetWarning
+from vpoet.evaluate.codes import CodeStatistics
+from vpoet.evaluate.pixels import psnr, ssim
 from vpoet.files import inside, read_json, write_atomic
 from vpoet.generate.decode import decode
 from vpoet.generate.decoder import Decoding
 from vpoet.generate.sampling import Sampling
+from vpoet.media.sheet import contact_sheet
 from vpoet.media.video import Video
 from vpoet.nn import lora
 from vpoet.nn.attention import backend
@@ -34,6 +39,7 @@ from vpoet.training.recipe import PretrainConfig
 from vpoet.training.run.folder import SAMPLES
 from vpoet.training.run.tracking import Sampled
 
+SHEET_CLIPS = 4
 SEARCHED = 2000
 """Captioned held-out clips, from the first on, among which the nearest one is looked for."""
 REAL_LIST = "real.json"
@@ -83,6 +89,28 @@ def sample_prompts(
     except (OSError, OutputError, DataError) as error:
         warnings.warn(f"{folder}: not all samples written: {error}; training goes on", VpoetWarning, stacklevel=2)
     return [sampled for sampled in shown if sampled.path.is_file()]
+
+
+def reconstruct_clips(tokenizer: VideoTokenizer, clips: Frames, picture: Path, name: str) -> dict[str, float]:
+    """Scores NAME/... of clips uint8 [N, T, H, W, 3], and a contact sheet of some originals and reconstructions."""
+    statistics = CodeStatistics(tokenizer.codebook_size)
+    drawn = []
+    for clip in clips:
+        codes = tokenizer.encode(clip)
+        statistics.update(codes)
+        drawn.append(tokenizer.decode(codes))
+    psnrs, ssims = ([of(*pair) for pair in zip(clips, drawn, strict=True)] for of in (psnr, ssim))
+    rows = []
+    for original, reconstruction, dB in list(zip(clips, drawn, psnrs, strict=True))[:SHEET_CLIPS]:
+        rows += [("original", original), (f"reconstruction, {dB:.1f} dB", reconstruction)]
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    contact_sheet(rows).save(picture)
+    return {
+        f"{name}/psnr": float(np.mean(psnrs)),
+        f"{name}/ssim": float(np.mean(ssims)),
+        f"{name}/codes_used": float(statistics.used),
+        f"{name}/code_bits": statistics.entropy,
+    }
 
 
 def with_real(

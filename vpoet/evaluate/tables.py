@@ -1,7 +1,7 @@
-"""Tables in Markdown."""
+"""Tables for readers: in Markdown, and of facts."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 
@@ -27,3 +27,25 @@ def means(lines: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[str, s
         )
     text = [at for at, key in enumerate(columns) if lines and isinstance(lines[0][key], str)]
     return markdown([heading for heading, _ in columns.values()], rows, text)
+
+
+def facts_in_words(facts: Mapping[str, Any], indent: str = "  ") -> Iterator[str]:
+    """Facts as people read them, nested ones indented."""
+    width = max((len(name) for name, value in facts.items() if not isinstance(value, dict)), default=0)
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            yield f"{indent}{name}"
+            yield from facts_in_words(value, indent + "    ")
+        else:
+            yield f"{indent}{name:<{width}}  {_readable(value)}"
+
+
+def _readable(value: object) -> str:
+    """Thousands apart, floats to four digits, lists by commas."""
+    if isinstance(value, list):
+        return ", ".join(map(_readable, value)) or "none"
+    if isinstance(value, bool | str):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4g}"

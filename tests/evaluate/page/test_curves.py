@@ -55,15 +55,15 @@ def test_panels_put_training_and_held_out_together_and_kinds_apart() -> None:
     ]
     shown = {panel.title: (panel.scale, panel.curves) for panel in learning_panels(rows)}
     assert shown == {
-        "loss, nats a token": ("log", {"training": ([1.0, 2.0], [8.0, 2.0]), "held out": ([3.0], [2.5])}),
-        "bits a token by kind, training": ("plain", {"video": ([1.0], [11.5])}),
-        "bits a token by kind, held out": ("plain", {"image": ([3.0], [3.6])}),
+        "loss, nats per token": ("log", {"training": ([1.0, 2.0], [8.0, 2.0]), "held out": ([3.0], [2.5])}),
+        "bits per token by kind, training": ("plain", {"video": ([1.0], [11.5])}),
+        "bits per token by kind, held out": ("plain", {"image": ([3.0], [3.6])}),
         "gradient norm, before clipping": ("plain", {"": ([3.0], [0.5])}),
         "steps left out so far": ("plain", {"": ([2.0], [1.0])}),
     }
     speeds = {panel.title: list(panel.curves) for panel in speed_panels(rows)}
     assert speeds == {
-        "tokens a second": [""],
+        "tokens per second": [""],
         "MFU": [""],
         "time spent waiting, tokens spent on padding": ["waiting for data", "padding"],
     }
@@ -75,5 +75,5 @@ def test_panels_of_a_tokenizers_run_are_its_own_scores() -> None:
         "loss": ["training"],
         "l1": ["training"],
         "psnr": ["held out"],
-        "clips a second": [""],
+        "clips per second": [""],
     }

@@ -34,11 +34,11 @@ def learning_panels(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
     series = _curves(rows)
     found = []
     if "train/loss" in series:
-        unit = ", nats a token" if "train/bits" in series else ""
+        unit = ", nats per token" if "train/bits" in series else ""
         found.append(_panel(f"loss{unit}", series, {"train/loss": _TRAINED, "heldout/loss": _HELD_OUT}, "log"))
     for split, words in (("train", _TRAINED), ("heldout", _HELD_OUT)):
         kinds = {f"{split}/{kind}_bits": kind for kind in KINDS}
-        found.append(_panel(f"bits a token by kind, {words}", series, kinds, "log"))
+        found.append(_panel(f"bits per token by kind, {words}", series, kinds, "log"))
     named = {"train/loss", "heldout/loss", "train/bits", "heldout/bits", "train/lr", "train/grad_norm", "train/skipped"}
     named |= {f"{split}/{kind}_{unit}" for split in ("train", "heldout") for kind in KINDS for unit in ("nats", "bits")}
     rest = {name.partition("/")[2] for name in series if name.startswith(_SPLITS) and name not in named}
@@ -56,8 +56,8 @@ def speed_panels(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
     """What the meter read."""
     series = _curves(rows)
     found = [
-        _panel("tokens a second", series, {"speed/tokens_per_second": ""}),
-        _panel("clips a second", series, {"speed/clips_per_second": ""}),
+        _panel("tokens per second", series, {"speed/tokens_per_second": ""}),
+        _panel("clips per second", series, {"speed/clips_per_second": ""}),
         _panel("MFU", series, {"speed/mfu": ""}, "percent"),
         _panel(
             "time spent waiting, tokens spent on padding", series,
