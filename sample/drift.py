@@ -1,4 +1,4 @@
-"""How long clips drift: bits, what they show and how sharp they are over time, beside real clips."""
+"""Measure drift of long rollouts: bits, prompt adherence, sharpness, motion, beside real clips."""
 
 import json as json_module
 from pathlib import Path
@@ -32,25 +32,26 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder for curves, figures and pictures.")],
     model: Annotated[Path, typer.Option(help="Bundle folder. The default ships.", show_default=False)] = SHIPPED,
     count: Annotated[int, typer.Option(help="Rollouts, made together.", min=2, max=10_000)] = 8,
-    frames: Annotated[int, typer.Option(help="Frames of each.")] = 513,
-    overlap: Annotated[int | None, typer.Option(help="Frames a window sees of the last. [default: half]")] = None,
-    cfg: Annotated[float | None, typer.Option(help="Guidance. [default: the model's]")] = None,
-    temperature: Annotated[float | None, typer.Option(help="[default: the model's]")] = None,
+    frames: Annotated[int, typer.Option(help="Frames per rollout.")] = 513,
+    overlap: Annotated[
+        int | None, typer.Option(help="Frames of the previous window that the next is given. [default: half]")
+    ] = None,
+    cfg: Annotated[float | None, typer.Option(help="Classifier-free guidance scale. [default: the model's]")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Sampling temperature. [default: the model's]")] = None,
     seed: Annotated[int, typer.Option(help="Rollout i has seed SEED + i; also chooses the prompts.", min=0)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
-    """How long clips drift: bits, what they show and how sharp they are over time, beside real clips.
+    """Measure drift of long rollouts: bits, prompt adherence, sharpness, motion, beside real clips.
 
     Prompts are captions of clips of the platformer world in which one character jumps up and down, alone: what can go
-    on for ever. Each rollout is cut into segments as long as a clip, and each is judged as a clip of its own: bits
+    on for ever. Each rollout is cut into segments as long as a clip, and each is scored as a clip of its own: bits
     per token of its codes under the model, whether who, ground and sky are as the prompt says and as they were in the
     first segment (found by matching with all that the world draws), contrast, sharpness and motion, as differences to
     the prompt's real clip, through the tokenizer.
 
     OUT gets drift.png, rollouts.png (a contact sheet), results.md, and segments.jsonl, one line per segment;
-    `megabytes` is the most memory that the process had had by then. 8 rollouts of 513 frames take 4 minutes of one
-    core.
+    `megabytes` is the peak memory of the process so far. 8 rollouts of 513 frames take 4 minutes of one core.
 
     Examples:
 
@@ -100,8 +101,8 @@ def main(
     megabytes = [rows[at]["megabytes"] for at in (0, len(rows) // 2, -1)]
     text = f"""{table(rows, reals)}
 
-{count} rollouts of {frames} frames of the model {sampler.bundle.hash}; 95% intervals. The most memory that the process
-had had when the first, the middle and the last segment were measured: {", ".join(map(str, megabytes))} MB.
+{count} rollouts of {frames} frames of the model {sampler.bundle.hash}; 95% intervals. Peak memory of the
+process when the first, the middle and the last segment were measured: {", ".join(map(str, megabytes))} MB.
 """
     write_atomic(out / "results.md", text.encode())
     console.print(text)

@@ -1,4 +1,4 @@
-"""Score a bundle against a world whose truth is known: prompts followed, nearness to real clips, copies."""
+"""Score a bundle on a world whose truth is known: prompt adherence, Frechet distance, memorisation."""
 
 import json as json_module
 from functools import partial
@@ -32,17 +32,28 @@ def main(
         list[Path],
         typer.Option("--prompts", metavar="RAW", help="Raw shards of world:NAME not trained on. Repeatable."),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for samples, tables and pictures; sampling goes on from there.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for samples, tables and pictures; an interrupted run resumes from it.")
+    ],
     model: Annotated[Path, typer.Option(help="Bundle folder. The default ships.", show_default=False)] = SHIPPED,
-    count: Annotated[int, typer.Option(help="Prompts of each set at most.", min=2)] = 100,
+    count: Annotated[int, typer.Option(help="Prompts per set at most.", min=2)] = 100,
     apart: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=V,NAME=V", help="Also count prompts with these apart. Repeatable.")
+        list[str] | None,
+        typer.Option(metavar="NAME=V,NAME=V", help="Also report prompts with these values separately. Repeatable."),
     ] = None,
-    cfg: Annotated[list[float] | None, typer.Option(help="Guidance; several in turn. [default: the model's]")] = None,
-    temperature: Annotated[list[float] | None, typer.Option(help="Likewise. [default: the model's]")] = None,
-    top_p: Annotated[list[float], typer.Option(help="Likewise.")] = [1.0],  # noqa: B006
+    cfg: Annotated[
+        list[float] | None, typer.Option(help="Classifier-free guidance scale; repeat to sweep. [default: the model's]")
+    ] = None,
+    temperature: Annotated[
+        list[float] | None, typer.Option(help="Sampling temperature; repeat to sweep. [default: the model's]")
+    ] = None,
+    top_p: Annotated[list[float], typer.Option(help="Nucleus (top-p) sampling; repeat to sweep.")] = [1.0],  # noqa: B006
     train: Annotated[
-        Path | None, typer.Option(metavar="RAW", help="What it was trained on: no prompt is of it; to look for copies.")
+        Path | None,
+        typer.Option(
+            metavar="RAW",
+            help="Its training clips: their captions are not used as prompts, and samples are compared with them.",
+        ),
     ] = None,
     distance: Annotated[
         bool, typer.Option("--distance", help=f"{NAME} to real clips: pip install vpoet[perceptual].")
@@ -52,16 +63,17 @@ def main(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
-    """Score a bundle against a world whose truth is known: prompts followed, nearness to real clips, copies.
+    """Score a bundle on a world whose truth is known: prompt adherence, Frechet distance, memorisation.
 
-    Each clip of the given shards lends its caption as a prompt. What a sample shows is found by matching it against all
-    that the world can draw, and counted where the prompt states it; a creature unasked is wrong, and so are faults: of
-    order, presence in every frame, opacity, a second figure. The real clips are judged too, as they are and through the
-    bundle's tokenizer: no sampler can be measured better. Shares are in percent, with 95% intervals (Wilson). What
-    prompts say to the model is also counted in bits: those that a real clip costs more under the prompt of another.
+    The caption of each clip of the given shards is a prompt. What a sample shows is found by matching it against all
+    that the world can draw, and counted where the prompt states it. Creatures that were not asked for count as wrong,
+    and so do faults: frames out of order, a figure missing in a frame, transparent or doubled. The real clips are
+    scored the same way, as they are and through the bundle's tokenizer: the ceiling of any sampler. Shares are in
+    percent, with 95% intervals (Wilson). Also reported: how many more bits a real clip costs under another clip's
+    prompt (how much the model uses its prompt).
 
     Give several values of --cfg, --temperature or --top-p for a table of all their combinations. Samples are kept in
-    OUT/samples.jsonl: an interrupted evaluation goes on where it was.
+    OUT/samples.jsonl; running the same command again resumes an interrupted evaluation.
 
     Examples:
 

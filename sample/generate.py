@@ -1,4 +1,4 @@
-"""Make videos and images from a prompt, or from images and videos to start from, lead to or fill in."""
+"""Make videos and images from a prompt, or from given ones to start from, to lead to, or to fill in."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -45,23 +45,28 @@ def main(
     out: Annotated[Path, typer.Option(help="File: .mp4, .gif, .webp or .png (a contact sheet). Or a folder.")] = Path(
         "sample.mp4"
     ),
-    count: Annotated[int, typer.Option(help="Clips of each prompt: seeds SEED, SEED+1, ...", min=1, max=10**5)] = 1,
+    count: Annotated[int, typer.Option(help="Clips per prompt, with seeds SEED, SEED+1, ...", min=1, max=10**5)] = 1,
     batch_size: Annotated[int, typer.Option(help="Clips that are decoded together.", min=1)] = 8,
     sheet: Annotated[Path | None, typer.Option(metavar="PNG", help="A contact sheet of all clips.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[str, typer.Option(help="Of the weights: auto, fp32, bf16 or, on a CPU, int8.")] = "auto",
     compiled: Annotated[bool, typer.Option("--compile", help="On a CPU: compile the decoder first, once.")] = False,
     guesses: Annotated[
-        int | None, typer.Option(help="Codes each pass guesses and tests. [default: as many as keep each clip and pay]")
+        int | None,
+        typer.Option(
+            help="Speculative decoding: codes guessed per pass; 0 turns it off. "
+            "[default: as many as are exact and faster]"
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
     **asked: Any,
 ) -> None:
-    """Make videos and images from a prompt, or from images and videos to start from, lead to or fill in.
+    """Make videos and images from a prompt, or from given ones to start from, to lead to, or to fill in.
 
     Several clips are named after --out (x-0.mp4, x-1.mp4, ...), or, if --out is a folder, after their prompts. Beside
-    each lies a .json that says how it was made; a clip that is there and was made just so is not made again. A request
-    that can't be served is reported, and the others are done. sample/README.md has an example of everything.
+    each lies a .json that says how it was made; a clip that is there and was made with the same settings is not made
+    again. A request that can't be served is reported, and the others are done. sample/README.md has an example of
+    everything.
 
     Examples:
 

@@ -34,9 +34,7 @@ def main(
         list[str] | None,
         typer.Option(help='What the video shows; give it several times to compare. "" is none. [default: none]'),
     ] = None,
-    given_frames: Annotated[
-        int, typer.Option(help="Score what follows on so many first frames, which the model is given.")
-    ] = 0,
+    given_frames: Annotated[int, typer.Option(help="Give the model this many first frames and score the rest.")] = 0,
     frames: Annotated[
         int | None, typer.Option(help="Frames to score. [default: as many as fill cells, at most the model's]")
     ] = None,
@@ -44,7 +42,7 @@ def main(
     width: Annotated[int | None, typer.Option(help="Scale to this width. [default: the model's]")] = None,
     fps: Annotated[int | None, typer.Option(help="Resample to this frame rate. [default: the model's]")] = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="PNG", help="Draw how surprised the model is over time; also .svg, .pdf.")
+        Path | None, typer.Option(metavar="PNG", help="Plot bits per token over time (surprise); also .svg, .pdf.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,

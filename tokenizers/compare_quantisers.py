@@ -40,7 +40,7 @@ def main(
     held_out: Annotated[list[Path], typer.Option(help="Folder of raw shards to score on. Repeatable.")],
     out: Annotated[Path, typer.Option(help="Folder for results.jsonl and quantisers.png; goes on with what it holds.")],
     steps: Annotated[int, typer.Option(help="Optimiser steps of a run.", min=1, max=10**6)] = 300,
-    seeds: Annotated[str, typer.Option(help="A run each, with its own weights and data order.")] = "0,1,2",
+    seeds: Annotated[str, typer.Option(help="Comma-separated seeds, one run each: weights and data order.")] = "0,1,2",
     codebooks: Annotated[str, typer.Option(help="Codes: powers of two.")] = "256,4096,65536,262144",
     variants: Annotated[str, typer.Option(help=f"Of {', '.join(VARIANTS)}.")] = "fsq,lfq,lfq-without-entropy,vq",
     windows: Annotated[int, typer.Option(help="Held-out windows; each has 48 codes.", min=1, max=10**5)] = 4200,
@@ -51,7 +51,8 @@ def main(
     A run is one variant, codebook and seed: size tiny, 4x8x8, steps of 8 random windows of 9 frames of 32x32, which
     are the same for all variants of a seed. Its averaged weights are scored on held-out windows drawn alike. Each run
     is a row of OUT/results.jsonl, and one that is there already is not run again. The table and OUT/quantisers.png
-    show means over seeds with 95% intervals (Student's t), for all rows of these data; the picture, those of --steps.
+    show means over seeds with 95% intervals (Student's t), for all rows on the same data; the
+    picture shows those of --steps only.
 
     lfq-without-entropy leaves out LFQ's entropy term. fsq-with-images takes 8 images beside the clips in every step,
     and fsq-even has loss.evenness.

@@ -1,4 +1,4 @@
-"""Turn raw shards into token shards with a video tokenizer; resumes, and can be shared out."""
+"""Turn raw shards into token shards with a video tokenizer; resumable, shared among processes."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,13 +26,17 @@ def main(
     keyframes: Annotated[
         bool,
         typer.Option(
-            "--keyframes", help="Also each cell's last frame as an image: training to interpolate and extend backwards."
+            "--keyframes",
+            help="Also encode each cell's last frame as an image: training data for interpolation and backward.",
         ),
     ] = False,
     paintings: Annotated[
         int,
         typer.Option(
-            min=0, max=1000, help="Also so many random holes and borders of each clip: training to in- and outpaint."
+            min=0,
+            max=1000,
+            help="Also encode each clip with N random holes and with N borders hidden: training data for in- and "
+            "outpainting.",
         ),
     ] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Draws the holes and borders, with each sample's key.")] = 0,
@@ -42,9 +46,9 @@ def main(
 ) -> None:
     """Turn raw shards into token shards with a video tokenizer.
 
-    One token shard a raw shard, under the same name; an image becomes one cell of time. A sample that can't be read, or
-    whose size the tokenizer can't take, is left out, counted and named. Running the same command again does only what
-    is left to do.
+    One token shard per raw shard, under the same name; an image becomes one cell in time. A sample that can't be read,
+    or whose size the tokenizer can't take, is left out, counted and named. Running the same command again does only
+    what is left to do.
 
     With --keyframes, frames 0, r, 2r, ... of a video are encoded once more, each by itself, into a second array of the
     same size.

@@ -33,7 +33,7 @@ def main(
     raw: Annotated[list[Path], typer.Argument(help="Folders of raw shards it was not trained on.")],
     also: Annotated[list[Path] | None, typer.Option(help="Another tokenizer, for the same clips. Repeatable.")] = None,
     clips: Annotated[
-        int | None, typer.Option(help="Score so many clips at most. [default: all]", min=1, max=10**9)
+        int | None, typer.Option(help="Score at most this many clips. [default: all]", min=1, max=10**9)
     ] = None,
     pad: Annotated[
         bool,
@@ -45,14 +45,17 @@ def main(
     ] = False,
     model: Annotated[
         Path | None,
-        typer.Option(help="A bundle of TOKENIZER's codes: what they take, entropy-coded as it expects them."),
+        typer.Option(
+            help="A bundle trained on TOKENIZER's codes: reports their rate when entropy-coded with its probabilities."
+        ),
     ] = None,
     codecs: Annotated[bool, typer.Option("--codecs", help="Code the same clips as H.264 and H.265.")] = False,
     plot: Annotated[
-        Path | None, typer.Option(help="A picture to write: PSNR over bits per pixel. Takes --codecs along.")
+        Path | None, typer.Option(help="A picture to write: PSNR over bits per pixel. Implies --codecs.")
     ] = None,
     bigrams: Annotated[
-        list[Path] | None, typer.Option(help="Raw shards for a bigram model, whose bits per code on RAW are then told.")
+        list[Path] | None,
+        typer.Option(help="Raw shards to fit a bigram model of the codes on; reports its bits per code on RAW."),
     ] = None,
     sheet: Annotated[Path | None, typer.Option(help="A picture to write: originals, reconstructions, errors.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "cpu",
@@ -65,11 +68,11 @@ def main(
     compare only under one protocol, which the output states. With --also, a clip that one tokenizer cannot take is left
     out for all.
 
-    Bits per pixel are told as the codes come, log2(codebook) each, and after an ideal entropy coder that knows how
-    often each occurs; with --model, also after one that is told the model's probabilities, given the codes before.
-    H.264 and H.265 are scored at the first rate, and at the last, as they too code what they expect in fewer bits.
-    Flicker is the mean difference, of 255, between the changes from frame to frame in the reconstruction and in the
-    original.
+    Bits per pixel are reported up to three ways: nominal, log2(codebook) per code; after an ideal entropy coder that
+    knows the codes' frequencies; and with --model after one driven by that model's probabilities, given the codes
+    before. H.264 and H.265 are scored at the nominal rate, and with --model at the model's, as they are entropy-coded
+    too. Flicker is the mean difference, of 255, between the changes from frame to frame in the reconstruction and in
+    the original.
 
     Example:
 

@@ -32,7 +32,7 @@ def main(
 ) -> None:
     """Train a video tokenizer on raw shards, as `vpoet ingest` makes them.
 
-    The same command goes on where an interrupted run stopped, bit for bit; Ctrl-C or SIGTERM finishes the step, writes
+    Running the same command again resumes an interrupted run, bit for bit; Ctrl-C or SIGTERM finishes the step, writes
     a checkpoint and exits (130, 143). The run folder holds tokenizer/ (the result, at the end), checkpoints/, samples/
     (clips and their reconstructions), metrics.jsonl, wandb/ and resolved.yaml.
 
@@ -106,7 +106,7 @@ def main(
             console.print(f"skipped: {stream.problems}")
     summary = {"run": run, "step": training.step, **result}
     if stopped:
-        console.print(f"stopped at step {training.step} and saved; the same command goes on")
+        console.print(f"stopped at step {training.step} and saved; run the same command again to resume")
         cli.finish(summary, as_json and leads)
         processes.leave()
         leave(stopped)

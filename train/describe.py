@@ -48,11 +48,11 @@ def main(
     A drawing of a sequence has one line for each run of tokens of a kind: its place, its kind, whether it is predicted,
     its tokens, and its positions (t, h, w). A drawing of a pack shows who sees whom: # what lies before, + both ways.
 
-    A plan says what a run needs before it is bought: parameters, memory of each process by kind, time and cost. Devices
-    are counted with by their data sheets, cpu by what this machine's matrix product reaches.
+    A plan says what a run needs before it starts: parameters, memory per process by kind, time and cost. Devices are
+    taken from their data sheets, cpu by what this machine's matrix product reaches.
 
-    A law of held-out bits over compute, with a floor, is fitted to the ends of at least four finished runs of other
-    sizes (--fit), and says where a recipe or run with more compute ends.
+    --fit fits a scaling law (held-out bits over compute, with a floor) to the ends of at least four finished runs of
+    other sizes, and predicts where a recipe or run with more compute ends.
 
     Examples:
 

@@ -1,4 +1,4 @@
-"""Teach a bundle new clips: all of its weights, or a small adapter beside them (LoRA)."""
+"""Fine-tune a bundle on new clips: all of its weights, or a LoRA adapter."""
 
 from pathlib import Path
 from typing import Annotated
@@ -30,15 +30,16 @@ def main(
     out: Annotated[Path, typer.Option(help="The bundle to write; with --lora also FILE.safetensors, an adapter.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value: steps=400, optimizer.lr=1e-4")] = None,
     lora: Annotated[
-        int | None, typer.Option(metavar="RANK", help="Train updates of this rank, and leave all weights as they are.")
+        int | None,
+        typer.Option(metavar="RANK", help="Train a LoRA adapter of this rank; the bundle's weights stay frozen."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
-    """Teach a bundle new clips: all of its weights, or a small adapter beside them (LoRA).
+    """Fine-tune a bundle on new clips: all of its weights, or a LoRA adapter.
 
     Clips of a list are brought to the size, rate and length that the model was trained on, and encoded by its own
     tokenizer. Training is that of `vpoet pretrain`, begun with the bundle's weights; its run folder is OUT-run, and
-    every key of its recipe can be changed. Ctrl-C saves; running the same command again goes on.
+    every key of its recipe can be changed. Ctrl-C saves; running the same command again resumes.
 
     Examples:
 
@@ -68,7 +69,7 @@ def main(
     try:
         cli.program("pretrain")(recipe, overrides, resume=True)
     except SystemExit:
-        console.print("the same command goes on")
+        console.print("run the same command again to resume")
         raise
     cli.program("export")(run, out)
     curve = [row["train/loss"] for row in read_numbers(run / METRICS)]

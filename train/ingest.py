@@ -51,7 +51,11 @@ def main(
         int | None, typer.Option(help="Frames from a clip's start to the next; fewer than --frames: clips overlap.")
     ] = None,
     min_frames: Annotated[
-        int | None, typer.Option(help="Keep a tail this long as a shorter clip. [default: --frames: no tails]")
+        int | None,
+        typer.Option(
+            help="Keep the rest of a source as a shorter clip if it has at least this many frames. "
+            "[default: --frames, so none]"
+        ),
     ] = None,
     crf: Annotated[int, typer.Option(help="Quality of the h264 video, 0 (best) to 51.")] = 18,
     lossless: Annotated[bool, typer.Option("--lossless", help="Store every pixel as it is. Worlds always do.")] = False,
@@ -74,8 +78,8 @@ def main(
     """Turn videos, images, folders, lists and worlds into raw shards, with a report.
 
     A list is a .csv or .jsonl with a column `path` (or `file`), relative to the list's own folder, and `caption`; its
-    further columns travel in each clip's json. Frames are resampled in time by the nearest: a file slower than --fps
-    repeats frames and loses none. A file that can't be read, or a row that can't be used, is skipped, counted and named
+    further columns travel in each clip's json. Frames are resampled by nearest time: a file slower than --fps repeats
+    frames, none is lost. A file that can't be read, or a row that can't be used, is skipped, counted and named
     in report.json. Running the same command again does only what is left to do, and what was missing or has changed.
 
     Examples:

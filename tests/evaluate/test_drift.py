@@ -101,7 +101,7 @@ def test_a_curve_has_the_mean_difference_to_each_rollouts_real_clip() -> None:
     lines = table([*rows, row(0, 32, right=True, value=4.0), row(1, 32, right=False, value=8.0)], reals).splitlines()
     assert lines[0] == "|  | real clips | from frame 0 | from frame 16 | from frame 32 | last less first |"
     assert lines[2].startswith(
-        "| bits, less the real clip's | 3.00 | +0.00 (+0.00 to +0.00) | +16.00 (+16.00 to +16.00)"
+        "| bits, minus the real clip's | 3.00 | +0.00 (+0.00 to +0.00) | +16.00 (+16.00 to +16.00)"
     )
     assert lines[2].endswith("| +3.00 (+3.00 to +3.00) | +3.00 (+3.00 to +3.00) |")
     assert lines[3].startswith("| prompt: who | 1.00 | 1.00 (0.34 to 1.00) | 0.00 (0.00 to 0.66) | 0.50 ")

@@ -147,7 +147,7 @@ def test_a_list_of_videos_is_enough_and_an_interruption_changes_nothing(base: Pa
     job.send_signal(signal.SIGINT)
     _, told = job.communicate(timeout=60)
     assert job.returncode == 130, told
-    assert "the same command goes on" in told
+    assert "run the same command again to resume" in told
     assert not cut.exists()
     assert checkpoint.newest(tmp_path / "cut-run").name != "step-60", "the interruption came too late to test anything"
     done = subprocess.run([*command, str(cut)], capture_output=True, text=True, check=False)

@@ -1,1 +1,1 @@
-"""Files to samples: videos, shards, streams, worlds. Tokenizers and networks are handed in, never imported."""
+"""Files to samples: sources, clips, shards, streams. Tokenizers and networks are handed in, never imported."""

@@ -5,7 +5,7 @@ are filled from what lies around them, and the clip is encoded so. `scaled` and 
 samples, and for `draw`, by which `vpoet encode` puts paintings into the token shards:
 
     KEY.json              "paintings": ["inpainting", "outpainting", ...], the tasks of KEY.painting-0.npz and on
-    KEY.painting-N.npz    hidden   uint8 [ceil(t*h*w / 8)]: a bit per cell in raster order, the highest bit of
+    KEY.painting-N.npz    hidden   uint8 [ceil(t*h*w / 8)]: one bit per cell in raster order, the highest bit of
                                    a byte first, 1 where the cell is hidden; the bits that fill up the last are 0
                           shown    uint16 or uint32 [n]: the codes of the n other cells, in raster order
 """

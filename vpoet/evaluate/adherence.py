@@ -1,4 +1,6 @@
-"""Does a clip show what its prompt says? Shares and their intervals, with the world that drew the prompts for a judge.
+"""Prompt adherence: the share of clips that show what their prompt says, with intervals.
+
+The judge is the world that drew the prompts, so the truth is known.
 
 Only what a prompt states is counted: a sentence without a sky leaves the sky open.
 """

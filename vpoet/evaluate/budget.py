@@ -1,4 +1,4 @@
-"""What a pretraining run will need, before anything is bought: memory by kind, time and cost.
+"""The compute and memory budget of a pretraining run, before it starts: memory by kind, time and cost.
 
 Parameters, operations and activations come from the network itself: a step is taken with tensors that have shapes and
 no memory, and what lives at the same time is counted. What engines keep beside it is bookkeeping, stated here.

@@ -1,4 +1,4 @@
-"""H.264 and H.265 as peers of a video tokenizer: what they make of the same clips, and for how many bits per pixel.
+"""H.264 and H.265 as peers of a video tokenizer: quality on the same clips at which bits per pixel (rate-distortion).
 
 Each clip is coded by itself, as one group of pictures, at a constant rate factor (crf) and with one thread. Only coded
 pictures are counted (see `encode`), which favours the codecs: a file adds parameter sets and a container. What favours

@@ -11,8 +11,8 @@ The fewer clips, the larger it is for sets that are alike, so it says something 
 between two halves of the real clips, each as large as the sets that are compared.
 
 The distance to the `nearest` training clip is the root of the mean squared difference of two clips, in steps of 0..255,
-both shrunk by `SHRINK`; so details count less than who stands where when. Who repeats what it has learned by heart lies
-at distance 0. How near is too near only clips that were held out can say.
+both shrunk by `SHRINK`; so details count less than who stands where when. A memorised clip lies at distance 0. How
+near is too near only clips that were held out can say.
 
 Shapes: N features (of frames or clips), D of their dimensions; T frames of a clip; C channels of a layer.
 """

@@ -36,12 +36,12 @@ from vpoet.worlds.world import FAULTS, World
 UNSEEN = 10**9
 """The world's clips from this number on are no training data."""
 PANELS = {
-    "bits per token, less the real clip's": "bits",
+    "bits per token, minus the real clip's": "bits",
     "as the prompt says, share": "prompt_",
     "as in the first segment, share": "start_",
-    "contrast, of 255, less the real clip's": "contrast",
-    "sharpness, of 255, less the real clip's": "sharpness",
-    "motion, of 255, less the real clip's": "motion",
+    "contrast, of 255, minus the real clip's": "contrast",
+    "sharpness, of 255, minus the real clip's": "sharpness",
+    "motion, of 255, minus the real clip's": "motion",
 }
 """What is drawn together: a measure, or all that begin so."""
 
@@ -162,7 +162,7 @@ def table(rows: Sequence[Row], reals: Sequence[Row]) -> str:
             cells = [name.replace("_", ": "), f"{real[name][0]:.2f}"]
             cells += ["{:.2f} ({:.2f} to {:.2f})".format(*each[name]) for _, each in shown] + [""]
         else:
-            cells = [f"{name}, less the real clip's", f"{real[name][0]:.2f}"]
+            cells = [f"{name}, minus the real clip's", f"{real[name][0]:.2f}"]
             cells += ["{:+.2f} ({:+.2f} to {:+.2f})".format(*each[name]) for each in (*(e for _, e in shown), change)]
         lines.append(cells)
     return markdown(heads, lines)

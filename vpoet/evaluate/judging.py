@@ -82,8 +82,8 @@ class Judging:
         lines = []
         for label, part in self._parts.items():
             more, half = other[label]
-            lines += [f"\n{label}: {len(part)} prompts, {bits[label]:.3f} bits per token of real clips, and under"]
-            lines += [f"another clip's prompt {more:.1f} (± {half:.1f}) bits per clip more\n"]
+            lines += [f"\n{label}: {len(part)} prompts, {bits[label]:.3f} bits per token on real clips;"]
+            lines += [f"another clip's prompt costs {more:.1f} (± {half:.1f}) more bits per clip\n"]
             lines += [table({name: row["following"][label] for name, row in self.rows.items()})]
         for name, row in self.rows.items():
             if "distance" in row:

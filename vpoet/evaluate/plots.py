@@ -84,7 +84,7 @@ def surprise_figure(scores: Sequence[tuple[str, "Likelihood"]]) -> "Figure":
 def rates_figure(
     curves: Mapping[str, Sequence["RatePoint"]], tokenizers: Mapping[str, "TokenizerPoint"], title: str = ""
 ) -> "Figure":
-    """PSNR over bits per pixel (logarithmic): curves of codecs, and a row of points for each tokenizer."""
+    """PSNR over bits per pixel (logarithmic): curves of codecs, and one row of points per tokenizer."""
     from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
     figure = _figure(6.4, 4.4)

@@ -1,4 +1,4 @@
-"""What a long run will reach, told from short ones: held-out bits as a law of compute, fitted to the ends of runs.
+"""Scaling laws: held-out bits as a power law of compute, fitted to finished runs, to predict longer ones.
 
     bits(C) = E + A C^-b        C: FLOPs of training, forward and backward;  E >= 0: what no compute takes away
 

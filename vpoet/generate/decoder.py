@@ -56,7 +56,7 @@ _AUTOMATIC = ((1, 15), (8, 7))
 
 
 def automatic(step: Step, slots: int, documents: int) -> int:
-    """How many codes a pass guesses where nobody says: as many as pay, and none where they might change a code.
+    """Guessed codes per pass by default (speculative decoding): as many as pay, none where they might change a code.
 
     By the number of documents alone: the more there are, the better a pass is filled without guesses. Together with the
     token that is known they make whole groups of the queries that attention takes at once.

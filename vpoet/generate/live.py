@@ -1,4 +1,4 @@
-"""Frames as soon as their tokens are there, for someone who watches.
+"""Streaming: frames as soon as their tokens are decoded.
 
 tokens   | cell 0 | cell 1       | cell 2
 frames            | 0            | 1 2 3 4      | 5 6 7 8

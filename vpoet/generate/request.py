@@ -46,17 +46,19 @@ class Request:
         "What to make of --video. continuation (the default): what follows its end. backward: what leads to "
         "its start. interpolation: more frames between its own, up to --fps.",
     )
-    mask: Clip | None = asked(None, "An image or video, white where --image or --video is to be painted anew.")
+    mask: Clip | None = asked(
+        None, "An image or video, white where --image or --video is to be repainted (inpainting)."
+    )
     """Of the same size; one frame holds for all. Transparent counts as black."""
     outpaint: tuple[int, int, int, int] | None = asked(
         None,
-        "Paint on around --image or --video: so many of the result's pixels on each side.",
+        "Outpainting: extend --image or --video by this many pixels of the result on each side.",
         metavar="L,T,R,B",
         written=str,
         read=read_outpaint,
     )
     """Left, top, right and bottom."""
-    given_frames: int | None = asked(None, "How many of the video's. [default: half a clip]")
+    given_frames: int | None = asked(None, "Frames of --video that are given. [default: half a clip]")
     """What a continuation or backward extension is given, 1 + a multiple of the tokenizer's time stride; None: all, but
     at most half of the clip."""
     via_image: bool = asked(False, "First an image, then a video of it.")
@@ -72,9 +74,9 @@ class Request:
     frames: int | None = asked(None, "As many as you like; 1: an image. [default: the model's]")
     """With those that are given. What is painted on, or interpolated, is as long as it is, and at most as the training
     data were."""
-    window: int | None = asked(None, "Frames made at once. [default: the model's]")
+    window: int | None = asked(None, "Frames per window of a long video. [default: the model's]")
     """A longer clip is made in windows, each of which continues the one before."""
-    overlap: int | None = asked(None, "Frames a window sees of the last. [default: half]")
+    overlap: int | None = asked(None, "Frames of the previous window that the next is given. [default: half]")
     """1 + a multiple of the tokenizer's time stride. It has more where a whole window would go beyond a change of
     prompt, or the end."""
     height: int | None = asked(None, "Pixels. [default: the model's]")

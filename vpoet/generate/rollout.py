@@ -1,4 +1,4 @@
-"""Clips that take several documents: long ones, stories, and a video of an image that is made first.
+"""Rollouts: clips that take several documents: long videos, stories, text to image to video.
 
 A long clip is a sliding window. Each window continues the last frames of what is there, encoded again, for which the
 model was trained (a continuation): no more than a window's frames are ever held, and the clip has no longest length.

@@ -17,7 +17,7 @@ INK, PAPER = (32, 32, 32), (255, 255, 255)
 def contact_sheet(
     rows: Sequence[tuple[str, npt.NDArray[np.uint8]]], max_frames: int = 8, scale: int | None = None
 ) -> Image.Image:
-    """One row a clip: its label, and below it ``max_frames`` frames at most, evenly spaced, first and last among them.
+    """One row per clip: its label, and below it ``max_frames`` frames at most, evenly spaced, with first and last.
 
     A row is (label, uint8 [T, H, W, 3]); clips may differ in size and length. ``scale`` enlarges by whole pixels; by
     itself it brings the smallest clip to about 128 pixels of height.

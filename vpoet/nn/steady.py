@@ -1,4 +1,4 @@
-"""Linear maps that give a token the same bits alone and beside others: what makes guessed codes exact (`ahead`).
+"""Linear maps that give a token the same bits alone and beside others, as `vpoet.generate.speculate` needs it.
 
 BLAS chooses its kernel by the number of rows, and each kernel adds in another order: MKL's product of one row differs
 from the same row among four or more. oneDNN's product with weights that were packed for it adds along each row in one

@@ -83,7 +83,7 @@ def _numbers(run: Path, rows: Sequence[Row], recipe: Row, starts: Sequence[Row])
         lines.append(("checkpoints", ", ".join(kept)))
     told = [_state(rows, recipe)]
     if recipe.get("heldout") == [] and "final/heldout_loss" not in facts:
-        told.append("The recipe names no held-out shards, so nothing tells whether the run learns by heart.")
+        told.append("The recipe names no held-out shards, so overfitting can't be seen.")
     return Section("The run in numbers", [*told, Table(["what", "how much"], lines)])
 
 

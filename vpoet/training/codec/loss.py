@@ -1,4 +1,4 @@
-"""What a video tokenizer's reconstruction is judged by in training: pixels, edges, and features of a frozen network."""
+"""Reconstruction losses of the video tokenizer: pixels, edges, and perceptual features of a frozen network."""
 
 from dataclasses import dataclass
 
