@@ -57,7 +57,7 @@ def _fields(line: str, folder: Path) -> dict[str, Any]:
         return {"prompt": line}
     try:
         fields: dict[str, Any] = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise PromptError(f"not valid JSON: {error}") from None
     for name, value in fields.items():
         if name not in _TYPES:
