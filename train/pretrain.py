@@ -176,6 +176,7 @@ def main(
         else:
             console.print(f"done: {run}; next: vpoet report {run}, vpoet export {run} --out BUNDLE")
         cli.finish({"run": str(run), "step": done if received else cfg.steps} | last, as_json)
+    trainer.processes.leave()
     if received:
         leave(received)
 

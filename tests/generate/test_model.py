@@ -449,7 +449,7 @@ def test_guesses_leave_the_clips_as_they_are(folder: Path, model: Model) -> None
 
 
 def test_guesses_are_no_negative_number(model: Model) -> None:
-    with pytest.raises(ConfigError, match="guesses = -1: it must be 0 or more"):
+    with pytest.raises(ConfigError, match="guesses = -1: it must be 0 to 4096"):
         Model(model.bundle, guesses=-1)
 
 

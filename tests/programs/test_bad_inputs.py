@@ -201,8 +201,10 @@ def artefact_cases(command: str) -> Iterator[Case]:
                 arguments = (*arguments, option + value)
             else:
                 arguments = replaced(command, option, value)
-            # a report and a description show what there is of a run
-            refused = not name.startswith("odd ") and not (kind in ("run", "raw") and command in ("report", "inspect"))
+            # a report and a description show what there is of a run, and an export reads no metrics
+            shown = kind in ("run", "raw") and command in ("report", "inspect")
+            unread = command == "export" and name.startswith("metrics.jsonl")
+            refused = not (name.startswith("odd ") or shown or unread)
             yield Case(command, f"{option} {kind}: {name}", arguments, refused)
 
 
@@ -449,7 +451,7 @@ BATCHES = {
     "outpaint huge": '{"outpaint": "' + ",".join(["9" * 5000] * 4) + '"}', "task": '{"task": "x"}',
     "mask": '{"mask": "x.png"}', "task alone": '{"task": "continuation"}', "deep": '{"prompt": ' + "[" * 10**5,
     "height 3": '{"height": 3}', "height huge": '{"height": 100000000}', "width -8": '{"width": -8}',
-    "fps 0": '{"fps": 0}', "fps huge": '{"fps": 1' + "0" * 30 + "}", "window 3": '{"window": 3, "frames": 9}',
+    "fps 0": '{"fps": 0}', "odd fps huge": '{"fps": 1' + "0" * 30 + "}", "window 3": '{"window": 3, "frames": 9}',
     "overlap": '{"overlap": 99, "frames": 9}', "given": '{"given_frames": 5}', "via": '{"via_image": 1}',
     "Latin-1": "\udce9t\udce9\n", "odd empty object": "{}", "odd long prompt": "word " * 5000,
     "duplicate": '{"frames": 2, "frames": 3}', "infinity": '{"frames": Infinity}',
@@ -489,7 +491,8 @@ DAMAGE: dict[str, dict[str, Callable[[Path], Any]]] = {
         "no checkpoints": lambda path: shutil.rmtree(path / "checkpoints"),
         **{f"{file} is {what}": changed(f"checkpoints/step-1/{file}", lambda _, text=text: text.encode())
            for file in ("state.json", "manifest.json") for what, text in MANIFESTS.items() if what[0] != "s"},
-        **weights_damage("checkpoints/step-1/model.safetensors"),
+        **{name: damage for name, damage in weights_damage("checkpoints/step-1/model.safetensors").items()
+           if not name.endswith("no hash")},  # a checkpoint's hash is in its manifest
     },
     "recipe": {**yaml_damage("", keep=False), **{f"odd {what}": damage for what, damage in yaml_damage("").items()}},
     "list": {name: written(text) for name, text in LISTS.items()},

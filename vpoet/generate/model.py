@@ -88,8 +88,8 @@ class Model:
     """A bundle that samples and scores."""
 
     def __init__(self, bundle: Bundle, compiler: StepCompiler | None = None, guesses: int | None = None) -> None:
-        if guesses is not None and guesses < 0:
-            raise ConfigError(f"guesses = {guesses}: it must be 0 or more")
+        if guesses is not None and not 0 <= guesses <= 4096:
+            raise ConfigError(f"guesses = {guesses}: it must be 0 to 4096")
         self.bundle = bundle
         self.compiler = compiler
         self.guesses = guesses

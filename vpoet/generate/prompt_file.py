@@ -50,7 +50,7 @@ def _fields(line: str, folder: Path) -> dict[str, Any]:
         return {"prompt": line}
     try:
         fields: dict[str, Any] = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise PromptError(f"not valid JSON: {error}") from None
     known = declared(Request)
     for name, value in fields.items():

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vpoet.processes import Processes
 from vpoet.training.engine.base import STATES, Engine, EngineConfig, Part, pack_seeds
 from vpoet.training.engine.deepspeed import DeepSpeedEngine
 from vpoet.training.engine.plain import TorchEngine
@@ -52,6 +53,7 @@ def main(cases: list[str]) -> dict[str, Any]:
     told["names in shared memory"] = [path.name for path in FOLDER.glob(f"*_{os.environ['MASTER_PORT']}_*")]
     lines = Path("/proc/self/maps").read_text().splitlines()
     told["memories shared"] = len({line for line in lines if "deepspeed_allreduce_buffer" in line})
+    Processes.joined().leave()
     return told
 
 

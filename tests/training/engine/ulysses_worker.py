@@ -140,7 +140,9 @@ def main(cases: list[str]) -> dict[str, Any]:
     config = EngineConfig(name="deepspeed", timeout=60)
     trainer = DeepSpeedEngine(torch.nn.Linear(2, 2), config, OptimizerConfig(), lambda world: 1)
     share = Share(trainer.rank, trainer.world, 2)
-    return told | {"unlike": unlike(trainer, share), "kept": [kept(Share(0, 1, 1)), kept(share)]}
+    told |= {"unlike": unlike(trainer, share), "kept": [kept(Share(0, 1, 1)), kept(share)]}
+    trainer.processes.leave()
+    return told
 
 
 if __name__ == "__main__":
