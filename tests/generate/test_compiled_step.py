@@ -13,9 +13,18 @@ import torch
 import vpoet
 from vpoet.errors import BackendError, ConfigError
 from vpoet.generate.compiled_step import StepCompiler, compiled_file
+from vpoet.generate.decode import decode
+from vpoet.generate.decoder import Decoding
+from vpoet.generate.likelihood import likelihoods
 from vpoet.generate.model import Model, Request
 from vpoet.generate.sampling import Sampling
 from vpoet.generate.step import Step
+from vpoet.nn.attention import backend
+from vpoet.nn.transformer import Transformer, TransformerConfig
+from vpoet.sequence.arrangements import Sample
+from vpoet.sequence.document import Document
+from vpoet.sequence.tasks import TABLE
+from vpoet.sequence.vocabulary import Vocabulary
 
 needs_compiler = pytest.mark.skipif(
     shutil.which(os.environ.get("CXX", "g++")) is None, reason="compiling a step needs a C++ compiler"
@@ -54,6 +63,43 @@ def test_a_compiled_step_decodes_as_the_plain_one_and_is_compiled_once(
     )
     assert len(made) == 1
     assert [path.suffix for path in tmp_path.rglob("*") if path.is_file()] == [".pt2"]
+
+
+@needs_compiler
+def test_a_compiled_step_in_bf16_draws_from_the_distribution_of_its_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It rounds in its own way, so its codes are other samples. Chi-squared of the second code of an image, guessed and
+    tested, against exact probabilities: with three degrees of freedom it exceeds 32 once in two million times."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    torch.manual_seed(0)
+    config = TransformerConfig(width=32, depth=1, heads=2, kv_heads=1, hidden=48)
+    transformer = Transformer(config, Vocabulary(20, (2, 2), "t", "v")).eval().requires_grad_(False)
+    for parameter in transformer.parameters():
+        parameter.mul_(4 if parameter.dim() > 1 else 1)
+    transformer.bfloat16()
+    attention, compiler = backend("sdpa", torch.device("cpu"), torch.bfloat16), StepCompiler()
+
+    def image(first: int, second: int) -> Document:
+        return TABLE["t2i"].document(Sample(np.arange(3, dtype=np.int32), np.array([[[first, second]]], np.int32), 0))
+
+    every = [image(first, second) for first in range(4) for second in range(4)]
+    scores = likelihoods(transformer, every, attention=attention, stride=(1, 8, 8), length=64)
+    expected = np.exp([-score.total.nats for score in scores]).reshape(4, 4).sum(0)
+    decoding = Decoding(
+        transformer=transformer, attention=attention, guesses=1,
+        build=lambda step, *shape: compiler("tiny", step, *shape),
+    )  # fmt: skip
+
+    def chi_squared(sampling: Sampling, count: int = 1024, together: int = 64) -> float:
+        found = np.zeros(4)
+        for start in range(0, count, together):
+            for one in decode(decoding, [image(0, 0)] * together, range(start, start + together), sampling):
+                found[one.document.codes().flat[1]] += 1
+        return float(((found - count * expected) ** 2 / (count * expected)).sum())
+
+    assert chi_squared(Sampling()) < 32
+    assert chi_squared(Sampling(temperature=0.3)) > 32  # it can tell
 
 
 def test_the_record_says_what_may_turn_near_ties_and_nothing_where_none_is_turned(folder: Path) -> None:
