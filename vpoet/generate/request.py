@@ -15,8 +15,8 @@ Clip = Video | str | Path
 
 def read_outpaint(text: str) -> tuple[int, ...]:
     """From "8,0,8,0"."""
-    if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*){3}", text):
-        raise PromptError(f"outpaint = {text!r}: write left, top, right and bottom in pixels, for instance 16,0,16,0")
+    if not re.fullmatch(r"\s*\d{1,9}\s*(,\s*\d{1,9}\s*){3}", text):
+        raise PromptError(f"outpaint = {text[:80]!r}: write left, top, right and bottom in pixels, for instance 16,0,16,0")
     return tuple(int(part) for part in text.split(","))
 
 
@@ -24,9 +24,9 @@ def read_story(texts: Items[str]) -> tuple[tuple[int, str], ...]:
     """From "17: a robot jumps", once for each change of prompt."""
     found = []
     for text in texts:
-        change = re.fullmatch(r"\s*(\d+)\s*:\s*(.*)", str(text), re.DOTALL)
+        change = re.fullmatch(r"\s*(\d{1,9})\s*:\s*(.*)", str(text), re.DOTALL)
         if change is None:
-            raise PromptError(f"a story's change of prompt is FRAME: TEXT, as in '17: a robot jumps', not {text!r}")
+            raise PromptError(f"a story's change of prompt is FRAME: TEXT, as in '17: a robot jumps', not {str(text)[:80]!r}")
         found.append((int(change[1]), change[2]))
     return tuple(found)
 
