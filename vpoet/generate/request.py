@@ -16,7 +16,9 @@ Clip = Video | str | Path
 def read_outpaint(text: str) -> tuple[int, ...]:
     """From "8,0,8,0"."""
     if not re.fullmatch(r"\s*\d{1,9}\s*(,\s*\d{1,9}\s*){3}", text):
-        raise PromptError(f"outpaint = {text[:80]!r}: write left, top, right and bottom in pixels, for instance 16,0,16,0")
+        raise PromptError(
+            f"outpaint = {text[:80]!r}: write left, top, right and bottom in pixels, for instance 16,0,16,0"
+        )
     return tuple(int(part) for part in text.split(","))
 
 
@@ -26,7 +28,8 @@ def read_story(texts: Items[str]) -> tuple[tuple[int, str], ...]:
     for text in texts:
         change = re.fullmatch(r"\s*(\d{1,9})\s*:\s*(.*)", str(text), re.DOTALL)
         if change is None:
-            raise PromptError(f"a story's change of prompt is FRAME: TEXT, as in '17: a robot jumps', not {str(text)[:80]!r}")
+            shown = repr(str(text)[:80])
+            raise PromptError(f"a story's change of prompt is FRAME: TEXT, as in '17: a robot jumps', not {shown}")
         found.append((int(change[1]), change[2]))
     return tuple(found)
 
