@@ -47,14 +47,14 @@ def interactive(_: float) -> dict[str, Any]:
     with compiled_anew() as compiler:
         for name, sampling in (("shipped", own), ("shipped_unguided", plain)):
             line[name] = {
-                "as_it_is": watched(Model(fp32), sampling),
+                "as_it_is": watched(Model(fp32, guesses=0), sampling),
                 "guessed": watched(Model(fp32, guesses=GUESSES), sampling),
-                "compiled": watched(Model(bf16, compiler), sampling),
+                "compiled": watched(Model(bf16, compiler, 0), sampling),
                 "compiled_guessed": watched(Model(bf16, compiler, GUESSES), sampling),
             }
         line["demo_unguided"] = {
-            "as_it_is": watched(Model(of_demo_sizes(fp32)), plain),
-            "compiled": watched(Model(of_demo_sizes(bf16), compiler), plain),
+            "as_it_is": watched(Model(of_demo_sizes(fp32), guesses=0), plain),
+            "compiled": watched(Model(of_demo_sizes(bf16), compiler, 0), plain),
         }
     torch.set_num_threads(threads)
     return line
