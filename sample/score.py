@@ -19,7 +19,7 @@ from vpoet.files import aside
 from vpoet.generate.likelihood import Likelihood, posterior
 from vpoet.generate.model import load
 from vpoet.generate.observe import fit
-from vpoet.outputs import expect_file
+from vpoet.outputs import expect_apart, expect_file
 
 CURVES = 10
 """Lines that a picture holds at most: those of the first rows."""
@@ -77,6 +77,7 @@ def main(
             items += gather([source])
         except VpoetError as error:
             problems.append(str(error))
+    expect_apart(plot, [item.path for item in items])
     scorer = load(model, device)
     clips: list[list[Row]] = []
     with Progress(
