@@ -77,6 +77,8 @@ def main(
             items += gather([source])
         except VpoetError as error:
             problems.append(str(error))
+    problems += [f"{item.name}: {item.problem}" for item in items if item.problem]
+    items = [item for item in items if not item.problem]
     expect_apart(plot, [item.path for item in items])
     scorer = load(model, device)
     clips: list[list[Row]] = []
