@@ -14,7 +14,7 @@ from vpoet.arrays import Frames
 from vpoet.bundle import SHIPPED
 from vpoet.errors import ShapeError
 from vpoet.evaluate.drift import Segments, curve, drift_figure, estimates, lasting, measure, peak_megabytes, table
-from vpoet.files import write_atomic
+from vpoet.files import aside, write_atomic, writing
 from vpoet.generate.model import Request, load
 from vpoet.generate.rollout import roll
 from vpoet.media.sheet import contact_sheet
@@ -76,7 +76,8 @@ def main(
     firsts: dict[int, dict[str, Any]] = {}
     cutters = [Segments(world.frames) for _ in asked]
     shown: list[list[Frames]] = [[] for _ in asked]
-    with (out / "segments.jsonl").open("w") as lines, Progress(console=console) as bar:
+    segments = out / "segments.jsonl"
+    with writing(segments), segments.open("w") as lines, Progress(console=console) as bar:
         progress = bar.add_task("rollouts", total=count * frames)
         for i, _, fresh in roll(sampler, rollouts, sampling):
             for frame, segment in cutters[i].add(fresh):
@@ -91,11 +92,13 @@ def main(
             bar.update(progress, advance=len(fresh))
 
     over_time = curve(rows, reals)
-    drift_figure(over_time).savefig(out / "drift.png", dpi=80)
+    with aside(out / "drift.png") as unfinished:
+        drift_figure(over_time).savefig(unfinished, dpi=80)
     sheet = [
         (f"{prompt.text} ({i})", np.stack(some)) for i, (prompt, some) in enumerate(zip(asked, shown, strict=True))
     ]
-    contact_sheet(sheet, max_frames=SHOWN, scale=1).save(out / "rollouts.png")
+    with aside(out / "rollouts.png") as unfinished:
+        contact_sheet(sheet, max_frames=SHOWN, scale=1).save(unfinished)
     megabytes = [rows[at]["megabytes"] for at in (0, len(rows) // 2, -1)]
     text = f"""{table(rows, reals)}
 

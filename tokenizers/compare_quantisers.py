@@ -18,6 +18,7 @@ from vpoet.errors import ConfigError
 from vpoet.evaluate.codes import CodeStatistics
 from vpoet.evaluate.intervals import markdown, over_seeds, plot_quantisers
 from vpoet.evaluate.pixels import psnr, ssim
+from vpoet.files import appending
 from vpoet.outputs import expect_folder
 from vpoet.tokenizer.autoencoder import AutoencoderConfig
 from vpoet.tokenizer.quantiser import QuantiserConfig
@@ -103,7 +104,7 @@ def main(
         scored = scored.reshape(-1, *scored.shape[2:])[:windows]
     for number, ((codebook, variant, seed), settings) in enumerate(runs.items(), start=1):
         row = {"variant": variant, "codebook": codebook, "seed": seed, **run(settings, scored), "setup": setup}
-        with results.open("a") as file:
+        with appending(results) as file:
             file.write(json.dumps(row) + "\n")
         there.append(row)
         console.print(
