@@ -15,7 +15,7 @@ from vpoet.bundle import SHIPPED
 from vpoet.errors import ShapeError
 from vpoet.evaluate.drift import Segments, curve, estimates, lasting, measure, panels, peak_megabytes, table
 from vpoet.evaluate.plots import drift_figure, save
-from vpoet.files import write_atomic
+from vpoet.files import aside, write_atomic, writing
 from vpoet.generate.model import Request, load
 from vpoet.generate.rollout import roll
 from vpoet.media.sheet import contact_sheet
@@ -78,7 +78,8 @@ def main(
     firsts: dict[int, dict[str, Any]] = {}
     cutters = [Segments(world.frames) for _ in asked]
     shown: list[list[Frames]] = [[] for _ in asked]
-    with (out / "segments.jsonl").open("w") as lines, Progress(console=console) as bar:
+    segments = out / "segments.jsonl"
+    with writing(segments), segments.open("w") as lines, Progress(console=console) as bar:
         progress = bar.add_task("rollouts", total=count * frames)
         for i, _, fresh in roll(sampler, rollouts, sampling):
             for frame, segment in cutters[i].add(fresh):
@@ -97,7 +98,8 @@ def main(
     sheet = [
         (f"{prompt.text} ({i})", np.stack(some)) for i, (prompt, some) in enumerate(zip(asked, shown, strict=True))
     ]
-    contact_sheet(sheet, max_frames=SHOWN, scale=1).save(out / "rollouts.png")
+    with aside(out / "rollouts.png") as unfinished:
+        contact_sheet(sheet, max_frames=SHOWN, scale=1).save(unfinished)
     megabytes = [rows[at]["megabytes"] for at in (0, len(rows) // 2, -1)]
     text = f"""{table(rows, reals)}
 

@@ -16,7 +16,7 @@ from vpoet.evaluate.adherence import captions, prompts, world_of
 from vpoet.evaluate.distances import NAME, nearest
 from vpoet.evaluate.judging import REAL, Judging, parts, prompt_bits
 from vpoet.evaluate.kept_samples import sample
-from vpoet.files import write_atomic
+from vpoet.files import aside, write_atomic
 from vpoet.generate.model import Request, load
 from vpoet.generate.sampling import Sampling
 from vpoet.media.video import Video
@@ -111,7 +111,8 @@ def main(
         seen = [world.see(clip) for clip in progress(clips, f"seeing {name}")]
         judging.add(name, clips, seen)
         for label in labels:
-            judging.sheet(label, clips, seen).save(out / f"{label}, {name}.png".replace(" ", "-"))
+            with aside(out / f"{label}, {name}.png".replace(" ", "-")) as unfinished:
+                judging.sheet(label, clips, seen).save(unfinished)
         if train and held_out is not None:
             judging.add_nearest(name, nearest(clips, train), held_out)
 

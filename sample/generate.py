@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vpoet import STARTED, cli
 from vpoet.bundle import SHIPPED
+from vpoet.data.fields import printable
 from vpoet.errors import PromptError
 from vpoet.evaluate.plots import SHEETS
 from vpoet.files import aside
@@ -18,12 +19,12 @@ from vpoet.generate.fields import those_of
 from vpoet.generate.flags import flags
 from vpoet.generate.jobs import Stopwatch, prepare, requests_of
 from vpoet.generate.model import Request, StepCompiler, load
-from vpoet.generate.prompt_file import output_files
+from vpoet.generate.prompt_file import files_of, output_files
 from vpoet.generate.rollout import roll
 from vpoet.generate.sampling import Sampling
 from vpoet.media.sheet import contact_sheet
 from vpoet.media.video import Video
-from vpoet.outputs import expect_file
+from vpoet.outputs import expect_apart, expect_file
 
 console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
@@ -79,12 +80,13 @@ def main(
     expect_file(sheet, SHEETS)
     requests, problems = requests_of(prompt or [], batch, asked, count)
     files = output_files(out, [request for _, request in requests])
+    expect_apart(sheet, [*files, batch, *(given for _, request in requests for given in files_of(request))])
     compiler = StepCompiler(lambda path: console.print(f"compiling the decoder, once: {path}")) if compiled else None
     sampler = load(model, device, precision, compiler, guesses=guesses)
     sampling = sampler.sampling(**those_of(Sampling, asked))
     if unknown := sorted({word for _, request in requests for word in sampler.unknown(request.prompt)}):
         known = ", ".join(sampler.bundle.config.words)
-        console.print(f"warning: words that this model never met: {', '.join(unknown)}\nit knows {known}")
+        console.print(f"warning: words that this model never met: {printable(', '.join(unknown))}\nit knows {known}")
     spent("load")
 
     jobs = prepare(sampler, requests, files, sampling)

@@ -16,7 +16,7 @@ from vpoet.evaluate.reconstruction import StreamScores, reconstruct_stream
 from vpoet.files import aside
 from vpoet.media.mp4 import encode_mp4
 from vpoet.media.video import Video, resize_frame, stream_frames
-from vpoet.outputs import expect_file
+from vpoet.outputs import expect_apart, expect_file
 from vpoet.tokenizer.video import SHIPPED, VideoTokenizer
 
 LARGEST = 16_384
@@ -61,6 +61,7 @@ def main(
         vpoet reconstruct clip.mp4 --tokenizer runs/video/tokenizer --pad --out both.mp4
     """
     expect_file(out, CLIPS)
+    expect_apart(out, [video])
     if not math.isfinite(start):
         raise DataError(f"--start {start}: give seconds")
     nested = tokenizer / "video_tokenizer"

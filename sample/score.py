@@ -17,7 +17,7 @@ from vpoet.evaluate.plots import PLOTS, save, surprise_figure
 from vpoet.evaluate.ranking import Ranked, in_words, of_clip, ranked
 from vpoet.generate.model import load
 from vpoet.generate.observe import fit
-from vpoet.outputs import expect_file
+from vpoet.outputs import expect_apart, expect_file
 
 CURVES = 10
 """Lines that a picture holds at most: those of the first rows."""
@@ -71,6 +71,9 @@ def main(
             items += gather([source])
         except VpoetError as error:
             problems.append(str(error))
+    problems += [f"{item.name}: {item.problem}" for item in items if item.problem]
+    items = [item for item in items if not item.problem]
+    expect_apart(plot, [item.path for item in items])
     scorer = load(model, device)
     clips: list[list[Ranked]] = []
     for item in track(items, "scoring", console=console, disable=not console.is_terminal):

@@ -193,3 +193,47 @@ def test_a_log_that_cannot_be_written_ends_no_program(tmp_path):
             [sys.executable, tmp_path / "talk.py", "20"], stdout=subprocess.PIPE, stderr=full, text=True, check=False
         )
     assert (done.returncode, done.stdout) == (0, "the end\n")
+
+
+TALK = """
+import os, sys
+from vpoet import cli
+def main(path: str) -> None:
+    with open(path, "w") as file:
+        print("to people", file=sys.stderr)
+        os.write(2, b"a library's words")
+        os.write(1, b"a library's words")
+        file.write("data")
+cli.run(main)
+"""
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_end_no_program(tmp_path, closed):
+    """And what would have been said does not go into the next file that is opened."""
+    (tmp_path / "talk.py").write_text(TALK)
+    done = subprocess.run(
+        f"'{sys.executable}' talk.py file {closed}", shell=True, cwd=tmp_path, check=False, capture_output=True
+    )
+    assert done.returncode == 0
+    assert (tmp_path / "file").read_text() == "data"
+
+
+def test_a_folder_that_is_gone_is_told(tmp_path):
+    (tmp_path / "talk.py").write_text(TALK)
+    (tmp_path / "gone").mkdir()
+    done = subprocess.run(
+        f"cd gone && rmdir ../gone && '{sys.executable}' '{tmp_path}/talk.py' /dev/null",
+        shell=True, cwd=tmp_path, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: the folder that this runs in is gone; change to one that is there\n",
+    )
+
+
+def test_the_overview_needs_no_utf8():
+    plain = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-c", "from vpoet import cli; cli.main(['--help'])"]
+    done = subprocess.run(command, env=plain, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

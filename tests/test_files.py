@@ -232,3 +232,21 @@ def test_workers_end_with_the_run_that_is_killed(tmp_path: Path) -> None:
     assert len(workers) == 2
     assert process.pid not in workers
     assert not [worker for worker in workers if files._lives(worker)]
+
+
+@pytest.mark.parametrize("before", [b"", b'{"a": 1}\n', b'{"a": 1}\n{"b', b'{"a": 1}\n\xff'])
+def test_lines_are_added_after_half_a_line(tmp_path: Path, before: bytes) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(before)
+    for _ in range(2):
+        with files.appending(path) as lines:
+            lines.write("é\n")
+    assert path.read_bytes() == before + b"\n" * (not before.endswith(b"\n") and before != b"") + "é\né\n".encode()
+
+
+def test_lines_that_the_disk_refuses_name_their_file(tmp_path: Path, full: None) -> None:
+    with (
+        pytest.raises(OutputError, match=r"rows\.jsonl: cannot be written: File too large; make room"),
+        files.appending(tmp_path / "rows.jsonl") as lines,
+    ):
+        lines.write("x" * 2000)

@@ -14,6 +14,7 @@ from vpoet.evaluate.intervals import over_seeds
 from vpoet.evaluate.plots import quantisers_figure, save
 from vpoet.evaluate.quantisers import BATCH, FRAMES, SIZE, VARIANTS, Trial, held_out_windows, train
 from vpoet.evaluate.tables import means
+from vpoet.files import appending
 from vpoet.outputs import expect_folder
 from vpoet.training.run.tracking import read_metrics
 
@@ -85,7 +86,7 @@ def main(
     console.print(f"{results}: {len(there)} runs on these data are there, {len(to_go)} to go")
     for number, trial in enumerate(to_go, start=1):
         row = {**vars(trial), **train(recipes[trial], held_out_windows(held_out, windows)), "setup": setup}
-        with results.open("a") as file:
+        with appending(results) as file:
             file.write(json.dumps(row) + "\n")
         there.append(row)
         console.print(

@@ -11,7 +11,6 @@ from rich.progress import track
 from vpoet import cli
 from vpoet.data.folder import read_samples
 from vpoet.data.shards import Manifest, Problems
-from vpoet.outputs import expect_file
 from vpoet.tokenizer.text import TextTokenizer
 
 
@@ -32,7 +31,7 @@ def main(
 
         vpoet train-text runs/demo/raw --out runs/demo/text.model --size 512
     """
-    expect_file(out)
+    TextTokenizer.check_vacant(out)
     console = Console(stderr=True, markup=False, soft_wrap=True)
     problems = Problems()
     captions: list[str] = []

@@ -16,7 +16,7 @@ from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training.codec.pace import Pace
 from vpoet.training.codec.recipe import VideoTokenizerRecipe
 from vpoet.training.codec.training import TokenizerTraining
-from vpoet.training.run.folder import RESOLVED, SAMPLES, TOKENIZER
+from vpoet.training.run.folder import SAMPLES, TOKENIZER, save_resolved
 from vpoet.training.run.stop import Stop, leave
 from vpoet.training.run.tracking import Tracker
 
@@ -65,7 +65,7 @@ def main(
             stream.load_state_dict(position)
         console.print(f"going on from step {training.step} of {run}")
     if leads:
-        config.save(cfg, run / RESOLVED)
+        save_resolved(cfg, run)
     tracker = Tracker(
         run, config=config.to_dict(cfg), project="vpoet", name=run.name, enabled=leads, resume_step=training.step
     )

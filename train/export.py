@@ -12,7 +12,6 @@ from vpoet.data.token_dataset import caption_words
 from vpoet.errors import CheckpointError, ConfigError, HashMismatch
 from vpoet.nn import lora
 from vpoet.nn.transformer import Transformer
-from vpoet.outputs import expect_file
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training.precision import DTYPES, IN_FILES
@@ -45,7 +44,7 @@ def main(
       vpoet export runs/dog-run --out runs/dog.safetensors
       vpoet export runs/demo/bundle --adapter runs/dog.safetensors --out runs/dog/bundle
     """
-    (expect_file if out.suffix == adapters.SUFFIX else bundle.check_vacant)(out)
+    (adapters if out.suffix == adapters.SUFFIX else bundle).check_vacant(out)
     cli.hold(out, replaced=True)
     if adapter is not None:
         whole = bundle.load(run, adapter=adapter)

@@ -11,7 +11,6 @@ from vpoet import adapter, bundle, cli, config
 from vpoet.data.shards import MANIFEST, Manifest
 from vpoet.errors import ConfigError
 from vpoet.files import aside
-from vpoet.outputs import expect_file
 from vpoet.processes import announced
 from vpoet.sequence.tasks import PAINTED, TABLE
 from vpoet.training.finetune import check_same, defaults, usable_tasks
@@ -53,7 +52,7 @@ def main(
         )
     if out.suffix == adapter.SUFFIX and lora is None:
         raise ConfigError(f"--out {out}: an adapter is what LoRA trains; add --lora RANK, or name a folder")
-    (expect_file if out.suffix == adapter.SUFFIX else bundle.check_vacant)(out)
+    (adapter if out.suffix == adapter.SUFFIX else bundle).check_vacant(out)
     run = out.with_name(f"{out.stem}-run")
     cli.hold(run)
     base = bundle.load(model)

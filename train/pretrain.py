@@ -33,7 +33,7 @@ from vpoet.training.optim import learning_rate
 from vpoet.training.precision import DTYPES
 from vpoet.training.recipe import PretrainConfig
 from vpoet.training.run import checkpoint
-from vpoet.training.run.folder import RESOLVED
+from vpoet.training.run.folder import save_resolved
 from vpoet.training.run.saver import Saver
 from vpoet.training.run.stop import Stop, leave
 from vpoet.training.run.tracking import Tracker
@@ -90,7 +90,7 @@ def main(
         held = replace(cfg.data, sources=cfg.heldout)
         heldout = heldout_packs(held, vocabulary=vocabulary, text=text.encode, count=cfg.evaluate_packs)
     if trainer.rank == 0:
-        config.save(cfg, run / RESOLVED)
+        save_resolved(cfg, run)
         console.print(
             f"{transformer.parameter_count / 1e6:.1f}M parameters, {trainer.world} processes, {cfg.engine.dtype}, "
             f"{cfg.batch} packs of {cfg.data.length} tokens per step; run folder {run}"

@@ -30,7 +30,7 @@ def main(
         vpoet report runs/demo --out demo.html
     """
     out = out or run / "index.html"
-    expect_file(out)
+    expect_file(out, (".html", ".htm"))
     with tempfile.TemporaryDirectory() as scratch:
         sections = run_sections(run, Path(scratch)) if is_run(run) else demo_sections(run, Path(scratch))
         write_report(out, f"vpoet: {run.resolve().name}", sections)

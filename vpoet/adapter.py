@@ -18,8 +18,23 @@ from torch import Tensor
 from vpoet.errors import CheckpointError, HashMismatch
 from vpoet.files import write_atomic
 from vpoet.nn import lora
+from vpoet.outputs import expect_file
 
 SUFFIX = ".safetensors"
+
+
+def check_vacant(path: Path) -> None:
+    """CheckpointError, OutputError if an adapter can't be written there, as something else is, or nothing can be."""
+    expect_file(path)
+    if not path.exists():
+        return
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = file.metadata() or {}
+    except (OSError, SafetensorError):
+        found = {}
+    if "scale" not in found:
+        raise CheckpointError(f"{path}: exists and is no adapter; choose another name, or remove it yourself")
 
 
 @dataclass(frozen=True, eq=False, slots=True)

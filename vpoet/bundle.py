@@ -129,10 +129,16 @@ def save(
 
 
 def check_vacant(folder: Path) -> None:
-    """CheckpointError, OutputError if a bundle can't be written there, as something else is, or nothing can be."""
+    """CheckpointError, OutputError if a bundle can't be written there, as something else is, or nothing can be.
+
+    What is there is removed with all that lies in it: only a bundle, with nothing beside its parts, is given up.
+    """
     expect_folder(folder)
-    if folder.exists() and not (folder.is_dir() and ((folder / CONFIG).is_file() or not any(folder.iterdir()))):
-        raise CheckpointError(f"{folder}: exists and is no bundle; choose another name, or remove it yourself")
+    found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    whole = {CONFIG, WEIGHTS} <= found and bool(found & {TEXT, VIDEO})  # a tokenizer's folder has the first two alone
+    if more := sorted(found - {*PARTS} if whole else found):
+        told = f"holds {more[0]} beside a bundle" if whole else "exists and is no bundle"
+        raise CheckpointError(f"{folder}: {told}; choose another name, or remove it yourself")
 
 
 def load(

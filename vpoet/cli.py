@@ -83,6 +83,10 @@ def run(main: Callable[..., None], name: str | None = None, arguments: Sequence[
             _held.close()
 
     words = list(sys.argv[1:] if arguments is None else arguments)
+    _open_streams()
+    if not _is_somewhere():
+        print("error: the folder that this runs in is gone; change to one that is there", file=sys.stderr)
+        raise SystemExit(2)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as standard error: file names need not be UTF-8
     for option in _path_options(main):
@@ -141,6 +145,30 @@ def programs_folder() -> Path:
     return installed if installed.is_dir() else package.parent
 
 
+def _open_streams() -> None:
+    """Standard streams that were closed (``2>&-``) lead nowhere. Else the next file that is opened would get their
+    number, and hold what libraries print."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            with contextlib.suppress(OSError):
+                os.fstat(number)
+                continue  # taken by now
+            handle = os.open(os.devnull, os.O_RDWR)
+            if handle != number:
+                os.dup2(handle, number)
+                os.close(handle)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 (until the process ends)
+
+
+def _is_somewhere() -> bool:
+    try:
+        return Path.cwd().is_dir()
+    except OSError:
+        return False
+
+
 def _path_options(main: Callable[..., None]) -> list[str]:
     """The options of a program that take paths."""
     hints = {name: str(hint) for name, hint in typing.get_type_hints(main).items()}
@@ -194,7 +222,7 @@ def _overview() -> str:
     """The help page of ``vpoet``; each line is the first of a program's docstring, read without running the program."""
     lines = ["Usage: vpoet COMMAND [ARGUMENTS]", "", f"{(vpoet.__doc__ or '').splitlines()[0]}", "", "Commands:"]
     for name, path in PROGRAMS.items():
-        docstring = ast.get_docstring(ast.parse((programs_folder() / path).read_text())) or ""
+        docstring = ast.get_docstring(ast.parse((programs_folder() / path).read_text(encoding="utf-8"))) or ""
         lines.append(f"  {name:20}{docstring.splitlines()[0] if docstring else ''}")
     return "\n".join([*lines, "", "`vpoet COMMAND --help` explains one. `vpoet --version` prints the version."])
 

@@ -9,6 +9,7 @@ what was left aside goes when the folder is next `locked`. Whatever a disk refus
 import errno
 import fcntl
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -20,7 +21,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 from vpoet.errors import DataError, OutputError, VpoetWarning
 
@@ -109,6 +110,21 @@ def write_atomic(path: str | Path, data: bytes | str) -> None:
     """Write a file that is either whole and on the disk, or not there; text as UTF-8. OutputError: the disk refuses."""
     with aside(path) as fresh:
         fresh.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def appending(path: Path) -> Iterator[TextIO]:
+    """A file of lines that is written on to; half a line that a full disk or a kill left at its end is ended first.
+
+    OutputError: the disk refuses.
+    """
+    with writing(path), path.open("a+b") as whole:
+        if whole.tell():
+            whole.seek(-1, os.SEEK_END)
+            if whole.read() != b"\n":
+                whole.write(b"\n")
+        with io.TextIOWrapper(whole, encoding="utf-8", write_through=True) as lines:
+            yield lines
 
 
 def put_in_place(fresh: Path, path: Path) -> None:

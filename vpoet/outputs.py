@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from vpoet.errors import OutputError
@@ -31,6 +31,23 @@ def expect_folder(path: Path) -> None:
     _check_place(path)
     if os.path.lexists(path) and not path.is_dir():
         raise OutputError(f"{path}: is no folder, and the results are one; choose another name")
+
+
+def expect_apart(out: Path | None, others: Iterable[object]) -> None:
+    """OutputError: the file would take the place of one of the others, which it is made of, or made with.
+
+    None is for no file; others that are no paths (a clip in memory) are in no danger.
+    """
+    for other in others:
+        if out is not None and isinstance(other, str | Path) and _is_same(out, other):
+            raise OutputError(f"{out}: would be written over {other}, which this command needs; choose another name")
+
+
+def _is_same(one: str | Path, other: str | Path) -> bool:
+    try:
+        return os.path.realpath(one) == os.path.realpath(other) or Path(one).samefile(other)
+    except (OSError, ValueError):  # one is not there, or cannot be
+        return False
 
 
 def _check_place(path: Path) -> None:

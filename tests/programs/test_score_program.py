@@ -98,6 +98,15 @@ def test_clips_are_ranked_and_a_bad_one_does_not_stop_the_others(score: Run, tmp
     assert "error: 2 videos could not be scored; they are listed above, the others are done" in err
 
 
+def test_a_bad_row_of_a_list_is_told_by_its_own_reason(score: Run, tmp_path: Path) -> None:
+    (tmp_path / "list.jsonl").write_text('{"path": "0.mp4"}\n{"path": 5}\n[1]\n{"caption": "x"}\n')
+    status, out, err = score("list.jsonl", "--json")
+    assert (status, [row["video"] for row in rows_of(out)]) == (2, ["0.mp4"])
+    for entry, why in ((2, "'5' is not the name of a file"), (3, "not an object"), (4, "names no file")):
+        assert f"skipped: list.jsonl, entry {entry}: {why}" in err
+    assert "error: 3 videos could not be scored" in err
+
+
 def test_the_entries_of_a_list_are_scored_with_their_captions(score: Run, tmp_path: Path) -> None:
     entries = [
         {"path": "0.mp4", "caption": "a robot"},

@@ -40,7 +40,7 @@ class Row:
 def read_list(path: Path) -> list[Row]:
     """All rows of a list, the bad ones among them; DataError if it cannot be read or not one row can be used."""
     try:
-        text = _decode(path.read_bytes())
+        text = decode(path.read_bytes())
     except OSError as error:
         raise DataError(f"{path}: not a readable list: {error.strerror}") from None
     records = _csv_records(text) if path.suffix.lower() == ".csv" else _json_records(text)
@@ -88,7 +88,7 @@ def _row(path: Path, number: int, record: object) -> Row:
     return Row(row_name(path.parent, name), path.parent / name, fields)
 
 
-def _decode(data: bytes) -> str:
+def decode(data: bytes) -> str:
     """As text; bytes of what should be UTF-8 and is not become lone surrogates, so that a row of them can be told."""
     for mark, encoding in _MARKS.items():
         if data.startswith(mark):
@@ -96,7 +96,8 @@ def _decode(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
-def _is_text(value: str) -> bool:
+def is_text(value: str) -> bool:
+    """Whether a part of what `decode` gave was UTF-8."""
     return value.isascii() or not any("\udc80" <= character <= "\udcff" for character in value)
 
 
@@ -105,7 +106,7 @@ def _json_records(text: str) -> Iterator[object]:
         if not line.strip():
             continue
         try:
-            yield parse_json(line) if _is_text(line) else DataError("not UTF-8")
+            yield parse_json(line) if is_text(line) else DataError("not UTF-8")
         except DataError as error:
             yield error
 
@@ -117,7 +118,7 @@ def _csv_records(text: str) -> Iterator[object]:
             yield record
         elif header is None:
             header = list(map(printable, record))
-        elif not all(map(_is_text, record)):
+        elif not all(map(is_text, record)):
             yield DataError("not UTF-8")
         else:
             cells = dict(zip(header, record, strict=False))

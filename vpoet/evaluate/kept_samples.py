@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from vpoet.arrays import Frames
+from vpoet.files import appending
 from vpoet.generate.model import Model, Request
 from vpoet.generate.prompt_file import record
 from vpoet.generate.sampling import Sampling
@@ -31,11 +32,10 @@ def sample(
     codes = _read(file)
     todo = [i for i, key in enumerate(made) if key not in codes]
     groups = [todo[start : start + batch_size] for start in range(0, len(todo), batch_size)]
-    with file.open("a") as lines:
+    with appending(file) as lines:
         for group in watched(groups) if groups else groups:
             documents = [model.document(requests[i]) for i in group]
             decoded = model.decode(documents, [requests[i].seed for i in group], sampling)
-            lines.write("\n")
             for i, result in zip(group, decoded, strict=True):
                 codes[made[i]] = result.document.codes().tolist()
                 lines.write(json.dumps({"made": made[i], "codes": codes[made[i]]}) + "\n")
@@ -46,7 +46,7 @@ def sample(
 def _read(file: Path) -> dict[str, Any]:
     """What each sample was made of, with its codes."""
     codes: dict[str, Any] = {}
-    for line in file.read_text().splitlines() if file.exists() else []:
+    for line in file.read_text("utf-8", "replace").splitlines() if file.exists() else []:
         try:
             kept = json.loads(line)
             codes[kept["made"]] = kept["codes"]

@@ -8,15 +8,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from vpoet.data.fields import printable
 from vpoet.errors import VpoetError
 from vpoet.generate.clip_file import is_made
 from vpoet.generate.fields import those_of
 from vpoet.generate.model import Model
 from vpoet.generate.plan import Decoded
-from vpoet.generate.prompt_file import read_prompts, read_texts, record
+from vpoet.generate.prompt_file import files_of, read_prompts, read_texts, record
 from vpoet.generate.request import Request
 from vpoet.generate.rollout import Rollout
 from vpoet.generate.sampling import Sampling
+from vpoet.outputs import expect_apart
 
 
 @dataclass(slots=True)
@@ -74,7 +76,7 @@ def requests_of(
     `read_prompts`.
     """
     common = read_texts(those_of(Request, asked))
-    found = [(f"--prompt {text!r}", Request(prompt=text, **common)) for text in prompts]
+    found = [(f"--prompt '{printable(text)}'", Request(prompt=text, **common)) for text in prompts]
     problems: list[str] = []
     if batch:
         more, problems = read_prompts(batch, common)
@@ -89,6 +91,7 @@ def prepare(model: Model, requests: Items[tuple[str, Request]], files: Items[Pat
     jobs = Jobs()
     for (where, request), file in zip(requests, files, strict=True):
         try:
+            expect_apart(file, files_of(request))
             made = record(request, sampling, model) | model.rounding
             if is_made(file, made):
                 jobs.done += 1

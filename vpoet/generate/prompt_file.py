@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_origin
 
+from vpoet.data.lists import decode, is_text
 from vpoet.errors import DataError, PromptError
 from vpoet.generate.fields import about, declared, unknown, written
 from vpoet.generate.model import Model
@@ -28,14 +29,16 @@ def read_prompts(path: str | Path, defaults: Mapping[str, Any]) -> tuple[list[tu
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = re.split("\r\n|\r|\n", decode(path.read_bytes()))  # and not at U+2028, which JSON may hold
+    except OSError as error:
         raise DataError(f"{path}: not readable as text: {error}") from None
     requests, problems = [], []
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.startswith("#"):
             continue
         try:
+            if not is_text(line):
+                raise PromptError("not UTF-8")
             fields = _fields(line.strip(), path.parent)
             requests.append((f"{path}:{number}", Request(**{**defaults, **fields})))
         except PromptError as error:
@@ -96,6 +99,12 @@ def _named(out: Path, requests: Sequence[Request]) -> list[Path]:
     if len(requests) == 1:
         return [out]
     return [out.with_name(f"{out.stem}-{i}{out.suffix}") for i in range(len(requests))]
+
+
+def files_of(request: Request) -> list[str | Path]:
+    """The files that a request names."""
+    found = [getattr(request, field.name) for field in dataclasses.fields(request) if written(field) is Path]
+    return [value for value in found if isinstance(value, str | Path)]
 
 
 def record(request: Request, sampling: Sampling, model: Model) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def open_mp4(
         nonlocal container, stream
         if container is None:
             container = stack.enter_context(
-                av.open(out if isinstance(out, io.BytesIO) else str(out), "w", format="mp4")
+                av.open(out if isinstance(out, io.BytesIO) else f"file:{out}", "w", format="mp4")  # never an address
             )
             stream = _stream(container, array.shape[0], array.shape[1], fps, lossless=lossless, crf=crf)
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")

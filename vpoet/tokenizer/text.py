@@ -18,6 +18,7 @@ import sentencepiece
 
 from vpoet.errors import DataError, PromptError
 from vpoet.files import write_atomic
+from vpoet.outputs import expect_file
 
 SMALLEST = 256 + 1
 """Pieces that every model has: the 256 bytes, and sentencepiece's obligatory <unk>, which byte fallback never emits."""
@@ -85,6 +86,18 @@ class TextTokenizer:
         except RuntimeError:
             raise DataError(f"{path}: not a sentencepiece model; `vpoet train-text` makes one") from None
 
+    @classmethod
+    def check_vacant(cls, path: Path) -> None:
+        """DataError, OutputError if a model can't be written there, as something else is, or nothing can be."""
+        expect_file(path)
+        try:
+            if path.exists() and path.stat().st_size:
+                cls.load(path)
+        except DataError:
+            raise DataError(
+                f"{path}: exists and is no text tokenizer; choose another name, or remove it yourself"
+            ) from None
+
     def save(self, path: str | Path) -> None:
         """Write the model file whole or not at all; folders on the way to it are made."""
         write_atomic(path, self._model)
@@ -94,7 +107,7 @@ class TextTokenizer:
         try:
             return [int(piece) for piece in self._processor.encode(text.encode().decode())]
         except UnicodeEncodeError as error:
-            raise PromptError(f"not valid Unicode text at position {error.start}: {text!r}") from None
+            raise PromptError(f"not valid Unicode text at position {error.start}: {text[:60]!r}") from None
 
     def decode(self, ids: Iterable[int]) -> str:
         """The normalised text of ids; bytes that are not UTF-8 become U+FFFD. PromptError: an id out of range."""

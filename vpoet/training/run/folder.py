@@ -10,6 +10,10 @@ RUN/resolved.yaml          the recipe with all its defaults
 """
 
 from pathlib import Path
+from typing import Any
+
+from vpoet import config
+from vpoet.files import aside
 
 RESOLVED = "resolved.yaml"
 CHECKPOINTS = "checkpoints"
@@ -18,6 +22,12 @@ STARTS = "starts.jsonl"
 SAMPLES = "samples"
 WANDB = "wandb"
 TOKENIZER = "tokenizer"
+
+
+def save_resolved(recipe: Any, run: Path) -> None:
+    """Write a run's recipe, whole or not at all: a dataclass, as `vpoet.config.load` gives it. OutputError: no room."""
+    with aside(run / RESOLVED) as unfinished:
+        config.save(recipe, unfinished)
 
 
 def checkpoint_of(run: Path, step: int) -> Path:
