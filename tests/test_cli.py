@@ -237,3 +237,13 @@ def test_the_overview_needs_no_utf8():
     command = [sys.executable, "-c", "from vpoet import cli; cli.main(['--help'])"]
     done = subprocess.run(command, env=plain, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_an_interruption_of_the_imports_is_status_130(capsys, monkeypatch):
+    def interrupted(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "program", interrupted)
+    with pytest.raises(SystemExit, match="130"):
+        cli.main(["sample"])
+    assert capsys.readouterr().err == "interrupted\n"

@@ -26,7 +26,7 @@ SUFFIX = ".safetensors"
 def check_vacant(path: Path) -> None:
     """CheckpointError, OutputError if an adapter can't be written there, as something else is, or nothing can be."""
     expect_file(path)
-    if not path.exists():
+    if not path.exists() or not path.stat().st_size:
         return
     try:
         with safe_open(path, framework="pt") as file:

@@ -21,7 +21,7 @@ import typing
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any, NoReturn, TextIO, cast
 
 import typer
 
@@ -69,8 +69,7 @@ def run(main: Callable[..., None], name: str | None = None, arguments: Sequence[
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(2) from None
         except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            raise SystemExit(130) from None
+            _interrupted()
         except BrokenPipeError:  # the reader of our output has left (`| head`): nothing more to say, not even at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(1) from None
@@ -124,7 +123,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif name == "--version":
         print(f"vpoet {vpoet.__version__}")
     elif name in PROGRAMS:
-        run(program(name), name=f"vpoet {name}", arguments=rest)
+        try:
+            found = program(name)
+        except KeyboardInterrupt:  # while torch is imported, for seconds
+            _interrupted()
+        run(found, name=f"vpoet {name}", arguments=rest)
     else:
         near = difflib.get_close_matches(name, PROGRAMS, n=1, cutoff=0.0)[0]
         print(f"error: no command {name!r}; did you mean {near!r}? `vpoet --help` lists them all", file=sys.stderr)
@@ -143,6 +146,11 @@ def programs_folder() -> Path:
     package = Path(__file__).parent
     installed = package / "programs"
     return installed if installed.is_dir() else package.parent
+
+
+def _interrupted() -> NoReturn:
+    print("interrupted", file=sys.stderr)
+    raise SystemExit(130) from None
 
 
 def _open_streams() -> None:
