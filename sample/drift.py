@@ -81,7 +81,8 @@ def main(
     segments = out / "segments.jsonl"
     with writing(segments), segments.open("w") as lines, Progress(console=console) as bar:
         progress = bar.add_task("rollouts", total=count * frames)
-        for i, _, fresh in roll(sampler, rollouts, sampling):
+        for i, _, pieces in roll(sampler, rollouts, sampling):
+            fresh = np.concatenate(list(pieces))
             for frame, segment in cutters[i].add(fresh):
                 row: dict[str, Any] = {"rollout": i, "prompt": asked[i].text, "seed": requests[i].seed, "frame": frame}
                 row |= measure(sampler, world, asked[i], segment, firsts.get(i))

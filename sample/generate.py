@@ -118,11 +118,12 @@ def main(
         for group in groups:
             with ExitStack() as stack:
                 films = [stack.enter_context(Film(job.file, job.rollout.fps)) for job in group]
-                for i, decoded, fresh in roll(sampler, [job.rollout for job in group], sampling, on_step):
+                for i, decoded, pieces in roll(sampler, [job.rollout for job in group], sampling, on_step):
                     spent("detokenise")
                     tokens += len(decoded.nats)
                     group[i].count(decoded)
-                    films[i].add(fresh)
+                    for frames in pieces:
+                        films[i].add(frames)
                     if group[i].rollout.document is None:
                         films[i].finish(group[i].record)
                     spent("write")

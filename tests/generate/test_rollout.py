@@ -1,7 +1,7 @@
 """Clips of several documents: windows cover a clip exactly, continue what was made, and hold no more than they need."""
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 import vpoet
 from vpoet.errors import DataError, PromptError
+from vpoet.generate.asks import base
+from vpoet.generate.clip_file import Film
 from vpoet.generate.model import Model, Request
 from vpoet.generate.rollout import Rollout, roll, windows
 from vpoet.generate.sampling import Sampling
@@ -33,9 +35,9 @@ def image(seed: int = 0) -> Video:
 def run(model: Model, request: Request) -> tuple[list[Document], list[np.ndarray]]:
     """The filled documents of a rollout, and the frames that each handed out."""
     documents, chunks = [], []
-    for _, decoded, frames in roll(model, [Rollout(model.bundle, request)], Sampling()):
+    for _, decoded, pieces in roll(model, [Rollout(model.bundle, request)], Sampling()):
         documents.append(decoded.document)
-        chunks.append(frames)
+        chunks.append(np.concatenate(list(pieces)))
     return documents, chunks
 
 
@@ -101,7 +103,8 @@ def test_512_frames_are_made_holding_no_more_than_a_window(model: Model) -> None
     chunks: list[weakref.ref[np.ndarray]] = []
     total = 0
     rollout = Rollout(model.bundle, Request(prompt="a robot", frames=513))
-    for _, _, frames in roll(model, [rollout], Sampling()):
+    for _, _, pieces in roll(model, [rollout], Sampling()):
+        (frames,) = pieces
         total += len(frames)
         assert rollout.held <= 13 - 4
         chunks.append(weakref.ref(frames if frames.base is None else frames.base))
@@ -109,6 +112,46 @@ def test_512_frames_are_made_holding_no_more_than_a_window(model: Model) -> None
         assert sum(chunk() is not None for chunk in chunks) <= 2
     assert (total, rollout.held) == (513, 0)
     assert rollout.count == len(chunks) == 1 + (128 - 3) // 2 + 1
+
+
+def test_the_video_that_a_clip_leads_to_is_read_frame_by_frame(model: Model, tmp_path: Path) -> None:
+    """Of 400 frames no more than one is alive beside the decoder's own; they are the video's, to the last."""
+    video = Video(np.random.default_rng(0).integers(0, 256, (400, 16, 16, 3), np.uint8), 8)
+    video.write(tmp_path / "x.mp4", lossless=True)
+    request = Request(video=tmp_path / "x.mp4", task="backward", frames=9, given_frames=5)
+    ((_, decoded, pieces),) = roll(model, [Rollout(model.bundle, request)], Sampling())
+    made = next(pieces)
+    assert np.array_equal(made, model.bundle.video.decode(decoded.document.codes())[:-1])
+    alive: list[weakref.ref[np.ndarray]] = []
+    for wanted, piece in zip(video.frames, pieces, strict=True):
+        assert np.array_equal(piece, wanted[None])
+        alive.append(weakref.ref(piece if piece.base is None else piece.base))
+        del piece
+        assert sum(frame() is not None for frame in alive) <= 1
+    whole = model.render(decoded.document, request)
+    assert np.array_equal(whole.frames, np.concatenate([made, video.frames]))
+    assert whole.fps == 8
+
+
+def test_a_video_that_breaks_off_behind_what_leads_to_it_leaves_no_file(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> Iterator[np.ndarray]:
+        yield from np.zeros((20, 16, 16, 3), np.uint8)
+        raise DataError("x.mp4: broken while decoding")
+
+    monkeypatch.setattr(base, "at_rate", broken)
+    rollout = Rollout(model.bundle, Request(video="x.mp4", task="backward", frames=9))
+    ((_, _, pieces),) = roll(model, [rollout], Sampling())
+
+    def write() -> None:
+        with Film(tmp_path / "film.mp4", 8) as film:
+            for frames in pieces:
+                film.add(frames)
+
+    with pytest.raises(DataError, match=r"x\.mp4: broken"):
+        write()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_story_changes_its_prompt_where_it_says(model: Model) -> None:

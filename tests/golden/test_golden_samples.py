@@ -73,7 +73,7 @@ def made(model: Model, names: Sequence[str], **sampling: float) -> dict[str, Any
         seeds = [rollout.seed for _, rollout in live]
         decoded = model.decode(documents, seeds, model.sampling(**sampling))
         for (name, rollout), result in zip(live, decoded, strict=True):
-            frames = rollout.take(result.document)
+            frames = np.concatenate(list(rollout.take(result.document)))
             for part, value in (
                 ("codes", result.document.codes()),
                 ("nats", result.nats),

@@ -144,16 +144,16 @@ class Model:
         round of windows."""
         rollouts = [self.rollout(request) for request in requests]
         pieces: list[list[Frames]] = [[] for _ in rollouts]
-        for i, _, frames in roll(self, rollouts, sampling, on_step):
-            pieces[i].append(frames)
+        for i, _, fresh in roll(self, rollouts, sampling, on_step):
+            pieces[i] += fresh
         return [Video(np.concatenate(made), rollout.fps) for made, rollout in zip(pieces, rollouts, strict=True)]
 
     def stream(
         self, request: Request, sampling: Sampling = Sampling(), on_step: OnStep | None = None
     ) -> Iterator[Frames]:
         """The frames of a clip of any length, uint8 [T, H, W, 3], handed out as they are made; memory does not grow."""
-        for _, _, frames in roll(self, [self.rollout(request)], sampling, on_step):
-            yield frames
+        for _, _, fresh in roll(self, [self.rollout(request)], sampling, on_step):
+            yield from fresh
 
     def rollout(self, request: Request) -> Rollout:
         """The chain of documents that makes a request's clip; the errors are those of `document`."""

@@ -29,7 +29,7 @@ from vpoet.arrays import Frames
 from vpoet.bundle import Bundle
 from vpoet.errors import PromptError
 from vpoet.generate.asks.base import ROLLING, frame_size
-from vpoet.generate.asks.table import document, family, render, served
+from vpoet.generate.asks.table import document, family, joined, render, served
 from vpoet.generate.decode import OnStep
 from vpoet.generate.plan import Decoded
 from vpoet.generate.request import Request
@@ -105,20 +105,24 @@ class Rollout:
         """Frames that are kept for the next window."""
         return 0 if self._tail is None else len(self._tail)
 
-    def take(self, document: Document) -> Frames:
-        """The frames that this document adds to the clip, uint8 [T, H, W, 3] (an image that a video shall start from
-        adds none); and go on to the next document."""
-        video, frames = render(document, self._bundle, self._asked), self._bundle.video.frames
+    def take(self, document: Document) -> Iterator[Frames]:
+        """Go on to the next document, and return the frames that this one adds to the clip, in pieces uint8
+        [T, H, W, 3] (an image that a video shall start from adds none).
+
+        The video that a clip leads to is read while its pieces are taken, and so are its errors found, those of
+        `Ask.joined`.
+        """
+        video, frames = render(document, self._bundle), self._bundle.video.frames
         self._index += 1
         if self._picture_first:
             self._picture_first = False
             self._ask(replace(self._plain, image=video))
-            return video.frames[:0]
+            return iter((video.frames[:0],))
         window = self._windows.popleft()
         fresh = video.frames[frames(window.made - window.start) if window.made else 0 :]
         if not self._windows:
             self.document = self._tail = None
-            return fresh
+            return joined(fresh, self._asked, self._bundle)
         window = self._windows[0]
         made = fresh if self._tail is None else np.concatenate([self._tail, fresh])
         self._tail = made[-frames(window.made - window.start) :].copy()  # a view would hold all that was decoded
@@ -132,7 +136,7 @@ class Rollout:
                 prompt=window.prompt,
             )
         )
-        return fresh
+        return iter((fresh,))
 
 
 def windows(request: Request, bundle: Bundle) -> list[Window]:
@@ -205,8 +209,9 @@ class Decodes(Protocol):
 
 def roll(
     model: Decodes, rollouts: Items[Rollout], sampling: Sampling, on_step: OnStep | None = None
-) -> Iterator[tuple[int, Decoded, Frames]]:
-    """Fill the documents of all rollouts together, round by round: (which, its filled document, the frames it adds)."""
+) -> Iterator[tuple[int, Decoded, Iterator[Frames]]]:
+    """Fill the documents of all rollouts together, round by round: (which, its filled document, the frames it adds, in
+    pieces)."""
     while live := [(i, rollout, rollout.document) for i, rollout in enumerate(rollouts) if rollout.document]:
         documents = [document for _, _, document in live]
         decoded = model.decode(documents, [rollout.seed for _, rollout, _ in live], sampling, on_step)

@@ -1,12 +1,14 @@
 """Up to an image, or to the first frames of a video."""
 
+from collections.abc import Iterator
 from itertools import islice
 
 import numpy as np
 
+from vpoet.arrays import Frames
 from vpoet.generate.asks.base import Ask, sources
 from vpoet.generate.request import Request
-from vpoet.media.video import Video, first_frame
+from vpoet.media.video import first_frame
 from vpoet.sequence.arrangements import Given, Sample
 
 
@@ -29,9 +31,12 @@ class Backward(Ask):
         keyframes[-len(shown) :] = self.pictures(shown)
         return Sample(self.text, codes, self.fps, keyframes), task, Given(len(shown))
 
-    def joined(self, made: Video) -> Video:
+    def joined(self, made: Frames) -> Iterator[Frames]:
         """With the video to which the clip leads behind it: they share a frame. The video's frames are its own, not the
         tokenizer's."""
         if self.request.video is None:
-            return made
-        return Video(np.concatenate([made.frames[:-1], self.sized(self.video())]), made.fps)
+            yield made
+            return
+        yield made[:-1]
+        for frame in self.video():
+            yield self.sized([frame])

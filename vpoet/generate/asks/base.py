@@ -10,7 +10,7 @@ from vpoet.arrays import Frames, Ints
 from vpoet.bundle import Bundle
 from vpoet.errors import PromptError, ShapeError
 from vpoet.generate.request import Request
-from vpoet.media.video import Video, at_rate, resize_frame
+from vpoet.media.video import at_rate, resize_frame
 from vpoet.sequence.arrangements import Given, Sample
 
 SOURCES = ("image", "last", "video")
@@ -63,9 +63,13 @@ class Ask(ABC):
     def arrange(self, task: str) -> tuple[Sample, str, Given]:
         """The request's text and clip (what is given, and blank cells), its task, and how much of the clip is given."""
 
-    def joined(self, made: Video) -> Video:
-        """The clip that was made, with what belongs to it though it was not made."""
-        return made
+    def joined(self, made: Frames) -> Iterator[Frames]:
+        """The frames that were made, uint8 [T, H, W, 3], and those that belong to the clip though they were not made.
+
+        They come in pieces, each read when its turn comes, so that a long video is not held. The errors are those of
+        `at_rate`.
+        """
+        yield made
 
     def frames(self) -> int:
         return self.config.frames if self.request.frames is None else self.request.frames

@@ -3,8 +3,12 @@
 A new family is a file beside this one, and a row of `FAMILIES`.
 """
 
+from collections.abc import Iterator
 from dataclasses import fields
 
+import numpy as np
+
+from vpoet.arrays import Frames
 from vpoet.bundle import Bundle
 from vpoet.errors import PromptError, ShapeError
 from vpoet.generate.asks.backward import Backward
@@ -86,5 +90,10 @@ def served(bundle: Bundle, sample: Sample, task: str, given: Given) -> Document:
 
 def render(document: Document, bundle: Bundle, request: Request | None = None) -> Video:
     """The video of a filled document, and what belongs to the clip of its request though it was not made."""
-    made = Video(bundle.video.decode(document.codes()), max(span.fps for span in document.spans))
-    return made if request is None else family(request)[0](request, bundle).joined(made)
+    made, fps = bundle.video.decode(document.codes()), max(span.fps for span in document.spans)
+    return Video(made if request is None else np.concatenate([*joined(made, request, bundle)]), fps)
+
+
+def joined(made: Frames, request: Request, bundle: Bundle) -> Iterator[Frames]:
+    """`Ask.joined` of the request's family."""
+    return family(request)[0](request, bundle).joined(made)
