@@ -1,6 +1,6 @@
 """Files: written aside and put in place, brought to the disk, hashed, read as JSON, kept inside their folder, locked.
 
-    .NAME.PID-N.tmp.SUFFIX --written, synced--> NAME.SUFFIX
+    .NAME.HOST-PID-N.tmp.SUFFIX --written, synced--> NAME.SUFFIX
 
 A reader meets a file or folder whole or not at all, a kill or a full disk leaves nothing under a final name, and
 what was left aside goes when the folder is next `locked`. Whatever a disk refuses is an `OutputError`.
@@ -27,7 +27,9 @@ from vpoet.errors import DataError, OutputError, VpoetWarning
 
 LOCK = ".lock"
 CHUNK = 1 << 24
-_ASIDE = re.compile(r"\..*\.(\d+)-\d+\.tmp(\.[^.]*)?", re.DOTALL)
+_HERE = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
+"""This machine: others that share a folder have the same numbers for other processes."""
+_ASIDE = re.compile(rf"\..*\.{_HERE}-(\d+)-\d+\.tmp(\.[^.]*)?", re.DOTALL)
 _JOINING = 1.0
 """Seconds that the processes of one launcher wait for each other's first look at a lock."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -57,7 +59,7 @@ def aside_of(path: Path) -> Path:
     """A name beside ``path`` that no other writer takes, and that `locked` knows as left over; of the same suffix, by
     which libraries know what to write."""
     # cut, as the name of the whole must not become too long for the disk
-    return path.with_name(f".{path.stem[:40]}.{os.getpid()}-{next(_numbers)}.tmp{path.suffix[:20]}")
+    return path.with_name(f".{path.stem[:40]}.{_HERE}-{os.getpid()}-{next(_numbers)}.tmp{path.suffix[:20]}")
 
 
 @contextmanager
@@ -230,7 +232,7 @@ def locked(folder: str | Path, name: str = LOCK) -> Iterator[None]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed writers left aside in a folder; for who has it locked."""
+    """Remove what killed writers of this machine left aside in a folder."""
     with suppress(OSError):
         for path in folder.iterdir():
             found = _ASIDE.fullmatch(path.name)

@@ -21,7 +21,7 @@ from vpoet.data.token_dataset import TokenDataset, TokenSample
 from vpoet.errors import DataError, OutputError, VpoetWarning
 from vpoet.evaluate.codes import CodeStatistics
 from vpoet.evaluate.pixels import psnr, ssim
-from vpoet.files import inside, read_json, write_atomic
+from vpoet.files import aside, inside, read_json, write_atomic
 from vpoet.generate.decode import decode
 from vpoet.generate.decoder import Decoding
 from vpoet.generate.sampling import Sampling
@@ -103,8 +103,8 @@ def reconstruct_clips(tokenizer: VideoTokenizer, clips: Frames, picture: Path, n
     rows = []
     for original, reconstruction, dB in list(zip(clips, drawn, psnrs, strict=True))[:SHEET_CLIPS]:
         rows += [("original", original), (f"reconstruction, {dB:.1f} dB", reconstruction)]
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(rows).save(picture)
+    with aside(picture) as unfinished:
+        contact_sheet(rows).save(unfinished)
     return {
         f"{name}/psnr": float(np.mean(psnrs)),
         f"{name}/ssim": float(np.mean(ssims)),
