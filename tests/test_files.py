@@ -222,7 +222,7 @@ def test_workers_end_with_the_run_that_is_killed(tmp_path: Path) -> None:
             if len(asides) == 2:
                 break
             time.sleep(0.1)
-        workers = [int(path.name.split(".")[2].split("-")[0]) for path in asides]
+        workers = [int(path.name.split(".")[2].split("-")[1]) for path in asides]
         process.kill()
         process.wait()
     for _ in range(100):
