@@ -120,6 +120,16 @@ class Processes:
             with watch(self.timeout):
                 dist.broadcast(values, 0)
 
+    def exchange(self, values: Tensor, given: list[int], taken: list[int]) -> Tensor:
+        """A flat tensor's first ``given[0]`` values go to process 0, the next to 1 and so on; what they send here, as
+        many as ``taken`` says of each, end to end."""
+        if self.world == 1:
+            return values
+        received = values.new_empty(sum(taken))
+        with watch(self.timeout):
+            dist.all_to_all_single(received, values, taken, given)
+        return received
+
     def gather(self, value: Any) -> list[Any]:
         """``value`` of every process, by rank."""
         if self.world == 1:

@@ -25,16 +25,21 @@ def settings(config: EngineConfig, optimizer: OptimizerConfig, micro_batches: in
     if not isinstance(sharing, dict):
         raise ConfigError(f"engine.deepspeed = {config.deepspeed}: not an object, or its zero_optimization is none")
     _check_offloading(sharing, config)
-    told: dict[str, Any] = further | {
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": micro_batches,
-        "gradient_clipping": optimizer.clip,
-        "zero_force_ds_cpu_optimizer": False,  # DeepSpeed's own Adams are compiled at the first start, for minutes
-        "bf16": {"enabled": config.dtype == "bf16"},
-        "fp16": {"enabled": config.dtype == "fp16", "loss_scale": START},
-        "zero_optimization": sharing | {"stage": config.zero},
-        "steps_per_print": 2**31,
-    }
+    told: dict[str, Any] = (
+        {"communication_data_type": "fp32"}
+        | further
+        | {
+            "data_types": {"grad_accum_dtype": "fp32"},
+            "train_micro_batch_size_per_gpu": 1,
+            "gradient_accumulation_steps": micro_batches,
+            "gradient_clipping": optimizer.clip,
+            "zero_force_ds_cpu_optimizer": False,  # DeepSpeed's own Adams are compiled at the first start, for minutes
+            "bf16": {"enabled": config.dtype == "bf16"},
+            "fp16": {"enabled": config.dtype == "fp16", "loss_scale": START},
+            "zero_optimization": sharing | {"stage": config.zero},
+            "steps_per_print": 2**31,
+        }
+    )
     return told
 
 
