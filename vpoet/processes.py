@@ -37,12 +37,18 @@ def announced() -> tuple[int, int]:
 
 
 def own_device(name: str) -> torch.device:
-    """The device called auto, cpu or cuda: of several GPUs the one of this process. ConfigError if it is none."""
+    """The device called auto, cpu or cuda: of several GPUs the one of this process. ConfigError if it is none, or if
+    there are fewer GPUs than processes on this machine."""
     if name not in DEVICES:
         raise ConfigError(f"device is {name!r}; choose one of {', '.join(DEVICES)}")
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    if torch.cuda.is_available() and device.index >= torch.cuda.device_count():
+        raise ConfigError(
+            f"LOCAL_RANK = {device.index}: this machine shows {torch.cuda.device_count()} GPUs, and each process needs "
+            "its own; start as many processes as there are GPUs, and see what CUDA_VISIBLE_DEVICES leaves"
+        )
     torch.cuda.set_device(device)  # NCCL gathers objects through the current one
     return device
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vpoet.processes import Processes
 from vpoet.training.engine.base import Engine, EngineConfig, Part, pack_seeds
@@ -97,8 +98,19 @@ def run(trainer: Engine, data: Tensor, first: int, last: int, **options: Any) ->
     return curve
 
 
-def accumulated(zero: int) -> float:
-    """How far the gradient of 64 packs in bf16 is from the sum in fp32 of the packs' own, relative to it.
+class Syncs(TorchDispatchMode):
+    """Counts how often a tensor's value is asked for, which makes a process wait for its GPU."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def accumulated(zero: int) -> tuple[float, int]:
+    """How far the gradient of 64 packs in bf16 is from the sum in fp32 of the packs' own, relative to it; and the waits
+    for a GPU that another such step would take.
 
     With beta1 = 0 AdamW's first state is the gradient that it was given.
     """
@@ -109,7 +121,8 @@ def accumulated(zero: int) -> float:
     config = EngineConfig(name="deepspeed", zero=zero, dtype="bf16", timeout=60)
     trainer = DeepSpeedEngine(module, config, OptimizerConfig(beta1=0.0, clip=1e9), lambda world: 64 // world)
     mine = range(trainer.rank, 64, trainer.world)
-    trainer.step([data[pack] for pack in mine], Tensor.sum, 1e-3, seeds=[seeds[pack] for pack in mine])
+    batches = [data[pack] for pack in mine]
+    trainer.step(batches, Tensor.sum, 1e-3, seeds=[seeds[pack] for pack in mine])
     wanted = {name: torch.zeros_like(weight, dtype=torch.float32) for name, weight in alone.named_parameters()}
     for pack, seed in zip(data, seeds, strict=True):
         torch.manual_seed(seed)
@@ -118,7 +131,10 @@ def accumulated(zero: int) -> float:
         for name, weight in alone.named_parameters():
             assert weight.grad is not None
             wanted[name] += weight.grad
-    return max(float((trainer.read(name, "exp_avg") - w).norm() / w.norm()) for name, w in wanted.items())
+    apart = max(float((trainer.read(name, "exp_avg") - w).norm() / w.norm()) for name, w in wanted.items())
+    with Syncs() as syncs:
+        trainer.step(batches, Tensor.sum, 1e-3)
+    return apart, syncs.count
 
 
 def held(trainer: Engine) -> dict[tuple[str, Part], Tensor]:

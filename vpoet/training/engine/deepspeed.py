@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from vpoet.errors import BackendError
-from vpoet.processes import Processes, watch
+from vpoet.processes import Processes, own_device, watch
 from vpoet.training.engine import shared_memory
 from vpoet.training.engine.base import MUON_STATES, STATES, Engine, EngineConfig, Part, always, finite
 from vpoet.training.engine.loss_scale import LossScale
 from vpoet.training.engine.settings import settings
-from vpoet.training.engine.shared_optimizer import CutMatrices, Piece, SharedOptimizer
+from vpoet.training.engine.shared_optimizer import Piece, SharedOptimizer, cut
 from vpoet.training.optim import OptimizerConfig, start_states
 from vpoet.training.precision import DTYPES, check_dtype
 
@@ -66,13 +66,15 @@ class DeepSpeedEngine(Engine):
     def __init__(
         self, module: nn.Module, config: EngineConfig, optimizer: OptimizerConfig, accumulate: Callable[[int], int]
     ) -> None:
-        self.processes = _start(config.timeout)
+        self.device = own_device("auto")  # first of all: whatever talks of "cuda" from here on means this one
+        on_cuda = self.device.type == "cuda"
+        self.processes = _start(config.timeout, on_cuda)
         self.micro_batches = accumulate(self.world)
         self.zero = config.zero
         self.shapes = {name: weight.shape for name, weight in module.named_parameters()}  # before they are sharded
-        check_dtype(DTYPES[config.dtype], torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        check_dtype(DTYPES[config.dtype], self.device)
         self.loss_scale = LossScale(used=config.dtype == "fp16")
-        self._optimizer = SharedOptimizer(module, optimizer, self._allow)
+        self._optimizer = SharedOptimizer(module, optimizer, self._allow, self.device)
         self.trained = {
             name: MUON_STATES if name in self._optimizer.matrices else STATES
             for name, weight in module.named_parameters()
@@ -80,9 +82,10 @@ class DeepSpeedEngine(Engine):
         }
         with watch(config.timeout):
             self.engine, *_ = deepspeed.initialize(
-                model=module, optimizer=self._optimizer, config=settings(config, optimizer, self.micro_batches)
+                model=module,
+                optimizer=self._optimizer,
+                config=settings(config, optimizer, self.micro_batches, on_cuda=on_cuda),
             )
-        self.device = self._optimizer.device = torch.device(self.engine.device)
         self._weights = dict(self.engine.module.named_parameters())
         self._start_states()
         self._cut_matrices()
@@ -115,14 +118,12 @@ class DeepSpeedEngine(Engine):
             number, piece = self._piece(name)
             found.setdefault(number, {})[name] = piece
         everyones = self.processes.gather(found)
-        flats = self.engine.optimizer.fp32_partitioned_groups_flat if self.zero == 3 else self._muon_flats()
-        for number, mine in found.items():
-            shapes = {name: self.shapes[name] for name in mine}
+        flats = [weight for group in self._optimizer.param_groups if group["muon"] for weight in group["params"]]
+        if self.zero == 3:
+            flats = self.engine.optimizer.fp32_partitioned_groups_flat
+        for number in found:
             pieces = [each[number] for each in everyones]
-            self._optimizer.cut[flats[number]] = CutMatrices(shapes, pieces, self.processes)
-
-    def _muon_flats(self) -> list[Tensor]:
-        return [weight for group in self._optimizer.param_groups if group["muon"] for weight in group["params"]]
+            self._optimizer.cut[flats[number]] = cut(self.shapes, pieces, self.processes)
 
     def _piece(self, name: str) -> tuple[int, Piece]:
         """The flat tensor, by number, that has part of a matrix in this process, and the part."""
@@ -258,14 +259,13 @@ class DeepSpeedEngine(Engine):
                 state["step"].fill_(count)
 
 
-def _start(timeout: float) -> Processes:
+def _start(timeout: float, on_cuda: bool) -> Processes:
     """Join the process group; a process without a launcher is a world of one."""
     for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("MASTER_PORT", "29500")
     # DeepSpeed builds its CPU communication op with the ninja that pip installed, also where no venv is activated
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    on_cuda = torch.cuda.is_available()
     if not on_cuda and shutil.which(os.environ.get("CXX", "c++")) is None:
         raise BackendError(
             "DeepSpeed compiles a communication op on machines without a GPU, with a C++ compiler (apt install g++); "

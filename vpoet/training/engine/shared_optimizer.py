@@ -15,7 +15,7 @@ Each matrix belongs to the process that has least to do when the largest are giv
 Newton-Schulz begins with rounding to it, and ends in it (`torch.optim.Muon`, which this equals bit for bit).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,9 @@ from vpoet.training.optim import (
     parameter_groups,
 )
 
+ROUND = 2**26
+"""Values that each process orthogonalises at once, of which it has four copies in bf16 meanwhile: half a gigabyte."""
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -46,7 +49,7 @@ class Piece:
 
 
 class CutMatrices:
-    """The matrices that one flat tensor of each process holds pieces of."""
+    """Matrices that one flat tensor of each process holds pieces of, orthogonalised at once."""
 
     def __init__(self, shapes: dict[str, torch.Size], pieces: Sequence[dict[str, Piece]], processes: Processes) -> None:
         """``pieces`` are those of every process, by rank; all processes are told the same."""
@@ -64,16 +67,16 @@ class CutMatrices:
         self._taken = [sum(held[name].size for name in self._owned[rank]) for held in pieces]
 
     @property
-    def mine(self) -> Iterator[tuple[str, Piece]]:
+    def mine(self) -> list[tuple[str, Piece]]:
         """This process's pieces, in the order in which they travel."""
         held = self._pieces[self._processes.rank]
-        return ((name, held[name]) for names in self._owned for name in names)
+        return [(name, held[name]) for names in self._owned for name in names]
 
-    def orthogonal(self, flat: Tensor) -> Iterator[tuple[str, Piece, Tensor]]:
-        """For each of `mine` the same piece of the orthogonalised matrix, in bf16. ``flat`` holds pieces of what is to
-        be orthogonalised, where a process can exchange them; every process must call."""
+    def orthogonal(self, pieces: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The pieces of the orthogonalised matrices from those of the matrices, bf16, in the order of `mine`; every
+        process must call."""
         rank = self._processes.rank
-        send = torch.cat([flat[piece.at : piece.at + piece.size] for _, piece in self.mine]).to(torch.bfloat16)
+        send = torch.cat([*pieces])
         received = self._processes.exchange(send, self._given, self._taken)
         wholes = {name: received.new_empty(self.shapes[name].numel()) for name in self._owned[rank]}
         parts = [wholes[name][held[name].start :][: held[name].size] for held in self._pieces for name in wholes]
@@ -82,9 +85,28 @@ class CutMatrices:
         for name, whole in wholes.items():
             whole.copy_(orthogonal(whole.view(self.shapes[name])).flatten())
         back = self._processes.exchange(torch.cat(parts) if parts else received, self._taken, self._given)
-        mine = list(self.mine)
-        for (name, piece), values in zip(mine, torch.split(back, [piece.size for _, piece in mine]), strict=True):
-            yield name, piece, values
+        return torch.split(back, [len(piece) for piece in pieces])
+
+
+def cut(
+    shapes: Mapping[str, torch.Size], pieces: Sequence[dict[str, Piece]], processes: Processes
+) -> list[CutMatrices]:
+    """The matrices that one flat tensor of each process holds ``pieces`` of, in rounds that take no more memory than
+    `ROUND` says."""
+    rounds: list[list[str]] = [[]]
+    values = 0
+    for name in pieces[0]:
+        if rounds[-1] and values + shapes[name].numel() > ROUND * processes.world:
+            rounds.append([])
+            values = 0
+        rounds[-1].append(name)
+        values += shapes[name].numel()
+    return [
+        CutMatrices(
+            {name: shapes[name] for name in names}, [{name: each[name] for name in names} for each in pieces], processes
+        )
+        for names in rounds
+    ]
 
 
 class SharedOptimizer(torch.optim.AdamW):
@@ -94,7 +116,9 @@ class SharedOptimizer(torch.optim.AdamW):
     without ZeRO its weights are the matrices themselves.
     """
 
-    def __init__(self, module: nn.Module, config: OptimizerConfig, allow: Callable[[], bool]) -> None:
+    def __init__(
+        self, module: nn.Module, config: OptimizerConfig, allow: Callable[[], bool], device: torch.device
+    ) -> None:
         weights = dict(module.named_parameters())
         self.matrices = list(block_matrices(weights)) if config.matrix_lr else []
         others = [weights[name] for name in self.matrices]
@@ -103,9 +127,9 @@ class SharedOptimizer(torch.optim.AdamW):
         groups.append({"params": others, "weight_decay": config.weight_decay, "muon": True, "rate": ratio})
         super().__init__([group for group in groups if group["params"]], **adamw_settings(config))
         self.allow = allow
-        self.cut: dict[Tensor, CutMatrices] = {}
-        self.device = torch.device("cpu")
-        """Where processes exchange what they hold, and orthogonalise."""
+        self.device = device
+        """Where processes exchange what they hold, and orthogonalise; weights may be offloaded."""
+        self.cut: dict[Tensor, list[CutMatrices]] = {}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -123,18 +147,20 @@ class SharedOptimizer(torch.optim.AdamW):
 
     def _muon(self, weight: Tensor, group: dict[str, Any]) -> None:
         """A step of Muon for what this process has of one flat tensor, or for one matrix."""
-        assert weight.grad is not None
+        grad = weight.grad
+        assert grad is not None
         momentum = self.state[weight]["momentum_buffer"]
-        momentum.lerp_(weight.grad, 1 - MOMENTUM)
-        update = weight.grad.lerp(momentum, MOMENTUM).to(self.device)
+        momentum.lerp_(grad, 1 - MOMENTUM)
         weight.mul_(1 - group["lr"] * group["weight_decay"])
         if weight not in self.cut:
-            weight.add_(orthogonal(update), alpha=-group["lr"] * as_adamw(weight.shape))
+            update = orthogonal(grad.lerp(momentum, MOMENTUM))
+            weight.add_(update, alpha=-group["lr"] * as_adamw(weight.shape))
             return
-        cut = self.cut[weight]
-        for name, piece, values in cut.orthogonal(update):
-            mine = weight[piece.at : piece.at + piece.size]
-            mine.add_(values.to(weight.device), alpha=-group["lr"] * as_adamw(cut.shapes[name]))
+        for matrices in self.cut[weight]:
+            mine = [(name, slice(piece.at, piece.at + piece.size)) for name, piece in matrices.mine]
+            raw = [grad[at].lerp(momentum[at], MOMENTUM).to(self.device, torch.bfloat16) for _, at in mine]
+            for (name, at), update in zip(mine, matrices.orthogonal(raw), strict=True):
+                weight[at].add_(update.to(weight.device), alpha=-group["lr"] * as_adamw(matrices.shapes[name]))
 
 
 # which DeepSpeed otherwise warns of: it goes element by element, but for what it gathers itself
