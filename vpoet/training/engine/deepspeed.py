@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from vpoet.errors import BackendError
+from vpoet.nn.transformer import Block
 from vpoet.processes import Processes, own_device, watch
 from vpoet.training.engine import shared_memory
 from vpoet.training.engine.base import MUON_STATES, STATES, Engine, EngineConfig, Part, always, finite
@@ -80,6 +81,10 @@ class DeepSpeedEngine(Engine):
             for name, weight in module.named_parameters()
             if weight.requires_grad
         }
+        if self.zero == 3:
+            for block in module.modules():
+                if isinstance(block, Block):
+                    block.register_forward_pre_hook(_wants_gradient)
         with watch(config.timeout):
             self.engine, *_ = deepspeed.initialize(
                 model=module,
@@ -257,6 +262,13 @@ class DeepSpeedEngine(Engine):
         for state in self._optimizer.state.values():
             if "step" in state:
                 state["step"].fill_(count)
+
+
+def _wants_gradient(block: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    """Have a block's input take a gradient even if all before it is frozen (LoRA): stage 3 sends the gradients of the
+    block's weights on when that of its input is there."""
+    (x_TD,) = inputs
+    return (x_TD if x_TD.requires_grad or not torch.is_grad_enabled() else x_TD.detach().requires_grad_(),)
 
 
 def _start(timeout: float, on_cuda: bool) -> Processes:
