@@ -4,13 +4,35 @@ Shapes: T packed tokens, N query heads, K key/value heads (N a multiple of K), H
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
+from vpoet.sequence.layout import Layout, offsets
+
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(layer, q_TNH, k_TKH, v_TKH) -> o_TNH; the layer's index is for caches, packed attention has no use for it."""
+
+
+class Offsets(NamedTuple):
+    """`vpoet.sequence.layout.offsets` on a device: int32, and ``in_prefix`` int64."""
+
+    cu_seqlens: Tensor
+    longest: int
+    prefixes: Tensor
+    prefix_cu_seqlens: Tensor
+    longest_prefix: int
+    in_prefix: Tensor
+
+    @classmethod
+    def of(cls, layout: Layout, flat: Tensor) -> Self:
+        """From a copy of the layout's flat array."""
+        cu_seqlens, prefixes, prefix_cu_seqlens, in_prefix = (
+            layout.part(name, flat) for name in ("cu_seqlens", "prefixes", "prefix_cu_seqlens", "in_prefix")
+        )
+        return cls(cu_seqlens, layout.longest, prefixes, prefix_cu_seqlens, layout.longest_prefix, in_prefix.long())
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +48,8 @@ class Visibility:
 
     lengths: tuple[int, ...]
     prefixes: tuple[int, ...]
+    laid: Offsets | None = field(default=None, compare=False, repr=False, kw_only=True)
+    """Where they lie, if that is on the device already."""
 
     def __post_init__(self) -> None:
         assert len(self.lengths) == len(self.prefixes)
@@ -45,11 +69,21 @@ class Visibility:
         index_T = torch.arange(len(document_T), device=device)
         return sees(document_T, prefix_T, index_T[:, None], index_T[None, :])
 
+    def offsets(self, device: torch.device | str) -> Offsets:
+        """Where documents and prefixes lie, on a device."""
+        if self.laid is not None:
+            return self.laid
+        arrays = offsets(self.lengths, self.prefixes)
+        moved = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+        moved["in_prefix"] = moved["in_prefix"].long()
+        return Offsets(longest=max(self.lengths), longest_prefix=max(self.prefixes), **moved)
+
     def per_token(self, device: torch.device | str) -> tuple[Tensor, Tensor]:
         """For each token, its document's index, and the index of the token behind that document's prefix."""
-        lengths = torch.tensor(self.lengths, device=device)
-        ends = torch.tensor(self.bounds[:-1], device=device) + torch.tensor(self.prefixes, device=device)
-        document_T = torch.repeat_interleave(torch.arange(len(self.lengths), device=device), lengths)
+        found = self.offsets(device)
+        index_T = torch.arange(sum(self.lengths), device=device, dtype=torch.int32)
+        document_T = torch.bucketize(index_T, found.cu_seqlens[1:], right=True)
+        ends = found.cu_seqlens[:-1] + found.prefixes
         return document_T, ends[document_T]
 
 
