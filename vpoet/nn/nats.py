@@ -100,6 +100,8 @@ def pack_nats(
     h_TD = transformer(tensors.ids_T, tensors.positions_T3, attend, run)
     nats_M = torch.zeros(len(tensors.after_M), device=h_TD.device)
     for payload, index in zip(PAYLOADS, tensors.heads, strict=True):
+        if payload not in transformer.ranges:
+            continue
         before_M, after_M, head = tensors.before_M[index], tensors.after_M[index], transformer.head(payload)
         nats_M = nats_M.index_copy(0, index, head_nats(head, h_TD, before_M, after_M, z_loss=z_loss, chunk=chunk))
     return nats_M
