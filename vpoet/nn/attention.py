@@ -18,12 +18,16 @@ from torch import Tensor
 
 from vpoet.errors import BackendError
 from vpoet.nn.matmul_attention import products
-from vpoet.nn.visibility import Attend, Backend, Visibility, sees
+from vpoet.nn.visibility import Attend, Backend, Visibility, refuse_windows, sees
+from vpoet.nn.window_attention import WindowAttention
 
 
-def backend(name: str, device: torch.device, dtype: torch.dtype) -> Backend:
+def backend(name: str, device: torch.device, dtype: torch.dtype, *, windows: bool = False) -> Backend:
     """The backend called ``name`` (sdpa, products, flex or flash), checked for this device and dtype; BackendError says
-    what it lacks. auto: flash where it can run, products in bf16 on a CPU with AMX, else sdpa."""
+    what it lacks. auto: flash where it can run, products in bf16 on a CPU with AMX, else sdpa; where documents have
+    ``windows``, flex on CUDA, else sdpa."""
+    if name == "auto" and windows:
+        name = "flex" if device.type == "cuda" else "sdpa"
     if name == "auto":
         if device.type == "cpu" and dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported():
             return products
@@ -46,6 +50,10 @@ def backend(name: str, device: torch.device, dtype: torch.dtype) -> Backend:
 
 def _sdpa(visibility: Visibility, device: torch.device) -> Attend:
     lengths = list(visibility.lengths)
+    windows = [
+        None if until is None else WindowAttention(prefix, until, device)
+        for prefix, until in zip(visibility.prefixes, visibility.windows, strict=True)
+    ]
 
     def attend(_: int, q_TNH: Tensor, k_TKH: Tensor, v_TKH: Tensor) -> Tensor:
         dtype = q_TNH.dtype
@@ -55,7 +63,10 @@ def _sdpa(visibility: Visibility, device: torch.device) -> Attend:
         # split and not sliced: the gradient of a slice is a whole pack of zeros, one for each document
         q_, k_, v_ = (x.transpose(0, 1)[None].split_with_sizes(lengths, dim=2) for x in (q_TNH, k_TKH, v_TKH))
         out = []
-        for q, k, v, prefix in zip(q_, k_, v_, visibility.prefixes, strict=True):
+        for q, k, v, prefix, window in zip(q_, k_, v_, visibility.prefixes, windows, strict=True):
+            if window is not None:
+                out.append(window(q, k, v)[0].transpose(0, 1))
+                continue
             grouped = q.shape[1] != k.shape[1]
             o = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
             if prefix:
@@ -72,10 +83,11 @@ def _flex(visibility: Visibility, device: torch.device) -> Attend:
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
     document_T, prefix_T = visibility.per_token(device)
+    until_T = visibility.until_T(device)
     total = visibility.bounds[-1]
 
     def mask(batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        return sees(document_T, prefix_T, q, k)
+        return sees(document_T, prefix_T, q, k, until_T)
 
     blocks = create_block_mask(mask, None, None, total, total, device=device.type)
     kernel = _compiled(flex_attention)
@@ -116,6 +128,7 @@ def flash_backend(varlen: Callable[..., Tensor]) -> Backend:
     """The flash backend over any function with the signature of ``flash_attn_varlen_func`` (tests hand in a twin)."""
 
     def prepare(visibility: Visibility, device: torch.device) -> Attend:
+        refuse_windows(visibility, "flash")
         causal = _varlen_arguments(visibility.lengths, device)
         some_prefix = any(visibility.prefixes)
         both_ways = _varlen_arguments(tuple(p for p in visibility.prefixes if p), device) if some_prefix else {}

@@ -54,7 +54,7 @@ class PackTensors:
             before_M=move(after - 1),
             after_M=move(row.ids[after]),
             kinds_M=move(row.kinds[after]),
-            visibility=Visibility(row.lengths, row.prefixes),
+            visibility=Visibility.of(row),
         )
 
 

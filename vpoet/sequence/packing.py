@@ -81,6 +81,8 @@ class Pack:
     """Tokens at the start of each document that see each other both ways; 0 is plain causal."""
     padding: int
     """Pad tokens at the end."""
+    until: tuple[Ints | None, ...] | None = None
+    """`Sequence.until` of each document; None: no document has any."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -109,6 +111,7 @@ def pack(sequences: Items[Sequence], length: int, *, bidirectional: bool = False
         lengths=tuple(len(s) for s in parts),
         prefixes=tuple(s.prefix if bidirectional and s.targets.any() else 0 for s in parts),
         padding=rest,
+        until=tuple(s.until for s in parts) if any(s.until is not None for s in parts) else None,
     )
 
 
@@ -117,4 +120,8 @@ def unpack(row: Pack) -> list[Sequence]:
     bounds = np.cumsum((0, *row.lengths))
     documents = len(row.lengths) - (1 if row.padding else 0)
     cuts = [slice(bounds[i], bounds[i + 1]) for i in range(documents)]
-    return [Sequence(row.ids[cut], row.positions[cut], row.kinds[cut], row.targets[cut]) for cut in cuts]
+    until = row.until or (None,) * documents
+    return [
+        Sequence(row.ids[cut], row.positions[cut], row.kinds[cut], row.targets[cut], end)
+        for cut, end in zip(cuts, until, strict=False)
+    ]
