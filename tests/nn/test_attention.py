@@ -8,6 +8,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -21,10 +22,25 @@ from vpoet.nn.visibility import Backend, Visibility
 
 CPU = torch.device("cpu")
 CUDA, META = torch.device("cuda"), torch.device("meta")
+SDPA = backend("sdpa", CPU, torch.float32)
 CAUSAL = Visibility((5, 1, 9), (0, 0, 0))
 PREFIXED = Visibility((5, 1, 9, 4), (2, 0, 6, 4))
 LONG = Visibility((70, 5, 64, 3, 65), (0, 0, 35, 2, 65))
 """Several blocks of 32 rows, and prefixes that end within one."""
+
+
+def frames(length: int, sink: int, frame: int, window: int) -> np.ndarray:
+    """`Visibility.until` of a sink, then frames of so many tokens, of which a window is seen."""
+    at = np.arange(length)
+    return np.where(at < sink, length, sink + ((at - sink) // frame + window) * frame).astype(np.int32)
+
+
+WINDOWED = Visibility(
+    (23, 4, 40, 11), (0, 2, 15, 11), (frames(23, 3, 4, 2), None, frames(40, 5, 6, 1), frames(11, 2, 3, 2))
+)
+"""One document is seen whole; two have windows in which, or behind which, the prefix ends."""
+LONG_WINDOWED = Visibility((700, 290), (0, 0), (frames(700, 9, 10, 30), frames(290, 7, 20, 2)))
+"""Several blocks of queries, within a window and beyond."""
 
 
 def kernel(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, longest: int, causal: bool) -> Tensor:
@@ -94,6 +110,7 @@ BACKENDS = pytest.mark.parametrize(
     ],
     ids=["sdpa", "products", "flash", "varlen"],
 )
+WINDOWS = pytest.mark.parametrize("visibility", [WINDOWED, LONG_WINDOWED], ids=["short", "long"])
 
 
 def inputs(visibility: Visibility, heads: int = 4, kv_heads: int = 2, head: int = 8) -> tuple[Tensor, Tensor, Tensor]:
@@ -140,6 +157,75 @@ def test_what_a_token_sees_by_gradient_is_the_mask_exactly(attention: Backend) -
     assert torch.equal(seen > 0, PREFIXED.mask())
 
 
+def test_the_mask_of_a_window_is_the_one_in_the_drawing() -> None:
+    drawn = ["#......", "##.....", "###....", "#.##...", "#.###..", "#...##.", "....###"]
+    until = np.array([6, 3, 5, 5, 7, 7, 7], np.int32)
+    mask = Visibility((7,), (0,), (until,)).mask()
+    assert ["".join(".#"[int(cell)] for cell in row) for row in mask] == drawn
+    two = Visibility((3, 7), (0, 0), (None, until)).mask()
+    assert torch.equal(two[3:, 3:], mask)
+    assert not two[3:, :3].any()
+
+
+@WINDOWS
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_windows_are_the_definition_and_its_gradients(visibility: Visibility, kv_heads: int) -> None:
+    q, k, v = inputs(visibility, kv_heads=kv_heads)
+    seed = torch.randn_like(q)
+    found, wanted = SDPA(visibility, CPU)(0, q, k, v), dense(visibility, q, k, v)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
+    for mine, theirs in zip(
+        torch.autograd.grad(found, (q, k, v), seed), torch.autograd.grad(wanted, (q, k, v), seed), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-5)
+
+
+def test_beyond_a_window_the_gradient_is_exactly_zero() -> None:
+    q, k, v = inputs(WINDOWED)
+    out = SDPA(WINDOWED, CPU)(0, q, k, v)
+    seen = torch.stack([torch.autograd.grad(row.sum(), v, retain_graph=True)[0].abs().sum((1, 2)) for row in out])
+    assert torch.equal(seen > 0, WINDOWED.mask())
+
+
+def test_a_window_that_hides_nothing_changes_no_bit() -> None:
+    plain = Visibility((9, 5), (0, 3))
+    wide = Visibility((9, 5), (0, 3), (frames(9, 2, 3, 5), None))
+    q, k, v = inputs(plain)
+    assert torch.equal(SDPA(plain, CPU)(0, q, k, v), SDPA(wide, CPU)(0, q, k, v))
+    assert torch.equal(plain.mask(), wide.mask())
+    backend("products", CPU, torch.float32)(wide, CPU)
+
+
+def test_what_a_window_computes_grows_with_the_window_and_not_with_the_document(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Scores computed for each query, counted."""
+    counted = 0
+    plain = F.scaled_dot_product_attention
+
+    def counting(q: Tensor, k: Tensor, v: Tensor, **options: object) -> Tensor:
+        nonlocal counted
+        counted += q.shape[2] * k.shape[2]
+        return plain(q, k, v, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", counting)
+
+    def scores(length: int, window: int) -> float:
+        nonlocal counted
+        counted, visibility = 0, Visibility((length,), (0,), (frames(length, 16, 16, window),))
+        SDPA(visibility, CPU)(0, *(x.detach() for x in inputs(visibility, 1, 1)))
+        return counted / length
+
+    assert scores(16384, 32) < 1.1 * scores(4096, 32) < 1.6 * 33 * 16
+    assert scores(16384, 64) > 1.7 * scores(16384, 32)
+
+
+def test_backends_without_windows_say_so() -> None:
+    for name, attention in (("products", backend("products", CPU, torch.float32)), ("flash", flash_backend(twin))):
+        with pytest.raises(BackendError, match=f"{name} has no window with a sink.*use sdpa"):
+            attention(WINDOWED, CPU)
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 4e-2)], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("rows", [32, 64, 384])
 def test_products_are_the_definition_whatever_the_rows_of_a_block(
@@ -163,7 +249,7 @@ def test_products_are_the_definition_whatever_the_rows_of_a_block(
 def test_flex_gives_what_sdpa_gives() -> None:
     attention = backend("flex", CPU, torch.float32)
     with torch.no_grad():
-        for visibility in (CAUSAL, PREFIXED):  # one compilation serves both: lengths are data
+        for visibility in (CAUSAL, PREFIXED, WINDOWED):
             q, k, v = inputs(visibility, head=16)
             found = attention(visibility, CPU)(0, q, k, v)
             torch.testing.assert_close(found, dense(visibility, q, k, v), rtol=0, atol=1e-5)
@@ -216,6 +302,8 @@ def test_auto_chooses_products_where_a_cpu_is_made_for_them(amx: bool, monkeypat
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     assert backend("auto", CPU, torch.float32) is backend("sdpa", CPU, torch.float32)
     assert backend("auto", CPU, torch.bfloat16) is backend("products" if amx else "sdpa", CPU, torch.bfloat16)
+    assert backend("auto", CPU, torch.bfloat16, windows=True) is SDPA
+    assert backend("auto", torch.device("cuda"), torch.bfloat16, windows=True) is backend("flex", CPU, torch.float32)
 
 
 def test_bf16_is_near_fp32() -> None:

@@ -21,21 +21,31 @@ from vpoet.errors import BackendError, VpoetWarning
 from vpoet.nn.flash_attention import kernel_backend
 from vpoet.nn.matmul_attention import products
 from vpoet.nn.visibility import Attend, Backend, Visibility, sees
+from vpoet.nn.window_attention import WindowAttention
 
 KERNELS = ("flash3", "flash", "varlen")
 """In the order in which auto tries them."""
 
 
 def backend(
-    name: str, device: torch.device, dtype: torch.dtype, *, head: int | None = None, deterministic: bool = False
+    name: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    head: int | None = None,
+    deterministic: bool = False,
+    windows: bool = False,
 ) -> Backend:
     """The backend called ``name``, checked for this device and dtype, and for heads of ``head`` features if given;
     BackendError says what it lacks.
 
     auto: products in bf16 on a CPU with AMX, else sdpa; on a GPU the first of flash3, flash and varlen that can run
-    there, else sdpa, and a VpoetWarning. ``deterministic``: the backward pass of a kernel gives the same bits each
-    time, for some memory and time; all else does anyway.
+    there, else sdpa, and a VpoetWarning; where documents have ``windows``, flex on a GPU, else sdpa.
+    ``deterministic``: the backward pass of a kernel gives the same bits each time, for some memory and time; all else
+    does anyway.
     """
+    if name == "auto" and windows:
+        name = "flex" if device.type == "cuda" else "sdpa"
     if name == "auto":
         if device.type == "cpu":
             amx = dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()
@@ -71,6 +81,10 @@ def _fastest(device: torch.device, dtype: torch.dtype, *, head: int | None, dete
 
 def _sdpa(visibility: Visibility, device: torch.device) -> Attend:
     lengths = list(visibility.lengths)
+    windows = [
+        None if until is None else WindowAttention(prefix, until, device)
+        for prefix, until in zip(visibility.prefixes, visibility.windows, strict=True)
+    ]
 
     def attend(_: int, q_TNH: Tensor, k_TKH: Tensor, v_TKH: Tensor) -> Tensor:
         dtype = q_TNH.dtype
@@ -80,7 +94,10 @@ def _sdpa(visibility: Visibility, device: torch.device) -> Attend:
         # split and not sliced: the gradient of a slice is a whole pack of zeros, one for each document
         q_, k_, v_ = (x.transpose(0, 1)[None].split_with_sizes(lengths, dim=2) for x in (q_TNH, k_TKH, v_TKH))
         out = []
-        for q, k, v, prefix in zip(q_, k_, v_, visibility.prefixes, strict=True):
+        for q, k, v, prefix, window in zip(q_, k_, v_, visibility.prefixes, windows, strict=True):
+            if window is not None:
+                out.append(window(q, k, v)[0].transpose(0, 1))
+                continue
             grouped = q.shape[1] != k.shape[1]
             o = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
             if prefix:
@@ -97,10 +114,11 @@ def _flex(visibility: Visibility, device: torch.device) -> Attend:
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
     document_T, prefix_T = visibility.per_token(device)
+    until_T = visibility.until_T(device)
     total = visibility.bounds[-1]
 
     def mask(batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        return sees(document_T, prefix_T, q, k)
+        return sees(document_T, prefix_T, q, k, until_T)
 
     blocks = create_block_mask(mask, None, None, total, total, device=device.type)
     kernel = _compiled(flex_attention)

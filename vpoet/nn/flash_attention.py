@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from vpoet.errors import BackendError
-from vpoet.nn.visibility import Attend, Backend, Visibility
+from vpoet.nn.visibility import Attend, Backend, Visibility, refuse_windows
 
 HEADS = range(8, 257, 8)
 """Sizes of heads that the kernels take."""
@@ -93,7 +93,7 @@ def varlen_backend(varlen_attn: Callable[..., Any], *, deterministic: bool = Fal
         )
         return _in_order(o) if deterministic else o
 
-    return _packed(kernel)
+    return _packed("varlen", kernel)
 
 
 def _in_order(o: Tensor) -> Tensor:
@@ -131,11 +131,12 @@ def flash_backend(flash_attn_varlen_func: Callable[..., Any], *, deterministic: 
         )
         return o
 
-    return _packed(kernel)
+    return _packed("flash", kernel)
 
 
-def _packed(kernel: Kernel) -> Backend:
+def _packed(name: str, kernel: Kernel) -> Backend:
     def prepare(visibility: Visibility, device: torch.device) -> Attend:
+        refuse_windows(visibility, name)
         at = visibility.offsets(device)
 
         def attend(_: int, q_TNH: Tensor, k_TKH: Tensor, v_TKH: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ class PackTensors:
             after_M=layout.part("after", indices),
             kinds_M=layout.part("kinds", indices),
             heads=tuple(layout.part(f"head:{payload}", indices) for payload in PAYLOADS),
-            visibility=Visibility(row.lengths, row.prefixes, laid=Offsets.of(layout, flat)),
+            visibility=Visibility.of(row, Offsets.of(layout, flat)),
             layout=layout,
         )
 

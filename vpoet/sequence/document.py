@@ -55,6 +55,9 @@ class Sequence:
     """[L]: indices of `KINDS`."""
     targets: npt.NDArray[np.bool_]
     """[L]: True where this token is predicted (from the tokens before it)."""
+    until: Ints | None = None
+    """[L]: index of the token from which on this one is not seen any more (`vpoet.sequence.windows`); None: all are
+    seen to the end."""
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -29,7 +29,7 @@ class Layout:
     ids [T], positions [T, 3]
     before, after, kinds [M]    index of the token before each predicted one, the predicted ids, their kinds
     head:PAYLOAD                which of the M are of this range, ascending; for each of `PAYLOADS`
-    and those of `offsets`.
+    and those of `offsets`, and until [T] of `ends` where a document has a window.
     """
 
     flat: Ints
@@ -57,6 +57,7 @@ def lay_out(
     targets: Mask,
     lengths: Sequence[int],
     prefixes: Sequence[int],
+    until: Sequence[Ints | None] | None = None,
 ) -> Layout:
     """The layout of a pack of these fields: a few operations of numpy, whatever the number of its documents."""
     (after,) = np.nonzero(targets)
@@ -69,6 +70,8 @@ def lay_out(
     }
     arrays |= {f"head:{payload}": np.isin(kinds[after], kinds_of(payload)).nonzero()[0] for payload in PAYLOADS}
     arrays |= offsets(lengths, prefixes)
+    if (until_T := ends(lengths, until)) is not None:
+        arrays["until"] = until_T
     places, at = {}, 0
     for name, array in arrays.items():
         places[name] = at, array.shape
@@ -95,6 +98,19 @@ def offsets(lengths: Sequence[int], prefixes: Sequence[int]) -> dict[str, Ints]:
         "prefix_cu_seqlens": _cumulative(prefixes_D[prefixes_D > 0]),
         "in_prefix": in_prefix.astype(np.int32),
     }
+
+
+def ends(lengths: Sequence[int], until: Sequence[Ints | None] | None) -> Ints | None:
+    """For each token [T], the index in the pack until which it is seen, not with it, given `Pack.until`; None: no
+    document hides any."""
+    if until is None or all(u is None or u.min(initial=n) >= n for n, u in zip(lengths, until, strict=True)):
+        return None
+    starts = np.cumsum((0, *lengths[:-1])).tolist()
+    found = [
+        np.full(n, start + n, np.int32) if u is None else start + np.minimum(u, n)
+        for n, start, u in zip(lengths, starts, until, strict=True)
+    ]
+    return np.concatenate(found).astype(np.int32)
 
 
 def _cumulative(lengths: Ints) -> Ints:

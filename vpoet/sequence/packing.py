@@ -84,6 +84,8 @@ class Pack:
     """Pad tokens at the end."""
     layout: Layout
     """What a network reads of it."""
+    until: tuple[Ints | None, ...] | None = None
+    """`Sequence.until` of each document; None: no document has any."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -108,8 +110,9 @@ def pack(sequences: Items[Sequence], length: int, *, bidirectional: bool = False
     kinds, targets = np.concatenate([s.kinds for s in parts]), np.concatenate([s.targets for s in parts])
     lengths = tuple(len(s) for s in parts)
     prefixes = tuple(s.prefix if bidirectional and s.targets.any() else 0 for s in parts)
-    layout = lay_out(ids, positions, kinds, targets, lengths, prefixes)
-    return Pack(ids, positions, kinds, targets, lengths, prefixes, rest, layout)
+    until = tuple(s.until for s in parts) if any(s.until is not None for s in parts) else None
+    layout = lay_out(ids, positions, kinds, targets, lengths, prefixes, until)
+    return Pack(ids, positions, kinds, targets, lengths, prefixes, rest, layout, until)
 
 
 def unpack(row: Pack) -> list[Sequence]:
@@ -117,4 +120,8 @@ def unpack(row: Pack) -> list[Sequence]:
     bounds = np.cumsum((0, *row.lengths))
     documents = len(row.lengths) - (1 if row.padding else 0)
     cuts = [slice(bounds[i], bounds[i + 1]) for i in range(documents)]
-    return [Sequence(row.ids[cut], row.positions[cut], row.kinds[cut], row.targets[cut]) for cut in cuts]
+    until = row.until or (None,) * documents
+    return [
+        Sequence(row.ids[cut], row.positions[cut], row.kinds[cut], row.targets[cut], end)
+        for cut, end in zip(cuts, until, strict=False)
+    ]
