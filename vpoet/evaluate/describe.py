@@ -269,7 +269,7 @@ def of_the_data(recipe: PretrainConfig, packs: int = 8) -> Facts:
 
 def _tokenizers(recipe: PretrainConfig) -> tuple[TextTokenizer, Vocabulary]:
     text, codes = TextTokenizer.load(recipe.text), VideoTokenizer.load(recipe.video)
-    return text, codes.vocabulary(text, recipe.model.visual_groups)
+    return text, recipe.vocabulary(text, codes)
 
 
 def _model(recipe: PretrainConfig, vocabulary: Vocabulary) -> Transformer:
