@@ -12,12 +12,13 @@ from typing import Any
 from vpoet.errors import DataError
 from vpoet.worlds.world import SOURCE, World
 
-_CONTRACT = "world"
+_PARTS = ("world", "recording")
+"""Modules of what worlds have in common."""
 
 
 def names() -> list[str]:
     """Of all worlds, none of them imported."""
-    return sorted(module.name for module in iter_modules(__path__) if module.name != _CONTRACT)
+    return sorted(module.name for module in iter_modules(__path__) if module.name not in _PARTS)
 
 
 def find(name: str) -> type[World]:
