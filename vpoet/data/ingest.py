@@ -18,7 +18,7 @@ from vpoet import worlds
 from vpoet.data.clips import ClipSettings, clip_fields, windows
 from vpoet.data.jobs import MISSING, RECORDS, Job, Result, Seen, is_readable, recorded, seen
 from vpoet.data.shards import MANIFEST, Manifest, Problems, ShardWriter
-from vpoet.data.sources import WORLD, Item
+from vpoet.data.sources import MADE, Item
 from vpoet.data.workers import Progress, share_out
 from vpoet.errors import DataError
 from vpoet.files import LOCK, locked, read_json, sweep, write_atomic, writing
@@ -141,7 +141,7 @@ def _run_job(job: Job, progress: Progress) -> Result:
         for index, item in enumerate(job.items):
             found.append(seen(item))
             troubles = result.problems.total
-            make = _world_samples if item.path.startswith(WORLD) else _samples
+            make = _world_samples if item.path.startswith(MADE) else _samples
             for number, (suffix, payload, fields) in enumerate(make(item, job.settings, result.problems)):
                 writer.write(f"{job.number:05d}-{index:03d}-{number:05d}", {suffix: payload, "json": fields})
                 result.clips += 1
@@ -197,8 +197,13 @@ def _samples(item: Item, settings: ClipSettings, problems: Problems) -> Iterator
 def _world_samples(
     item: Item, settings: ClipSettings, problems: Problems
 ) -> Iterator[tuple[str, bytes, dict[str, Any]]]:
-    """One clip of a world, without loss: its pixels are the truth that its fields speak of."""
-    make = worlds.find(item.path.removeprefix(WORLD))
-    world = make(height=settings.height, width=settings.width, fps=settings.fps, frames=settings.frames)
-    frames, fields = world.clip(item.seed)
-    yield "mp4", Video(frames, settings.fps).encode(".mp4", lossless=True), fields
+    """One clip of a world, without loss: its pixels are the truth that its fields speak of.
+
+    One that ends early is a shorter clip, which ``min_frames`` can be too much for.
+    """
+    clip = worlds.maker(item.path, settings.height, settings.width, settings.fps, settings.frames)
+    frames, fields = clip(item.seed)
+    if settings.min_frames is not None and len(frames) < settings.min_frames:
+        problems.add("its end comes too soon", item.name)
+    else:
+        yield "mp4", Video(frames, fields["fps"]).encode(".mp4", lossless=True), fields
