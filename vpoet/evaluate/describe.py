@@ -176,7 +176,7 @@ def describe_bundle(folder: Path) -> Facts:
         "hash": whole.hash,
         "bytes": sum(part.stat().st_size for part in folder.rglob("*") if part.is_file()),
         "tasks": list(about.tasks),
-        "with `vpoet sample`": {row.name: f"{row.flag}: {row.meaning}" for row in servable(about.tasks)},
+        "with `vpoet sample`": {row.name: f"{row.flag}: {row.meaning}" for row in servable(about.tasks) if row.flag},
         "clip (frames, pixels, fps)": f"{about.frames}x{about.height}x{about.width} at {about.fps}",
         "tokens at most": about.length,
         "attention": ("prefix both ways" if about.bidirectional else "causal")

@@ -75,7 +75,8 @@ def pack_nats(
     attend = attention(tensors.visibility, tensors.ids_T.device)
     h_TD = transformer(tensors.ids_T, tensors.positions_T3, attend, run)
     nats_M = torch.zeros(len(tensors.after_M), device=h_TD.device)
-    for payload in dict.fromkeys(form.payload for form in FORMS.values()):
+    payloads = dict.fromkeys(form.payload for form in FORMS.values() if form.payload in transformer.ranges)
+    for payload in payloads:
         mine_M = reduce(torch.logical_or, (tensors.kinds_M == kind for kind in kinds_of(payload)))
         (index,) = torch.nonzero(mine_M, as_tuple=True)
         before_M, after_M, head = tensors.before_M[index], tensors.after_M[index], transformer.head(payload)

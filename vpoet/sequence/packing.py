@@ -72,7 +72,7 @@ class Pack:
     positions: Ints
     """[T, 3]"""
     kinds: npt.NDArray[np.uint8]
-    """[T]: STRUCTURE, TEXT, IMAGE, VIDEO as in `vpoet.sequence.document`."""
+    """[T]: indices of `vpoet.sequence.document.KINDS`."""
     targets: npt.NDArray[np.bool_]
     """[T]"""
     lengths: tuple[int, ...]

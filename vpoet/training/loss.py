@@ -1,7 +1,7 @@
 """The loss of a pack, by kind of token, as sums and counts so that any split of a batch adds up exactly; and of packs
 held out, by all processes together.
 
-Shapes: M predicted tokens.
+Shapes: M predicted tokens, K kinds of token.
 """
 
 import math
@@ -39,7 +39,7 @@ class PackLoss(nn.Module):
         self.run = run
 
     def forward(self, tensors: PackTensors) -> Tensor:
-        """Sums of -log p in nats over the predicted tokens, one for each kind in `KINDS`: fp32 [4]."""
+        """Sums of -log p in nats over the predicted tokens, one for each kind in `KINDS`: fp32 [K]."""
         nats_M = self.nats(tensors)
         sums = torch.zeros(len(KINDS), device=nats_M.device)
         return sums.index_add(0, tensors.kinds_M, nats_M)
@@ -50,7 +50,7 @@ class PackLoss(nn.Module):
 
 
 def counts(row: Pack) -> Tensor:
-    """Predicted tokens of a pack for each kind in `KINDS`: fp64 [4]."""
+    """Predicted tokens of a pack for each kind in `KINDS`: fp64 [K]."""
     return torch.from_numpy(np.bincount(row.kinds[row.targets], minlength=len(KINDS)).astype(np.float64))
 
 
