@@ -44,6 +44,8 @@ class Decoding:
     attention: Backend
     bidirectional: bool = False
     """The model reads prompts both ways."""
+    window: int = 0
+    """Frames for which it sees a frame (`vpoet.sequence.windows`); 0: to the end."""
     build: Build | None = None
     """Makes another step of the plain one, a compiled one."""
     guesses: int | None = 0

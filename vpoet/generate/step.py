@@ -98,20 +98,26 @@ class Step(nn.Module):
         The nats are those of the plain conditional model: without guidance, temperature or filter.
         """
         head, count = self.transformer.visual, len(noise_BV)
-        guidance, temperature, top_k, top_p, min_p = settings.unbind()
         digits: list[Tensor] = []
         nats_B = torch.zeros(count, device=h_ND.device)
         logits_NV = head.first(h_ND)
         for group, noise in enumerate(torch.split(noise_BV, list(head.radices), dim=-1)):
             if group:
                 h_ND, logits_NV = head.following(group, h_ND, digits[-1].repeat(len(h_ND) // count))
-            logits_NV = logits_NV.float()
-            plain_BV = logits_BV = logits_NV[:count]
-            if len(h_ND) > count:
-                logits_BV = guide(plain_BV, logits_NV[count:], guidance)
-            logits_BV = temper(logits_BV, temperature)
-            if self.filtered:
-                logits_BV = keep(logits_BV, top_k=top_k, top_p=top_p, min_p=min_p)
-            digits.append(draw(logits_BV, noise, temperature))
-            nats_B = nats_B + F.cross_entropy(plain_BV, digits[-1], reduction="none")
+            digit_B, more_B = self.choose(logits_NV, noise, settings)
+            digits.append(digit_B)
+            nats_B = nats_B + more_B
         return head.codes(digits) + self.transformer.ranges["codes"].start, nats_B
+
+    def choose(self, logits_NV: Tensor, noise_BV: Tensor, settings: Tensor) -> tuple[Tensor, Tensor]:
+        """One of V for each document, and its nats, from its logits and, N being 2B, those of its null prompt."""
+        guidance, temperature, top_k, top_p, min_p = settings.unbind()
+        count, logits_NV = len(noise_BV), logits_NV.float()
+        plain_BV = logits_BV = logits_NV[:count]
+        if len(logits_NV) > count:
+            logits_BV = guide(plain_BV, logits_NV[count:], guidance)
+        logits_BV = temper(logits_BV, temperature)
+        if self.filtered:
+            logits_BV = keep(logits_BV, top_k=top_k, top_p=top_p, min_p=min_p)
+        choice_B = draw(logits_BV, noise_BV, temperature)
+        return choice_B, F.cross_entropy(plain_BV, choice_B, reduction="none")

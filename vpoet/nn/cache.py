@@ -131,12 +131,17 @@ def attend_ahead(keys: list[Tensor], values: list[Tensor], place_NW: Tensor, rea
     Each is written to its ``place_NW`` in its slot, over what is there, and sees all up to that place: what lies behind
     the new tokens, left by tokens that were taken back, is never read. ``reach_S`` as in `attend_step`.
     """
+    return attend_where(keys, values, place_NW, reach_S <= place_NW[:, :, None])
+
+
+def attend_where(keys: list[Tensor], values: list[Tensor], place_NW: Tensor, sees_NWS: Tensor) -> Attend:
+    """As `attend_ahead`, where a mask says which of the first S positions a token sees, its own included."""
     device, width = place_NW.device, place_NW.shape[1]
     slot_N11 = torch.arange(len(place_NW), device=device)[:, None, None]
     # the last token asks again
     query_Q = torch.arange(-(-width // _QUERIES) * _QUERIES, device=device).clamp(max=width - 1)
-    sees_N1QS = (reach_S <= place_NW[:, query_Q, None])[:, None]
-    stop = reach_S.shape[0]
+    sees_N1QS = sees_NWS[:, query_Q][:, None]
+    stop = sees_NWS.shape[2]
 
     def attend(layer: int, q_TQH: Tensor, k_TKH: Tensor, v_TKH: Tensor) -> Tensor:
         q_NQWH, k_NKWH, v_NKWH = (x.view(*place_NW.shape, *x.shape[1:]).transpose(1, 2) for x in (q_TQH, k_TKH, v_TKH))
