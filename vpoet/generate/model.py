@@ -94,7 +94,7 @@ class Model:
         self.compiler = compiler
         self.guesses = guesses
         weight = bundle.transformer.language.weight
-        self.attention = backend("auto", weight.device, weight.dtype)
+        self.attention = backend("auto", weight.device, weight.dtype, head=bundle.transformer.config.head)
 
     @takes(Request, Sampling)
     def sample(self, prompt: str = "", **asked: Any) -> Video:
