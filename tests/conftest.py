@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vpoet import cli
 from vpoet.data.npy import codes_to_npy
@@ -235,3 +238,65 @@ def full_disk() -> Iterator[Callable[[int], None]]:
 def full(full_disk: Callable[[int], None]) -> None:
     """A disk that takes 1,000 bytes of each file."""
     full_disk(1000)
+
+
+class _Lists(TorchFunctionMode):
+    """Counts tensors that are made from a list for a device: copies for which the host waits, whatever is between."""
+
+    def __init__(self, waits: Counter[str]) -> None:
+        super().__init__()
+        self.waits = waits
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in (torch.tensor, torch.as_tensor) and torch.device(kwargs.get("device") or "cpu").type != "cpu":
+            self.waits["tensor"] += 1
+        return func(*args, **kwargs)
+
+
+class Census(TorchDispatchMode):
+    """Counts what is inside, by the names of operations: ``launches`` of kernels, ``waits`` of the host for a device,
+    and ``copies`` to a device for which it does not wait."""
+
+    WAITS = (
+        "_local_scalar_dense", "item", "is_nonzero", "nonzero", "equal", "masked_select", "unique_dim", "_unique2",
+        "unique_consecutive", "repeat_interleave",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.launches: Counter[str] = Counter()
+        self.copies: Counter[str] = Counter()
+        self.waits: Counter[str] = Counter()
+        self._lists = _Lists(self.waits)
+
+    def __enter__(self) -> Any:
+        self._lists.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._lists.__exit__(*error)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = func.name().split("::")[1].split(".")[0]
+        if name == "copy_":
+            to, source, quick = args[0].device, args[1], kwargs.get("non_blocking", args[2:3] == (True,))
+        else:
+            to, source, quick = kwargs.get("device"), args[0] if args else None, kwargs.get("non_blocking", False)
+        if name in ("_to_copy", "copy_") and to not in (None, source.device):
+            (self.copies if quick and to.type != "cpu" else self.waits)[f"{name} to {to}"] += 1
+        elif name in self.WAITS or (name == "index" and any(x.dtype == torch.bool for x in args[1] if x is not None)):
+            self.waits[name] += 1
+        elif "empty" not in name and not any(
+            each.alias_info is not None and not each.alias_info.is_write for each in func._schema.returns
+        ):
+            self.launches[name] += 1
+        return func(*args, **kwargs)
+
+
+@pytest.fixture(scope="session")
+def census() -> type[Census]:
+    """`Census`: ``with census() as count``."""
+    return Census

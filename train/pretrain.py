@@ -75,8 +75,10 @@ def main(
         lora.add(transformer, cfg.lora)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = DTYPES[cfg.engine.dtype]
-    chosen = backend(cfg.attention, device, dtype, windows=cfg.data.window > 0)
-    attention = shared_attention(chosen, cfg.engine.sequence_parallel)
+    attention = backend(
+        cfg.attention, device, dtype, head=cfg.model.head, deterministic=cfg.deterministic, windows=cfg.data.window > 0
+    )
+    attention = shared_attention(attention, cfg.engine.sequence_parallel)
     run_block = runner(compiled=cfg.compile, checkpointed=cfg.checkpoint_blocks)
     module = PackLoss(transformer, attention, cfg.z_loss, run=run_block)
     trainer = start.start(module, cfg.engine, cfg.optimizer, cfg.packs_per_process)

@@ -94,7 +94,8 @@ class Model:
         self.compiler = compiler
         self.guesses = guesses
         weight = bundle.transformer.language.weight
-        self.attention = backend("auto", weight.device, weight.dtype, windows=bundle.config.window > 0)
+        head, windows = bundle.transformer.config.head, bundle.config.window > 0
+        self.attention = backend("auto", weight.device, weight.dtype, head=head, windows=windows)
 
     @takes(Request, Sampling)
     def sample(self, prompt: str = "", **asked: Any) -> Video:

@@ -64,7 +64,10 @@ class PretrainConfig:
     engine: EngineConfig = field(default_factory=EngineConfig)
     guard: GuardConfig = field(default_factory=GuardConfig)
     attention: str = "auto"
-    """Attention backend: auto, sdpa, products, flex or flash."""
+    """Attention backend: auto, sdpa, products, flex, varlen, flash or flash3."""
+    deterministic: bool = True
+    """On GPUs, attention's backward pass adds up in a fixed order, for some memory and time: without it a resumed run
+    continues to rounding, and not bit for bit."""
     compile: bool = False
     """Fuse what stands between attentions with torch.compile: half a minute at the start, then faster steps."""
     checkpoint_blocks: bool = False
