@@ -15,11 +15,6 @@ def test_devices_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     ]  # fmt: skip
     with pytest.raises(BackendError, match="device cuda:2: the last one here is cuda:1"):
         pick("cuda:2")
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    assert [str(pick(name)) for name in ("auto", "cpu", "cuda", "cuda:0")] == ["cuda:1", "cpu", "cuda:1", "cuda:0"]
-    monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(BackendError, match="device auto: the last one here is cuda:1"):
-        pick("auto")
 
 
 def test_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vpoet.devices import send
 from vpoet.generate.decoder import Decoder, Decoding
 from vpoet.generate.logits import gumbel
 from vpoet.generate.plan import Decoded, Plan, filled
 from vpoet.generate.sampling import Sampling
 from vpoet.generate.speculate import speculate
+from vpoet.generate.transfer import send
 from vpoet.sequence.document import Document
 
 OnStep = Callable[[int, int], None]

@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vpoet.devices import send
 from vpoet.generate.sampling import Sampling
 from vpoet.generate.step import SETTINGS, Run, Step
+from vpoet.generate.transfer import send
 from vpoet.nn.cache import BLOCK, LANES, TILE, KVCache
 from vpoet.nn.cache_attention import SDPA, CacheBackend
 from vpoet.nn.steady import steady

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from vpoet.arrays import Ints
-from vpoet.devices import send
 from vpoet.errors import PromptError
+from vpoet.generate.transfer import send
 from vpoet.nn.transformer import Transformer
 from vpoet.sequence.document import Document, Sequence, Span, build
 from vpoet.sequence.vocabulary import Modality

@@ -34,10 +34,10 @@ import torch
 from torch import Tensor
 
 from vpoet.arrays import Floats, Ints, Longs
-from vpoet.devices import send
 from vpoet.generate.decoder import Decoder
 from vpoet.generate.logits import gumbel
 from vpoet.generate.plan import Plan
+from vpoet.generate.transfer import send
 from vpoet.sequence.document import Sequence
 
 Generator = np.random.Generator | None
