@@ -87,9 +87,9 @@ def program(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
 @pytest.fixture(scope="session")
 def together() -> Callable[..., list[str]]:
     """Run a Python file in ``world`` processes of one group, as a launcher would; what each of them prints:
-    ``together("train/pretrain.py", 2, recipe)``."""
+    ``together("train/pretrain.py", 2, recipe)``. The first ends with ``status``, the others with 0."""
 
-    def run(path: str | Path, world: int, *arguments: str | Path) -> list[str]:
+    def run(path: str | Path, world: int, *arguments: str | Path, status: int = 0) -> list[str]:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -106,9 +106,9 @@ def together() -> Callable[..., list[str]]:
             )  # fmt: skip
             everyone.append(process)
         printed = []
-        for process in everyone:
+        for rank, process in enumerate(everyone):
             out, err = process.communicate()
-            assert process.returncode == 0, err
+            assert process.returncode == (0 if rank else status), err
             printed.append(out)
         return printed
 
