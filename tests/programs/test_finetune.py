@@ -103,7 +103,7 @@ def test_an_adapter_learns_beside_weights_that_stay(base: Path, clips: Path, tmp
     own, tuned = weights(base), weights(base, out)
     changed = {name for name, weight in tuned.items() if not torch.equal(weight, own[name])}
     assert changed == {name for name, weight in own.items() if name.startswith("blocks.") and weight.dim() == 2}
-    held = checkpoint.read_tensors(checkpoint.newest(tmp_path / "dog-run"))
+    held = checkpoint.read_weights(checkpoint.newest(tmp_path / "dog-run"))
     kept = {name.replace(".base_layer.", "."): weight for name, weight in held.items() if "lora_" not in name}
     assert kept.keys() == {f"transformer.{name}" for name in own}
     assert all(torch.equal(kept[f"transformer.{name}"], weight) for name, weight in own.items())

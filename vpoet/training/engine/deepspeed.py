@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from vpoet.errors import BackendError, ConfigError
 from vpoet.processes import Processes, watch
 from vpoet.training.engine import shared_memory
-from vpoet.training.engine.base import STATES, Engine, EngineConfig, Part, always, finite
+from vpoet.training.engine.base import STATES, Engine, EngineConfig, Part, Piece, always, finite
 from vpoet.training.engine.loss_scale import LossScale
 from vpoet.training.engine.settings import settings
+from vpoet.training.engine.shares import Shares
 from vpoet.training.optim import OptimizerConfig, adamw, start_states
 from vpoet.training.precision import DTYPES, check_dtype
 
@@ -86,6 +87,10 @@ class DeepSpeedEngine(Engine):
         self.device = torch.device(self.engine.device)
         self._weights = dict(self.engine.module.named_parameters())
         self._start_states()
+        self._shares = Shares(
+            self.zero, self.processes, self._weights,
+            shapes=self.shapes, trained=self.trained, optimizer=self.engine.optimizer, inner=self._adam,
+        )  # fmt: skip
         self._question: Callable[[float], bool] = lambda norm: True
         self._answer: bool | None = None
 
@@ -165,6 +170,14 @@ class DeepSpeedEngine(Engine):
         output: Tensor = self.engine(batch)
         self.engine.train()
         return output
+
+    def piece(self, name: str, part: Part) -> Piece | None:
+        return self._shares.piece(name, part)
+
+    @_in_time
+    @torch.no_grad()
+    def refresh(self) -> None:
+        self._shares.refresh()
 
     @_in_time
     @torch.no_grad()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vpoet.processes import Processes
-from vpoet.training.engine.base import MUON_STATES, STATES, Engine, EngineConfig, Part, always, finite
+from vpoet.training.engine.base import MUON_STATES, STATES, Engine, EngineConfig, Part, Piece, always, finite
 from vpoet.training.engine.loss_scale import LossScale
 from vpoet.training.optim import OptimizerConfig, adamw, block_matrices, muon, start_states
 from vpoet.training.precision import DTYPES, check_dtype
@@ -91,6 +91,12 @@ class TorchEngine(Engine):
             output: Tensor = self.module(batch)
         self.module.train()
         return output
+
+    def piece(self, name: str, part: Part) -> Piece:
+        return Piece(0, self._held(name, part).detach().view(-1), self.shapes[name])
+
+    def refresh(self) -> None:
+        pass
 
     def read(self, name: str, part: Part) -> Tensor:
         return self._held(name, part).detach().to("cpu", torch.float32, copy=True).contiguous()
