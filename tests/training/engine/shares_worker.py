@@ -63,7 +63,7 @@ def train(trainer: Engine, first: int, last: int) -> list[float]:
 
 
 def digest(trainer: Engine) -> str:
-    """Of every bit of weights and states, read whole: by DeepSpeed's own means, which know nothing of pieces."""
+    """Of every bit of weights and states, read whole: by DeepSpeed's own means, which know nothing of slices."""
     found = hashlib.sha256()
     for name in trainer.shapes:
         for part in ("weight", *trainer.trained.get(name, ())):

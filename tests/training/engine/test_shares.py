@@ -1,4 +1,4 @@
-"""Each process writes, reads and sends its share of a checkpoint alone, and any engine goes on from the pieces."""
+"""Each process writes, reads and sends its share of a checkpoint alone, and any engine goes on from the slices."""
 
 import os
 import runpy

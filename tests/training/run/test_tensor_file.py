@@ -12,14 +12,14 @@ from safetensors.torch import load_file, save_file
 
 from vpoet.errors import CheckpointError
 from vpoet.files import fingerprint
-from vpoet.training.engine.base import Piece
-from vpoet.training.run.tensor_file import Sink, is_covered, places, read_into, write_pieces
+from vpoet.training.engine.base import Slice
+from vpoet.training.run.tensor_file import Sink, is_covered, places, read_into, write_slices
 
 TENSORS = {"weight": torch.randn(3, 5), "a.bias": torch.randn(7), "scalar": torch.tensor(2.5), "none": torch.ones(0, 4)}
 
 
 def write(path: Path) -> Sink:
-    return write_pieces(path, {name: Piece(0, tensor.flatten(), tensor.shape) for name, tensor in TENSORS.items()})
+    return write_slices(path, {name: Slice(0, tensor.flatten(), tensor.shape) for name, tensor in TENSORS.items()})
 
 
 def test_the_safetensors_library_reads_what_is_written(tmp_path: Path) -> None:
@@ -71,8 +71,8 @@ def test_a_folder_that_is_not_there_is_remembered(tmp_path: Path) -> None:
 
 
 def test_tensors_are_let_go_when_they_are_written(tmp_path: Path) -> None:
-    tensors = {"x": Piece(0, torch.ones(3), torch.Size((3,)))}
-    write_pieces(tmp_path / "file", tensors)
+    tensors = {"x": Slice(0, torch.ones(3), torch.Size((3,)))}
+    write_slices(tmp_path / "file", tensors)
     assert tensors == {}
 
 
@@ -80,19 +80,19 @@ def test_any_pieces_of_a_tensor_are_read_from_any_others(tmp_path: Path) -> None
     whole = torch.randn(5, 7, 2)
     cuts = ((0, 1), (1, 33), (33, 70))
     for number, (first, stop) in enumerate(cuts):
-        write_pieces(tmp_path / f"{number}", {"x": Piece(first, whole.flatten()[first:stop], whole.shape)})
+        write_slices(tmp_path / f"{number}", {"x": Slice(first, whole.flatten()[first:stop], whole.shape)})
     save_file({"x": whole}, tmp_path / "library")
-    pieces = [places(tmp_path / f"{number}")["x"] for number in range(3)]
-    assert is_covered(pieces)
-    assert {piece.shape for piece in pieces} == {whole.shape}
-    for held in (pieces, [places(tmp_path / "library")["x"]]):
+    slices = [places(tmp_path / f"{number}")["x"] for number in range(3)]
+    assert is_covered(slices)
+    assert {own.shape for own in slices} == {whole.shape}
+    for held in (slices, [places(tmp_path / "library")["x"]]):
         for first, stop in ((0, 70), (0, 1), (32, 34), (33, 70), (5, 5), (69, 70)):
             read = torch.full((stop - first,), torch.nan)
             read_into(read, first, held)
             assert torch.equal(read, whole.flatten()[first:stop])
-    assert not is_covered(pieces[:2])
-    assert not is_covered(pieces[1:])
-    assert not is_covered([*pieces, pieces[0]])
+    assert not is_covered(slices[:2])
+    assert not is_covered(slices[1:])
+    assert not is_covered([*slices, slices[0]])
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ MUON_STATES: tuple[Part, ...] = ("momentum_buffer",)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Piece:
+class Slice:
     """Some elements of a tensor in a row, flat: those from number ``first`` on, of a whole of this ``shape``."""
 
     first: int
@@ -94,7 +94,7 @@ def finite(norm: float) -> float:
 
 
 class Engine(Protocol):
-    """What the training loop needs, and what a checkpoint reads and writes: of every tensor a piece in each process."""
+    """What the training loop needs, and what a checkpoint reads and writes: of every tensor a slice in each process."""
 
     processes: Processes
     device: torch.device
@@ -127,19 +127,19 @@ class Engine(Protocol):
     def evaluate(self, batch: Any) -> Tensor:
         """The module's output without gradients, in evaluation mode."""
 
-    def piece(self, name: str, part: Part) -> Piece | None:
+    def slice_of(self, name: str, part: Part) -> Slice | None:
         """What this process keeps of a tensor in a checkpoint: its own memory, to be read and written there.
 
-        The pieces of all processes are the tensor, each element once; in one process it is whole. None: no piece here.
+        The slices of all processes are the tensor, each element once; in one process it is whole. None: no slice here.
         """
 
     def refresh(self) -> None:
-        """After pieces were written: bring the others of this process's copies up to date; every process must call."""
+        """After slices were written: bring the others of this process's copies up to date; every process must call."""
 
     def read(self, name: str, part: Part) -> Tensor:
         """A copy of one whole tensor, fp32 on the CPU, exactly as the engine holds it; every process must call.
 
-        This and `write` pass every tensor through every process: to look at, and what pieces are tested against.
+        This and `write` pass every tensor through every process: to look at, and what slices are tested against.
         """
 
     def write(self, name: str, part: Part, value: Tensor) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from vpoet.errors import BackendError, ConfigError
 from vpoet.processes import Processes, watch
 from vpoet.training.engine import shared_memory
-from vpoet.training.engine.base import STATES, Engine, EngineConfig, Part, Piece, always, finite
+from vpoet.training.engine.base import STATES, Engine, EngineConfig, Part, Slice, always, finite
 from vpoet.training.engine.loss_scale import LossScale
 from vpoet.training.engine.settings import settings
 from vpoet.training.engine.shares import Shares
@@ -171,8 +171,8 @@ class DeepSpeedEngine(Engine):
         self.engine.train()
         return output
 
-    def piece(self, name: str, part: Part) -> Piece | None:
-        return self._shares.piece(name, part)
+    def slice_of(self, name: str, part: Part) -> Slice | None:
+        return self._shares.slice_of(name, part)
 
     @_in_time
     @torch.no_grad()

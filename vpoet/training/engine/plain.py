@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vpoet.processes import Processes
-from vpoet.training.engine.base import MUON_STATES, STATES, Engine, EngineConfig, Part, Piece, always, finite
+from vpoet.training.engine.base import MUON_STATES, STATES, Engine, EngineConfig, Part, Slice, always, finite
 from vpoet.training.engine.loss_scale import LossScale
 from vpoet.training.optim import OptimizerConfig, adamw, block_matrices, muon, start_states
 from vpoet.training.precision import DTYPES, check_dtype
@@ -92,8 +92,8 @@ class TorchEngine(Engine):
         self.module.train()
         return output
 
-    def piece(self, name: str, part: Part) -> Piece:
-        return Piece(0, self._held(name, part).detach().view(-1), self.shapes[name])
+    def slice_of(self, name: str, part: Part) -> Slice:
+        return Slice(0, self._held(name, part).detach().view(-1), self.shapes[name])
 
     def refresh(self) -> None:
         pass

@@ -1,4 +1,4 @@
-"""Which piece of every tensor each process keeps in a checkpoint under DeepSpeed: that which ZeRO gave it anyway.
+"""Which slice of every tensor each process keeps in a checkpoint under DeepSpeed: that which ZeRO gave it anyway.
 
     stage    weights that are trained, optimiser states          frozen weights
     0        a slice of each, as every process holds all         a slice of each
@@ -14,16 +14,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
-from deepspeed.utils import safe_get_local_fp32_param, safe_get_local_optimizer_state
 from torch import Tensor
 
 from vpoet.processes import Processes
-from vpoet.training.engine.base import Part, Piece
+from vpoet.training.engine.base import Part, Slice
 
 
 class Shares:
-    """The pieces of one process.
+    """The slices of one process.
 
     ``weights`` and ``shapes`` are of all weights by name, ``trained`` the states of those that are trained;
     ``optimizer`` is DeepSpeed's, and ``inner`` the one that it wraps.
@@ -44,22 +42,22 @@ class Shares:
         self.weights, self.shapes, self.trained = weights, shapes, trained
         self.optimizer, self.inner = optimizer, inner
 
-    def piece(self, name: str, part: Part) -> Piece | None:
-        """As `Engine.piece`."""
+    def slice_of(self, name: str, part: Part) -> Slice | None:
+        """As `Engine.slice_of`."""
         weight, shape = self.weights[name], self.shapes[name]
         if self.zero == 3:
             first = self.processes.rank * weight.ds_tensor.numel()
             count = max(0, min(weight.ds_tensor.numel(), shape.numel() - first))  # what is beyond is padding
-            return Piece(first, self._part_of_three(name, part)[:count], shape) if count else None
+            return Slice(first, self._part_of_three(name, part)[:count], shape) if count else None
         if self._is_copied(name):
             whole = weight if part == "weight" else self.inner.state[weight][part]
             first, stop = self.processes.slice_of(shape.numel())
-            return Piece(first, whole.detach().view(-1)[first:stop], shape) if first < stop else None
+            return Slice(first, whole.detach().view(-1)[first:stop], shape) if first < stop else None
         held = weight._hp_mapping
         if held is None:
             return None
         values = held.get_hp_fragment(None if part == "weight" else part)
-        return Piece(held.lp_fragment_address.start, values.detach(), shape)
+        return Slice(held.lp_fragment_address.start, values.detach(), shape)
 
     def refresh(self) -> None:
         """As `Engine.refresh`."""
@@ -67,7 +65,7 @@ class Shares:
             for name, weight in self.weights.items():
                 if name in self.trained:
                     weight.ds_tensor.data.copy_(self._part_of_three(name, "weight"))
-                if weight.ds_status == ZeroParamStatus.AVAILABLE:
+                if weight.ds_status.name == "AVAILABLE":
                     weight.partition()  # the small ones stay whole: let go, and gathered anew at the next pass
             return
         for name, weight in self.weights.items():
@@ -84,6 +82,9 @@ class Shares:
 
     def _part_of_three(self, name: str, part: Part) -> Tensor:
         """This process's part of a tensor at stage 3, the padding at its end included."""
+        # here, as the engine has to choose DeepSpeed's accelerator before its first import
+        from deepspeed.utils import safe_get_local_fp32_param, safe_get_local_optimizer_state
+
         weight = self.weights[name]
         if name not in self.trained:
             held: Tensor = weight.ds_tensor.data.view(-1)

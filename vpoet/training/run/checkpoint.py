@@ -1,15 +1,15 @@
 """Checkpoints of a run: found again, checked when read, and what they hold. `vpoet.training.run.saver` writes them.
 
 RUN/checkpoints/step-1200/
-    model-0.safetensors       process 0's pieces of the weights, fp32: what sampling and export read; and of others
-    optimizer-0.safetensors   process 0's pieces of the optimiser's states (AdamW two a weight, Muon one), fp32
+    model-0.safetensors       process 0's slices of the weights, fp32: what sampling and export read; and of others
+    optimizer-0.safetensors   process 0's slices of the optimiser's states (AdamW two a weight, Muon one), fp32
     state.json                step, place in the data, hashes, and who wrote it
     manifest.json             every other file with its size and SHA-256; written last
 
-Pieces are runs of elements of a tensor (`tensor_file` has the layout), and all of them together are every tensor
+Slices are runs of elements of a tensor (`tensor_file` has the layout), and all of them together are every tensor
 once, however the engine shared it: any engine, ZeRO stage and number of processes continues from what another wrote,
-bit for bit where they are the same. Each process reads of the files only what its own pieces have in common with
-theirs. Earlier checkpoints have model.safetensors, and whole tensors in all files: pieces like any others. Nothing is
+bit for bit where they are the same. Each process reads of the files only what its own slices have in common with
+theirs. Earlier checkpoints have model.safetensors, and whole tensors in all files: slices like any others. Nothing is
 unpickled. Random numbers need no state, as they are drawn from (seed, step, pack). All processes write into one folder,
 so machines must share the file system that it lies on.
 """
@@ -133,10 +133,10 @@ def load(folder: Path, engine: Engine, hashes: dict[str, str]) -> dict[str, Any]
                 "resume with its own recipe"
             )
     for key, (name, part) in wanted.items():
-        if (piece := engine.piece(name, part)) is not None:
-            values = torch.empty(piece.values.numel())
-            read_into(values, piece.first, held[key])
-            piece.values.copy_(values)
+        if (mine := engine.slice_of(name, part)) is not None:
+            values = torch.empty(mine.values.numel())
+            read_into(values, mine.first, held[key])
+            mine.values.copy_(values)
     engine.refresh()
     engine.set_updates(state["updates"])
     engine.loss_scale.load(state.get("loss_scale"))
@@ -148,10 +148,10 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
     for path in folder.glob(WEIGHTS):
         _check(path)
     weights = {}
-    for name, pieces in _held(folder, WEIGHTS).items():
-        flat = torch.empty(pieces[0].shape.numel())
-        read_into(flat, 0, pieces)
-        weights[name] = flat.view(pieces[0].shape)
+    for name, slices in _held(folder, WEIGHTS).items():
+        flat = torch.empty(slices[0].shape.numel())
+        read_into(flat, 0, slices)
+        weights[name] = flat.view(slices[0].shape)
     return weights
 
 
@@ -177,13 +177,13 @@ def _check(path: Path) -> None:
 
 
 def _held(folder: Path, files: str = "*.safetensors") -> dict[str, list[Place]]:
-    """Where the pieces of each tensor lie; CheckpointError if they are not the whole tensor, each element once."""
+    """Where the slices of each tensor lie; CheckpointError if they are not the whole tensor, each element once."""
     held: dict[str, list[Place]] = {}
     for path in sorted(folder.glob(files)):
         for name, place in places(path).items():
             held.setdefault(name, []).append(place)
-    if lacking := [name for name, pieces in held.items() if not is_covered(pieces)]:
-        raise CheckpointError(f"{folder}: its files lack pieces of {_some(lacking)}; take another checkpoint")
+    if lacking := [name for name, slices in held.items() if not is_covered(slices)]:
+        raise CheckpointError(f"{folder}: its files lack slices of {_some(lacking)}; take another checkpoint")
     return held
 
 

@@ -21,10 +21,10 @@ import torch
 from vpoet.errors import CheckpointError
 from vpoet.files import sync_folder
 from vpoet.processes import Processes
-from vpoet.training.engine.base import Engine, Piece
+from vpoet.training.engine.base import Engine, Slice
 from vpoet.training.run.checkpoint import FORMATS, MANIFEST, STATE, complete
 from vpoet.training.run.folder import checkpoint_of, step_of
-from vpoet.training.run.tensor_file import Sink, write_bytes, write_pieces
+from vpoet.training.run.tensor_file import Sink, write_bytes, write_slices
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ class Saver:
     Of the checkpoints stay the newest ``keep``, those whose step is a multiple of ``keep_every``, and for the time that
     process 0 finds them to be ``needed`` others. A kill at any moment leaves the last one that was told of, and those
     kept before it: a folder gets its name only when whole and on the disk. Every process copies and writes its own
-    pieces of the tensors alone, and nothing of them passes between processes. Until a copy is written it takes host
+    slices of the tensors alone, and nothing of them passes between processes. Until a copy is written it takes host
     memory: 12 bytes for each weight, which the processes share.
     """
 
@@ -93,7 +93,7 @@ class Saver:
                 self._say(said)
 
     def _stages(self, state: dict[str, Any]) -> Generator[Future[Any], None, Path]:
-        """A save, in pieces between which training goes on; each yields what its thread is at."""
+        """A save, in slices between which training goes on; each yields what its thread is at."""
         engine = self.engine
         folder = checkpoint_of(self.run, state["step"])
         aside = beside(folder)
@@ -112,8 +112,8 @@ class Saver:
 
             def write() -> list[Sink]:
                 sinks = [
-                    write_pieces(aside / f"model-{engine.rank}.safetensors", weights),
-                    write_pieces(aside / f"optimizer-{engine.rank}.safetensors", states),
+                    write_slices(aside / f"model-{engine.rank}.safetensors", weights),
+                    write_slices(aside / f"optimizer-{engine.rank}.safetensors", states),
                 ]
                 if engine.rank == 0:
                     sinks.append(write_bytes(aside / STATE, text))
@@ -163,20 +163,20 @@ def _in_thread(work: Callable[[], T]) -> Future[T]:
     return future
 
 
-def _copy(engine: Engine) -> tuple[dict[str, Piece], dict[str, Piece]]:
-    """What this process writes: its pieces of the weights, and of the optimiser's states, copied to host memory."""
+def _copy(engine: Engine) -> tuple[dict[str, Slice], dict[str, Slice]]:
+    """What this process writes: its slices of the weights, and of the optimiser's states, copied to host memory."""
     weights, states = {}, {}
     for name in engine.shapes:
-        if (piece := engine.piece(name, "weight")) is not None:
-            weights[name] = _copied(piece)
+        if (own := engine.slice_of(name, "weight")) is not None:
+            weights[name] = _copied(own)
         for part in engine.trained.get(name, ()):
-            if (piece := engine.piece(name, part)) is not None:
-                states[f"{name}.{part}"] = _copied(piece)
+            if (own := engine.slice_of(name, part)) is not None:
+                states[f"{name}.{part}"] = _copied(own)
     return weights, states
 
 
-def _copied(piece: Piece) -> Piece:
-    return replace(piece, values=piece.values.to("cpu", torch.float32, copy=True))
+def _copied(own: Slice) -> Slice:
+    return replace(own, values=own.values.to("cpu", torch.float32, copy=True))
 
 
 def beside(folder: Path) -> Path:

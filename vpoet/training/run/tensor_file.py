@@ -1,10 +1,10 @@
-"""Safetensors hashed while they are written, and flushed to the disk; of pieces of tensors, read piece by piece.
+"""Safetensors hashed while they are written, and flushed to the disk; of slices of tensors, read slice by slice.
 
 The library's own writer does neither. The layout (https://huggingface.co/docs/safetensors): the header's length in 8
-bytes, the header as JSON with the place of every tensor, and the tensors' bytes in order. A tensor that is a piece of
-a larger one is flat, and the header's own ``pieces`` say of it where it begins there, and the shape of the whole:
+bytes, the header as JSON with the place of every tensor, and the tensors' bytes in order. A tensor that is a slice of
+a larger one is flat, and the header's own ``slices`` say of it where it begins there, and the shape of the whole:
 
-    {"__metadata__": {"pieces": "{\"blocks.0.mlp.up.weight\": [4096, 128, 64]}"}, "blocks.0.mlp.up.weight": {...}}
+    {"__metadata__": {"slices": "{\"blocks.0.mlp.up.weight\": [4096, 128, 64]}"}, "blocks.0.mlp.up.weight": {...}}
 """
 
 import hashlib
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from vpoet.errors import CheckpointError
-from vpoet.training.engine.base import Piece
+from vpoet.training.engine.base import Slice
 
 LONGEST_HEADER = 100_000_000
 """Bytes; the library's own limit."""
@@ -72,26 +72,26 @@ class Sink:
         return {"bytes": self._bytes, "sha256": self._hash.hexdigest()}
 
 
-def write_pieces(path: Path, pieces: dict[str, Piece]) -> Sink:
-    """A closed file of fp32 tensors on the CPU. ``pieces`` is empty then: each is let go when it is written."""
+def write_slices(path: Path, slices: dict[str, Slice]) -> Sink:
+    """A closed file of fp32 tensors on the CPU. ``slices`` is empty then: each is let go when it is written."""
     header: dict[str, object] = {}
     parts: dict[str, list[int]] = {}
     start = 0
-    for name, piece in pieces.items():
-        assert piece.values.dtype == torch.float32, piece.values.dtype
-        end = start + 4 * piece.values.numel()
-        shape = piece.shape if piece.is_whole else piece.values.shape
+    for name, own in slices.items():
+        assert own.values.dtype == torch.float32, own.values.dtype
+        end = start + 4 * own.values.numel()
+        shape = own.shape if own.is_whole else own.values.shape
         header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
-        if not piece.is_whole:
-            parts[name] = [piece.first, *piece.shape]
+        if not own.is_whole:
+            parts[name] = [own.first, *own.shape]
         start = end
-    about = {"format": "pt"} | ({"pieces": json.dumps(parts)} if parts else {})
+    about = {"format": "pt"} | ({"slices": json.dumps(parts)} if parts else {})
     text = json.dumps({"__metadata__": about} | header).encode()
     text += b" " * (-len(text) % 8)
     sink = Sink(path)
     sink.write(len(text).to_bytes(8, "little") + text)
-    for name in list(pieces):
-        values = pieces.pop(name).values
+    for name in list(slices):
+        values = slices.pop(name).values
         if values.numel():  # memory views of nothing cannot be cast
             sink.write(values.contiguous().numpy().data)
     sink.close()
@@ -108,7 +108,7 @@ def write_bytes(path: Path, content: bytes) -> Sink:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a piece of a tensor lies on the disk: ``count`` elements from number ``first`` on, at byte ``start``."""
+    """Where a slice of a tensor lies on the disk: ``count`` elements from number ``first`` on, at byte ``start``."""
 
     path: Path
     first: int
@@ -126,7 +126,7 @@ def places(path: Path) -> dict[str, Place]:
             if length > LONGEST_HEADER:
                 raise ValueError("no header")
             header = json.loads(file.read(length))
-        parts = json.loads(header.pop("__metadata__", {}).get("pieces", "{}"))
+        parts = json.loads(header.pop("__metadata__", {}).get("slices", "{}"))
         size = path.stat().st_size
         for name, about in header.items():
             start, end = about["data_offsets"]
@@ -143,9 +143,9 @@ def places(path: Path) -> dict[str, Place]:
 
 
 def read_into(values: Tensor, first: int, held: list[Place]) -> None:
-    """Fill flat fp32 ``values`` on the CPU, which are those of a tensor from number ``first`` on, from its pieces.
+    """Fill flat fp32 ``values`` on the CPU, which are those of a tensor from number ``first`` on, from its slices.
 
-    Reads no byte of the others. CheckpointError: the disk refuses. What no piece has stays as it was (`is_covered`).
+    Reads no byte of the others. CheckpointError: the disk refuses. What no slice has stays as it was (`is_covered`).
     """
     for place in held:
         begin, end = max(first, place.first), min(first + values.numel(), place.first + place.count)
@@ -164,7 +164,7 @@ def read_into(values: Tensor, first: int, held: list[Place]) -> None:
 
 
 def is_covered(held: list[Place]) -> bool:
-    """Whether pieces of one tensor are all of it, each element once."""
+    """Whether slices of one tensor are all of it, each element once."""
     at = 0
     for place in sorted(held, key=lambda place: place.first):
         if place.first != at:
