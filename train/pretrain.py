@@ -2,6 +2,7 @@
 
 import signal
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +16,7 @@ from vpoet.data.token_documents import Documents
 from vpoet.data.token_stream import PackStream, heldout_packs
 from vpoet.errors import CheckpointError
 from vpoet.evaluate.preview_process import Previews
-from vpoet.nn import lora
+from vpoet.nn import initial, lora
 from vpoet.nn.attention import backend
 from vpoet.nn.nats import PackTensors
 from vpoet.nn.transformer import Transformer
@@ -65,21 +66,23 @@ def main(
     run = Path(cfg.run)
     expect_folder(run)
     cli.hold(run)
-    torch.manual_seed(cfg.seed)
     text, video = TextTokenizer.load(cfg.text), VideoTokenizer.load(cfg.video)
     vocabulary = video.vocabulary(text, cfg.model.visual_groups)
     hashes = {"text": text.hash, "video": video.codes, "vocabulary": vocabulary.hash}
-    transformer = Transformer(cfg.model, vocabulary)
+    torch.manual_seed(cfg.seed)
+    with nullcontext() if cfg.lora else initial.Weightless():
+        transformer = Transformer(cfg.model, vocabulary)
+    weights: initial.Weights = initial.drawn(transformer, cfg.seed)
     if cfg.begin:
-        hashes["begin"] = bundle.begin(transformer, cfg.begin)
+        hashes["begin"], weights = bundle.begin(transformer, cfg.begin)
     if cfg.lora is not None:
-        lora.add(transformer, cfg.lora)
+        lora.begin(transformer, weights, cfg.lora)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = DTYPES[cfg.engine.dtype]
     attention = shared_attention(backend(cfg.attention, device, dtype), cfg.engine.sequence_parallel)
     run_block = runner(compiled=cfg.compile, checkpointed=cfg.checkpoint_blocks)
     module = PackLoss(transformer, attention, cfg.z_loss, run=run_block)
-    trainer = start.start(module, cfg.engine, cfg.optimizer, cfg.packs_per_process)
+    trainer = start.start(module, cfg.engine, cfg.optimizer, cfg.packs_per_process, None if cfg.lora else weights)
     share = Share(trainer.rank, trainer.world, cfg.engine.sequence_parallel)
 
     state = begin(run, trainer, hashes, resume)
@@ -96,8 +99,7 @@ def main(
             f"{transformer.parameter_count / 1e6:.1f}M parameters, {trainer.world} processes, {cfg.engine.dtype}, "
             f"{cfg.batch} packs of {cfg.data.length} tokens per step; run folder {run}"
         )
-    peak = float(trainer.total(torch.tensor(matmul_peak(device, dtype))))
-    meter = Meter(peak)
+    meter = Meter(float(trainer.total(torch.tensor(matmul_peak(device, dtype)))))
     tracker = Tracker(
         run, config=config.to_dict(cfg), project=cfg.project, name=run.name, enabled=trainer.rank == 0,
         resume_step=state["step"], tokens_per_step=cfg.batch * cfg.data.length,

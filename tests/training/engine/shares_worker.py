@@ -1,16 +1,16 @@
 """One of the processes of test_shares: saves and loads checkpoints, and counts the bytes that it writes, reads, sends.
 
-    shares_worker.py FOLDER SAVE,... LOAD,...
+    shares_worker.py FOLDER SAVE,... LOAD,... FILL,...
 
 SAVE is STAGE-TYPE: trained for three steps and saved in FOLDER. LOAD is FROM:STAGE-TYPE, a checkpoint in FOLDER brought
-into another engine.
+into another engine. FILL is STAGE-TYPE: a transformer laid out without memory, started and filled.
 """
 
 import hashlib
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,20 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from vpoet.nn.attention import backend
+from vpoet.nn.initial import Weightless, drawn
+from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.processes import Processes
+from vpoet.sequence.vocabulary import Vocabulary
 from vpoet.training.engine.base import Engine, EngineConfig
+from vpoet.training.loss import PackLoss
 from vpoet.training.optim import OptimizerConfig
 from vpoet.training.run import checkpoint
 from vpoet.training.run.folder import checkpoint_of
 from vpoet.training.run.saver import Saver
 
 PACKS = 4
+WORDS = Vocabulary(37, (8, 5), "", "")
 HASHES = {"vocabulary": "v"}
 
 
@@ -51,6 +57,20 @@ def engine(case: str, seed: int) -> Engine:
     torch.manual_seed(seed)
     config = EngineConfig(name="deepspeed", zero=int(zero), dtype=dtype, timeout=60)
     return DeepSpeedEngine(Module(), config, OptimizerConfig(), lambda world: PACKS // world)
+
+
+def filled(case: str, *, at_once: bool) -> Engine:
+    """An engine of a transformer whose weights come one at a time, or are there before it starts."""
+    from vpoet.training.engine.deepspeed import DeepSpeedEngine
+
+    zero, dtype = case.split("-")
+    torch.manual_seed(11)
+    with nullcontext() if at_once else Weightless():
+        transformer = Transformer(TransformerConfig(width=24, depth=2, heads=2, kv_heads=1, hidden=40), WORDS)
+    config = EngineConfig(name="deepspeed", zero=int(zero), dtype=dtype, timeout=60)
+    module = PackLoss(transformer, backend("sdpa", torch.device("cpu"), torch.float32))
+    weights = None if at_once else drawn(transformer, 11)
+    return DeepSpeedEngine(module, config, OptimizerConfig(), lambda world: 1, weights)
 
 
 def train(trainer: Engine, first: int, last: int) -> list[float]:
@@ -98,7 +118,7 @@ def counted(told: dict[str, int]) -> Iterator[None]:
     told |= {"written": after["wchar"] - before["wchar"], "read": after["rchar"] - before["rchar"], "sent": sent.bytes}
 
 
-def main(folder: Path, saves: list[str], loads: list[str]) -> dict[str, Any]:
+def main(folder: Path, saves: list[str], loads: list[str], fills: list[str]) -> dict[str, Any]:
     told: dict[str, Any] = {}
     for case in saves:
         trainer = engine(case, 0)
@@ -117,9 +137,11 @@ def main(folder: Path, saves: list[str], loads: list[str]) -> dict[str, Any]:
         trainer = engine(case, 1)
         checkpoint.load(checkpoint_of(folder / source, 3), trainer, HASHES)
         told[load] = {"digest": digest(trainer), "norms": train(trainer, 3, 5)}
+    for case in fills:
+        told[f"filled {case}"] = [digest(filled(case, at_once=at_once)) for at_once in (False, True)]
     Processes.joined().leave()
     return told
 
 
 if __name__ == "__main__":
-    print("\n" + json.dumps(main(Path(sys.argv[1]), *(words.split(",") if words else [] for words in sys.argv[2:4]))))
+    print("\n" + json.dumps(main(Path(sys.argv[1]), *(words.split(",") if words else [] for words in sys.argv[2:5]))))

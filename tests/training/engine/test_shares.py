@@ -23,6 +23,7 @@ WORKER = runpy.run_path(str(Path(__file__).with_name("shares_worker.py")), run_n
 HASHES, Module, digest = WORKER["HASHES"], WORKER["Module"], WORKER["digest"]
 CASES = ["0-fp32", "1-fp32", "2-bf16", "3-bf16", "3-fp32"]
 AMONG_FOUR = ["1-bf16", "3-fp32"]
+FILLED = ["0-fp32", "1-bf16", "3-bf16", "3-fp32"]
 OVERHEAD = 12_000
 """Bytes of headers, manifests and agreement, which do not grow with the model."""
 
@@ -46,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def two(workers: Callable[..., list[dict[str, Any]]], folder: Path) -> list[dict[str, Any]]:
     loads = ["plain:1-fp32", "plain:3-fp32", "1-fp32:3-fp32", "3-fp32:0-fp32"]
-    return workers("shares_worker.py", 2, str(folder), ",".join(CASES), ",".join(loads))
+    return workers("shares_worker.py", 2, str(folder), ",".join(CASES), ",".join(loads), ",".join(FILLED))
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def four(workers: Callable[..., list[dict[str, Any]]], folder: Path, two: Any) -
     for case in ("1-fp32", "3-fp32"):
         shutil.copytree(folder / case, folder / "four" / f"of-two-{case}")
     loads = ["of-two-1-fp32:2-fp32", "of-two-3-fp32:3-fp32"]
-    return workers("shares_worker.py", 4, str(folder / "four"), ",".join(AMONG_FOUR), ",".join(loads))
+    return workers("shares_worker.py", 4, str(folder / "four"), ",".join(AMONG_FOUR), ",".join(loads), "3-fp32")
 
 
 def sizes(case: str) -> tuple[int, int, int]:
@@ -128,3 +129,14 @@ def test_a_checkpoint_that_lacks_a_process_s_file_is_none(two: list[dict[str, An
     shutil.copytree(folder / "1-fp32", run)
     (run / "checkpoints/step-3/optimizer-1.safetensors").unlink()
     assert checkpoint.complete(run) == []
+
+
+@pytest.mark.parametrize("case", FILLED)
+def test_weights_one_at_a_time_are_those_of_a_module_made_at_once(
+    two: list[dict[str, Any]], four: list[dict[str, Any]], case: str
+) -> None:
+    """At every stage and in any number of processes."""
+    for told in (*two, *four):
+        if f"filled {case}" in told:
+            shared, at_once = told[f"filled {case}"]
+            assert shared == at_once == two[0][f"filled {case}"][0]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vpoet.nn.initial import Weights, fill
 from vpoet.processes import Processes
 from vpoet.training.engine.base import MUON_STATES, STATES, Engine, EngineConfig, Part, Slice, always, finite
 from vpoet.training.engine.loss_scale import LossScale
@@ -18,9 +19,13 @@ from vpoet.training.precision import DTYPES, check_dtype
 class TorchEngine(Engine):
     """`Engine` without a launcher: what the others are compared with."""
 
-    def __init__(self, module: nn.Module, config: EngineConfig, optimizer: OptimizerConfig) -> None:
+    def __init__(
+        self, module: nn.Module, config: EngineConfig, optimizer: OptimizerConfig, weights: Weights | None = None
+    ) -> None:
         self.processes = Processes()
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if weights is not None:
+            fill(module, weights, self.device)
         self.module = module.to(self.device).train()
         self.clip = optimizer.clip
         self.dtype = DTYPES[config.dtype]

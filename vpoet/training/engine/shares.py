@@ -10,14 +10,18 @@ in the type of the forward pass at stages 1 and 2, each its own share; nothing a
 weights, all that was loaded.)
 """
 
+import os
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from vpoet.nn.initial import Weights, fill
 from vpoet.processes import Processes
-from vpoet.training.engine.base import Part, Slice
+from vpoet.training.engine.base import EngineConfig, Part, Slice
+from vpoet.training.precision import DTYPES
 
 
 class Shares:
@@ -93,3 +97,34 @@ class Shares:
         else:
             held = safe_get_local_optimizer_state(weight, part)
         return held.detach()
+
+
+@torch.no_grad()
+def fill_shared(module: nn.Module, weights: Weights, config: EngineConfig, told: dict[str, Any]) -> None:
+    """Give a module on the meta device its weights in the type of the forward pass, on this process's device.
+
+    At stage 3, of which DeepSpeed is ``told`` all, one after the other is shared out: no process ever has them all.
+    """
+    # here, as in `Shares`
+    import deepspeed
+
+    dtype = DTYPES[config.dtype]
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if torch.cuda.is_available() else torch.device("cpu")
+    if config.zero < 3:
+        fill(module, weights, device, dtype)
+        return
+    left = iter(weights)
+    shared: Any = None
+    for part in module.modules():
+        own = list(part.parameters(recurse=False))
+        if not own:
+            continue
+        assert not list(part.children()), "weights lie in the leaves"
+        fill(part, islice(left, len(own)), device, dtype)
+        own = list(part.parameters())
+        if shared is None:
+            deepspeed.zero.Init(module=part, config_dict_or_path=told)
+        else:
+            shared.convert_to_zero_parameters(param_list=own)
+        shared = own[0]
+    assert next(left, None) is None
