@@ -133,6 +133,23 @@ class Processes:
             with watch(self.timeout):
                 dist.broadcast(values, 0)
 
+    def slice_of(self, count: int) -> tuple[int, int]:
+        """The first of ``count`` things in a row that are this process's, and the first that are not any more."""
+        size = -(-count // self.world)
+        return min(count, self.rank * size), min(count, (self.rank + 1) * size)
+
+    def spread(self, values: Tensor) -> None:
+        """In place, everybody's `slice_of` the flat values in all processes; each sends its own alone."""
+        if self.world == 1:
+            return
+        size = -(-len(values) // self.world)
+        first, stop = self.slice_of(len(values))
+        mine, everyones = values.new_zeros(size), values.new_empty(size * self.world)
+        mine[: stop - first] = values[first:stop]
+        with watch(self.timeout):
+            dist.all_gather_into_tensor(everyones, mine)
+        values.copy_(everyones[: len(values)])
+
     def gather(self, value: Any) -> list[Any]:
         """``value`` of every process, by rank."""
         if self.world == 1:

@@ -28,7 +28,7 @@ class SampleConfig:
     """Clips sampled on the way, to look at."""
 
     every: int = 0
-    """Steps between samplings; 0 never."""
+    """Steps between samplings; 0 never. They are made beside training, from a checkpoint that is written then."""
     prompts: list[str] = field(default_factory=list)
     frames: int = 17
     height: int = 64
@@ -36,6 +36,10 @@ class SampleConfig:
     fps: int = 8
     temperature: float = 1.0
     guidance: float = 2.0
+
+    def due(self, step: int, steps: int) -> bool:
+        """Whether clips are sampled after ``step`` of a run of ``steps``."""
+        return bool(self.every and self.prompts) and (step % self.every == 0 or step == steps)
 
 
 @dataclass(kw_only=True)

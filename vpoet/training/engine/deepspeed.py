@@ -17,11 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from vpoet.errors import BackendError, ConfigError
+from vpoet.nn.initial import Weights
 from vpoet.processes import Processes, watch
 from vpoet.training.engine import shared_memory
-from vpoet.training.engine.base import STATES, Engine, EngineConfig, Part, always, finite
+from vpoet.training.engine.base import STATES, Engine, EngineConfig, Part, Slice, always, finite
 from vpoet.training.engine.loss_scale import LossScale
 from vpoet.training.engine.settings import settings
+from vpoet.training.engine.shares import Shares, fill_shared
 from vpoet.training.optim import OptimizerConfig, adamw, start_states
 from vpoet.training.precision import DTYPES, check_dtype
 
@@ -63,12 +65,21 @@ class DeepSpeedEngine(Engine):
     """`Engine` by DeepSpeed; started by its launcher, or alone as a world of one."""
 
     def __init__(
-        self, module: nn.Module, config: EngineConfig, optimizer: OptimizerConfig, accumulate: Callable[[int], int]
+        self,
+        module: nn.Module,
+        config: EngineConfig,
+        optimizer: OptimizerConfig,
+        accumulate: Callable[[int], int],
+        weights: Weights | None = None,
     ) -> None:
         self.processes = _start(config.timeout)
         self.micro_batches = accumulate(self.world)
         self.zero = config.zero
         self.shapes = {name: weight.shape for name, weight in module.named_parameters()}  # before they are sharded
+        if weights is not None:
+            told = settings(config, optimizer, self.micro_batches)
+            with watch(config.timeout):
+                fill_shared(module, weights, config, told)
         if optimizer.matrix_lr:
             raise ConfigError(
                 "optimizer.matrix_lr: Muon needs whole matrices, which ZeRO cuts; take it out, and AdamW trains them, "
@@ -86,6 +97,10 @@ class DeepSpeedEngine(Engine):
         self.device = torch.device(self.engine.device)
         self._weights = dict(self.engine.module.named_parameters())
         self._start_states()
+        self._shares = Shares(
+            self.zero, self.processes, self._weights,
+            shapes=self.shapes, trained=self.trained, optimizer=self.engine.optimizer, inner=self._adam,
+        )  # fmt: skip
         self._question: Callable[[float], bool] = lambda norm: True
         self._answer: bool | None = None
 
@@ -165,6 +180,14 @@ class DeepSpeedEngine(Engine):
         output: Tensor = self.engine(batch)
         self.engine.train()
         return output
+
+    def slice_of(self, name: str, part: Part) -> Slice | None:
+        return self._shares.slice_of(name, part)
+
+    @_in_time
+    @torch.no_grad()
+    def refresh(self) -> None:
+        self._shares.refresh()
 
     @_in_time
     @torch.no_grad()
