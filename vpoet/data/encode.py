@@ -98,7 +98,9 @@ def encode_shard(
                         drawn = [one.painting(next(shown)) for one in clip.hidden]
                         parts = _parts(sample, clip.frames, next(codes), drawn, coder, extras, problems)
                     elif clip is None:
-                        parts = segments.encoded(sample.json, sample.parts, coder.encode)
+                        parts = segments.encoded(
+                            sample.json, sample.parts, lambda frames: coder.encode_clips([frames])[0]
+                        )
                     else:
                         raise clip
                 except DataError as error:
