@@ -94,7 +94,7 @@ class Model:
         self.compiler = compiler
         self.guesses = guesses
         weight = bundle.transformer.language.weight
-        self.attention = backend("auto", weight.device, weight.dtype)
+        self.attention = backend("auto", weight.device, weight.dtype, windows=bundle.config.window > 0)
 
     @takes(Request, Sampling)
     def sample(self, prompt: str = "", **asked: Any) -> Video:
@@ -247,6 +247,7 @@ class Model:
             stride=self.bundle.video.stride,
             length=self.bundle.config.length,
             bidirectional=self.bundle.config.bidirectional,
+            window=self.bundle.config.window,
         )
 
 
