@@ -137,9 +137,8 @@ def main(
         last |= {"train/lr": lr, "train/grad_norm": norm, "train/skipped": float(guard.skipped)}
         if trainer.loss_scale.used:
             last["train/loss_scale"] = trainer.loss_scale.scale
-        tokens, padding, waited = int(tally["tokens"]), int(tally["padding"]), tally["waited"] / share.groups
-        meter.count(tokens=tokens, padding=padding, flops=tally["flops"], waited=waited)
-        stopping = tally["signal"]
+        tokens, padding, stopping = int(tally["tokens"]), int(tally["padding"]), tally["signal"]
+        meter.count(tokens=tokens, padding=padding, flops=tally["flops"], waited=tally["waited"] / share.groups)
 
         done = step + 1
         if guard.reason and trainer.rank == 0:

@@ -42,12 +42,18 @@ def announced() -> tuple[int, int]:
 
 
 def own_device(name: str) -> torch.device:
-    """The device called auto, cpu or cuda: of several GPUs the one of this process. ConfigError if it is none."""
+    """The device called auto, cpu or cuda: of several GPUs the one of this process. ConfigError if it is none, or if
+    there are fewer GPUs than processes on this machine."""
     if name not in DEVICES:
         raise ConfigError(f"device is {name!r}; choose one of {', '.join(DEVICES)}")
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    if torch.cuda.is_available() and device.index >= torch.cuda.device_count():
+        raise ConfigError(
+            f"LOCAL_RANK = {device.index}: this machine shows {torch.cuda.device_count()} GPUs, and each process needs "
+            "its own; start as many processes as there are GPUs, and see what CUDA_VISIBLE_DEVICES leaves"
+        )
     torch.cuda.set_device(device)  # NCCL gathers objects through the current one
     return device
 
@@ -149,6 +155,16 @@ class Processes:
         with watch(self.timeout):
             dist.all_gather_into_tensor(everyones, mine)
         values.copy_(everyones[: len(values)])
+
+    def exchange(self, values: Tensor, given: list[int], taken: list[int]) -> Tensor:
+        """A flat tensor's first ``given[0]`` values go to process 0, the next to 1 and so on; what they send here, as
+        many as ``taken`` says of each, end to end."""
+        if self.world == 1:
+            return values
+        received = values.new_empty(sum(taken))
+        with watch(self.timeout):
+            dist.all_to_all_single(received, values, taken, given)
+        return received
 
     def gather(self, value: Any) -> list[Any]:
         """``value`` of every process, by rank."""

@@ -50,6 +50,7 @@ def test_weights_are_rounded_once() -> None:
 MEASURED = """
 import json, resource, sys
 from pathlib import Path
+from vpoet import config
 from vpoet.nn.initial import Weightless
 from vpoet.nn.transformer import Transformer
 from vpoet.sequence.vocabulary import Vocabulary

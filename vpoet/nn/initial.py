@@ -54,8 +54,11 @@ def drawn(transformer: Transformer, seed: int) -> Iterator[tuple[str, Tensor]]:
 
 @torch.no_grad()
 def fill(module: nn.Module, weights: Weights, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
-    """Give a module on the meta device, whose parameters are those of a transformer inside, memory and weights."""
-    module.to(dtype).to_empty(device=device)
+    """Give the parameters of a module, which are those of a transformer inside, memory and these weights.
+
+    They stay the same objects, so an optimiser may know them already.
+    """
     for (name, parameter), (given, value) in zip(module.named_parameters(), weights, strict=True):
         assert given.endswith(name) or name.endswith(given), (name, given)
-        parameter.copy_(value)
+        filled = nn.Parameter(torch.empty(value.shape, dtype=dtype, device=device), parameter.requires_grad)
+        torch.utils.swap_tensors(parameter, filled.copy_(value))  # type: ignore[no-untyped-call]

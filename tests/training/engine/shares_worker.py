@@ -51,7 +51,7 @@ class Module(nn.Module):
 
 
 def engine(case: str, seed: int) -> Engine:
-    from vpoet.training.engine.deepspeed import DeepSpeedEngine
+    from vpoet.training.engine.deepspeed import DeepSpeedEngine  # not where the test reads this file
 
     zero, dtype = case.split("-")
     torch.manual_seed(seed)
@@ -70,7 +70,16 @@ def filled(case: str, *, at_once: bool) -> Engine:
     config = EngineConfig(name="deepspeed", zero=int(zero), dtype=dtype, timeout=60)
     module = PackLoss(transformer, backend("sdpa", torch.device("cpu"), torch.float32))
     weights = None if at_once else drawn(transformer, 11)
-    return DeepSpeedEngine(module, config, OptimizerConfig(), lambda world: 1, weights)
+    return DeepSpeedEngine(module, config, OptimizerConfig(matrix_lr=1e-3), lambda world: 1, weights)
+
+
+def groups(trainer: Engine) -> list[list[Any]]:
+    """How the weights are trained: with the decay of each group, and the sizes of what it has here."""
+    optimizer: Any = getattr(trainer, "engine").optimizer  # noqa: B009 (DeepSpeed's)
+    return [
+        [group["weight_decay"], group["muon"], [weight.numel() for weight in group["params"]]]
+        for group in optimizer.param_groups
+    ]
 
 
 def train(trainer: Engine, first: int, last: int) -> list[float]:
@@ -138,7 +147,8 @@ def main(folder: Path, saves: list[str], loads: list[str], fills: list[str]) -> 
         checkpoint.load(checkpoint_of(folder / source, 3), trainer, HASHES)
         told[load] = {"digest": digest(trainer), "norms": train(trainer, 3, 5)}
     for case in fills:
-        told[f"filled {case}"] = [digest(filled(case, at_once=at_once)) for at_once in (False, True)]
+        both = [filled(case, at_once=at_once) for at_once in (False, True)]
+        told[f"filled {case}"] = [[digest(trainer), groups(trainer)] for trainer in both]
     Processes.joined().leave()
     return told
 

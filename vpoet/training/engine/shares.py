@@ -10,7 +10,6 @@ in the type of the forward pass at stages 1 and 2, each its own share; nothing a
 weights, all that was loaded.)
 """
 
-import os
 from collections.abc import Mapping
 from itertools import islice
 from typing import Any
@@ -100,7 +99,9 @@ class Shares:
 
 
 @torch.no_grad()
-def fill_shared(module: nn.Module, weights: Weights, config: EngineConfig, told: dict[str, Any]) -> None:
+def fill_shared(
+    module: nn.Module, weights: Weights, config: EngineConfig, told: dict[str, Any], device: torch.device
+) -> None:
     """Give a module on the meta device its weights in the type of the forward pass, on this process's device.
 
     At stage 3, of which DeepSpeed is ``told`` all, one after the other is shared out: no process ever has them all.
@@ -109,7 +110,6 @@ def fill_shared(module: nn.Module, weights: Weights, config: EngineConfig, told:
     import deepspeed
 
     dtype = DTYPES[config.dtype]
-    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if torch.cuda.is_available() else torch.device("cpu")
     if config.zero < 3:
         fill(module, weights, device, dtype)
         return
@@ -121,7 +121,6 @@ def fill_shared(module: nn.Module, weights: Weights, config: EngineConfig, told:
             continue
         assert not list(part.children()), "weights lie in the leaves"
         fill(part, islice(left, len(own)), device, dtype)
-        own = list(part.parameters())
         if shared is None:
             deepspeed.zero.Init(module=part, config_dict_or_path=told)
         else:
