@@ -85,9 +85,9 @@ def main(
     transformer.load_state_dict(lora.trained(weights, cfg.lora))
     samples = cfg.samples
     described = bundle.BundleConfig(
-        model=cfg.model, bidirectional=cfg.data.bidirectional, length=cfg.data.length, tasks=sorted(cfg.data.tasks),
-        frames=samples.frames, height=samples.height, width=samples.width, fps=samples.fps,
-        guidance=samples.guidance, temperature=samples.temperature, words=bundle.join_words(*each),
+        model=cfg.model, bidirectional=cfg.data.bidirectional, window=cfg.data.window, length=cfg.data.length,
+        tasks=sorted(cfg.data.tasks), frames=samples.frames, height=samples.height, width=samples.width,
+        fps=samples.fps, guidance=samples.guidance, temperature=samples.temperature, words=bundle.join_words(*each),
     )  # fmt: skip
     bundle.save(out, transformer, described, text, video, card(run, folder, transformer), DTYPES[dtype])
     finish(out, folder, as_json)

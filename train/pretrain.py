@@ -75,7 +75,8 @@ def main(
         lora.add(transformer, cfg.lora)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = DTYPES[cfg.engine.dtype]
-    attention = shared_attention(backend(cfg.attention, device, dtype), cfg.engine.sequence_parallel)
+    chosen = backend(cfg.attention, device, dtype, windows=cfg.data.window > 0)
+    attention = shared_attention(chosen, cfg.engine.sequence_parallel)
     run_block = runner(compiled=cfg.compile, checkpointed=cfg.checkpoint_blocks)
     module = PackLoss(transformer, attention, cfg.z_loss, run=run_block)
     trainer = start.start(module, cfg.engine, cfg.optimizer, cfg.packs_per_process)

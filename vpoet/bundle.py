@@ -51,6 +51,8 @@ class BundleConfig:
     """Content hashes of the tokenizers, 16 hex digits; `save` fills them in."""
     bidirectional: bool = False
     """The model reads what comes before its target both ways (prefix-LM)."""
+    window: int = 0
+    """Frames for which it saw a frame in training, and so in sampling (`vpoet.sequence.windows`); 0: to the end."""
     length: int = 2048
     """Tokens of the packs it was trained on, and so of the longest document that it can serve."""
     tasks: list[str] = field(default_factory=lambda: ["t2v"])
@@ -70,6 +72,8 @@ class BundleConfig:
         for name in ("length", "frames", "height", "width", "fps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be at least 1")
+        if self.window < 0:
+            raise ConfigError(f"window = {self.window}: must be 0 or more")
         for name in ("guidance", "temperature"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be 0 or more")

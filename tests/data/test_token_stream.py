@@ -256,6 +256,14 @@ def test_prefix_of_a_bidirectional_config_reaches_to_the_target(folder: str) -> 
     assert set(row.prefixes) == {0}
 
 
+def test_a_window_of_a_config_reaches_the_packs(folder: str) -> None:
+    (row, *_) = next(stream(config(folder, window=1)))
+    sequences = unpack(row)
+    assert all(sequence.until is not None for sequence in sequences)
+    assert any((sequence.until < len(sequence)).any() for sequence in sequences)
+    assert next(stream(config(folder)))[0].until is None
+
+
 def spoil(i: int, parts: dict[str, Any]) -> None:
     if i == 3:
         parts["codes.npy"][0, 0, 0] = 256
@@ -492,6 +500,7 @@ def test_shard_that_is_listed_and_not_there_is_an_error(folder: str) -> None:
     [
         ({"length": 0}, "length = 0"),
         ({"lookahead": 0}, "lookahead = 0"),
+        ({"window": -1}, "window = -1 frames: must be 0"),
         ({"drop_caption": 1.5}, "drop_caption = 1.5 is a probability"),
         ({"tasks": {"t2x": 1.0}}, "tasks.t2x: no such task"),
     ],

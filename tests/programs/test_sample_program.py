@@ -240,7 +240,7 @@ def test_the_table_of_tasks_is_in_the_readme_with_an_example_and_flags_that_exis
     assert status == 0
     for words in ("vpoet sample --model", "--cfg", "--given-frames", "--sheet", "closer to the prompt"):
         assert words in " ".join(page.split())
-    for row in [*TABLE.values(), *COMPOSED]:
+    for row in [*(task for task in TABLE.values() if task.flag), *COMPOSED]:
         assert f"| {row.name} | {row.meaning} | `{row.flag}` | `{row.drawing}` |" in readme
         assert row.name in examples
         assert all(flag in page for flag in re.findall(r"--[a-z-]+", row.flag))

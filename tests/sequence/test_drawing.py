@@ -10,14 +10,15 @@ from vpoet.sequence.drawing import draw_pack, draw_sequence
 from vpoet.sequence.packing import Pack, pack
 from vpoet.sequence.tasks import TABLE
 from vpoet.sequence.vocabulary import Vocabulary
+from vpoet.sequence.windows import windowed
 
 VOCABULARY = Vocabulary(text=20, visual=(3, 4), text_hash="text", visual_hash="visual")
 
 
-def rows(task: str, t: int, words: int, given: int, length: int, bidirectional: bool) -> Pack:
+def rows(task: str, t: int, words: int, given: int, length: int, bidirectional: bool, window: int = 0) -> Pack:
     codes = (np.arange(t * 4, dtype=np.int32) % 12).reshape(t, 2, 2)
     document = TABLE[task].document(Sample(np.arange(words, dtype=np.int32), codes, 8), Given(given))
-    sequence = build(document, VOCABULARY)
+    sequence = windowed(build(document, VOCABULARY), document, window)
     return pack([sequence, sequence], length, bidirectional=bidirectional)
 
 
@@ -50,11 +51,11 @@ def test_drawing_of_a_target_shown_in_part_counts_what_is_predicted() -> None:
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize("length", [44, 50])
-def test_drawing_of_a_pack_is_the_mask(bidirectional: bool, length: int) -> None:
-    row = rows("t2v", 2, 2, 0, length, bidirectional)
+@pytest.mark.parametrize(("length", "window"), [(44, 0), (50, 0), (50, 1)])
+def test_drawing_of_a_pack_is_the_mask(bidirectional: bool, length: int, window: int) -> None:
+    row = rows("t2v", 2, 2, 0, length, bidirectional, window)
     head, *lines = draw_pack(row, columns=length).splitlines()
-    seen = Visibility(row.lengths, row.prefixes).mask().numpy()
+    seen = Visibility.of(row).mask().numpy()
     seen[length - row.padding :] = False  # a drawing leaves padding blank
     drawn = np.array([list(line) for line in lines])
     assert np.array_equal(drawn != ".", seen)

@@ -25,6 +25,7 @@ from vpoet.sequence import document, tasks
 from vpoet.sequence.arrangements import Sample
 from vpoet.sequence.packing import BestFit, Pack, pack
 from vpoet.sequence.vocabulary import Vocabulary
+from vpoet.sequence.windows import windowed
 
 EncodeText = Callable[[str], list[int]]
 State = dict[str, Any]
@@ -63,11 +64,17 @@ class StreamConfig:
     """Documents that a lane holds to choose from: more leave less padding."""
     bidirectional: bool = False
     """Tokens before a document's first target see each other both ways (prefix-LM); False is plain causal."""
+    window: int = 0
+    """Frames (cells of time) for which a frame is seen, itself counted; what precedes the first frame is seen to the
+    end (`vpoet.sequence.windows`). Attention then costs what the window does, not the document, and play can go on for
+    ever. 0: all are seen to the end."""
 
     def __post_init__(self) -> None:
         for name in ("length", "lookahead"):
             if not 1 <= getattr(self, name) <= LARGEST:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be 1 to {LARGEST}")
+        if not 0 <= self.window <= LARGEST:
+            raise ConfigError(f"window = {self.window} frames: must be 0 (none) to {LARGEST}")
         if not 0 <= self.drop_caption <= 1:
             raise ConfigError(f"drop_caption = {self.drop_caption} is a probability, 0 to 1")
         for source in self.sources:
@@ -152,7 +159,7 @@ class Documents:
                 "too short for every task, or without the keyframes that one needs, or the paintings", sample.name
             )
             return None
-        sequence = document.build(drawn, self.vocabulary)
+        sequence = windowed(document.build(drawn, self.vocabulary), drawn, self.config.window)
         if len(sequence) > self.config.length:
             self.problems.add(f"longer than a pack of {self.config.length}", sample.name)
             return None

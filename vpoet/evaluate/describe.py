@@ -176,10 +176,11 @@ def describe_bundle(folder: Path) -> Facts:
         "hash": whole.hash,
         "bytes": sum(part.stat().st_size for part in folder.rglob("*") if part.is_file()),
         "tasks": list(about.tasks),
-        "with `vpoet sample`": {row.name: f"{row.flag}: {row.meaning}" for row in servable(about.tasks)},
+        "with `vpoet sample`": {row.name: f"{row.flag}: {row.meaning}" for row in servable(about.tasks) if row.flag},
         "clip (frames, pixels, fps)": f"{about.frames}x{about.height}x{about.width} at {about.fps}",
         "tokens at most": about.length,
-        "attention": "prefix both ways" if about.bidirectional else "causal",
+        "attention": ("prefix both ways" if about.bidirectional else "causal")
+        + (f", a window of {about.window} frames" if about.window else ""),
         **_vocabulary(whole.transformer.vocabulary),
         **_transformer(whole.transformer, about.length),
         "video tokenizer": _autoencoder(whole.video.model.config),
@@ -255,7 +256,7 @@ def of_the_data(recipe: PretrainConfig, packs: int = 8) -> Facts:
     transformer = _model(recipe, vocabulary)
     rows = heldout_packs(recipe.data, vocabulary=vocabulary, text=text.encode, count=packs)
     total = sum(map(len, rows))
-    flops = sum(transformer.flops(Visibility(row.lengths, row.prefixes), int(row.targets.sum())) for row in rows)
+    flops = sum(transformer.flops(Visibility.of(row), int(row.targets.sum())) for row in rows)
     return {
         "packs": len(rows),
         "documents a pack": sum(len(row.lengths) - bool(row.padding) for row in rows) / len(rows),

@@ -26,6 +26,7 @@ from vpoet.nn.transformer import Transformer
 from vpoet.nn.visibility import Backend
 from vpoet.sequence.document import Document, Sequence, build
 from vpoet.sequence.packing import BestFit, pack
+from vpoet.sequence.windows import windowed
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,15 +117,16 @@ def likelihoods(
     stride: tuple[int, int, int],
     length: int,
     bidirectional: bool = False,
+    window: int = 0,
 ) -> list[Likelihood]:
     """The likelihood of the visual targets of each document, given its other spans.
 
     Documents are packed into rows of ``length`` tokens, as in training, or of the longest one's length; what comes out
-    does not depend on the others but for rounding. ``bidirectional``: the model reads prompts both ways. ShapeError: a
-    document without a visual target.
+    does not depend on the others but for rounding. ``bidirectional``: the model reads prompts both ways. ``window``:
+    frames for which it sees a frame, 0 if to the end. ShapeError: a document without a visual target.
     """
     assert not transformer.training, "dropout would be scored too: call eval() first"
-    sequences = [build(document, transformer.vocabulary) for document in documents]
+    sequences = [windowed(build(document, transformer.vocabulary), document, window) for document in documents]
     for document, sequence in zip(documents, sequences, strict=True):
         if not (sequence.targets & sequence.visual).any():
             raise ShapeError(f"a document of task {document.task} without an image or video to predict has no score")

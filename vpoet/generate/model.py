@@ -97,7 +97,7 @@ class Model:
         self.compiler = compiler
         self.guesses = guesses
         weight = bundle.transformer.language.weight
-        self.attention = backend("auto", weight.device, weight.dtype)
+        self.attention = backend("auto", weight.device, weight.dtype, windows=bundle.config.window > 0)
         self._graphs: GraphedSteps | None = None
         if weight.device.type == "cuda":
             self._through = cache_backend("auto", weight.device, weight.dtype)
@@ -258,6 +258,7 @@ class Model:
             stride=self.bundle.video.stride,
             length=self.bundle.config.length,
             bidirectional=self.bundle.config.bidirectional,
+            window=self.bundle.config.window,
         )
 
 

@@ -302,7 +302,5 @@ class Transformer(nn.Module):
     def flops(self, visibility: Visibility, visual_targets: int) -> float:
         """Floating-point operations of one forward and backward pass over a pack: 6 for each weight of a matrix product
         and token (PaLM, appendix B), and the attention that the mask really allows."""
-        documents = zip(visibility.lengths, visibility.prefixes, strict=True)
-        pairs = sum(n * (n + 1) / 2 + p * (p - 1) / 2 for n, p in documents)
-        attention = 12 * self.config.depth * self.config.width * pairs
+        attention = 12 * self.config.depth * self.config.width * visibility.pairs
         return 6 * self._block_weights * sum(visibility.lengths) + 6 * self._head_weights * visual_targets + attention

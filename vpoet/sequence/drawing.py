@@ -32,7 +32,8 @@ def draw_sequence(sequence: Sequence, vocabulary: Vocabulary) -> str:
 
 
 def draw_pack(row: Pack, columns: int = 64) -> str:
-    """The row, and who sees whom, scaled to ``columns`` characters: ``#`` causal, ``+`` both ways, ``.`` nobody.
+    """The row, and who sees whom, scaled to ``columns`` characters: ``#`` causal, ``+`` both ways, ``.`` nobody, as
+    behind a window.
 
     A cell of the picture stands for a block of tokens and shows what its first query sees of its first key.
     """
@@ -49,9 +50,13 @@ def draw_pack(row: Pack, columns: int = 64) -> str:
         d = owner[q]
         if d != owner[k] or d >= documents:
             return "."
-        if tokens[k] < bounds[d] + row.prefixes[d] and tokens[q] < bounds[d] + row.prefixes[d]:
+        at_q, at_k = tokens[q] - bounds[d], tokens[k] - bounds[d]
+        until = row.until[d] if row.until else None
+        if until is not None and at_q >= until[at_k]:
+            return "."
+        if at_k < row.prefixes[d] and at_q < row.prefixes[d]:
             return "+"
-        return "#" if tokens[k] <= tokens[q] else "."
+        return "#" if at_k <= at_q else "."
 
     head = (
         f"{total} tokens, {documents} documents of {', '.join(map(str, row.lengths[:documents]))}; "

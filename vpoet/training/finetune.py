@@ -72,6 +72,7 @@ def defaults(
             "tasks": {task: 4.0 if task in ("t2i", "t2v") else 1.0 for task in tasks},
             "length": about.length,
             "bidirectional": about.bidirectional,
+            "window": about.window,
         },
         "lora": None if rank is None else {"rank": rank, "alpha": 2.0 * rank},
         "optimizer": {"lr": 3e-4 if rank is None else 2e-3, "warmup": 10, "weight_decay": 0.0},
