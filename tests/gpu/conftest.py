@@ -66,15 +66,20 @@ class Card:
         return real if self.real else toy
 
     def sheet(self) -> tuple[float, float]:
-        """bf16 operations and bytes of memory a second, by the card's data sheet; of one that is not known, as found
-        by a product and a copy."""
+        """bf16 operations and bytes of memory a second, by the card's data sheet; of one that is not known, what a
+        product and a copy sustain."""
         key = next((NAMES[part] for part in NAMES if self.real and part in self.name), None)
         if key:
             return DEVICES[key].bf16, BANDWIDTH[key]
         size = self.pick(8192, 64)
         a = torch.ones(size, size, device=self.device, dtype=self.half)
+        return 2 * size**3 / self.seconds(lambda: a @ a), self.bandwidth()
+
+    def bandwidth(self) -> float:
+        """Bytes a second that a copy reads and writes."""
+        a = torch.ones(self.pick(2**30, 2**10), device=self.device, dtype=self.half)
         b = torch.empty_like(a)
-        return 2 * size**3 / self.seconds(lambda: a @ a), 2 * a.nbytes / self.seconds(lambda: b.copy_(a))
+        return 2 * a.nbytes / self.seconds(lambda: b.copy_(a))
 
     def seconds(self, call: Callable[[], object], rounds: int = 3) -> float:
         """The best of some calls, from an idle device to an idle device."""
