@@ -52,7 +52,7 @@ def main(
     sheet: Annotated[Path | None, typer.Option(metavar="PNG", help="A contact sheet of all clips.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[str, typer.Option(help="Of the weights: auto, fp32, bf16 or, on a CPU, int8.")] = "auto",
-    compiled: Annotated[bool, typer.Option("--compile", help="On a CPU: compile the decoder first, once.")] = False,
+    compiled: Annotated[bool, typer.Option("--compile", help="Compile the decoder first; on a CPU once.")] = False,
     guesses: Annotated[
         int | None,
         typer.Option(

@@ -11,8 +11,9 @@ lay when it was captured:
     outputs     copied out of the graph's memory before the next step overwrites them
 
 Nothing in a step waits for the GPU, so that Python lays out the steps to come while it works. The graph computes what
-the step computes, by the same kernels: the same bits. ``fuse``, where it is handed in (`torch.compile`), compiles what
-each block does before and after its attention, once for all blocks, and the draw; that rounds otherwise.
+the step computes by the same kernels: the same bits, as far as these don't depend on how much is read. ``fuse``, where
+it is handed in (`torch.compile`), compiles what each block does before and after its attention, once for all blocks,
+and the draw; that rounds otherwise.
 
 Shapes: those of `vpoet.generate.step`.
 """
@@ -27,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vpoet.errors import BackendError
 from vpoet.generate.step import Run, Step
 from vpoet.nn.cache import KVCache
 from vpoet.nn.cache_attention import CacheBackend
@@ -38,7 +40,7 @@ Outputs = tuple[Tensor, Tensor]
 Capture = Callable[[Callable[[], Outputs]], tuple[Outputs, Callable[[], None]]]
 """Runs a function of no arguments, and records it: its outputs, and what computes them anew in the same place."""
 
-_ROOMS = 4
+_ROOMS = 2
 """Caches that are kept for decoders to come, with what was captured on them."""
 _LEAST = 256
 """Positions that lengths are told apart by, at least."""
@@ -73,12 +75,15 @@ def cuda_capture() -> Capture:
 
 
 def cuda_fuse(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function compiled for the sizes that it is called with."""
+    """The function compiled for the sizes that it is called with; BackendError where it cannot be."""
     compiled = torch.compile(function, dynamic=False, fullgraph=True)
 
     def call(*inputs: Any) -> Any:
-        with torch._dynamo.config.patch(recompile_limit=_RECOMPILE):
-            return compiled(*inputs)
+        try:
+            with torch._dynamo.config.patch(recompile_limit=_RECOMPILE):
+                return compiled(*inputs)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            raise BackendError(f"the step cannot be compiled here: {error}; decode uncompiled") from None
 
     return call
 
