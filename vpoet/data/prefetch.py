@@ -1,7 +1,7 @@
 """An endless iterator that works ahead in a process of its own, and never holds the interpreter's lock of this one.
 
     here                                      there: a new interpreter, which imports what it is sent and no more
-    start: the work, pickled, in a file --->  load it; make items until so many have not been asked for
+    start: the work, pickled  ------------>  load it; make items until so many have not been asked for
     an item was taken: one more  ---------->
                         <-------------------  an item, or what was raised in its stead
     nothing comes: what are you at?  ------>
@@ -13,13 +13,13 @@ which imports torch and DeepSpeed. A group of its own: Ctrl-C and signals to the
 still wants items to finish its step.
 """
 
+import contextlib
 import os
 import pickle
 import queue
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import traceback
 import weakref
@@ -59,16 +59,16 @@ class Prefetch(Generic[Item]):
     def __init__(self, work: Work[Item], ahead: int) -> None:
         self._taken = 0
         self._connection, there = Pipe()
-        with tempfile.TemporaryFile() as file, there:
-            pickle.dump(sys.path, file)
-            try:
-                pickle.dump(work, file)
-            except (pickle.PicklingError, AttributeError, TypeError) as error:
-                raise _unsendable(error) from None
-            file.seek(0)
+        try:
+            sent = pickle.dumps(sys.path) + pickle.dumps(work)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise _unsendable(error) from None
+        with there:
             numbers = map(str, (there.fileno(), ahead, os.getpid()))
             command = [sys.executable, "-c", _START, *numbers, "vpoet-packs"]
-            self._process = subprocess.Popen(command, stdin=file, pass_fds=[there.fileno()], process_group=0)
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[there.fileno()], process_group=0)
+        # a thread, as what is sent may be more than a pipe takes before the other end reads
+        threading.Thread(target=_feed, args=(self._process, sent), daemon=True).start()
         self.close = weakref.finalize(self, _end, self._process, self._connection)
         """Ends the process; safe to call twice."""
 
@@ -102,6 +102,12 @@ class Prefetch(Generic[Item]):
             raise DataError(
                 f"the process that makes packs ended with {how}: killed, or out of memory; go on with --resume"
             ) from None
+
+
+def _feed(process: "subprocess.Popen[bytes]", sent: bytes) -> None:
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
+        pipe.write(sent)
 
 
 def _unsendable(error: Exception) -> ConfigError:
