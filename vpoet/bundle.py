@@ -86,6 +86,8 @@ class BundleConfig:
             raise ConfigError("tasks: there must be one at least")
         if unknown := set(self.tasks) - set(TABLE):
             raise ConfigError(f"tasks: no {', '.join(sorted(unknown))}; there are {', '.join(TABLE)}")
+        if self.actions is None and (playing := [task for task in self.tasks if TABLE[task].needs == "actions"]):
+            raise ConfigError(f"tasks: {', '.join(playing)}: say in `actions` what the model can be told to do")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
