@@ -32,11 +32,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from vpoet import cli
 from vpoet.data.npy import codes_to_npy
 from vpoet.data.shards import ShardWriter
+from vpoet.errors import DataError
 from vpoet.sequence.vocabulary import Vocabulary, grouped
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
 from vpoet.tokenizer.quantiser import QuantiserConfig
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer
+from vpoet.worlds.world import SteppedWorld
 
 hypothesis.settings.register_profile("vpoet", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("vpoet")
@@ -302,3 +304,47 @@ class Census(TorchDispatchMode):
 def census() -> type[Census]:
     """`Census`: ``with census() as count``."""
     return Census
+
+
+@pytest.fixture(scope="session")
+def obeys_the_contract() -> Callable[..., None]:
+    """Drive any world to step in, real or learned, through `reset`, `step`, `save` and `restore` alone: it has to be a
+    function of seed and actions, from the beginning and from any saved state, up to its end."""
+
+    def act(world: SteppedWorld, actions: list[int]) -> list[tuple[bytes, float, bool]]:
+        found = []
+        for action in actions:
+            frame, reward, end = world.step(action)
+            assert frame.dtype == np.uint8
+            found.append((frame.tobytes(), reward, end))
+            if end:
+                break
+        return found
+
+    def check(world: SteppedWorld, seeds: int = 4, steps: int = 40) -> None:
+        random = np.random.default_rng(0)
+        for seed in range(seeds):
+            actions = random.integers(len(world.actions), size=steps).tolist()
+            first = world.reset(seed)
+            assert first.dtype == np.uint8
+            assert first.ndim == 3
+            whole = act(world, actions)
+            assert (world.reset(seed) == first).all()
+            assert act(world, actions) == whole
+            if whole[-1][2]:
+                with pytest.raises(DataError):
+                    world.step(0)
+            middle = len(whole) // 2
+            world.reset(seed)
+            act(world, actions[:middle])
+            state = world.save()
+            for _ in range(2):  # forks
+                world.reset(seed + 1)
+                world.restore(state)
+                assert act(world, actions[middle:]) == whole[middle:]
+            world.reset(seed)
+            for action in (-1, len(world.actions)):
+                with pytest.raises(DataError):
+                    world.step(action)
+
+    return check
