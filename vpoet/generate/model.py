@@ -193,6 +193,7 @@ class Model:
             transformer=self.bundle.transformer,
             attention=self.attention,
             bidirectional=self.bundle.config.bidirectional,
+            window=self.bundle.config.window,
             build=None if self.compiler is None else functools.partial(self.compiler, self.bundle.hash),
             guesses=self.guesses,
         )

@@ -58,11 +58,11 @@ class Plan:
 
     @classmethod
     def of(cls, transformer: Transformer, documents: Items[Document], guided: bool) -> "Plan":
-        """PromptError: a document has a text target."""
+        """PromptError: a document has targets that are no images or videos."""
         vocabulary, device = transformer.vocabulary, transformer.language.weight.device
         for document in documents:
-            if any(span.target and span.modality is Modality.TEXT for span in document.spans):
-                raise PromptError(f"a document of task {document.task} has a text target; only images and video can be")
+            if any(s.target and s.modality not in (Modality.IMAGE, Modality.VIDEO) for s in document.spans):
+                raise PromptError(f"a document of task {document.task} has targets that are no images or videos")
         slots = [build(document, vocabulary) for document in documents]
         if guided and any(s.modality is Modality.TEXT and len(s.values) for d in documents for s in d.spans):
             slots += [build(null_prompt(document), vocabulary) for document in documents]
