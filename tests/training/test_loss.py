@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vpoet.nn.attention import backend, flash_backend
+from vpoet.nn.attention import backend
+from vpoet.nn.flash_attention import flash_backend
 from vpoet.nn.nats import CHUNK, PackTensors
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.nn.visibility import Attend, Backend, Visibility

@@ -4,8 +4,8 @@ Shapes: T packed tokens, N query heads, K key/value heads (N a multiple of K), H
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, field
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -13,10 +13,35 @@ from torch import Tensor
 
 from vpoet.arrays import Ints
 from vpoet.errors import BackendError
+from vpoet.sequence.layout import Layout, ends, offsets
 from vpoet.sequence.packing import Pack
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(layer, q_TNH, k_TKH, v_TKH) -> o_TNH; the layer's index is for caches, packed attention has no use for it."""
+
+
+class Offsets(NamedTuple):
+    """`vpoet.sequence.layout.offsets` on a device: int32, and ``in_prefix`` int64."""
+
+    cu_seqlens: Tensor
+    longest: int
+    prefixes: Tensor
+    prefix_cu_seqlens: Tensor
+    longest_prefix: int
+    in_prefix: Tensor
+    until: Tensor | None
+    """int64 [T], as `vpoet.sequence.layout.ends` gives it."""
+
+    @classmethod
+    def of(cls, layout: Layout, flat: Tensor) -> Self:
+        """From a copy of the layout's flat array."""
+        cu_seqlens, prefixes, prefix_cu_seqlens, in_prefix = (
+            layout.part(name, flat) for name in ("cu_seqlens", "prefixes", "prefix_cu_seqlens", "in_prefix")
+        )
+        until = layout.part("until", flat).long() if "until" in layout.places else None
+        return cls(
+            cu_seqlens, layout.longest, prefixes, prefix_cu_seqlens, layout.longest_prefix, in_prefix.long(), until
+        )
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -36,6 +61,8 @@ class Visibility:
     until: tuple[Ints | None, ...] | None = None
     """Of each document, [L] for its L tokens: the index in it from which on the token is not seen any more, above its
     own; None: all are seen to the end (`vpoet.sequence.windows`)."""
+    laid: Offsets | None = field(default=None, repr=False, kw_only=True)
+    """Where they lie, if that is on the device already."""
 
     def __post_init__(self) -> None:
         assert len(self.lengths) == len(self.prefixes)
@@ -44,8 +71,8 @@ class Visibility:
             assert until is None or (until.shape == (n,) and bool((until > np.arange(n)).all())), (n, until)
 
     @classmethod
-    def of(cls, row: Pack) -> Self:
-        return cls(row.lengths, row.prefixes, row.until)
+    def of(cls, row: Pack, laid: Offsets | None = None) -> Self:
+        return cls(row.lengths, row.prefixes, row.until, laid=laid)
 
     @property
     def windows(self) -> list[Ints | None]:
@@ -79,23 +106,28 @@ class Visibility:
         index_T = torch.arange(len(document_T), device=device)
         return sees(document_T, prefix_T, index_T[:, None], index_T[None, :], self.until_T(device))
 
+    def offsets(self, device: torch.device | str) -> Offsets:
+        """Where documents and prefixes lie, on a device."""
+        if self.laid is not None:
+            return self.laid
+        arrays = offsets(self.lengths, self.prefixes)
+        moved = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+        moved["in_prefix"] = moved["in_prefix"].long()
+        until_T = ends(self.lengths, self.until)
+        until = None if until_T is None else torch.from_numpy(until_T).to(device).long()
+        return Offsets(longest=max(self.lengths), longest_prefix=max(self.prefixes), until=until, **moved)
+
     def per_token(self, device: torch.device | str) -> tuple[Tensor, Tensor]:
         """For each token, its document's index, and the index of the token behind that document's prefix."""
-        lengths = torch.tensor(self.lengths, device=device)
-        ends = torch.tensor(self.bounds[:-1], device=device) + torch.tensor(self.prefixes, device=device)
-        document_T = torch.repeat_interleave(torch.arange(len(self.lengths), device=device), lengths)
+        found = self.offsets(device)
+        index_T = torch.arange(sum(self.lengths), device=device, dtype=torch.int32)
+        document_T = torch.bucketize(index_T, found.cu_seqlens[1:], right=True)
+        ends = found.cu_seqlens[:-1] + found.prefixes
         return document_T, ends[document_T]
 
     def until_T(self, device: torch.device | str) -> Tensor | None:
         """For each token, the index in the pack until which it is seen, not with it; None: no document has a window."""
-        windows, bounds = self.windows, self.bounds
-        if all(until is None for until in windows):
-            return None
-        ends = [
-            np.full(n, start + n) if until is None else start + np.minimum(until, n)
-            for n, start, until in zip(self.lengths, bounds[:-1], windows, strict=True)
-        ]
-        return torch.from_numpy(np.concatenate(ends).astype(np.int64)).to(device)
+        return self.offsets(device).until
 
 
 def sees(document_T: Tensor, prefix_T: Tensor, q: Tensor, k: Tensor, until_T: Tensor | None = None) -> Tensor:

@@ -42,7 +42,8 @@ class PackLoss(nn.Module):
         """Sums of -log p in nats over the predicted tokens, one for each kind in `KINDS`: fp32 [K]."""
         nats_M = self.nats(tensors)
         sums = torch.zeros(len(KINDS), device=nats_M.device)
-        return sums.index_add(0, tensors.kinds_M, nats_M)
+        # index_add gives other bits each time on a GPU
+        return sums.index_put((tensors.kinds_M,), nats_M, accumulate=True)
 
     def nats(self, tensors: PackTensors) -> Tensor:
         """-log p [M] of each predicted token, in the order of the pack, fp32."""
@@ -70,10 +71,11 @@ def heldout_losses(trainer: Engine, packs: Sequence[Pack], share: Share) -> dict
 
     Every process takes as many passes, as sharded weights need; a pack that is there twice for that counts once.
     """
-    sums, targets = torch.zeros(len(KINDS), dtype=torch.double), torch.zeros(len(KINDS), dtype=torch.double)
+    targets = torch.zeros(len(KINDS), dtype=torch.double)
+    sums = targets.to(trainer.device)
     for first in range(0, len(packs), share.groups):
         pack = packs[(first + share.group) % len(packs)]
-        nats = trainer.evaluate(share.piece(PackTensors.of(pack, trainer.device))).double().cpu()
+        nats = trainer.evaluate(share.piece(PackTensors.of(pack, trainer.device))).double()
         if first + share.group < len(packs):
             sums, targets = sums + nats, targets + counts(pack)
     return losses("heldout", trainer.total(sums), trainer.total(targets) / share.pieces)

@@ -62,24 +62,12 @@ class Share:
         return [pack ^ self.rank % self.pieces for pack in pack_seeds(seed, step, self.packs(batch))]
 
     def piece(self, whole: PackTensors) -> PackTensors:
-        """The t tokens of a pack that are this process's, and the predictions that are read from them.
-
-        The last may be of the next piece's first token. Visibility stays that of the whole pack, as attention sees it.
-        """
+        """The t tokens of a pack that are this process's, and the predictions that are read from them."""
         if self.pieces == 1:
             return whole
         length, rest = divmod(len(whole.ids_T), self.pieces)
         assert not rest, "the recipe checks the length of packs"
-        first = self.rank % self.pieces * length
-        here_M = (whole.before_M >= first) & (whole.before_M < first + length)
-        return PackTensors(
-            ids_T=whole.ids_T[first : first + length],
-            positions_T3=whole.positions_T3[first : first + length],
-            before_M=whole.before_M[here_M] - first,
-            after_M=whole.after_M[here_M],
-            kinds_M=whole.kinds_M[here_M],
-            visibility=whole.visibility,
-        )
+        return whole.piece(self.rank % self.pieces * length, length)
 
     def check(self, packs: Sequence[Pack], total: Callable[[Tensor], Tensor]) -> None:
         """DataError, in every process alike, if a group does not hold the same packs: after a read that failed in one
