@@ -66,7 +66,7 @@ def main(
     cli.hold(run)
     torch.manual_seed(cfg.seed)
     text, video = TextTokenizer.load(cfg.text), VideoTokenizer.load(cfg.video)
-    vocabulary = video.vocabulary(text, cfg.model.visual_groups)
+    vocabulary = cfg.vocabulary(text, video)
     hashes = {"text": text.hash, "video": video.codes, "vocabulary": vocabulary.hash}
     transformer = Transformer(cfg.model, vocabulary)
     if cfg.begin:

@@ -26,6 +26,7 @@ from vpoet.errors import CheckpointError, ConfigError, DataError, HashMismatch
 from vpoet.files import folder_aside
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.outputs import expect_folder
+from vpoet.sequence.actions import ActionSpace
 from vpoet.sequence.tasks import TABLE
 from vpoet.sequence.vocabulary import Vocabulary
 from vpoet.tokenizer.text import TextTokenizer
@@ -57,6 +58,8 @@ class BundleConfig:
     """Tokens of the packs it was trained on, and so of the longest document that it can serve."""
     tasks: list[str] = field(default_factory=lambda: ["t2v"])
     """What it was trained to do: names of `vpoet.sequence.tasks.TABLE`."""
+    actions: ActionSpace | None = None
+    """What it can be told to do in a world: names of actions, or bounds of vectors; none: it does not play."""
     frames: int = 17
     """Length, size (pixels) and rate (frames per second) of a clip unless others are asked for: the training data's."""
     height: int = 64
@@ -113,7 +116,7 @@ def save(
     check_vacant(folder)
     assert config.model == transformer.config, (config.model, transformer.config)
     config = replace(config, text_tokenizer=text.hash, video_tokenizer=video.hash)
-    _check_vocabulary(folder, transformer.vocabulary.hash, video.vocabulary(text, config.model.visual_groups))
+    _check_vocabulary(folder, transformer.vocabulary.hash, _vocabulary(config, text, video))
     weights = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in transformer.state_dict().items()}
     if broken := [name for name, tensor in weights.items() if not bool(tensor.isfinite().all())]:
         raise CheckpointError(f"{folder}: {len(broken)} tensors hold NaN or infinity ({broken[0]} first); not saved")
@@ -171,7 +174,7 @@ def load(
         raise CheckpointError(f"{error}; copy the bundle again, or export it again") from None
     video = VideoTokenizer.load(folder / VIDEO).to(device)
     _check_hashes(folder, config, text, video)
-    vocabulary = video.vocabulary(text, config.model.visual_groups)
+    vocabulary = _vocabulary(config, text, video)
     try:
         with safe_open(folder / WEIGHTS, framework="pt") as file:
             header = file.metadata() or {}
@@ -265,6 +268,11 @@ def _check_hashes(folder: Path, config: BundleConfig, text: TextTokenizer, video
                 f"{folder}: the model was trained with the tokenizer {wanted}, but {part} is {found}: its codes mean "
                 "something else. Take the tokenizer that encoded the training data"
             )
+
+
+def _vocabulary(config: BundleConfig, text: TextTokenizer, video: VideoTokenizer) -> Vocabulary:
+    plain = video.vocabulary(text, config.model.visual_groups)
+    return plain if config.actions is None else config.actions.vocabulary(plain)
 
 
 def _check_vocabulary(folder: Path, trained: str, vocabulary: Vocabulary) -> None:

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from vpoet.arrays import Codes
-from vpoet.data import painting
+from vpoet.data import painting, recordings, segments
 from vpoet.data.fields import plain_key, printable
-from vpoet.data.shards import Problems, ShardFile, ShardInfo, read_shard
+from vpoet.data.shards import Problems, Sample, ShardFile, ShardInfo, read_shard
 from vpoet.errors import DataError, HashMismatch
 from vpoet.files import read_json, write_atomic
 from vpoet.media.video import Video
@@ -49,15 +49,21 @@ def encode_shard(folder: Path, raw: ShardInfo, out: Path, coder: Coder, extras: 
     with ShardFile(out / raw.name) as shard:
         for sample in read_shard(folder / raw.name, problems=problems, samples=raw.samples):
             try:
+                if "segments" in sample.json:
+                    _write(shard, sample, segments.encoded(sample.json, sample.parts, coder.encode), coder, problems)
+                    continue
                 frames = np.asarray(Video.read(sample.video))
                 codes = coder.encode(frames, chunk_cells=CHUNK_CELLS)
             except DataError as error:
                 problems.add(str(error), sample.key)
                 continue
             key = plain_key(sample.key)
-            fields = sample.json | {"grid": list(codes.shape), "tokenizer": coder.codes}
-            fields |= {"key": printable(sample.key)} if key != sample.key else {}
+            fields = sample.json | {"grid": list(codes.shape)}
             parts = {"codes.npy": codes, "json": fields}
+            try:
+                parts |= recordings.parts(sample.json, len(frames))
+            except DataError as error:
+                problems.add("actions left out", f"{sample.key}: {error}")
             if extras.keyframes:
                 images = frames[coder.stride[0] :: coder.stride[0], None]
                 pieces = [images[start : start + CHUNK_CELLS] for start in range(0, len(images), CHUNK_CELLS)]
@@ -65,13 +71,20 @@ def encode_shard(folder: Path, raw: ShardInfo, out: Path, coder: Coder, extras: 
             if drawn := painting.draw(frames, coder, key, seed=extras.seed, count=extras.paintings):
                 fields["paintings"] = [one.task for one in drawn]
                 parts |= {f"painting-{number}.npz": painting.to_npz(one) for number, one in enumerate(drawn)}
-            try:
-                shard.write(key, parts)
-            except DataError:
-                problems.add("another sample has that key", sample.key)
+            _write(shard, sample, parts, coder, problems)
     assert shard.info is not None
     record = {"raw": raw.sha256, "tokenizer": coder.codes, **asdict(extras), "shard": asdict(shard.info)}
     write_atomic(_record_path(out, raw), json.dumps(record, indent=1))
+
+
+def _write(shard: ShardFile, sample: Sample, parts: dict[str, Any], coder: Coder, problems: Problems) -> None:
+    """The parts of a sample, with what the json of each says."""
+    key = plain_key(sample.key)
+    parts["json"] |= {"tokenizer": coder.codes} | ({"key": printable(sample.key)} if key != sample.key else {})
+    try:
+        shard.write(key, parts)
+    except DataError:
+        problems.add("another sample has that key", sample.key)
 
 
 def finished(out: Path, raw: ShardInfo, tokenizer: str, extras: Extras) -> ShardInfo | None:

@@ -56,7 +56,7 @@ class PackStream:
     ) -> None:
         if lanes < 1 or lanes % world:
             raise ConfigError(f"a global batch of {lanes} packs cannot be shared by {world} processes; use a multiple")
-        documents.check_keyframes()
+        documents.check_tasks()
         if rank == 0:
             documents.tell_of_paintings()
         self._sources = documents.sources
