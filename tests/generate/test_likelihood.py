@@ -109,7 +109,7 @@ def test_what_was_drawn_with_is_the_score_at_temperature_1_without_guidance_and_
 @pytest.mark.parametrize(
     "task", [task for task in TABLE.values() if task.needs in ("", "timeline")], ids=lambda task: task.name
 )
-def test_every_task_is_scored_as_it_is_sampled(model: Model, task: Task) -> None:
+def test_every_task_of_a_clip_is_scored_as_it_is_sampled(model: Model, task: Task) -> None:
     random = np.random.default_rng(0)
     codes, keyframes = random.integers(0, 36, (2, 3, 2, 3), dtype=np.int32)
     keyframes[0] = codes[0]

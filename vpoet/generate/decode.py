@@ -1,4 +1,4 @@
-"""Decoding: documents with blank visual targets in, the same documents with sampled codes out.
+"""Decoding: documents with blank targets in, the same documents with what was sampled out.
 
 Shapes: B documents; S steps.
 
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vpoet.generate import in_order
 from vpoet.generate.decoder import Decoder, Decoding
 from vpoet.generate.logits import gumbel
 from vpoet.generate.plan import Decoded, Plan, filled
@@ -41,12 +42,15 @@ def decode(
     sampling: Sampling = Sampling(),
     on_step: OnStep | None = None,
 ) -> list[Decoded]:
-    """Fill the visual targets of ``documents``, whose codes are ignored; everything else in them is kept as it is.
+    """Fill the targets of ``documents``, whose values are ignored; everything else in them is kept as it is.
 
     Each document has its seed: what is drawn for it does not depend on the batch around it (but for rounding, which may
     turn a near tie where the batch changes the shape of products). `vpoet.generate.speculate` says where guessed codes
-    are the same bit for bit. PromptError: a text target.
+    are the same bit for bit. Texts, actions and outcomes are filled by `vpoet.generate.in_order`, and so is all for a
+    model with a window.
     """
+    if in_order.needed(decoding, documents):
+        return in_order.fill(decoding, documents, seeds, sampling, on_step)
     plan = Plan.of(decoding.transformer, documents, guided=sampling.guidance != 1)
     ids, nats = [], []
     for done, (ids_B, nats_B) in enumerate(stream(decoding, plan, seeds, sampling)):

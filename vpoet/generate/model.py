@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from vpoet import bundle as bundles
-from vpoet.arrays import Frames, Ints
+from vpoet.arrays import Floats, Frames, Ints
 from vpoet.bundle import Bundle
 from vpoet.devices import pick
 from vpoet.errors import ConfigError
@@ -35,7 +35,7 @@ from vpoet.generate.decode import OnStep, decode
 from vpoet.generate.decoder import Decoding
 from vpoet.generate.fields import about, declared, takes, those_of
 from vpoet.generate.graphed_step import GraphedSteps, cuda_capture, cuda_fuse
-from vpoet.generate.likelihood import Likelihood, likelihoods
+from vpoet.generate.likelihood import Likelihood, likelihoods, token_nats
 from vpoet.generate.observe import fit, observe
 from vpoet.generate.plan import Decoded
 from vpoet.generate.request import Clip, Request
@@ -201,6 +201,7 @@ class Model:
             transformer=self.bundle.transformer,
             attention=self.attention,
             bidirectional=self.bundle.config.bidirectional,
+            window=self.bundle.config.window,
             guesses=self.guesses,
         )
         if self._graphs:
@@ -249,6 +250,12 @@ class Model:
     def observed(self, codes: Ints, fps: float, prompt: str = "", given_frames: int = 0) -> Document:
         """A clip [t, h, w] as the document to score: the one that `document` makes to sample it, filled."""
         return served(self.bundle, *observe(self.bundle, codes, fps, prompt, given_frames))
+
+    def token_nats(self, documents: Items[Document]) -> list[Floats]:
+        """`vpoet.generate.likelihood.token_nats` with this model: of what was decoded, its nats."""
+        config = self.bundle.config
+        how: dict[str, Any] = {"length": config.length, "bidirectional": config.bidirectional, "window": config.window}
+        return token_nats(self.bundle.transformer, documents, self.attention, **how)
 
     def likelihoods(self, documents: Items[Document]) -> list[Likelihood]:
         """`vpoet.generate.likelihood.likelihoods` with this model: of what was decoded, the sum of its nats."""

@@ -30,12 +30,6 @@ class Decoded:
     """[M] -log p of each sampled code under the plain conditional model (no guidance, no filter), in sequence order."""
 
 
-def null_prompt(document: Document) -> Document:
-    """The same document without its text: what guidance leads away from, and what training sees of a dropped one."""
-    spans = (replace(s, values=s.values[:0]) if s.modality is Modality.TEXT else s for s in document.spans)
-    return replace(document, spans=tuple(spans))
-
-
 @dataclass(frozen=True, eq=False, slots=True)
 class Plan:
     """What is known of the steps before the first one."""
@@ -59,14 +53,14 @@ class Plan:
 
     @classmethod
     def of(cls, transformer: Transformer, documents: Items[Document], guided: bool) -> "Plan":
-        """PromptError: a document has a text target."""
+        """PromptError: a document has targets that are no images or videos."""
         vocabulary, device = transformer.vocabulary, transformer.language.weight.device
         for document in documents:
-            if any(span.target and span.modality is Modality.TEXT for span in document.spans):
-                raise PromptError(f"a document of task {document.task} has a text target; only images and video can be")
+            if any(s.target and s.modality not in (Modality.IMAGE, Modality.VIDEO) for s in document.spans):
+                raise PromptError(f"a document of task {document.task} has targets that are no images or videos")
         slots = [build(document, vocabulary) for document in documents]
         if guided and any(s.modality is Modality.TEXT and len(s.values) for d in documents for s in d.spans):
-            slots += [build(null_prompt(document), vocabulary) for document in documents]
+            slots += [build(document.unprompted(), vocabulary) for document in documents]
         last = [int(np.flatnonzero(s.targets)[-1]) for s in slots]
         counts = np.array([stop - s.prefix + 1 for s, stop in zip(slots, last, strict=True)])
         step_S = np.arange(counts.max())[:, None]

@@ -51,7 +51,7 @@ class Recordings(World):
 
         In the json, ``actions`` holds T - 1 indices into ``action_space``'s ``names``; ``outcomes`` their rewards and
         whether they led to the end; ``captions`` what is done from when to when; ``truth`` what `Playground.truth` was
-                in each frame, lists of what changes, and ``boxes``, what the drawing covers of the figure: (left, top, right,
+        in each frame, lists of what changes, and ``boxes``, what the drawing covers of the figure: (left, top, right,
         bottom) in pixels, half open; ``state``, in hex, what `Playground.save` gave at the first frame.
         """
         world, truths = self._world, list[dict[str, Any]]()
