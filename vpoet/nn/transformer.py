@@ -235,13 +235,17 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def _initialise(self) -> None:
-        """Deviation 0.02; matrices that add to the residual stream are scaled by 1/sqrt(2 depth) (GPT-2, 2.3)."""
         for name, parameter in self.named_parameters():
-            if parameter.dim() == 1:
-                nn.init.ones_(parameter)
-            else:
-                residual = name.startswith("blocks.") and ".out." in name
-                nn.init.normal_(parameter, std=0.02 / (math.sqrt(2 * self.config.depth) if residual else 1))
+            self.initial(name, parameter)
+
+    def initial(self, name: str, values: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """``values``, of the shape of a parameter, which become random ones for it: ones for norms, else of deviation
+        0.02; matrices that add to the residual stream are scaled by 1/sqrt(2 depth) (GPT-2, 2.3)."""
+        if values.dim() == 1:
+            return nn.init.ones_(values)
+        residual = name.startswith("blocks.") and ".out." in name
+        deviation = 0.02 / (math.sqrt(2 * self.config.depth) if residual else 1)
+        return nn.init.normal_(values, std=deviation, generator=generator)
 
     def embed(self, ids_T: Tensor) -> Tensor:
         """[T, D]: a row of the table of the id's range, or the sum of the rows of a visual code's digits."""
@@ -305,7 +309,5 @@ class Transformer(nn.Module):
     def flops(self, visibility: Visibility, visual_targets: int) -> float:
         """Floating-point operations of one forward and backward pass over a pack: 6 for each weight of a matrix product
         and token (PaLM, appendix B), and the attention that the mask really allows."""
-        documents = zip(visibility.lengths, visibility.prefixes, strict=True)
-        pairs = sum(n * (n + 1) / 2 + p * (p - 1) / 2 for n, p in documents)
-        attention = 12 * self.config.depth * self.config.width * pairs
+        attention = 12 * self.config.depth * self.config.width * visibility.pairs
         return 6 * self._block_weights * sum(visibility.lengths) + 6 * self._head_weights * visual_targets + attention

@@ -17,13 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from vpoet.errors import BackendError
+from vpoet.nn.initial import Weights
 from vpoet.nn.transformer import Block
 from vpoet.processes import Processes, own_device, watch
 from vpoet.training.engine import shared_memory
-from vpoet.training.engine.base import MUON_STATES, STATES, Engine, EngineConfig, Part, always, finite
+from vpoet.training.engine.base import MUON_STATES, STATES, Engine, EngineConfig, Part, Slice, always, finite
 from vpoet.training.engine.loss_scale import LossScale
 from vpoet.training.engine.settings import settings
 from vpoet.training.engine.shared_optimizer import Piece, SharedOptimizer, cut
+from vpoet.training.engine.shares import Shares, fill_shared
 from vpoet.training.optim import OptimizerConfig, start_states
 from vpoet.training.precision import DTYPES, check_dtype
 
@@ -65,7 +67,12 @@ class DeepSpeedEngine(Engine):
     """`Engine` by DeepSpeed; started by its launcher, or alone as a world of one."""
 
     def __init__(
-        self, module: nn.Module, config: EngineConfig, optimizer: OptimizerConfig, accumulate: Callable[[int], int]
+        self,
+        module: nn.Module,
+        config: EngineConfig,
+        optimizer: OptimizerConfig,
+        accumulate: Callable[[int], int],
+        weights: Weights | None = None,
     ) -> None:
         self.device = own_device("auto")  # first of all: whatever talks of "cuda" from here on means this one
         on_cuda = self.device.type == "cuda"
@@ -81,19 +88,22 @@ class DeepSpeedEngine(Engine):
             for name, weight in module.named_parameters()
             if weight.requires_grad
         }
+        told = settings(config, optimizer, self.micro_batches, on_cuda=on_cuda)
         if self.zero == 3:
             for block in module.modules():
                 if isinstance(block, Block):
                     block.register_forward_pre_hook(_wants_gradient)
         with watch(config.timeout):
-            self.engine, *_ = deepspeed.initialize(
-                model=module,
-                optimizer=self._optimizer,
-                config=settings(config, optimizer, self.micro_batches, on_cuda=on_cuda),
-            )
+            if weights is not None:  # now that the optimiser has seen shapes, of which stage 3 leaves none
+                fill_shared(module, weights, config, told, self.device)
+            self.engine, *_ = deepspeed.initialize(model=module, optimizer=self._optimizer, config=told)
         self._weights = dict(self.engine.module.named_parameters())
         self._start_states()
         self._cut_matrices()
+        self._shares = Shares(
+            self.zero, self.processes, self._weights,
+            shapes=self.shapes, trained=self.trained, optimizer=self.engine.optimizer, inner=self._optimizer,
+        )  # fmt: skip
         self._question: Callable[[float], bool] = lambda norm: True
         self._answer: bool | None = None
 
@@ -207,6 +217,14 @@ class DeepSpeedEngine(Engine):
         output: Tensor = self.engine(batch)
         self.engine.train()
         return output
+
+    def slice_of(self, name: str, part: Part) -> Slice | None:
+        return self._shares.slice_of(name, part)
+
+    @_in_time
+    @torch.no_grad()
+    def refresh(self) -> None:
+        self._shares.refresh()
 
     @_in_time
     @torch.no_grad()
