@@ -29,7 +29,7 @@ from vpoet.training.engine.base import Engine
 from vpoet.training.engine.ulysses import Share, shared_attention
 from vpoet.training.guard import Guard
 from vpoet.training.loss import PackLoss, heldout_losses, losses
-from vpoet.training.meter import Meter, matmul_peak, progress
+from vpoet.training.meter import Meter, peaks, progress
 from vpoet.training.optim import learning_rate
 from vpoet.training.precision import DTYPES
 from vpoet.training.recipe import PretrainConfig
@@ -100,7 +100,7 @@ def main(
             f"{transformer.parameter_count / 1e6:.1f}M parameters, {trainer.world} processes, {cfg.engine.dtype}, "
             f"{cfg.batch} packs of {cfg.data.length} tokens per step; run folder {run}"
         )
-    meter = Meter(float(trainer.total(torch.tensor(matmul_peak(device, dtype)))))
+    meter = Meter(*trainer.total(peaks(device, dtype)).tolist())
     tracker = Tracker(
         run, config=config.to_dict(cfg), project=cfg.project, name=run.name, enabled=trainer.rank == 0,
         resume_step=state["step"], tokens_per_step=cfg.batch * cfg.data.length,
