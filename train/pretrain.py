@@ -66,13 +66,13 @@ def main(
     run = Path(cfg.run)
     expect_folder(run)
     cli.hold(run)
+    torch.manual_seed(cfg.seed)
     text, video = TextTokenizer.load(cfg.text), VideoTokenizer.load(cfg.video)
     vocabulary = video.vocabulary(text, cfg.model.visual_groups)
     hashes = {"text": text.hash, "video": video.codes, "vocabulary": vocabulary.hash}
-    torch.manual_seed(cfg.seed)
     with nullcontext() if cfg.lora else initial.Weightless():
         transformer = Transformer(cfg.model, vocabulary)
-    weights: initial.Weights = initial.drawn(transformer, cfg.seed)
+    weights: initial.Weights = initial.drawn(transformer)
     if cfg.begin:
         hashes["begin"], weights = bundle.begin(transformer, cfg.begin)
     if cfg.lora is not None:
