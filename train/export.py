@@ -60,7 +60,7 @@ def main(
         raise CheckpointError(f"{folder}: no whole checkpoint there; there are {names}")
     cfg = config.load(run / RESOLVED, PretrainConfig)
     text, video = TextTokenizer.load(cfg.text), VideoTokenizer.load(cfg.video)
-    vocabulary = video.vocabulary(text, cfg.model.visual_groups)
+    vocabulary = cfg.vocabulary(text, video)
     state = checkpoint.read_state(folder)
     if state["hashes"]["vocabulary"] != vocabulary.hash:
         trained, found = state["hashes"]["vocabulary"], vocabulary.hash
@@ -88,6 +88,7 @@ def main(
         model=cfg.model, bidirectional=cfg.data.bidirectional, window=cfg.data.window, length=cfg.data.length,
         tasks=sorted(cfg.data.tasks), frames=samples.frames, height=samples.height, width=samples.width,
         fps=samples.fps, guidance=samples.guidance, temperature=samples.temperature, words=bundle.join_words(*each),
+        actions=cfg.actions,
     )  # fmt: skip
     bundle.save(out, transformer, described, text, video, card(run, folder, transformer), DTYPES[dtype])
     finish(out, folder, as_json)

@@ -28,6 +28,7 @@ from vpoet.files import folder_aside
 from vpoet.nn.initial import Weightless, Weights
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.outputs import expect_folder
+from vpoet.sequence.actions import ActionSpace
 from vpoet.sequence.tasks import TABLE
 from vpoet.sequence.vocabulary import Vocabulary
 from vpoet.tokenizer.text import TextTokenizer
@@ -59,6 +60,8 @@ class BundleConfig:
     """Tokens of the packs it was trained on, and so of the longest document that it can serve."""
     tasks: list[str] = field(default_factory=lambda: ["t2v"])
     """What it was trained to do: names of `vpoet.sequence.tasks.TABLE`."""
+    actions: ActionSpace | None = None
+    """What it can be told to do in a world: names of actions, or bounds of vectors; none: it does not play."""
     frames: int = 17
     """Length, size (pixels) and rate (frames per second) of a clip unless others are asked for: the training data's."""
     height: int = 64
@@ -83,6 +86,8 @@ class BundleConfig:
             raise ConfigError("tasks: there must be one at least")
         if unknown := set(self.tasks) - set(TABLE):
             raise ConfigError(f"tasks: no {', '.join(sorted(unknown))}; there are {', '.join(TABLE)}")
+        if self.actions is None and (playing := [task for task in self.tasks if TABLE[task].needs == "actions"]):
+            raise ConfigError(f"tasks: {', '.join(playing)}: say in `actions` what the model can be told to do")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -115,7 +120,7 @@ def save(
     check_vacant(folder)
     assert config.model == transformer.config, (config.model, transformer.config)
     config = replace(config, text_tokenizer=text.hash, video_tokenizer=video.hash)
-    _check_vocabulary(folder, transformer.vocabulary.hash, video.vocabulary(text, config.model.visual_groups))
+    _check_vocabulary(folder, transformer.vocabulary.hash, _vocabulary(config, text, video))
     weights = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in transformer.state_dict().items()}
     if broken := [name for name, tensor in weights.items() if not bool(tensor.isfinite().all())]:
         raise CheckpointError(f"{folder}: {len(broken)} tensors hold NaN or infinity ({broken[0]} first); not saved")
@@ -162,7 +167,7 @@ def load(
     """
     folder, device = Path(folder), torch.device(device)
     config, text, video = _parts(folder)
-    vocabulary = video.to(device).vocabulary(text, config.model.visual_groups)
+    vocabulary = _vocabulary(config, text, video.to(device))
     with _reading(folder):
         on_disk = _OnDisk(folder, vocabulary)
         weights = dict(on_disk)
@@ -246,7 +251,7 @@ def begin(transformer: Transformer, folder: str | Path) -> tuple[str, Weights]:
     """
     folder = Path(folder)
     config, text, video = _parts(folder)
-    vocabulary = video.vocabulary(text, config.model.visual_groups)
+    vocabulary = _vocabulary(config, text, video)
     wanted, found = transformer.vocabulary.hash, vocabulary.hash
     if wanted != found:
         raise HashMismatch(
@@ -296,6 +301,11 @@ def _check_hashes(folder: Path, config: BundleConfig, text: TextTokenizer, video
                 f"{folder}: the model was trained with the tokenizer {wanted}, but {part} is {found}: its codes mean "
                 "something else. Take the tokenizer that encoded the training data"
             )
+
+
+def _vocabulary(config: BundleConfig, text: TextTokenizer, video: VideoTokenizer) -> Vocabulary:
+    plain = video.vocabulary(text, config.model.visual_groups)
+    return plain if config.actions is None else config.actions.vocabulary(plain)
 
 
 def _check_vocabulary(folder: Path, trained: str, vocabulary: Vocabulary) -> None:

@@ -8,9 +8,10 @@ import contextlib
 import faulthandler
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,6 +19,10 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from vpoet.errors import ConfigError
+
+T = TypeVar("T")
+R = TypeVar("R")
+Watched = Callable[[Sequence[int]], Iterable[int]]
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -91,11 +96,19 @@ class Processes:
         return cls(dist.get_rank(), dist.get_world_size(), timeout)
 
     @classmethod
-    def join(cls, device: torch.device) -> "Processes":
-        """Meet the others that the launcher started, to exchange what lies on ``device``."""
+    def join(cls, device: torch.device, patience: timedelta | None = None) -> "Processes":
+        """Meet the others that the launcher started, to exchange what lies on ``device``.
+
+        ``patience``: how long one may be waited for, instead of torch's own 10 or 30 minutes.
+        """
         if launched() and not dist.is_initialized():
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
         return cls.joined()
+
+    @classmethod
+    def sharing(cls) -> "Processes":
+        """Those that share out work of any length among them, and meet again when it is done."""
+        return cls.join(torch.device("cpu"), timedelta(days=30))
 
     def total(self, values: Tensor) -> Tensor:
         """``values``, which become their sum over all processes, in place."""
@@ -161,6 +174,15 @@ class Processes:
         with watch(self.timeout):
             dist.all_gather_object(values, value)
         return values
+
+    def each(self, call: Callable[[T], R], items: Sequence[T], watched: Watched = iter) -> list[R]:
+        """``call`` of each item, in the items' order, by all: each process works out every ``world``-th of them.
+
+        ``watched`` passes on those of this process and shows how many are done.
+        """
+        found = {i: call(items[i]) for i in watched(range(len(items))[self.rank :: self.world])}
+        everything = {i: value for part in self.gather(found) for i, value in part.items()}
+        return [everything[i] for i in range(len(items))]
 
     def leave(self) -> None:
         """Leave the group, as a process should before it ends."""

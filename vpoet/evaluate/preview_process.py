@@ -152,7 +152,7 @@ def serve(run: Path, steps: IO[str], out: IO[str]) -> None:
     threading.Thread(target=listen, daemon=True).start()
     recipe = config.load(run / RESOLVED, PretrainConfig)
     text, video = TextTokenizer.load(recipe.text), VideoTokenizer.load(recipe.video)
-    vocabulary = video.vocabulary(text, recipe.model.visual_groups)
+    vocabulary = recipe.vocabulary(text, video)
     while True:
         step = asked.get()
         shown: list[Sampled] = []

@@ -120,6 +120,10 @@ class Block(nn.Module):
         self.mlp = SwiGLU(config.width, config.hidden)
         self.dropout = nn.Dropout(config.dropout)
 
+    def forward(self, x_TD: Tensor, *, run: "RunBlock", layer: int, rotation: Rotation, attend: Attend) -> Tensor:
+        """What ``run`` makes of it; a call as of any module, at whose ends ZeRO's stage 3 gathers a block's weights."""
+        return run(self, layer, x_TD, rotation, attend)
+
     def before(self, x_TD: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
         """What the block does before its attention: queries, keys and values."""
         qkv: tuple[Tensor, Tensor, Tensor] = self.attention(self.attention_norm(x_TD), rotation)
@@ -277,8 +281,7 @@ class Transformer(nn.Module):
         rotation = positions if isinstance(positions, Rotation) else self.rotation(positions)
         x_TD = self.dropout(self.embed(ids_T))
         for layer, block in enumerate(self.blocks):
-            assert isinstance(block, Block)
-            x_TD = run(block, layer, x_TD, rotation, attend)
+            x_TD = block(x_TD, run=run, layer=layer, rotation=rotation, attend=attend)
         out: Tensor = self.norm(x_TD)
         return out
 

@@ -140,7 +140,8 @@ class Document:
         )
 
     def unprompted(self) -> "Document":
-        """Without the words that are given: those of contexts."""
+        """Without the words that are given, those of contexts: what guidance leads away from, and what training sees of
+        a document whose caption is dropped."""
         spans = (
             replace(span, values=span.values[:0]) if span.modality is Modality.TEXT and not span.target else span
             for span in self.spans

@@ -1,14 +1,15 @@
 """Windows with a sink: until when each token of a document is seen, so that memory does not grow with its frames.
 
-    sink               frames          a text    frames
-    <bos> .. header    0  1  2  3  4   text 1    5  6  7     text 2    8 ..
-                       |<-- until 3, with a window of 3
-                                       |<------------------- until text 2
+    sink               frames          text 1     frames      text 2     frames
+    <bos> .. header    0  1  2  3  4   <close> .. 5  6  7     <close> .. 8 ..
+                       |-------| 0 is seen, with a window of 3
+                                       |---------------------| text 1 is seen
 
 What stands before the first frame is the sink: it is seen to the end (StreamingLLM, Xiao et al., arXiv:2309.17453). The
 tokens of a frame are seen until the first token of the frame a window later. A text between frames is a change of
-prompt: it takes the place of the one before it, so that memory stays bounded there, too. From its opening token on, the
-text before it, and the structure and guides that followed that, are not seen any more; the sink stays.
+prompt: it takes the place of the one before it, so that memory stays bounded there, too. From the closing token of the
+frames before it on, the text before it, and the structure and guides that followed that, are not seen any more; the
+sink stays.
 
 A frame is one cell of the clip's time in whichever span, counted in the order of the document.
 """
@@ -43,9 +44,10 @@ def layout(document: Document, length: int) -> tuple[Ints, Ints]:
     frame_L, chapter_L = np.full(length, -1, np.int32), np.zeros(length, np.int32)
     at, frame, chapter, fresh = 2, 0, 0, False
     for span in document.spans:
-        if span.modality is Modality.TEXT and fresh:
+        begins = span.modality is Modality.TEXT and fresh
+        if begins:  # with the token that closes what stands before it
             chapter, fresh = chapter + 1, False
-        chapter_L[at:] = chapter
+        chapter_L[at - begins :] = chapter
         at += 1 + len(FORMS[span.modality].header)
         if span.in_clip:
             size = span.values[0].size

@@ -29,7 +29,8 @@ def test_communication_overlaps_on_gpus_in_messages_of_200_megabytes_unless_told
     asked = {"zero_optimization": {"overlap_comm": False, "reduce_bucket_size": 7}}
     sharing = told(tmp_path / "file.json", asked, zero, on_cuda=True)["zero_optimization"]
     assert (sharing["overlap_comm"], sharing["reduce_bucket_size"], sharing["stage"]) == (False, 7, zero)
-    assert told(tmp_path / "file.json", {}, zero)["zero_optimization"] == {"stage": zero}
+    on_cpu = told(tmp_path / "file.json", {}, zero)["zero_optimization"]
+    assert not on_cpu.keys() & ON_CUDA.keys()
 
 
 def test_deepspeed_knows_every_setting_for_gpus() -> None:
@@ -54,7 +55,7 @@ def test_further_settings_are_passed_on_and_what_the_recipe_says_wins(tmp_path: 
         "communication_data_type": "fp32",
     }
     given = told(tmp_path / "file.json", further)
-    assert given["zero_optimization"] == further["zero_optimization"] | {"stage": 3}
+    assert given["zero_optimization"].items() >= (further["zero_optimization"] | {"stage": 3}).items()
     assert (given["gradient_clipping"], given["gradient_accumulation_steps"]) == (0.5, 4)
     assert given["communication_data_type"] == "fp32"
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from vpoet.errors import BackendError
 from vpoet.nn.initial import Weights
+from vpoet.nn.transformer import Block
 from vpoet.processes import Processes, own_device, watch
 from vpoet.training.engine import shared_memory
 from vpoet.training.engine.base import MUON_STATES, STATES, Engine, EngineConfig, Part, Slice, always, finite
@@ -88,6 +89,10 @@ class DeepSpeedEngine(Engine):
             if weight.requires_grad
         }
         told = settings(config, optimizer, self.micro_batches, on_cuda=on_cuda)
+        if self.zero == 3:
+            for block in module.modules():
+                if isinstance(block, Block):
+                    block.register_forward_pre_hook(_wants_gradient)
         with watch(config.timeout):
             if weights is not None:  # now that the optimiser has seen shapes, of which stage 3 leaves none
                 fill_shared(module, weights, config, told, self.device)
@@ -275,6 +280,13 @@ class DeepSpeedEngine(Engine):
         for state in self._optimizer.state.values():
             if "step" in state:
                 state["step"].fill_(count)
+
+
+def _wants_gradient(block: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    """Have a block's input take a gradient even if all before it is frozen (LoRA): stage 3 sends the gradients of the
+    block's weights on when that of its input is there."""
+    (x_TD,) = inputs
+    return (x_TD if x_TD.requires_grad or not torch.is_grad_enabled() else x_TD.detach().requires_grad_(),)
 
 
 def _start(timeout: float, on_cuda: bool) -> Processes:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vpoet.errors import ConfigError
+from vpoet.nn.transformer import Block
 from vpoet.training.engine.base import EngineConfig
 from vpoet.training.engine.loss_scale import START
 from vpoet.training.optim import OptimizerConfig
@@ -32,8 +33,9 @@ def settings(config: EngineConfig, optimizer: OptimizerConfig, micro_batches: in
 
     Gradients are summed in fp32 over micro-batches and processes alike: 64 micro-batches summed in bf16 are off by
     0.5%, and added up in it across processes by 0.04%. A file may ask for ``communication_data_type`` bf16: half of
-    the traffic, and the latter error. Offloading to the CPU needs no op of DeepSpeed's: the optimiser is torch's fused
-    AdamW there as well.
+    the traffic, and the latter error. Stage 3 gathers the weights of a block at once, at its ends: within it nothing
+    of DeepSpeed's stands between operations, so that they can be compiled (`vpoet.training.blocks`). Offloading to the
+    CPU needs no op of DeepSpeed's: the optimiser is torch's fused AdamW there as well.
     """
     further: Any = {}
     if config.deepspeed:
@@ -45,7 +47,9 @@ def settings(config: EngineConfig, optimizer: OptimizerConfig, micro_batches: in
     if not isinstance(sharing, dict):
         raise ConfigError(f"engine.deepspeed = {config.deepspeed}: not an object, or its zero_optimization is none")
     _check_offloading(sharing, config)
-    laid_out = ON_CUDA if on_cuda and config.zero else {}
+    laid_out = dict(ON_CUDA) if on_cuda and config.zero else {}
+    if config.zero == 3:
+        laid_out["leaf_module"] = {"classes": [f"{Block.__module__}.{Block.__qualname__}"]}
     told: dict[str, Any] = {"communication_data_type": "fp32"}
     told |= further
     told |= {
