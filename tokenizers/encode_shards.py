@@ -101,7 +101,7 @@ def main(
     if len(infos) == len(shards):
         if not samples:
             raise DataError(f"{raw}: not one sample could be encoded: {problems or 'the shards are empty'}")
-        Manifest("tokens", infos, coder.codes).save(out)
+        Manifest("tokens", infos, coder.codes, manifest.actions).save(out)
         console.print(f"{out}: {len(infos)} token shards, {samples} samples, tokenizer {coder.codes}")
     else:
         console.print(

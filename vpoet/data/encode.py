@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from vpoet.arrays import Codes, Frames
-from vpoet.data import painting
+from vpoet.data import painting, recordings, segments
 from vpoet.data.fields import plain_key, printable
 from vpoet.data.shards import Problems, Sample, ShardFile, ShardInfo, read_shard
 from vpoet.errors import DataError, HashMismatch
@@ -93,27 +93,44 @@ def encode_shard(
             hidden = [one for clip in clips for one in clip.hidden]
             shown = iter(_encode([one.frames for one in hidden], coder, pace.batch))
             for sample, clip in batch:
-                if isinstance(clip, DataError):
-                    problems.add(str(clip), sample.key)
-                    continue
-                key = plain_key(sample.key)
-                drawn = [one.painting(next(shown)) for one in clip.hidden]
                 try:
-                    shard.write(key, _parts(sample, key, clip.frames, next(codes), drawn, coder, extras))
-                except DataError:
-                    problems.add("another sample has that key", sample.key)
+                    if isinstance(clip, _Clip):
+                        drawn = [one.painting(next(shown)) for one in clip.hidden]
+                        parts = _parts(sample, clip.frames, next(codes), drawn, coder, extras, problems)
+                    elif clip is None:
+                        parts = segments.encoded(
+                            sample.json, sample.parts, lambda frames: coder.encode_clips([frames])[0]
+                        )
+                    else:
+                        raise clip
+                except DataError as error:
+                    problems.add(str(error), sample.key)
+                else:
+                    _write(shard, sample, parts, coder, problems)
     assert shard.info is not None
     record = {"raw": raw.sha256, "tokenizer": coder.codes, **asdict(extras), "shard": asdict(shard.info)}
     record |= {} if coder.dtype == "fp32" else {"dtype": coder.dtype}
     write_atomic(_record_path(out, raw), json.dumps(record, indent=1))
 
 
+def _write(shard: ShardFile, sample: Sample, parts: dict[str, Any], coder: Coder, problems: Problems) -> None:
+    """The parts of a sample, with what the json of each says."""
+    key = plain_key(sample.key)
+    parts["json"] |= {"tokenizer": coder.codes} | ({"key": printable(sample.key)} if key != sample.key else {})
+    try:
+        shard.write(key, parts)
+    except DataError:
+        problems.add("another sample has that key", sample.key)
+
+
 def _ahead(
     samples: Iterable[Sample], coder: Coder, extras: Extras, pace: Pace
-) -> Iterator[tuple[Sample, _Clip | DataError]]:
-    """Every sample with its clip, or with why it has none, a batch of them decoded ahead."""
+) -> Iterator[tuple[Sample, _Clip | DataError | None]]:
+    """Every sample with its clip, or with why it has none, a batch of them decoded ahead; None: it has segments."""
 
-    def prepared(sample: Sample) -> _Clip | DataError:
+    def prepared(sample: Sample) -> _Clip | DataError | None:
+        if "segments" in sample.json:
+            return None
         try:
             frames = np.asarray(Video.read(sample.video))
             coder.grid(*frames.shape[:3])
@@ -122,7 +139,7 @@ def _ahead(
         key, count = plain_key(sample.key), extras.paintings
         return _Clip(frames, painting.draw(frames, coder.stride, key, seed=extras.seed, count=count))
 
-    waiting: deque[tuple[Sample, Future[_Clip | DataError]]] = deque()
+    waiting: deque[tuple[Sample, Future[_Clip | DataError | None]]] = deque()
     with ThreadPoolExecutor(pace.decoders, "clip-decoder") as threads:
         for sample in samples:
             waiting.append((sample, threads.submit(prepared, sample)))
@@ -148,17 +165,20 @@ def _encode(clips: Sequence[Frames], coder: Coder, batch: int, *chunk_cells: int
 
 def _parts(
     sample: Sample,
-    key: str,
     frames: Frames,
     codes: Codes,
     drawn: Sequence[Painting],
     coder: Coder,
     extras: Extras,
+    problems: Problems,
 ) -> dict[str, Any]:
     """What a token shard holds of a sample, by extension."""
-    fields = sample.json | {"grid": list(codes.shape), "tokenizer": coder.codes}
-    fields |= {"key": printable(sample.key)} if key != sample.key else {}
+    fields = sample.json | {"grid": list(codes.shape)}
     parts = {"codes.npy": codes, "json": fields}
+    try:
+        parts |= recordings.parts(sample.json, len(frames))
+    except DataError as error:
+        problems.add("actions left out", f"{sample.key}: {error}")
     if extras.keyframes:
         images = frames[coder.stride[0] :: coder.stride[0], None]
         pieces = [images[start : start + CHUNK_CELLS] for start in range(0, len(images), CHUNK_CELLS)]

@@ -73,6 +73,7 @@ def sample_prompts(
         transformer=copy,
         attention=backend("sdpa", torch.device("cpu"), torch.float32),
         bidirectional=config.data.bidirectional,
+        window=config.data.window,
     )
     decoded = decode(
         decoding,

@@ -103,7 +103,7 @@ class Painter:
         """uint8 [H, W, 3]: the stage, the coin, and the figure before all."""
         frame = self.stage(scene["ground"], scene["sky"], level).copy()
         self._coin.put(frame, *self.place_of_coin(level.coins[body.coin]))
-        self._cutouts[(scene["who"], *pose(body))].put(frame, *self.place((body.x, body.y)))
+        self.put(frame, scene["who"], pose(body), (body.x, body.y))
         return frame
 
     def box(self, who: str, body: Body) -> tuple[int, int, int, int]:
@@ -115,6 +115,10 @@ class Painter:
         left, right = (min(max(wide + int(edge), 0), self._width) for edge in (columns[0], columns[-1] + 1))
         top, bottom = (min(max(high + int(edge), 0), self._height) for edge in (rows[0], rows[-1] + 1))
         return left, top, right, bottom
+
+    def put(self, frame: Frames, who: str, pose: tuple[str, bool], at: tuple[int, int]) -> None:
+        """A character over a frame in place, in one of `POSES`, with its feet there."""
+        self._cutouts[who, *pose].put(frame, *self.place(at))
 
     def _stage(self, ground: str, sky: str, level: Level) -> Frames:
         """All that stands still."""

@@ -52,7 +52,7 @@ class Recordings(World):
         In the json, ``actions`` holds T - 1 indices into ``action_space``'s ``names``; ``outcomes`` their rewards and
         whether they led to the end; ``captions`` what is done from when to when; ``truth`` what `Playground.truth` was
         in each frame, lists of what changes, and ``boxes``, what the drawing covers of the figure: (left, top, right,
-        bottom) in pixels, half open.
+        bottom) in pixels, half open; ``state``, in hex, what `Playground.save` gave at the first frame.
         """
         world, truths = self._world, list[dict[str, Any]]()
         random = np.random.default_rng((seed, 2))
@@ -62,6 +62,7 @@ class Recordings(World):
         first = world.reset(seed)
         before = record(first, world.step, act, int(random.integers(_BEFORE + 1)) + 1)
         first = world.reset(seed) if before.ended else before.frames[-1]
+        state = world.save().hex()
 
         def note() -> None:
             truths.append(world.truth | {"boxes": world.box})
@@ -82,6 +83,7 @@ class Recordings(World):
             "source": self.source(seed),
             "license": "CC0 (sprites by Kenney, kenney.nl)",
             "policy": policy,
+            "state": state,
             **recording.fields(),
             "action_space": {"names": list(ACTIONS)},
             "truth": {key: truths[0][key] for key in _STILL}

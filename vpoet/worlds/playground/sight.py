@@ -30,6 +30,8 @@ OUTLIER = 0.15
 """A difference of colours, of 1, beyond which it counts no more."""
 SCENE_SIDE = 32
 """Stages are compared at about so many pixels a side."""
+PLAIN = tuple(pose for pose in POSES if not pose[0].startswith("walk"))
+"""They say where somebody is; which pose it is, all are asked then."""
 AT_ONCE = 16
 """Frames that are judged together: more would only need memory."""
 
@@ -46,8 +48,11 @@ class Judge:
         self._painter, self._levels, self._size = painter, levels, size
         self._names = [(who, action(name), left) for who in painter.figures for name, left in POSES]
         sprites = [sprite for poses in painter.figures.values() for sprite in poses]
-        self._sprites = sprites
-        self._figures, self._halved = Canvases.of(sprites), Canvases.of(sprites, halve=True)
+        self._figures = Canvases.of(sprites)
+        self._plain = [
+            poses[at] for poses in painter.figures.values() for at, pose in enumerate(POSES) if pose in PLAIN
+        ]
+        self._halved = Canvases.of(self._plain, halve=True)
         self._coin = Canvases.of([painter.coin])
         self._pool = max(1, min(size) // SCENE_SIDE)
         self._top = round((painter.floor - 30) * painter.unit)  # only sky, coin and character are higher
@@ -67,13 +72,13 @@ class Judge:
         scenes = [self._scene(frame) for frame in frames]
         levels = [self._levels[number] for _, _, number in scenes]
         stages = [self._painter.stage(ground, sky, self._levels[n]).astype(np.float32) for ground, sky, n in scenes]
-        near = self._place(View.of(frames_T3HW, _stack(stages)))
-        figures = self._figure(View.of(frames_T3HW, _stack(stages)), near)
-        coins = self._coins(frames_T3HW, stages, figures, levels)
-        for stage, coin in zip(stages, coins, strict=True):
-            if coin:
-                put(stage, self._painter.coin, *self._painter.place_of_coin(coin))
-        figures = self._figure(View.of(frames_T3HW, _stack(stages)), near)
+        view = View.of(frames_T3HW, _stack(stages))
+        near = self._place(View.of(frames_T3HW, self._with_coins(stages, self._coins(view, levels))))
+        silhouettes = [
+            _silhouette(stage, self._plain[at], x, y) for stage, (at, x, y) in zip(stages, near, strict=True)
+        ]
+        coins = self._coins(View.of(frames_T3HW, _stack(stages), torch.stack(silhouettes)), levels)
+        figures = self._figure(View.of(frames_T3HW, self._with_coins(stages, coins)), near)
         told = []
         for (ground, sky, number), figure, coin in zip(scenes, figures, coins, strict=True):
             who, doing, left = self._names[figure[0]] if figure else ("", "", None)
@@ -97,17 +102,18 @@ class Judge:
         stages_N3HW = torch.from_numpy(np.stack(stages)).permute(0, 3, 1, 2).float() / 255
         return F.avg_pool2d(stages_N3HW, self._pool)
 
-    def _place(self, view: View) -> tuple[Tensor, Tensor]:
-        """Row and column of the feet in each frame, found at half size."""
+    def _place(self, view: View) -> list[tuple[int, int, int]]:
+        """In each frame: the plain sprite that fits best at half size, and about where its feet are: column and row."""
         unit, painter = self._painter.unit, self._painter
         rows = range(round(HEAD * unit) // 2, round((painter.floor + DROWNED) * unit) // 2 + 1)
         gain_TNYX, _ = self._halved.match(view.halved(), rows)
-        place_T, wide = gain_TNYX.amax(1).flatten(1).argmax(1), gain_TNYX.shape[3]
-        return 2 * (place_T // wide + rows.start), 2 * (place_T % wide)
+        high, wide = gain_TNYX.shape[2:]
+        best = [divmod(at, high * wide) for at in gain_TNYX.flatten(1).argmax(1).tolist()]
+        return [(sprite, 2 * (place % wide), 2 * (place // wide + rows.start)) for sprite, place in best]
 
-    def _figure(self, view: View, near: tuple[Tensor, Tensor]) -> list[tuple[int, int, int] | None]:
+    def _figure(self, view: View, near: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, int] | None]:
         """Of each frame: the character's sprite, and column and row of its feet; None where nobody is."""
-        rows_T, columns_T = near
+        columns_T, rows_T = (torch.tensor([place[axis] for place in near]) for axis in (1, 2))
         gain_TNYX, energy_TNYX = self._figures.match_around(view, rows_T, columns_T)
         wide = gain_TNYX.shape[3]
         best_T, at_T = gain_TNYX.flatten(1).max(1)
@@ -119,36 +125,32 @@ class Judge:
             found.append((sprite, column, row) if gain > PRESENT * energy else None)
         return found
 
-    def _coins(
-        self,
-        frames_T3HW: Tensor,
-        stages: Sequence[Stage],
-        figures: Sequence[tuple[int, int, int] | None],
-        levels: Sequence[Level],
-    ) -> list[tuple[int, int] | None]:
-        """The middle of each frame's coin, in units; None where there is none. What the character hides says
-        nothing."""
-        hidden_T1HW = torch.stack(
-            [_silhouette(stage, self._sprites, figure) for stage, figure in zip(stages, figures, strict=True)]
-        )
-        view = View.of(frames_T3HW, _stack(stages), hidden_T1HW)
-        gain_TYX, energy_TYX = (part[:, 0] for part in self._coin.match(view, range(frames_T3HW.shape[2])))
-        found: list[tuple[int, int] | None] = []
-        for gain_YX, energy_YX, level in zip(gain_TYX, energy_TYX, levels, strict=True):
-            places = [self._painter.place_of_coin(coin) for coin in level.coins]
-            gains = [float(gain_YX[y, x]) for x, y in places]
-            best = int(np.argmax(gains))
-            x, y = places[best]
-            found.append(level.coins[best] if gains[best] > PRESENT * float(energy_YX[y, x]) else None)
-        return found
+    def _coins(self, view: View, levels: Sequence[Level]) -> list[tuple[int, int] | None]:
+        """The middle of each frame's coin, in units; None where there is none."""
+        places_T = [[self._painter.place_of_coin(coin) for coin in level.coins] for level in levels]
+        gains_K, energies_K = [], []
+        for at_T in zip(*places_T, strict=True):
+            columns_T, rows_T = torch.tensor(at_T).T
+            gain_T1YX, energy_T1YX = self._coin.match_around(view, rows_T, columns_T)
+            gains_K.append(gain_T1YX[:, 0, AROUND, AROUND])
+            energies_K.append(energy_T1YX[:, 0, AROUND, AROUND])
+        gain_T, best_T = torch.stack(gains_K).max(0)
+        energy_T = torch.stack(energies_K).gather(0, best_T[None])[0]
+        found = zip(levels, best_T.tolist(), (gain_T > PRESENT * energy_T).tolist(), strict=True)
+        return [level.coins[best] if there else None for level, best, there in found]
+
+    def _with_coins(self, stages: Sequence[Stage], coins: Sequence[tuple[int, int] | None]) -> Tensor:
+        drawn = [stage.copy() for stage in stages]
+        for stage, coin in zip(drawn, coins, strict=True):
+            if coin:
+                put(stage, self._painter.coin, *self._painter.place_of_coin(coin))
+        return _stack(drawn)
 
 
-def _silhouette(stage: Stage, sprites: Sequence[Sprite], figure: tuple[int, int, int] | None) -> Tensor:
+def _silhouette(stage: Stage, sprite: Sprite, x: int, y: int) -> Tensor:
     """[1, H, W], 1 where the character is, or so near that its blur is."""
     alpha = np.zeros_like(stage)
-    if figure is not None:
-        sprite, x, y = figure
-        put(alpha, sprites[sprite]._replace(pixels=255 * sprites[sprite].pixels[..., [3, 3, 3, 3]]), x, y)
+    put(alpha, sprite._replace(pixels=255 * sprite.pixels[..., [3, 3, 3, 3]]), x, y)
     return F.max_pool2d(picture(alpha)[:1], 2 * AROUND + 1, 1, AROUND)
 
 
