@@ -37,7 +37,7 @@ def main(
     captions: list[str] = []
     total = sum(Manifest.load(folder).samples for folder in raw)
     for sample in track(read_samples(*raw, problems=problems), "reading captions", total, console=console):
-        captions += sample.captions
+        captions += sample.words
 
     tokenizer = TextTokenizer.train(captions, out, size)
 

@@ -60,7 +60,7 @@ def main(
         raise CheckpointError(f"{folder}: no whole checkpoint there; there are {names}")
     cfg = config.load(run / RESOLVED, PretrainConfig)
     text, video = TextTokenizer.load(cfg.text), VideoTokenizer.load(cfg.video)
-    vocabulary = video.vocabulary(text, cfg.model.visual_groups)
+    vocabulary = cfg.vocabulary(text, video)
     state = checkpoint.read_state(folder)
     if state["hashes"]["vocabulary"] != vocabulary.hash:
         trained, found = state["hashes"]["vocabulary"], vocabulary.hash
@@ -69,7 +69,7 @@ def main(
             "put the tokenizers back that the run was started with"
         )
     each = [caption_words(source.path, MOST_WORDS) for source in cfg.data.sources if Path(source.path).is_dir()]
-    weights = {name.removeprefix("transformer."): value for name, value in checkpoint.read_tensors(folder).items()}
+    weights = {name.removeprefix("transformer."): value for name, value in checkpoint.read_weights(folder).items()}
     if out.suffix == adapters.SUFFIX:
         if cfg.lora is None:
             raise ConfigError(
@@ -85,9 +85,10 @@ def main(
     transformer.load_state_dict(lora.trained(weights, cfg.lora))
     samples = cfg.samples
     described = bundle.BundleConfig(
-        model=cfg.model, bidirectional=cfg.data.bidirectional, length=cfg.data.length, tasks=sorted(cfg.data.tasks),
-        frames=samples.frames, height=samples.height, width=samples.width, fps=samples.fps,
-        guidance=samples.guidance, temperature=samples.temperature, words=bundle.join_words(*each),
+        model=cfg.model, bidirectional=cfg.data.bidirectional, window=cfg.data.window, length=cfg.data.length,
+        tasks=sorted(cfg.data.tasks), frames=samples.frames, height=samples.height, width=samples.width,
+        fps=samples.fps, guidance=samples.guidance, temperature=samples.temperature, words=bundle.join_words(*each),
+        actions=cfg.actions,
     )  # fmt: skip
     bundle.save(out, transformer, described, text, video, card(run, folder, transformer), DTYPES[dtype])
     finish(out, folder, as_json)

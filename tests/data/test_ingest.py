@@ -147,7 +147,7 @@ def test_lists_carry_captions_and_columns(tmp_path: Path) -> None:
         "clips/a.mp4",
     )
     assert (second["caption"], second["actions"], second["fps"]) == (["one", "two"], ["l", "r", "l", "r"], 10.0)
-    result = run([tmp_path / "list.jsonl"], tmp_path / "resampled")
+    result = run([tmp_path / "list.jsonl"], tmp_path / "resampled", replace(SETTINGS, frames=3, fps=5.0))
     assert "actions" not in samples(tmp_path / "resampled")[0].json
     assert any("actions" in reason for reason in result.problems.counts)
 

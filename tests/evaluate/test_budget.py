@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,7 +17,8 @@ from vpoet.nn.attention import backend
 from vpoet.nn.nats import PackTensors
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.nn.visibility import Visibility
-from vpoet.sequence.document import KINDS
+from vpoet.sequence.document import KINDS, Sequence
+from vpoet.sequence.packing import pack
 from vpoet.sequence.vocabulary import Vocabulary
 from vpoet.training.blocks import runner
 from vpoet.training.engine.base import EngineConfig
@@ -71,14 +73,18 @@ def test_planned_memory_is_what_a_step_takes(
         return TorchEngine(PackLoss(Transformer(model, WORDS), sdpa, run=run), cfg.engine, cfg.optimizer)
 
     engine, _, held = peak(start)
-    ids_T = torch.randint(WORDS.language, WORDS.size, (length,))
-    pack = PackTensors(
-        ids_T=ids_T, positions_T3=torch.randint(9, (length, 3)), before_M=torch.arange(length - 1), after_M=ids_T[1:],
-        kinds_M=torch.full((length - 1,), VIDEO), visibility=Visibility((length // 4, length - length // 4), (9, 0)),
-    )  # fmt: skip
+    random = np.random.default_rng(0)
+    documents = [
+        Sequence(
+            random.integers(WORDS.language, WORDS.size, n, dtype=np.int32), random.integers(9, size=(n, 3)),
+            np.full(n, VIDEO, np.uint8), np.arange(n) >= first,
+        )
+        for n, first in ((length // 4, 9), (length - length // 4, 1))
+    ]  # fmt: skip
+    batch_of_one = PackTensors.of(pack(documents, length, bidirectional=True), CPU)
 
     def step() -> None:
-        engine.step([pack] * batch, lambda nats: nats.sum() / length, lr=1e-3)
+        engine.step([batch_of_one] * batch, lambda nats: nats.sum() / length, lr=1e-3)
 
     step()
     _, most, left = peak(step)

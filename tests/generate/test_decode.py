@@ -11,7 +11,7 @@ from vpoet.errors import PromptError
 from vpoet.generate.decode import decode
 from vpoet.generate.decoder import Decoding
 from vpoet.generate.logits import guide
-from vpoet.generate.plan import Decoded, null_prompt
+from vpoet.generate.plan import Decoded, Plan
 from vpoet.generate.sampling import Sampling
 from vpoet.nn.attention import backend
 from vpoet.nn.nats import PackTensors
@@ -128,7 +128,7 @@ def test_guidance_in_one_batch_is_two_separate_passes(bidirectional: bool) -> No
     differ = 0
     for done in guided:
         logits = []
-        for document in (done.document, null_prompt(done.document)):
+        for document in (done.document, done.document.unprompted()):
             sequence = build(document, VOCABULARY)
             row = PackTensors.of(pack([sequence], len(sequence), bidirectional=bidirectional), CPU)
             states = transformer(row.ids_T, row.positions_T3, SDPA(row.visibility, CPU))[row.before_M]
@@ -223,15 +223,15 @@ def test_bf16_decodes_and_its_nats_are_near_the_loss() -> None:
 
 
 def test_a_null_prompt_is_the_document_without_its_text() -> None:
-    null = null_prompt(REQUESTS[2])
+    null = REQUESTS[2].unprompted()
     assert null.spans[0].values.shape == (0,)
     assert all(a.equals(b) for a, b in zip(null.spans[1:], REQUESTS[2].spans[1:], strict=True))
 
 
-def test_what_cannot_be_sampled_is_refused() -> None:
+def test_what_batches_of_steps_cannot_sample_is_refused_by_their_plan() -> None:
     text = Document("t2v", (Span(Modality.TEXT, np.zeros(3, np.int32), target=True),))
-    with pytest.raises(PromptError, match="has a text target"):
-        run([text], [0])
+    with pytest.raises(PromptError, match="has targets that are no images or videos"):
+        Plan.of(model(), [text], guided=False)
 
 
 @pytest.mark.parametrize(

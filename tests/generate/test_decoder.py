@@ -9,7 +9,6 @@ from torch import Tensor
 from vpoet.generate.decode import decode
 from vpoet.generate.decoder import Decoder, Decoding
 from vpoet.generate.logits import gumbel
-from vpoet.generate.plan import null_prompt
 from vpoet.generate.sampling import Sampling
 from vpoet.nn.attention import backend
 from vpoet.nn.transformer import Transformer, TransformerConfig
@@ -65,7 +64,7 @@ def test_tokens_that_nobody_knew_before_leave_the_states_of_a_full_pass() -> Non
 def test_driven_by_hand_it_draws_what_decode_draws() -> None:
     how, sampling = decoding(), Sampling(guidance=2.0)
     (wanted,) = decode(how, [document()], [7], sampling)
-    slots = [build(document(), VOCABULARY), build(null_prompt(document()), VOCABULARY)]
+    slots = [build(document(), VOCABULARY), build(document().unprompted(), VOCABULARY)]
     noise = torch.from_numpy(gumbel(np.random.default_rng(7), 8, NOISE))
     decoder = Decoder(how, slots, documents=1, size=len(slots[0]), sampling=sampling)
     codes = []

@@ -4,6 +4,7 @@ import itertools
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -190,6 +191,9 @@ def test_flops_count_products_and_visible_pairs() -> None:
     pairs = int(visibility.mask().sum())
     expected = 6 * block * 8 + 6 * head * 7 + 12 * 2 * 32 * pairs
     assert transformer.flops(visibility, visual_targets=7) == expected
+    windowed = Visibility((5, 3), (2, 0), (np.array([5, 3, 4, 9, 9], np.int32), None))
+    fewer = pairs - int(windowed.mask().sum())
+    assert transformer.flops(windowed, visual_targets=7) == expected - 12 * 2 * 32 * fewer < expected
     for parameter in transformer.parameters():
         parameter.data = torch.empty(0)  # as ZeRO stage 3 leaves a process without the gathered weights
     assert transformer.flops(visibility, visual_targets=7) == expected

@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vpoet.errors import ShapeError
-from vpoet.sequence.document import KINDS, STRUCTURE, Document, Sequence, Span, build, parse
+from vpoet.sequence.document import KINDS, STRUCTURE, Document, Part, Sequence, Span, build, parse
 from vpoet.sequence.vocabulary import Modality, Vocabulary, task_names
 
 TEXT, IMAGE, VIDEO = (KINDS.index(name) for name in ("text", "image", "video"))
 
 VOCABULARY = Vocabulary(text=20, visual=(3, 4), text_hash="text", visual_hash="visual")
+PLAYED = replace(VOCABULARY, appended=(("actions", 5), ("outcomes", 8)))
 
 
 def codes(t: int, h: int, w: int) -> np.ndarray:
@@ -50,6 +51,15 @@ def spans(draw: st.DrawFn) -> Span:
     target = draw(st.booleans())
     if modality is Modality.TEXT:
         return Span(modality, np.array(draw(st.lists(st.integers(0, 19), max_size=6)), dtype=np.int32), target)
+    if modality is Modality.PLAY:
+        arity, t, *grid = (draw(st.integers(0, most)) for most in (2, 4, 2, 2))
+        row = st.tuples(*[st.integers(0, 4)] * arity, st.integers(0, 7), *[st.integers(0, 11)] * (grid[0] * grid[1]))
+        rows = np.array(draw(st.lists(row, min_size=t, max_size=t)), dtype=np.int32)
+        return Span(
+            modality, rows.reshape(t, arity + 1 + grid[0] * grid[1]), target, grid=(grid[0], grid[1]),
+            fps=draw(st.integers(0, 255)), time=draw(st.integers(0, 65_535)),
+            produced=Part(draw(st.integers(1, 7))) if target else Part.NOTHING,
+        )  # fmt: skip
     shape = (
         1 if modality is Modality.IMAGE else draw(st.integers(0, 3)),
         draw(st.integers(0, 3)),
@@ -82,26 +92,26 @@ documents = st.builds(Document, st.sampled_from(task_names()), lists_of_spans())
 
 @given(documents)
 def test_parse_is_the_exact_inverse_of_build(document: Document) -> None:
-    sequence = build(document, VOCABULARY)
-    assert parse(sequence.ids, VOCABULARY).equals(document)
+    sequence = build(document, PLAYED)
+    assert parse(sequence.ids, PLAYED).equals(document)
 
 
 @given(documents, st.data())
 def test_what_parses_is_what_builds_the_same_tokens(document: Document, data: st.DataObject) -> None:
     """One token changed, dropped or put in: a ShapeError, or a document that builds exactly these tokens."""
-    ids = build(document, VOCABULARY).ids.tolist()
-    at, token = data.draw(st.integers(0, len(ids) - 1)), data.draw(st.integers(-1, VOCABULARY.size))
+    ids = build(document, PLAYED).ids.tolist()
+    at, token = data.draw(st.integers(0, len(ids) - 1)), data.draw(st.integers(-1, PLAYED.size))
     ids[at : at + data.draw(st.integers(0, 1))] = data.draw(st.sampled_from([[], [token]]))
     try:
-        found = parse(ids, VOCABULARY)
+        found = parse(ids, PLAYED)
     except ShapeError:
         return
-    assert build(found, VOCABULARY).ids.tolist() == ids
+    assert build(found, PLAYED).ids.tolist() == ids
 
 
 @given(documents)
 def test_every_field_has_one_entry_a_token(document: Document) -> None:
-    sequence = build(document, VOCABULARY)
+    sequence = build(document, PLAYED)
     n = len(sequence)
     shapes = [part.shape for part in (sequence.ids, sequence.positions, sequence.kinds, sequence.targets)]
     assert shapes == [(n,), (n, 3), (n,), (n,)]
@@ -111,8 +121,9 @@ def test_every_field_has_one_entry_a_token(document: Document) -> None:
 
 @given(documents)
 def test_targets_are_unseen_codes_of_visual_targets_and_text_targets_with_their_end(document: Document) -> None:
-    sequence = build(document, VOCABULARY)
+    sequence = build(document, PLAYED)
     expected: list[int] = []
+    begun = False
     masks: dict[tuple[Modality, int, tuple[int, ...]], np.ndarray] = {}
     for span in document.spans:
         grid = (span.modality, span.time, span.values.shape)
@@ -120,6 +131,18 @@ def test_targets_are_unseen_codes_of_visual_targets_and_text_targets_with_their_
             masks[grid] = span.hidden
         if span.target and span.modality is Modality.TEXT:
             expected += [*VOCABULARY.ids(span.values, "text"), VOCABULARY.special("<close:text>")]
+        elif span.modality is Modality.PLAY:
+            for row in span.values:
+                parts = (
+                    (Part.ACTIONS, "actions", row[: span.arity]),
+                    (Part.OUTCOMES, "outcomes", row[span.arity : span.arity + 1]),
+                    (Part.FRAMES, "codes", row[span.arity + 1 :]),
+                )
+                for part, payload, values in parts:
+                    if part in span.produced and (begun or part is Part.FRAMES):
+                        expected += PLAYED.ids(values, payload).tolist()
+                begun = True
+            begun = True
         elif span.target:
             unseen = masks.get(grid, np.ones(span.values.shape, dtype=bool))
             expected += VOCABULARY.ids(span.values, "codes")[unseen].tolist()
@@ -127,7 +150,7 @@ def test_targets_are_unseen_codes_of_visual_targets_and_text_targets_with_their_
     assert not (sequence.targets & (sequence.kinds == STRUCTURE)).any()
 
 
-@given(documents, st.integers(0, 11))
+@given(documents, st.integers(0, 4))
 def test_what_a_target_holds_changes_nothing_else(document: Document, code: int) -> None:
     """The layout is known before any target is: same positions, kinds and targets, and ids that differ only there."""
     blank = Document(
@@ -137,7 +160,7 @@ def test_what_a_target_holds_changes_nothing_else(document: Document, code: int)
             for s, unseen in zip(document.spans, document.predicted(), strict=True)
         ),
     )
-    one, other = build(document, VOCABULARY), build(blank, VOCABULARY)
+    one, other = build(document, PLAYED), build(blank, PLAYED)
     assert np.array_equal(one.positions, other.positions)
     assert np.array_equal(one.kinds, other.kinds)
     assert np.array_equal(one.targets, other.targets)
@@ -318,7 +341,7 @@ def test_text_target_is_predicted_with_its_closing_token() -> None:
 
 @given(documents)
 def test_axes_advance_together_outside_of_grids(document: Document) -> None:
-    sequence: Sequence = build(document, VOCABULARY)
+    sequence: Sequence = build(document, PLAYED)
     outside = sequence.positions[(sequence.kinds == STRUCTURE) | (sequence.kinds == TEXT)]
     assert (outside == outside[:, :1]).all()
     assert all(b > a for a, b in pairwise(outside[:, 0].tolist()))

@@ -84,6 +84,7 @@ def sequences(draw: st.DrawFn) -> Sequence:
         positions=random.integers(0, 1000, (n, 3), dtype=np.int32),
         kinds=random.integers(0, 4, n, dtype=np.uint8),
         targets=targets,
+        until=1 + np.arange(n, dtype=np.int32) + random.integers(0, 5, n, np.int32) if random.random() < 0.5 else None,
     )
 
 
@@ -98,6 +99,8 @@ def test_unpack_is_the_exact_inverse_of_pack(parts: list[Sequence], spare: int, 
         for field in ("ids", "positions", "kinds", "targets"):
             assert np.array_equal(getattr(one, field), getattr(other, field))
             assert getattr(row, field).dtype == getattr(one, field).dtype
+        assert (one.until is None) == (other.until is None)
+        assert one.until is None or np.array_equal(one.until, other.until)
     assert len(row) == sum(row.lengths) == length
     assert row.padding == length - used
     assert (row.ids[used:] == 7).all()

@@ -37,6 +37,14 @@ FROZEN = {
     "<task:inpainting>": 19,
     "<task:outpainting>": 20,
     "<hidden>": 21,
+    "<context:play>": 22,
+    "<target:play>": 23,
+    "<close:play>": 24,
+    "<task:play>": 25,
+    "<task:inverse>": 26,
+    "<task:policy>": 27,
+    "<task:timeline>": 28,
+    "<task:interleaved>": 29,
 }
 """Trained models know these ids: new names go behind them, and this table only grows."""
 
@@ -123,6 +131,9 @@ def test_an_appended_range_moves_nothing_and_an_absent_one_leaves_the_hash_that_
     assert longer.name(VOCABULARY.size + 6) == "outcomes:0"
     with pytest.raises(ShapeError, match="expected actions tokens, found code:11"):
         longer.values([VOCABULARY.size, VOCABULARY.size - 1], "actions")
+    for read in (VOCABULARY.ids, VOCABULARY.values):
+        with pytest.raises(ShapeError, match="the vocabulary has no actions: its model was not trained for play"):
+            read([0], "actions")
 
 
 @given(st.lists(st.integers(2, 9), min_size=1, max_size=7), st.data())

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vpoet.nn.attention import backend, flash_backend
+from vpoet.nn.attention import backend
+from vpoet.nn.flash_attention import flash_backend
 from vpoet.nn.nats import CHUNK, PackTensors
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.nn.visibility import Attend, Backend, Visibility
@@ -20,6 +21,7 @@ from vpoet.sequence.document import KINDS, STRUCTURE, Document, Span, build
 from vpoet.sequence.packing import Pack, pack
 from vpoet.sequence.tasks import TABLE
 from vpoet.sequence.vocabulary import Modality, Vocabulary
+from vpoet.sequence.windows import windowed
 from vpoet.training.loss import PackLoss, counts
 
 TEXT, IMAGE, VIDEO = (KINDS.index(name) for name in ("text", "image", "video"))
@@ -68,8 +70,8 @@ def documents() -> list[Document]:
     ]
 
 
-def row_of(documents: list[Document], bidirectional: bool, padding: int = 0) -> Pack:
-    sequences = [build(document, VOCABULARY) for document in documents]
+def row_of(documents: list[Document], bidirectional: bool, padding: int = 0, window: int = 0) -> Pack:
+    sequences = [windowed(build(document, VOCABULARY), document, window) for document in documents]
     return pack(sequences, sum(map(len, sequences)) + padding, bidirectional=bidirectional)
 
 
@@ -89,12 +91,13 @@ def gradients(loss: PackLoss, rows: list[Pack]) -> tuple[Tensor, list[Tensor]]:
     return total.detach(), [p.grad.clone() if p.grad is not None else torch.zeros_like(p) for p in loss.parameters()]
 
 
-def packed_and_alone(attention: Backend, bidirectional: bool, tolerance: float = 1e-5) -> None:
+def packed_and_alone(attention: Backend, bidirectional: bool, tolerance: float = 1e-5, window: int = 0) -> None:
     """Promise 1: AssertionError unless a pack has the loss and the gradients of its documents run alone with sdpa."""
     all_documents = documents()
     loss, alone_loss = loss_of(attention), loss_of(SDPA)
-    packed, packed_gradients = gradients(loss, [row_of(all_documents, bidirectional, padding=11)])
-    alone, alone_gradients = gradients(alone_loss, [row_of([document], bidirectional) for document in all_documents])
+    packed, packed_gradients = gradients(loss, [row_of(all_documents, bidirectional, padding=11, window=window)])
+    rows = [row_of([document], bidirectional, window=window) for document in all_documents]
+    alone, alone_gradients = gradients(alone_loss, rows)
     torch.testing.assert_close(packed, alone, rtol=tolerance, atol=0)
     for (name, _), mine, theirs in zip(loss.named_parameters(), packed_gradients, alone_gradients, strict=True):
         scale = float(theirs.abs().max())
@@ -106,6 +109,13 @@ def packed_and_alone(attention: Backend, bidirectional: bool, tolerance: float =
 @BIDIRECTIONAL
 def test_packing_changes_neither_loss_nor_gradients(attention: Backend, bidirectional: bool) -> None:
     packed_and_alone(attention, bidirectional)
+
+
+@BIDIRECTIONAL
+def test_packing_changes_nothing_with_a_window_either(bidirectional: bool) -> None:
+    packed_and_alone(SDPA, bidirectional, window=1)
+    windows = row_of(documents(), bidirectional, window=1)
+    assert Visibility.of(windows).pairs < Visibility(windows.lengths, windows.prefixes).pairs
 
 
 @ATTENTION
@@ -130,6 +140,10 @@ WRONG = {
     "a prefix is one token too long": lambda v: Visibility(v.lengths, (v.prefixes[0] + 1, *v.prefixes[1:])),
     "a prefix is read one way": lambda v: Visibility(v.lengths, (*v.prefixes[:2], 0, *v.prefixes[3:])),
     "all see the future": lambda v: Visibility(v.lengths, v.lengths),
+    "windows are not looked at": lambda v: Visibility(v.lengths, v.prefixes),
+    "windows are another document's": lambda v: Visibility(
+        v.lengths, v.prefixes, tuple(np.arange(1, n + 1) + n // 2 for n in v.lengths)
+    ),
 }
 
 
@@ -138,9 +152,10 @@ def test_the_comparison_of_packed_and_alone_finds_a_wrong_mask(fault: str) -> No
     def wrong(visibility: Visibility, device: torch.device) -> Attend:
         return SDPA(WRONG[fault](visibility), device)
 
-    packed_and_alone(SDPA, True)
+    window = int(fault.startswith("windows"))
+    packed_and_alone(SDPA, True, window=window)
     with pytest.raises(AssertionError, match="not close"):
-        packed_and_alone(wrong, True)
+        packed_and_alone(wrong, True, window=window)
 
 
 @pytest.mark.slow
@@ -292,7 +307,7 @@ def test_losses_by_kind_add_up_and_divide_by_their_counts() -> None:
     tensors = PackTensors.of(row, CPU)
     sums, nats, number = loss(tensors).detach(), loss.nats(tensors).detach(), counts(row)
     # t2v 3x2x3, i2v 2x2x3, continuation 1x2x3, unconditional 2x2x3; an image of 2x3; five pieces and the closing token
-    assert number.tolist() == [0, 6, 6, 48]
+    assert number.tolist() == [0, 6, 6, 48, 0, 0, 0]
     assert int(number.sum()) == len(nats) == int(row.targets.sum())
     assert sums.dtype == torch.float32
     torch.testing.assert_close(sums.sum(), nats.sum())

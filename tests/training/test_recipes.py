@@ -8,17 +8,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from vpoet import config
+from vpoet.data import recordings
+from vpoet.data.shards import Manifest, ShardWriter
 from vpoet.data.token_documents import Documents
 from vpoet.data.token_stream import PackStream, Source
+from vpoet.errors import DataError
 from vpoet.nn.attention import backend
 from vpoet.nn.nats import PackTensors
 from vpoet.nn.transformer import Transformer, TransformerConfig
+from vpoet.sequence.actions import ActionSpace
+from vpoet.sequence.document import KINDS
 from vpoet.sequence.tasks import PAINTED, TABLE
-from vpoet.sequence.vocabulary import Vocabulary, grouped
+from vpoet.sequence.vocabulary import Vocabulary
 from vpoet.training.blocks import runner
 from vpoet.training.engine.plain import TorchEngine
 from vpoet.training.loss import PackLoss
@@ -41,16 +47,37 @@ def test_there_are_recipes() -> None:
     assert RECIPES
 
 
+KEYS = ActionSpace(names=["noop", "left", "right", "up", "down", "jump"])
+
+
+@pytest.fixture(scope="module")
+def played(tokens: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Recordings of 80 frames with actions and outcomes."""
+    folder, random = tmp_path_factory.mktemp("played"), np.random.default_rng(0)
+    with ShardWriter(folder, kind="tokens", tokenizer=tokens.video.hash) as writer:
+        for number in range(4):
+            outcomes = {"reward": [0.0] * 79, "end": [False] * 79}
+            about = {"actions": random.integers(0, 6, 79).tolist(), "action_space": KEYS.told(), "outcomes": outcomes}
+            codes = random.integers(0, 48, (80, 8, 8)).astype(np.int32)
+            info = {"caption": "a red ball", "fps": 8, "frames": 80, "tokenizer": tokens.video.hash, **about}
+            writer.write(f"a{number}", {"codes.npy": codes, "json": info, **recordings.parts(info, 80)})
+    Manifest("tokens", writer.shards, tokens.video.hash, KEYS).save(folder)
+    return folder
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_recipe_takes_a_step(path: Path, tokens: Any) -> None:
+def test_recipe_takes_a_step(path: Path, tokens: Any, played: Path) -> None:
     recipe = config.load(path, PretrainConfig)
     if recipe.model.width > LARGE:
         recipe.model, recipe.batch = small(recipe.model), 8
-    recipe.data.sources = [Source(path=str(tokens.folder / "train"))]  # without keyframes and paintings
+    plays = any(TABLE[task].needs == "actions" for task in recipe.data.tasks)
+    folder = played if plays else tokens.folder / "train"  # without keyframes and paintings
+    recipe.data.sources = [Source(path=str(folder))]
     lacking = {*PAINTED, *(name for name, task in TABLE.items() if task.keyframes)}
     recipe.data.tasks = {name: weight for name, weight in recipe.data.tasks.items() if name not in lacking}
-    groups = min(recipe.model.visual_groups, len(tokens.video.levels))
-    vocabulary = Vocabulary(tokens.text.size, grouped(tokens.video.levels, groups), tokens.text.hash, tokens.video.hash)
+    recipe.model.visual_groups = min(recipe.model.visual_groups, len(tokens.video.levels))
+    vocabulary = recipe.vocabulary(tokens.text, tokens.video)
+    assert recipe.actions == (KEYS if plays else None)
     cpu = torch.device("cpu")
     transformer = Transformer(recipe.model, vocabulary)
     run = runner(checkpointed=recipe.checkpoint_blocks)
@@ -64,3 +91,28 @@ def test_recipe_takes_a_step(path: Path, tokens: Any) -> None:
     assert torch.isfinite(sums).all()
     assert norm > 0
     assert any(not torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
+    if plays:
+        assert (sums[[KINDS.index("play"), KINDS.index("outcome")]] > 0).all()
+
+
+def test_the_recipe_of_play_stays_below_three_million_parameters() -> None:
+    """With what it is made for: 512 pieces of text, 4,096 codes, six actions."""
+    recipe = config.load(next(path for path in RECIPES if path.stem == "play"), PretrainConfig)
+    with torch.device("meta"):
+        transformer = Transformer(recipe.model, KEYS.vocabulary(Vocabulary(512, (64, 64), "text", "video")))
+    assert transformer.parameter_count <= 3_000_000
+
+
+def test_the_actions_of_a_recipe_are_those_of_its_shards(tokens: Any, played: Path) -> None:
+    recipe = config.load(next(path for path in RECIPES if path.stem == "play"), PretrainConfig)
+    with pytest.raises(
+        DataError, match=r"play, policy, inverse: no actions in .*runs/play/tokens/train.*`vpoet ingest`"
+    ):
+        recipe.vocabulary(tokens.text, tokens.video)
+    recipe.data.sources = [Source(path=str(played))]
+    recipe.actions = ActionSpace(names=["noop", "left"])
+    with pytest.raises(DataError, match=r"actions: the recipe says .*noop.*left.*, the token shards .*jump"):
+        recipe.vocabulary(tokens.text, tokens.video)
+    recipe.data.tasks = {"t2v": 1.0}
+    assert recipe.vocabulary(tokens.text, tokens.video).appended == ()
+    assert config.from_dict(config.to_dict(recipe), PretrainConfig) == recipe

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from vpoet.arrays import Frames
+from vpoet.data import recordings
 from vpoet.errors import DataError
 
 
@@ -76,7 +77,8 @@ def clip_fields(
     """The json of a clip: its own facts, and the fields of its source.
 
     A field of the source that has the name of a fact about the clip (its ``frames`` are not the clip's) is kept as
-    ``source_NAME``. ``first`` is the clip's first frame at ``fps``.
+    ``source_NAME``. ``first`` is the clip's first frame at ``fps``, the rate of the frames that a recording's actions
+    and captions speak of (`vpoet.data.recordings`).
     """
     own: dict[str, Any] = {
         "caption": fields.get("caption") or "",
@@ -88,9 +90,8 @@ def clip_fields(
         "license": fields.get("license") or fields.get("licence") or "",
         "start": round(first / fps, 6) if fps else 0.0,
     }
-    given = {name: value for name, value in fields.items() if name not in ("caption", "license", "licence", "actions")}
+    timed = recordings.cut(fields, first, frames)
+    without = ("caption", "license", "licence", "actions", *timed)
+    given = {name: value for name, value in fields.items() if name not in without}
     renamed = {f"source_{name}" if name in own or name == "sha256" else name: value for name, value in given.items()}
-    actions = fields.get("actions")
-    if isinstance(actions, list):
-        own["actions"] = actions[first : first + frames - 1]
-    return renamed | own
+    return renamed | own | timed

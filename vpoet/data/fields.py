@@ -66,6 +66,13 @@ def captions(fields: Mapping[str, Any]) -> list[str]:
     return [text for text in texts if isinstance(text, str) and text.strip()]
 
 
+def words(fields: Mapping[str, Any]) -> list[str]:
+    """All texts of a sample: the wordings of its caption, its captions in time, the texts that it interleaves."""
+    lists = [fields[name] for name in ("captions", "segments") if isinstance(fields.get(name), list)]
+    parts = [part for parts in lists for part in parts if isinstance(part, Mapping)]
+    return captions(fields) + [part["text"] for part in parts if isinstance(part.get("text"), str)]
+
+
 def plain_key(key: str) -> str:
     """A key of others as our own shards may have it: itself if it is plain, else what is plain of it, and its hash."""
     if KEY.fullmatch(key) and len(key) <= LONGEST_KEY:

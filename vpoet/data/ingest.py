@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vpoet import worlds
+from vpoet.data import recordings, segments
 from vpoet.data.clips import ClipSettings, clip_fields, windows
 from vpoet.data.jobs import MISSING, RECORDS, Job, Result, Seen, is_readable, recorded, seen
 from vpoet.data.shards import MANIFEST, Manifest, Problems, ShardWriter
@@ -22,7 +23,7 @@ from vpoet.data.sources import MADE, Item
 from vpoet.data.workers import Progress, share_out
 from vpoet.errors import DataError
 from vpoet.files import LOCK, locked, read_json, sweep, write_atomic, writing
-from vpoet.media.video import Video, resize_frame, stream_frames
+from vpoet.media.video import Video, frame_rate, resize_frame, stream_frames
 
 SETTINGS = "ingest.json"
 
@@ -79,7 +80,10 @@ def _ingest(
                 result.add(done[job])
         if not result.clips:
             raise DataError(f"{out / side}: nothing to keep from {result.sources} sources: {result.problems}")
-        Manifest("raw", result.shards).save(out / side)
+        if len(result.spaces) > 1:
+            told = " and ".join(json.dumps(space.told()) for space in result.spaces[:2])
+            raise DataError(f"{out / side}: different action spaces, {told}: ingest each into a folder of its own")
+        Manifest("raw", result.shards, actions=next(iter(result.spaces), None)).save(out / side)
         _remove_others(out / side, {shard.name for shard in result.shards})
     return results
 
@@ -143,13 +147,14 @@ def _run_job(job: Job, progress: Progress) -> Result:
         for index, item in enumerate(job.items):
             found.append(seen(item))
             troubles = result.problems.total
-            make = _world_samples if item.path.startswith(MADE) else _samples
-            for number, (suffix, payload, fields) in enumerate(make(item, job.settings, result.problems)):
-                writer.write(f"{job.number:05d}-{index:03d}-{number:05d}", {suffix: payload, "json": fields})
+            make = _world_samples if item.path.startswith(MADE) else _samples if item.path else _interleaved
+            for number, (parts, fields) in enumerate(make(item, job.settings, result.problems)):
+                writer.write(f"{job.number:05d}-{index:03d}-{number:05d}", {**parts, "json": fields})
+                result.add_space(recordings.action_space(fields))
                 result.clips += 1
                 result.seconds += fields["frames"] / fields["fps"] if fields["fps"] else 0.0
                 progress(0, 1)
-            if result.problems.total > troubles and found[-1] and not is_readable(item.path):
+            if result.problems.total > troubles and found[-1] and not all(map(is_readable, item.files)):
                 found[-1] = None  # a disk or a network that failed, and may not the next time
             result.sources += 1
             progress(1, 0)
@@ -158,36 +163,35 @@ def _run_job(job: Job, progress: Progress) -> Result:
     return result
 
 
-def _samples(item: Item, settings: ClipSettings, problems: Problems) -> Iterator[tuple[str, bytes, dict[str, Any]]]:
-    """(extension, payload, json) of each clip of a file. A source that gives none, or breaks off, is noted."""
+Made = tuple[dict[str, bytes], dict[str, Any]]
+"""Payloads by extension, and the json, of a clip."""
+
+
+def _samples(item: Item, settings: ClipSettings, problems: Problems) -> Iterator[Made]:
+    """Each clip of a file. A source that gives none, or breaks off, is noted."""
     if item.problem:
         problems.add(f"bad row: {item.problem}", item.name)
         return
     if seen(item) is None:
         problems.add(MISSING, item.name)
         return
-    fields = dict(item.fields)
-    if settings.fps and fields.pop("actions", None) is not None:
-        problems.add("actions left out: they fit only frames at the file's own rate (--fps 0)", item.name)
     size = {"height": settings.height, "width": settings.width}
     kept = 0
     try:
         rate, frames = stream_frames(item.path, fps=settings.fps or None)
+        fields = _timed(item, rate, problems)
         resized = (resize_frame(frame, **size) for frame in frames)
         if not rate:
             for frame in resized:
                 image = Video(frame[None], 0.0).encode(".png")
                 kept += 1
-                yield "png", image, clip_fields(fields, source=item.name, first=0, frames=1, fps=0.0, **size)
+                yield {"png": image}, clip_fields(fields, source=item.name, first=0, frames=1, fps=0.0, **size)
         else:
             for first, clip in windows(resized, settings.frames, settings.step, settings.shortest):
                 video = Video(clip, rate).encode(".mp4", lossless=settings.lossless, crf=settings.crf)
                 kept += 1
-                yield (
-                    "mp4",
-                    video,
-                    clip_fields(fields, source=item.name, first=first, frames=len(clip), fps=rate, **size),
-                )
+                told = clip_fields(fields, source=item.name, first=first, frames=len(clip), fps=rate, **size)
+                yield {"mp4": video}, told
         if not kept:
             problems.add("too short", item.name)
     except DataError as error:
@@ -196,9 +200,40 @@ def _samples(item: Item, settings: ClipSettings, problems: Problems) -> Iterator
         problems.add(reason, f"{item.name}: {why}")
 
 
-def _world_samples(
-    item: Item, settings: ClipSettings, problems: Problems
-) -> Iterator[tuple[str, bytes, dict[str, Any]]]:
+def _timed(item: Item, fps: float, problems: Problems) -> dict[str, Any]:
+    """The item's fields, with actions, outcomes and captions as they are of its frames at ``fps``; what cannot be told
+    at that rate, or is broken, is left out and noted."""
+    try:
+        fields = recordings.loaded(item.fields)
+        if not recordings.is_timed(fields):
+            return fields
+        own = frame_rate(item.path)
+        if not own:
+            raise DataError("an image has no steps, and no time")
+        frames = sum(1 for _ in stream_frames(item.path)[1]) if "actions" in fields else 0
+        fields = recordings.resampled(fields, frames=frames, own=own, fps=fps)
+        if isinstance(fields.get("actions"), list):
+            recordings.parts(fields, len(fields["actions"]) + 1)
+        return fields
+    except DataError as error:
+        problems.add("actions, outcomes and captions in time left out", f"{item.name}: {error}")
+        return {name: value for name, value in item.fields.items() if name not in recordings.NAMES}
+
+
+def _interleaved(item: Item, settings: ClipSettings, problems: Problems) -> Iterator[Made]:
+    """The one sample of a row with segments."""
+    if item.problem:
+        problems.add(f"bad row: {item.problem}", item.name)
+    elif seen(item) is None:
+        problems.add(MISSING, item.name)
+    else:
+        try:
+            yield segments.made(item.fields, item.name, settings)
+        except DataError as error:
+            problems.add("segments left out", f"{item.name}: {error}")
+
+
+def _world_samples(item: Item, settings: ClipSettings, problems: Problems) -> Iterator[Made]:
     """One clip of a world, without loss: its pixels are the truth that its fields speak of.
 
     One that ends early is a shorter clip, which ``min_frames`` can be too much for.
@@ -207,7 +242,7 @@ def _world_samples(
     if settings.min_frames is not None and len(frames) < settings.min_frames:
         problems.add("its end comes too soon", item.name)
     else:
-        yield "mp4", Video(frames, fields["fps"]).encode(".mp4", lossless=True), fields
+        yield {"mp4": Video(frames, fields["fps"]).encode(".mp4", lossless=True)}, fields
 
 
 def _maker(source: str, settings: ClipSettings) -> worlds.Maker:

@@ -13,6 +13,7 @@ from vpoet.data.clips import ClipSettings
 from vpoet.data.shards import Problems, ShardInfo
 from vpoet.data.sources import Item
 from vpoet.files import CHUNK, read_json, write_atomic
+from vpoet.sequence.actions import ActionSpace
 
 RECORDS = ".jobs"
 MISSING = "missing file"
@@ -30,6 +31,12 @@ class Result:
     """Of video kept; overlapping clips count in full."""
     shards: list[ShardInfo] = field(default_factory=list)
     problems: Problems = field(default_factory=Problems)
+    spaces: list[ActionSpace] = field(default_factory=list)
+    """The different action spaces of the clips, in the order in which they came."""
+
+    def add_space(self, space: ActionSpace | None) -> None:
+        if space is not None and space not in self.spaces:
+            self.spaces.append(space)
 
     def add(self, other: "Result") -> None:
         self.sources += other.sources
@@ -37,6 +44,8 @@ class Result:
         self.seconds += other.seconds
         self.shards += other.shards
         self.problems.update(other.problems)
+        for space in other.spaces:
+            self.add_space(space)
 
     @property
     def bytes(self) -> int:
@@ -60,7 +69,7 @@ class Result:
             "seconds": round(self.seconds, 3),
             "shards": [asdict(shard) for shard in self.shards],
             "problems": self.problems.to_dict(),
-        }
+        } | ({"action_spaces": [space.told() for space in self.spaces]} if self.spaces else {})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Result":
@@ -69,7 +78,8 @@ class Result:
         clips, seconds = sum(shard.samples for shard in shards), float(values["seconds"])
         if values["clips"] != clips or not (math.isfinite(seconds) and seconds >= 0):
             raise ValueError("figures that do not fit the shards")
-        return cls(int(values["sources"]), clips, seconds, shards, Problems.from_dict(values["problems"]))
+        spaces = [ActionSpace.of(told) for told in values.get("action_spaces", [])]
+        return cls(int(values["sources"]), clips, seconds, shards, Problems.from_dict(values["problems"]), spaces)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,13 +117,17 @@ def recorded(job: Job) -> Result | None:
 
 
 def seen(item: Item) -> Seen:
-    """Size and time of a source that is a file and may be read; a source that was none is looked at again."""
+    """Size and time of a source that is a file and may be read (of several: their sum, and the latest); a source that
+    was none is looked at again."""
     try:
-        about = Path(item.path).stat()
-        there = stat.S_ISREG(about.st_mode) and os.access(item.path, os.R_OK)
+        abouts = [Path(path).stat() for path in item.files]
+        there = all(stat.S_ISREG(about.st_mode) for about in abouts)
+        there &= all(os.access(path, os.R_OK) for path in item.files)
     except (OSError, ValueError):
         return None
-    return [about.st_size, about.st_mtime_ns] if there else None
+    if not (there and abouts):
+        return None
+    return [sum(about.st_size for about in abouts), max(about.st_mtime_ns for about in abouts)]
 
 
 def is_readable(path: str) -> bool:

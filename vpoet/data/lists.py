@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vpoet.data import recordings, segments
 from vpoet.data.fields import check_caption, parse_json, printable
 from vpoet.errors import DataError
 
@@ -29,7 +30,7 @@ _MARKS = {
 
 @dataclass(frozen=True)
 class Row:
-    """One row: a file and its fields, or why it is none."""
+    """One row: a file and its fields, or fields with `segments` and no file, or why it is none."""
 
     name: str
     path: Path | None = None
@@ -75,12 +76,16 @@ def _row(path: Path, number: int, record: object) -> Row:
             raise record
         if not isinstance(record, dict):
             raise DataError("not an object with a `path` or `file`")
+        check_caption(record.get("caption"))
+        if isinstance(record.get("segments"), list):
+            told = segments.from_list(record["segments"], path.parent, lambda file: row_name(path.parent, file))
+            return Row(f"{printable(path.name)}, entry {number}", fields=record | {"segments": told})
         name = record.get("path") or record.get("file")
         if not name:
             raise DataError("names no file in a column `path` or `file`")
         if not isinstance(name, str) or "\0" in name:
             raise DataError(f"{printable(str(name))!r} is not the name of a file")
-        check_caption(record.get("caption"))
+        record = recordings.from_list(record, path.parent)
     except DataError as error:
         return Row(f"{printable(path.name)}, entry {number}", problem=str(error))
     # A csv row longer than its header keeps the rest under None, a shorter one holds None: neither is a field.

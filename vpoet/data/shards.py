@@ -16,13 +16,13 @@ from types import TracebackType
 from typing import Any, Literal, Self, cast, get_args
 
 import numpy as np
-from webdataset.writer import TarWriter
 
-from vpoet.data.fields import KEY, captions, parse_json, printable
+from vpoet.data.fields import KEY, captions, parse_json, printable, words
 from vpoet.data.npy import codes_to_npy
 from vpoet.data.tar import Grouped, read_groups
 from vpoet.errors import DataError
 from vpoet.files import HashedFile, aside_of, inside, open_file, put_in_place, read_json, write_atomic, writing
+from vpoet.sequence.actions import ActionSpace
 
 Kind = Literal["raw", "tokens"]
 MANIFEST = "manifest.json"
@@ -86,9 +86,9 @@ class Sample:
 
     @property
     def video(self) -> bytes:
-        """The payload that is a video or an image."""
-        for extension in PICTURE_PARTS:
-            if extension in self.parts:
+        """The payload that is a video or an image; of segments, the first."""
+        for extension in (*PICTURE_PARTS, *self.parts):
+            if extension in self.parts and extension.rpartition(".")[2] in PICTURE_PARTS:
                 return self.parts[extension]
         raise DataError(f"sample {self.key}: no video or image in it, only {', '.join(self.parts) or 'json'}")
 
@@ -96,6 +96,11 @@ class Sample:
     def captions(self) -> list[str]:
         """The wordings of its caption; there may be none."""
         return captions(self.json)
+
+    @property
+    def words(self) -> list[str]:
+        """All that it says: its caption, its captions in time, the texts that it interleaves."""
+        return words(self.json)
 
 
 @dataclass(frozen=True)
@@ -128,6 +133,8 @@ class Manifest:
     shards: list[ShardInfo]
     tokenizer: str | None = None
     """Content hash of the tokenizer that made the codes; None for raw shards."""
+    actions: ActionSpace | None = None
+    """What can be done in the recordings among its samples; None if there are none."""
 
     @property
     def samples(self) -> int:
@@ -151,7 +158,8 @@ class Manifest:
             kind, tokenizer = values["kind"], values["tokenizer"]
             if kind not in get_args(Kind) or not isinstance(tokenizer, str | None):
                 raise ValueError(f"kind {kind!r} of tokenizer {tokenizer!r}")
-            return cls(kind=cast(Kind, kind), shards=shards, tokenizer=tokenizer)
+            actions = None if values.get("actions") is None else ActionSpace.of(values["actions"])
+            return cls(cast(Kind, kind), shards, tokenizer, actions)
         except FileNotFoundError:
             raise DataError(f"{path}: not there; a shard folder is made by `vpoet ingest` or `vpoet encode`") from None
         except (OSError, KeyError, TypeError, ValueError) as error:
@@ -160,6 +168,8 @@ class Manifest:
 
     def save(self, folder: str | Path) -> None:
         values = {"format": FORMAT, "samples": self.samples, "bytes": self.bytes, **asdict(self)}
+        values |= {"actions": self.actions.told()} if self.actions else {}
+        values = {name: value for name, value in values.items() if name != "actions" or value}
         write_atomic(Path(folder) / MANIFEST, json.dumps(values, indent=1, ensure_ascii=False).encode())
 
 
@@ -167,6 +177,8 @@ class ShardFile:
     """One shard in the making, aside until it is whole. An exception inside, or a full disk, leaves no shard."""
 
     def __init__(self, path: str | Path) -> None:
+        from webdataset.writer import TarWriter  # which imports torch, and nothing else here does
+
         self.path = Path(path)
         self.samples = 0
         self.info: ShardInfo | None = None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vpoet import worlds
+from vpoet.data import segments
 from vpoet.data.fields import printable
 from vpoet.data.lists import read_list
 from vpoet.errors import DataError
@@ -20,17 +21,22 @@ SEEDS_APART = 1_000_000
 
 @dataclass(frozen=True)
 class Item:
-    """One source: a file, or one clip of a world or environment."""
+    """One source: a file, one clip of a world or environment, or a row of a list that interleaves several files."""
 
     name: str
     """As the shards tell it, and no path of this machine: relative to its list or folder; `lists.row_name`."""
     path: str
-    """Where it lies; ``world:NAME`` or ``env:NAME``."""
+    """Where it lies; ``world:NAME`` or ``env:NAME``; empty for several files."""
     fields: dict[str, Any] = field(default_factory=dict)
     """What is known of it: a list's further columns, or the attributes of a world's clip."""
     seed: int = 0
     problem: str = ""
     """Why it can give no clip: a list's bad row."""
+
+    @property
+    def files(self) -> list[str]:
+        """What it is made of."""
+        return [self.path] if self.path else segments.files(self.fields.get("segments", []))
 
 
 def gather(sources: Sequence[str], *, clips: int | None = None, seed: int = 0) -> list[Item]:

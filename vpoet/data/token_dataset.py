@@ -5,6 +5,7 @@ import math
 import re
 import weakref
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vpoet.data import painting
+from vpoet.arrays import Ints
+from vpoet.data import painting, recordings, segments
 from vpoet.data.folder import read_samples
 from vpoet.data.npy import npy_to_codes
-from vpoet.data.shards import Manifest, Problems, Sample, read_shard
+from vpoet.data.segments import TokenSegment
+from vpoet.data.shards import MANIFEST, Manifest, Problems, Sample, read_shard
 from vpoet.errors import DataError, HashMismatch, ShapeError
-from vpoet.sequence.arrangements import Painting
+from vpoet.sequence.actions import ActionSpace
+from vpoet.sequence.arrangements import LATEST, Painting
 from vpoet.sequence.tasks import PAINTED
 from vpoet.sequence.vocabulary import Vocabulary
 
@@ -39,6 +43,14 @@ class TokenSample:
     """[t, h, w]: the last frame of each cell of time as an image of its own; `vpoet encode --keyframes` makes them."""
     paintings: tuple[Painting, ...] = ()
     """Its codes with a part hidden, codes as above; `vpoet encode --paintings` makes them."""
+    actions: Ints | None = None
+    """[t - 1, a]: what led to each cell but the first (`vpoet.data.recordings`), where the vocabulary has actions."""
+    outcomes: Ints | None = None
+    """[t - 1]"""
+    timeline: tuple[tuple[int, str], ...] | None = None
+    """Captions that change in time: the first cell of each, ascending from 0."""
+    segments: tuple[TokenSegment, ...] | None = None
+    """Of a sample that interleaves texts, images and videos; it has no codes beside theirs: t = 0."""
 
 
 class Shard(list[TokenSample]):
@@ -83,6 +95,22 @@ class TokenDataset:
         """How many samples of a shard were unsound, for the shards read so far that have some."""
         self.reading: Path | None = None
         """The shard that is being read right now."""
+        self.actions = manifest.actions
+        """What can be done in its recordings; None if there are none."""
+        self.stride = 1
+        """Frames of a cell of time, where recordings have actions between the frames of one and so cannot be played."""
+        if self.actions and vocabulary.appended not in ((), self.actions.ranges):
+            raise HashMismatch(
+                f"{self.folder}: its actions are {self.actions.told()}, and the vocabulary has others: "
+                f"{dict(vocabulary.appended)}"
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the shards, which another process reads itself."""
+        return {**vars(self), "_alive": {}, "_recent": deque(maxlen=4)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _alive=weakref.WeakValueDictionary())
 
     def __len__(self) -> int:
         """Number of shards."""
@@ -115,7 +143,7 @@ class TokenDataset:
         path = self.reading = self.path(index)
         problems = Problems()
         shard = Shard(self._manifest.shards[index].samples)
-        for sample in read_shard(path, required=("json", "codes.npy"), problems=problems, samples=shard.size):
+        for sample in read_shard(path, problems=problems, samples=shard.size):
             name = f"{path}: {sample.key}"
             shard.size = max(shard.size, sample.number + 1)
             try:
@@ -132,6 +160,12 @@ class TokenDataset:
         return shard
 
     def _check(self, sample: Sample, name: str) -> TokenSample:
+        if sample.json.get("tokenizer", "") not in ("", self._vocabulary.visual_hash):
+            raise _BadSampleError("codes of another tokenizer")
+        if "segments" in sample.json:
+            return self._interleaved(sample, name)
+        if "codes.npy" not in sample.parts:
+            raise _BadSampleError("missing codes.npy")
         try:
             codes = npy_to_codes(sample.parts["codes.npy"])
         except DataError:
@@ -139,19 +173,61 @@ class TokenDataset:
         if codes.size == 0:
             raise _BadSampleError("no codes")
         keyframes, paintings = self._keyframes(sample, codes), self._paintings(sample, codes)
-        if codes.max() >= self._vocabulary.codes or sample.json.get("tokenizer", "") not in (
-            "",
-            self._vocabulary.visual_hash,
-        ):
+        if codes.max() >= self._vocabulary.codes:
             raise _BadSampleError("codes of another tokenizer")
         fps = _fps(sample.json.get("fps")) if len(codes) > 1 else 0
+        actions, outcomes = self._done(sample, codes)
+        length = 1 if actions is not None and len(codes) <= LATEST else len(codes)  # play takes a stretch
+        self._check_header(fps, length, *codes.shape[1:])
+        frames = sample.json.get("frames")
         try:
-            for value, what in zip((fps, *codes.shape), ("fps", "length", "height", "width"), strict=True):
+            timeline = recordings.timeline(sample.json, frames, len(codes)) if isinstance(frames, int) else None
+        except DataError:
+            raise _BadSampleError("broken captions in time") from None
+        return TokenSample(
+            name, sample.key, codes.astype(self._dtype), tuple(sample.captions), fps, keyframes, paintings,
+            actions, outcomes, timeline,
+        )  # fmt: skip
+
+    def _check_header(self, fps: int, length: int, height: int, width: int) -> None:
+        try:
+            for value, what in zip((fps, length, height, width), ("fps", "length", "height", "width"), strict=True):
                 self._vocabulary.number(value, what)
         except ShapeError:
             raise _BadSampleError("fps or grid too large for a span's header") from None
-        texts = tuple(sample.captions)
-        return TokenSample(name, sample.key, codes.astype(self._dtype), texts, fps, keyframes, paintings)
+
+    def _interleaved(self, sample: Sample, name: str) -> TokenSample:
+        try:
+            found = segments.from_parts(sample.json, sample.parts)
+        except DataError:
+            raise _BadSampleError("broken segments") from None
+        held = []
+        for segment in found:
+            if (codes := segment.codes) is not None:
+                self._check_header(segment.fps, *codes.shape)
+                if codes.max() >= self._vocabulary.codes:
+                    raise _BadSampleError("codes of another tokenizer")
+                segment = segment._replace(codes=codes.astype(self._dtype))
+            held.append(segment)
+        none = np.zeros((0, 0, 0), self._dtype)
+        return TokenSample(name, sample.key, none, tuple(sample.captions), 0, segments=tuple(held))
+
+    def _done(self, sample: Sample, codes: npt.NDArray[np.int32]) -> tuple[Ints | None, Ints | None]:
+        """Its actions and outcomes; none where the vocabulary has none, or cells in time are no frames."""
+        if "actions.npy" not in sample.parts or "actions" not in self._vocabulary.ranges or len(codes) < 2:
+            return None, None
+        try:
+            if self.actions is None or recordings.action_space(sample.json) != self.actions:
+                raise _BadSampleError("actions of another space than the manifest's")
+            actions, outcomes = recordings.from_parts(sample.parts, self.actions)
+        except DataError:
+            raise _BadSampleError("broken actions") from None
+        if len(actions) % (len(codes) - 1):
+            raise _BadSampleError("actions of other codes")
+        if (stride := len(actions) // (len(codes) - 1)) != 1:
+            self.stride = stride
+            return None, None
+        return actions, outcomes
 
     def _keyframes(self, sample: Sample, codes: npt.NDArray[np.int32]) -> npt.NDArray[Any] | None:
         if "keyframes.npy" not in sample.parts:
@@ -184,6 +260,25 @@ class TokenDataset:
         return tuple(one._replace(shown=one.shown.astype(self._dtype)) for one in found)
 
 
+def played_space(folders: Iterable[str]) -> ActionSpace | None:
+    """What can be done in the recordings of these folders of token shards; those that are not there tell nothing.
+
+    DataError: they differ in it.
+    """
+    spaces: dict[str, ActionSpace] = {}
+    for folder in folders:
+        if (Path(folder) / MANIFEST).is_file() and (space := Manifest.load(folder).actions) is not None:
+            spaces[folder] = space
+    for folder, space in spaces.items():
+        first, told = next(iter(spaces.items()))
+        if space != told:
+            raise DataError(
+                f"{folder}: other actions, {space.told()}, than those of {first}, {told.told()}: a model has one "
+                "action space"
+            )
+    return next(iter(spaces.values()), None)
+
+
 def caption_words(folder: str | Path, most: int) -> list[str]:
     """All words of a token-shard folder's captions in alphabetical order, in small letters; none if more than ``most``.
 
@@ -191,7 +286,7 @@ def caption_words(folder: str | Path, most: int) -> list[str]:
     """
     words: set[str] = set()
     for sample in read_samples(folder):
-        words.update(*(re.findall(r"\w+", text.lower()) for text in sample.captions))
+        words.update(*(re.findall(r"\w+", text.lower()) for text in sample.words))
         if len(words) > most:
             return []
     return sorted(words)

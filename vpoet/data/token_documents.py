@@ -17,14 +17,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vpoet.arrays import Ints
 from vpoet.config import REQUIRED
 from vpoet.data.shards import Problems
 from vpoet.data.token_dataset import Shard, TokenDataset, TokenSample
 from vpoet.errors import CheckpointError, ConfigError, DataError, VpoetWarning
 from vpoet.sequence import document, tasks
-from vpoet.sequence.arrangements import Sample
+from vpoet.sequence.arrangements import Sample, Segment
 from vpoet.sequence.packing import BestFit, Pack, pack
 from vpoet.sequence.vocabulary import Vocabulary
+from vpoet.sequence.windows import windowed
 
 EncodeText = Callable[[str], list[int]]
 State = dict[str, Any]
@@ -34,6 +36,14 @@ LARGEST = 1 << 24
 """Tokens of a pack, and documents of a lane: no machine has memory for more."""
 _PATIENCE = 64
 """A lane gives a source up after this many shards' worth of units in a row without a single document."""
+
+REMEDIES = {
+    "keyframes": "`vpoet encode --keyframes` makes them",
+    "actions": "`vpoet ingest` keeps a list's columns actions and action_space, and what is done in a world",
+    "timeline": "`vpoet ingest` keeps a list's column captions",
+    "segments": "`vpoet ingest` keeps a list's column segments",
+}
+"""What a task may need of a sample, and where it comes from."""
 
 _UNITS, _ORDER, _SOURCE, _DOCUMENT = range(4)  # what a draw is for, so that no two draws share their randomness
 
@@ -53,8 +63,8 @@ class StreamConfig:
 
     sources: list[Source]
     tasks: dict[str, float]
-    """Weight of each task; a sample draws among those that it is long enough for, and has the keyframes or the
-    paintings for."""
+    """Weight of each task; a sample draws among those that it is long enough for, and has the keyframes, the paintings,
+    the actions, the captions in time or the segments for."""
     drop_caption: float = 0.1
     """Probability that a document's text is left empty, which classifier-free guidance needs."""
     length: int = 2048
@@ -63,11 +73,17 @@ class StreamConfig:
     """Documents that a lane holds to choose from: more leave less padding."""
     bidirectional: bool = False
     """Tokens before a document's first target see each other both ways (prefix-LM); False is plain causal."""
+    window: int = 0
+    """Frames (cells of time) for which a frame is seen, itself counted; what precedes the first frame is seen to the
+    end (`vpoet.sequence.windows`). Attention then costs what the window does, not the document, and play can go on for
+    ever. 0: all are seen to the end."""
 
     def __post_init__(self) -> None:
         for name in ("length", "lookahead"):
             if not 1 <= getattr(self, name) <= LARGEST:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be 1 to {LARGEST}")
+        if not 0 <= self.window <= LARGEST:
+            raise ConfigError(f"window = {self.window} frames: must be 0 (none) to {LARGEST}")
         if not 0 <= self.drop_caption <= 1:
             raise ConfigError(f"drop_caption = {self.drop_caption} is a probability, 0 to 1")
         for source in self.sources:
@@ -107,14 +123,24 @@ class Documents:
         self._mixture = tasks.Mixture.of(config.tasks)
         self._text = text
 
-    def check_keyframes(self) -> None:
-        """DataError: a task needs keyframes, and no source has any, so that it would never be drawn."""
-        needy = [task for task, weight in self.config.tasks.items() if weight > 0 and tasks.TABLE[task].keyframes]
-        firsts = (source.shard(0) for source in self.sources) if needy else ()
-        if needy and not any(sample.keyframes is not None for shard in firsts for sample in shard):
+    def check_tasks(self) -> None:
+        """DataError: a task needs what no source has, so that it would never be drawn."""
+        drawn = [tasks.TABLE[task] for task, weight in self.config.tasks.items() if weight > 0]
+        for need, remedy in REMEDIES.items():
+            needy = [task.name for task in drawn if need == task.needs or (need == "keyframes" and task.keyframes)]
+            firsts = (source.shard(0) for source in self.sources) if needy else ()
+            if not needy or any(getattr(sample, need) is not None for shard in firsts for sample in shard):
+                continue
+            coarse = [source for source in self.sources if need == "actions" and source.stride > 1]
+            if coarse:
+                raise DataError(
+                    f"{coarse[0].folder}: an action leads to one frame, and a cell of these codes stands for "
+                    f"{coarse[0].stride}: {', '.join(needy)} cannot be trained on them; encode the clips with a "
+                    "tokenizer of one frame a cell, for instance 1x8x8 (time_stride: 1)"
+                )
             raise DataError(
-                f"{', '.join(needy)}: needs keyframes, and the first shard of no source has any; "
-                "`vpoet encode --keyframes` makes them, or leave the task out"
+                f"{', '.join(needy)}: needs {need}, and the first shard of no source has any; {remedy}, or leave the "
+                "task out"
             )
 
     def tell_of_paintings(self) -> None:
@@ -140,23 +166,45 @@ class Documents:
         """The sample's document of this epoch; None, and a note in ``problems``, if there is none that fits a pack."""
         random = self.random(_DOCUMENT, source, epoch, zlib.crc32(sample.key.encode()))
         caption = sample.captions[int(random.integers(len(sample.captions)))] if sample.captions else ""
-        if random.random() < self.config.drop_caption:
-            caption = ""
-        pieces = np.array(self._text(caption), dtype=np.int32)
-        keyframes = None if sample.keyframes is None else sample.keyframes.astype(np.int32)
-        paintings = tuple(one._replace(shown=one.shown.astype(np.int32)) for one in sample.paintings)
-        clip = Sample(pieces, sample.codes.astype(np.int32), sample.fps, keyframes, paintings)
-        drawn = self._mixture.draw(clip, random)
+        dropped = random.random() < self.config.drop_caption
+        drawn = self._mixture.draw(self._in_tokens(sample, "" if dropped else caption), random)
         if drawn is None:
             self.problems.add(
                 "too short for every task, or without the keyframes that one needs, or the paintings", sample.name
             )
             return None
-        sequence = document.build(drawn, self.vocabulary)
+        if dropped and tasks.TABLE[drawn.task].needs:
+            drawn = drawn.unprompted()  # of its captions in time, and of the texts that it interleaves
+        sequence = windowed(document.build(drawn, self.vocabulary), drawn, self.config.window)
         if len(sequence) > self.config.length:
             self.problems.add(f"longer than a pack of {self.config.length}", sample.name)
             return None
         return sequence
+
+    def _in_tokens(self, sample: TokenSample, caption: str) -> Sample:
+        keyframes = None if sample.keyframes is None else sample.keyframes.astype(np.int32)
+        paintings = tuple(one._replace(shown=one.shown.astype(np.int32)) for one in sample.paintings)
+        changes, parts = sample.timeline, sample.segments
+        return Sample(
+            self._pieces(caption),
+            sample.codes.astype(np.int32),
+            sample.fps,
+            keyframes,
+            paintings,
+            actions=sample.actions,
+            outcomes=sample.outcomes,
+            timeline=None if changes is None else tuple((first, self._pieces(text)) for first, text in changes),
+            segments=None
+            if parts is None
+            else tuple(
+                Segment(self._pieces(text) if codes is None else codes.astype(np.int32), fps, target)
+                for text, codes, fps, target in parts
+            ),
+            room=self.config.length,
+        )
+
+    def _pieces(self, text: str) -> Ints:
+        return np.array(self._text(text), dtype=np.int32)
 
     def packer(self) -> BestFit[tuple[Cursor, document.Sequence]]:
         return BestFit(self.config.length, self.config.lookahead)
@@ -252,7 +300,7 @@ class Lane:
         content = [documents.seed, lane, lanes, *(dataset.identity for dataset in documents.sources)]
         self._identity = hashlib.sha256(repr(content).encode()).hexdigest()[:16]
         if state is not None:
-            self._restore(state)
+            self._restore(self.check(state))
 
     def state(self) -> State:
         """Integers from which `Lane` goes on exactly: documents that wait for a pack are named, to be made again."""
@@ -263,12 +311,16 @@ class Lane:
             "waiting": [list(cursor) for _, (cursor, _) in self._packer.buffer],
         }
 
-    def _restore(self, state: State) -> None:
+    def check(self, state: State) -> State:
+        """The state; CheckpointError if it is not one of this lane."""
         if state["identity"] != self._identity:
             raise CheckpointError(
                 f"the checkpoint's place in the data (lane {self._lane}) is one in other data: the seed, the number of "
                 "packs in a global batch, or the shards of a source have changed; put them back, or start a new run"
             )
+        return state
+
+    def _restore(self, state: State) -> None:
         self._drawn = state["drawn"]
         for cursor in itertools.starmap(Cursor, state["waiting"]):
             walk = self.walks[cursor.source]

@@ -193,7 +193,7 @@ def vocabulary(recipe: PretrainConfig) -> tuple[Vocabulary, bool]:
     if not (Path(recipe.text).is_file() and Path(recipe.video).is_dir()):
         return Vocabulary(PIECES, grouped(LEVELS[CODES], groups), "", ""), False
     text, codes = TextTokenizer.load(recipe.text), VideoTokenizer.load(recipe.video)
-    return codes.vocabulary(text, groups), True
+    return recipe.vocabulary(text, codes), True
 
 
 def memory(recipe: PretrainConfig, words: Vocabulary, *, world: int, on_cpu: bool) -> Memory:

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vpoet import bundle, config
+from vpoet.data import recordings
 from vpoet.data.npy import npy_to_codes
 from vpoet.data.shards import MANIFEST, Manifest, Problems, read_shard
 from vpoet.data.token_stream import Source, StreamConfig, heldout_packs
@@ -90,6 +91,7 @@ def describe_shard(path: Path) -> Facts:
     """Everything in one shard is read and checked."""
     problems = Problems()
     samples = captioned = captions = keyed = painted = 0
+    special: Counter[str] = Counter()
     seconds = 0.0
     sizes: Counter[str] = Counter()
     codes: set[int] = set()
@@ -103,14 +105,17 @@ def describe_shard(path: Path) -> Facts:
         frames, fps = about.get("frames"), about.get("fps")
         if isinstance(frames, int) and isinstance(fps, int | float) and fps > 0:
             seconds += frames / fps
-        if "codes.npy" in sample.parts:
+        special["with actions"] += "actions.npy" in sample.parts or recordings.action_space(about) is not None
+        special["with captions in time"] += recordings.changes(about) is not None
+        special["of segments"] += "segments" in about
+        if grids := [name for name in sample.parts if name.endswith("codes.npy")]:
             try:
-                array = npy_to_codes(sample.parts["codes.npy"])
+                arrays = [npy_to_codes(sample.parts[name]) for name in grids]
             except DataError:
                 problems.add("broken codes", sample.key)
                 continue
-            sizes["x".join(map(str, array.shape))] += 1
-            codes.update(array.ravel().tolist())
+            sizes.update("x".join(map(str, array.shape)) for array in arrays)
+            codes.update(code for array in arrays for code in array.ravel().tolist())
             keyed += "keyframes.npy" in sample.parts
             painted += "painting-0.npz" in sample.parts
             made_by.add(str(about.get("tokenizer")))
@@ -132,6 +137,7 @@ def describe_shard(path: Path) -> Facts:
     if codes:
         facts |= {"tokenizer": sorted(made_by), "different codes": len(codes), "largest code": max(codes)}
         facts |= {"with keyframes": keyed, "with paintings": painted}
+    facts |= {name: count for name, count in special.items() if count}
     facts |= {name: dict(counter.most_common(8)) for name, counter in listed.items() if counter}
     return facts | ({"skipped": str(problems)} if problems.total else {})
 
@@ -148,6 +154,8 @@ def describe_shards(folder: Path) -> Facts:
     }
     if manifest.tokenizer:
         facts["tokenizer"] = manifest.tokenizer
+    if manifest.actions:
+        facts["actions"] = manifest.actions.told()
     if missing := [shard.name for shard in manifest.shards if shard.name not in present]:
         facts["missing shards"] = missing
     if cut := [s.name for s in manifest.shards if s.name in present and present[s.name].stat().st_size != s.bytes]:
@@ -176,10 +184,12 @@ def describe_bundle(folder: Path) -> Facts:
         "hash": whole.hash,
         "bytes": sum(part.stat().st_size for part in folder.rglob("*") if part.is_file()),
         "tasks": list(about.tasks),
-        "with `vpoet sample`": {row.name: f"{row.flag}: {row.meaning}" for row in servable(about.tasks)},
+        "with `vpoet sample`": {row.name: f"{row.flag}: {row.meaning}" for row in servable(about.tasks) if row.flag},
         "clip (frames, pixels, fps)": f"{about.frames}x{about.height}x{about.width} at {about.fps}",
         "tokens at most": about.length,
-        "attention": "prefix both ways" if about.bidirectional else "causal",
+        "attention": ("prefix both ways" if about.bidirectional else "causal")
+        + (f", a window of {about.window} frames" if about.window else ""),
+        **({"actions": about.actions.told()} if about.actions else {}),
         **_vocabulary(whole.transformer.vocabulary),
         **_transformer(whole.transformer, about.length),
         "video tokenizer": _autoencoder(whole.video.model.config),
@@ -226,6 +236,8 @@ def draw_shards(folder: Path, text: TextTokenizer, length: int) -> dict[str, str
     """`draw` of a folder of token shards, with every task there is; the tokenizer's levels have no part in it."""
     manifest = Manifest.load(folder)
     vocabulary = Vocabulary(text.size, (2**30,), text.hash, manifest.tokenizer or "")
+    if manifest.actions:
+        vocabulary = manifest.actions.vocabulary(vocabulary)
     data = StreamConfig(sources=[Source(path=str(folder))], tasks=dict.fromkeys(TABLE, 1.0), length=length)
     return draw(data, vocabulary, text)
 
@@ -255,7 +267,7 @@ def of_the_data(recipe: PretrainConfig, packs: int = 8) -> Facts:
     transformer = _model(recipe, vocabulary)
     rows = heldout_packs(recipe.data, vocabulary=vocabulary, text=text.encode, count=packs)
     total = sum(map(len, rows))
-    flops = sum(transformer.flops(Visibility(row.lengths, row.prefixes), int(row.targets.sum())) for row in rows)
+    flops = sum(transformer.flops(Visibility.of(row), int(row.targets.sum())) for row in rows)
     return {
         "packs": len(rows),
         "documents a pack": sum(len(row.lengths) - bool(row.padding) for row in rows) / len(rows),
@@ -268,7 +280,7 @@ def of_the_data(recipe: PretrainConfig, packs: int = 8) -> Facts:
 
 def _tokenizers(recipe: PretrainConfig) -> tuple[TextTokenizer, Vocabulary]:
     text, codes = TextTokenizer.load(recipe.text), VideoTokenizer.load(recipe.video)
-    return text, codes.vocabulary(text, recipe.model.visual_groups)
+    return text, recipe.vocabulary(text, codes)
 
 
 def _model(recipe: PretrainConfig, vocabulary: Vocabulary) -> Transformer:

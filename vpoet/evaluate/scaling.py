@@ -154,6 +154,7 @@ def _judged(recipe: PretrainConfig) -> dict[str, Any]:
         "data.length": data.length,
         "data.lookahead": data.lookahead,
         "data.bidirectional": data.bidirectional,
+        "data.window": data.window,
         "evaluate_packs": recipe.evaluate_packs,
         "number of heldout sources": len(recipe.heldout),
     }

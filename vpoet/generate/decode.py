@@ -1,4 +1,4 @@
-"""Decoding: documents with blank visual targets in, the same documents with sampled codes out.
+"""Decoding: documents with blank targets in, the same documents with what was sampled out.
 
 Shapes: B documents; S steps.
 
@@ -19,11 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vpoet.generate import in_order
 from vpoet.generate.decoder import Decoder, Decoding
 from vpoet.generate.logits import gumbel
 from vpoet.generate.plan import Decoded, Plan, filled
 from vpoet.generate.sampling import Sampling
 from vpoet.generate.speculate import speculate
+from vpoet.generate.transfer import send
 from vpoet.sequence.document import Document
 
 OnStep = Callable[[int, int], None]
@@ -40,12 +42,15 @@ def decode(
     sampling: Sampling = Sampling(),
     on_step: OnStep | None = None,
 ) -> list[Decoded]:
-    """Fill the visual targets of ``documents``, whose codes are ignored; everything else in them is kept as it is.
+    """Fill the targets of ``documents``, whose values are ignored; everything else in them is kept as it is.
 
     Each document has its seed: what is drawn for it does not depend on the batch around it (but for rounding, which may
     turn a near tie where the batch changes the shape of products). `vpoet.generate.speculate` says where guessed codes
-    are the same bit for bit. PromptError: a text target.
+    are the same bit for bit. Texts, actions and outcomes are filled by `vpoet.generate.in_order`, and so is all for a
+    model with a window.
     """
+    if in_order.needed(decoding, documents):
+        return in_order.fill(decoding, documents, seeds, sampling, on_step)
     plan = Plan.of(decoding.transformer, documents, guided=sampling.guidance != 1)
     ids, nats = [], []
     for done, (ids_B, nats_B) in enumerate(stream(decoding, plan, seeds, sampling)):
@@ -53,11 +58,11 @@ def decode(
             on_step(done, plan.steps)
         ids.append(ids_B)
         nats.append(nats_B)
-    if on_step:
-        on_step(plan.steps, plan.steps)
     first = decoding.transformer.ranges["codes"].start
     codes = (torch.stack(ids).cpu().numpy() - first).astype(np.int32)
     surprise = torch.stack(nats).cpu().numpy()
+    if on_step:  # now that the device is done, too
+        on_step(plan.steps, plan.steps)
     return [
         filled(document, sequence, codes[:, i], surprise[:, i])
         for i, (document, sequence) in enumerate(zip(documents, plan.slots, strict=False))
@@ -68,7 +73,11 @@ def decode(
 def stream(
     decoding: Decoding, plan: Plan, seeds: Items[int], sampling: Sampling = Sampling()
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The tokens of each step as soon as they are drawn, and their nats: [B], [B], ``plan.steps`` times."""
+    """The tokens of each step as soon as they are drawn, and their nats: [B], [B], ``plan.steps`` times.
+
+    On a GPU a step is handed out before it is done, and nothing here waits for it (but for speculative decoding, whose
+    next pass depends on what the last one drew).
+    """
     assert len(seeds) == plan.documents > 0
     decoder = Decoder(decoding, plan.slots, documents=plan.documents, size=plan.size, sampling=sampling)
     generators = [np.random.default_rng(seed) if sampling.temperature else None for seed in seeds]
@@ -80,7 +89,7 @@ def stream(
     for done in range(plan.steps):
         if done % _NOISE_STEPS == 0:
             drawn = [gumbel(generator, _NOISE_STEPS, size) for generator in generators]
-            noise = torch.from_numpy(np.stack(drawn, axis=1)).to(decoder.device)
+            noise = send(np.stack(drawn, axis=1), decoder.device)
         noise_BV = noise[done % _NOISE_STEPS]
         if done == 0:
             ids_B, nats_B = decoder.draw(noise_BV)

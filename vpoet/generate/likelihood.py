@@ -14,18 +14,20 @@ Shapes: t, h, w cells of a clip in time, height and width.
 import math
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from vpoet.arrays import Doubles
+from vpoet.arrays import Doubles, Floats
 from vpoet.errors import ShapeError
 from vpoet.nn.nats import PackTensors, pack_nats
 from vpoet.nn.transformer import Transformer
 from vpoet.nn.visibility import Backend
 from vpoet.sequence.document import Document, Sequence, build
 from vpoet.sequence.packing import BestFit, pack
+from vpoet.sequence.windows import windowed
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,6 @@ class Likelihood:
         return ~np.isnan(self.cells)
 
 
-@torch.inference_mode()
 def likelihoods(
     transformer: Transformer,
     documents: Items[Document],
@@ -116,33 +117,50 @@ def likelihoods(
     stride: tuple[int, int, int],
     length: int,
     bidirectional: bool = False,
+    window: int = 0,
 ) -> list[Likelihood]:
-    """The likelihood of the visual targets of each document, given its other spans.
-
-    Documents are packed into rows of ``length`` tokens, as in training, or of the longest one's length; what comes out
-    does not depend on the others but for rounding. ``bidirectional``: the model reads prompts both ways. ShapeError: a
-    document without a visual target.
-    """
-    assert not transformer.training, "dropout would be scored too: call eval() first"
+    """The likelihood of the visual targets of each document, given its other spans; the arguments are those of
+    `token_nats`. ShapeError: a document without a visual target."""
     sequences = [build(document, transformer.vocabulary) for document in documents]
     for document, sequence in zip(documents, sequences, strict=True):
         if not (sequence.targets & sequence.visual).any():
             raise ShapeError(f"a document of task {document.task} without an image or video to predict has no score")
-    if not sequences:
-        return []
-    rows = BestFit[int](max(length, *map(len, sequences)), len(sequences))
+    how: dict[str, Any] = {"length": length, "bidirectional": bidirectional, "window": window}
+    scored = zip(documents, sequences, token_nats(transformer, documents, attention, **how), strict=True)
+    return [Likelihood(one.task, _on_grid(one, sequence, nats), stride) for one, sequence, nats in scored]
+
+
+@torch.inference_mode()
+def token_nats(
+    transformer: Transformer,
+    documents: Items[Document],
+    attention: Backend,
+    *,
+    length: int,
+    bidirectional: bool = False,
+    window: int = 0,
+) -> list[Floats]:
+    """For each document [M]: -log p of each token that is predicted in it, codes, texts, actions and outcomes, in the
+    order of its sequence; of one that was decoded they are what `Decoded.nats` says.
+
+    Documents are packed into rows of ``length`` tokens, as in training, or of the longest one's length; what comes out
+    does not depend on the others but for rounding. ``bidirectional``: the model reads prompts both ways. ``window``:
+    frames for which it sees a frame, 0 if to the end.
+    """
+    assert not transformer.training, "dropout would be scored too: call eval() first"
+    sequences = [windowed(build(document, transformer.vocabulary), document, window) for document in documents]
+    rows = BestFit[int](max(length, *map(len, sequences), 1), max(len(sequences), 1))
     for index, sequence in enumerate(sequences):
         rows.add(len(sequence), index)
-    cells: dict[int, Doubles] = {}
+    found: dict[int, Floats] = {}
     device = transformer.language.weight.device
     while members := rows.take():
         parts = [sequences[i] for i in members]
         row = pack(parts, sum(map(len, parts)), bidirectional=bidirectional)
         nats = pack_nats(transformer, attention, PackTensors.of(row, device)).cpu().numpy()
         ends = np.cumsum([part.targets.sum() for part in parts])
-        for i, mine in zip(members, np.split(nats, ends[:-1]), strict=True):
-            cells[i] = _on_grid(documents[i], sequences[i], mine)
-    return [Likelihood(document.task, cells[i], stride) for i, document in enumerate(documents)]
+        found |= zip(members, np.split(nats, ends[:-1]), strict=True)
+    return [found[i] for i in range(len(documents))]
 
 
 def posterior(scores: Items[Likelihood]) -> Doubles:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vpoet.arrays import Ints
 from vpoet.errors import PromptError
+from vpoet.generate.transfer import send
 from vpoet.nn.transformer import Transformer
 from vpoet.sequence.document import Document, Sequence, Span, build
 from vpoet.sequence.vocabulary import Modality
@@ -27,12 +28,6 @@ class Decoded:
     document: Document
     nats: npt.NDArray[np.float32]
     """[M] -log p of each sampled code under the plain conditional model (no guidance, no filter), in sequence order."""
-
-
-def null_prompt(document: Document) -> Document:
-    """The same document without its text: what guidance leads away from, and what training sees of a dropped one."""
-    spans = (replace(s, values=s.values[:0]) if s.modality is Modality.TEXT else s for s in document.spans)
-    return replace(document, spans=tuple(spans))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -58,14 +53,14 @@ class Plan:
 
     @classmethod
     def of(cls, transformer: Transformer, documents: Items[Document], guided: bool) -> "Plan":
-        """PromptError: a document has a text target."""
+        """PromptError: a document has targets that are no images or videos."""
         vocabulary, device = transformer.vocabulary, transformer.language.weight.device
         for document in documents:
-            if any(span.target and span.modality is Modality.TEXT for span in document.spans):
-                raise PromptError(f"a document of task {document.task} has a text target; only images and video can be")
+            if any(s.target and s.modality not in (Modality.IMAGE, Modality.VIDEO) for s in document.spans):
+                raise PromptError(f"a document of task {document.task} has targets that are no images or videos")
         slots = [build(document, vocabulary) for document in documents]
         if guided and any(s.modality is Modality.TEXT and len(s.values) for d in documents for s in d.spans):
-            slots += [build(null_prompt(document), vocabulary) for document in documents]
+            slots += [build(document.unprompted(), vocabulary) for document in documents]
         last = [int(np.flatnonzero(s.targets)[-1]) for s in slots]
         counts = np.array([stop - s.prefix + 1 for s, stop in zip(slots, last, strict=True)])
         step_S = np.arange(counts.max())[:, None]
@@ -74,7 +69,7 @@ class Plan:
         known_SB |= step_S >= counts[: len(documents)]
 
         def move(values: npt.NDArray[Any]) -> Tensor:
-            return torch.from_numpy(values.astype(np.int64)).to(device)
+            return send(values.astype(np.int64), device)
 
         positions_SN3 = move(np.stack([s.positions[at_SN[:, i]] for i, s in enumerate(slots)], axis=1))
         return cls(
@@ -86,7 +81,7 @@ class Plan:
             place_SN=move(at_SN),
             longest=(at_SN.max(1) + 1).tolist(),
             ids_SB=move(np.stack([s.ids[at_SN[:, i]] for i, s in enumerate(slots[: len(documents)])], axis=1)),
-            known_SB=torch.from_numpy(known_SB).to(device),
+            known_SB=send(known_SB, device),
             some_known=[bool(known_B.any()) for known_B in known_SB],
         )
 

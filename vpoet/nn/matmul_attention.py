@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from vpoet.nn.visibility import Attend, Visibility
+from vpoet.nn.visibility import Attend, Visibility, refuse_windows
 
 ROWS = 384
 """Queries of a block: fewer compute less in vain, and call more often."""
@@ -119,6 +119,7 @@ class _Products(torch.autograd.Function):
 
 def products(visibility: Visibility, device: torch.device) -> Attend:
     """A `Backend` (`vpoet.nn.visibility`)."""
+    refuse_windows(visibility, "products")
     plans: dict[torch.dtype, list[_Group]] = {}
 
     def attend(_: int, q_TNH: Tensor, k_TKH: Tensor, v_TKH: Tensor) -> Tensor:

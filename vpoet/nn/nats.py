@@ -5,19 +5,15 @@ Training sums it up, scoring reports it.
 Shapes: T packed tokens, D model width, M predicted tokens, in C chunks of R rows.
 """
 
-from dataclasses import dataclass
-from functools import reduce
-from typing import Any
+from dataclasses import dataclass, replace
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from vpoet.nn.transformer import Head, RunBlock, Transformer, run_block
-from vpoet.nn.visibility import Backend, Visibility
-from vpoet.sequence.document import FORMS, kinds_of
+from vpoet.nn.visibility import Backend, Offsets, Visibility
+from vpoet.sequence.layout import PAYLOADS, Layout
 from vpoet.sequence.packing import Pack
 
 CHUNK = 2048
@@ -39,22 +35,50 @@ class PackTensors:
     """The predicted ids."""
     kinds_M: Tensor
     """Their kinds."""
+    heads: tuple[Tensor, ...]
+    """For each of `PAYLOADS`: which of the M its head predicts."""
     visibility: Visibility
+    layout: Layout
+    """Of the whole pack, in the host's memory."""
 
     @classmethod
     def of(cls, row: Pack, device: torch.device) -> "PackTensors":
-        (after,) = np.nonzero(row.targets)
-
-        def move(values: npt.NDArray[Any]) -> Tensor:
-            return torch.from_numpy(values.astype(np.int64)).to(device, non_blocking=True)
-
+        """One copy to the device, for which nobody waits."""
+        layout = row.layout
+        flat = torch.from_numpy(layout.flat)
+        if device.type == "cuda":
+            flat = flat.pin_memory()
+        flat = flat.to(device, non_blocking=True)
+        indices = flat.long()
         return cls(
-            ids_T=move(row.ids),
-            positions_T3=move(row.positions),
-            before_M=move(after - 1),
-            after_M=move(row.ids[after]),
-            kinds_M=move(row.kinds[after]),
-            visibility=Visibility(row.lengths, row.prefixes),
+            ids_T=layout.part("ids", indices),
+            positions_T3=layout.part("positions", indices),
+            before_M=layout.part("before", indices),
+            after_M=layout.part("after", indices),
+            kinds_M=layout.part("kinds", indices),
+            heads=tuple(layout.part(f"head:{payload}", indices) for payload in PAYLOADS),
+            visibility=Visibility.of(row, Offsets.of(layout, flat)),
+            layout=layout,
+        )
+
+    def piece(self, first: int, length: int) -> "PackTensors":
+        """``length`` tokens of the pack and the predictions that are read from them.
+
+        The last may be of the next piece's first token. Visibility stays that of the whole pack.
+        """
+        start, stop = self.layout["before"].searchsorted((first, first + length)).tolist()
+        heads = []
+        for payload, index in zip(PAYLOADS, self.heads, strict=True):
+            begin, end = self.layout[f"head:{payload}"].searchsorted((start, stop)).tolist()
+            heads.append(index[begin:end] - start)
+        return replace(
+            self,
+            ids_T=self.ids_T[first : first + length],
+            positions_T3=self.positions_T3[first : first + length],
+            before_M=self.before_M[start:stop] - first,
+            after_M=self.after_M[start:stop],
+            kinds_M=self.kinds_M[start:stop],
+            heads=tuple(heads),
         )
 
 
@@ -75,9 +99,9 @@ def pack_nats(
     attend = attention(tensors.visibility, tensors.ids_T.device)
     h_TD = transformer(tensors.ids_T, tensors.positions_T3, attend, run)
     nats_M = torch.zeros(len(tensors.after_M), device=h_TD.device)
-    for payload in dict.fromkeys(form.payload for form in FORMS.values()):
-        mine_M = reduce(torch.logical_or, (tensors.kinds_M == kind for kind in kinds_of(payload)))
-        (index,) = torch.nonzero(mine_M, as_tuple=True)
+    for payload, index in zip(PAYLOADS, tensors.heads, strict=True):
+        if payload not in transformer.ranges:
+            continue
         before_M, after_M, head = tensors.before_M[index], tensors.after_M[index], transformer.head(payload)
         nats_M = nats_M.index_copy(0, index, head_nats(head, h_TD, before_M, after_M, z_loss=z_loss, chunk=chunk))
     return nats_M

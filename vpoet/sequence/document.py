@@ -4,6 +4,7 @@
     text       <context:text> piece* <close:text>
     image      <context:image> time h w code*(h w) <close:image>
     video      <context:video> fps time t h w code*(t h w) <close:video>
+    play       <context:play> fps time1 time0 a h w produced {action*a outcome code*(h w)}* <close:play>
 
 ``<target:...>`` opens a span that is to be produced (VideoPoet, section 3.2, marks its outputs the same way). The
 header comes before the codes, so the modality and the (t, h, w) cell of every later position are known before it is
@@ -16,6 +17,12 @@ cell j: the tokenizer is causal, so the cell itself cannot be had without the fr
 
 A context may hide cells: ``<hidden>`` stands in their place. A later target of the same modality, time and grid
 completes it: there only the hidden cells are predicted, and the others are the context's again.
+
+A play span tells a clip frame by frame with what was done in it: the action that leads to a frame (a tokens), its
+outcome, its codes (`vpoet.sequence.actions`). It is open: its header says how a frame is written and not how many come,
+and ``<close:play>`` stands where the next frame would begin. It is not predicted: who acts says when to stop, and
+whether a recording has ended is an outcome. ``produced`` says which of the three a target predicts (`Part`); its time
+is 256 time1 + time0. A grid of 0x0 leaves the codes out: actions for a video that is told before.
 """
 
 import math
@@ -28,132 +35,12 @@ import numpy.typing as npt
 
 from vpoet.arrays import Ints, Mask
 from vpoet.errors import ShapeError
+from vpoet.sequence.spans import FORMS, KINDS, STRUCTURE, Document, Part, Span, kinds_of
 from vpoet.sequence.vocabulary import Modality, Vocabulary, task_names
 
+__all__ = ["FORMS", "KINDS", "STRUCTURE", "Document", "Part", "Sequence", "Span", "build", "kinds_of", "parse"]
+
 Values = TypeVar("Values")
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """How the spans of a modality are written."""
-
-    payload: str
-    """The range of the vocabulary that its values are of; it names the head that predicts them, too."""
-    header: tuple[str, ...] = ()
-    """What the numbers say between the opening token and the payload; none: the payload ends with the closing token."""
-
-
-FORMS: dict[str, Form] = {
-    Modality.TEXT: Form("text"),
-    Modality.IMAGE: Form("codes", ("time", "height", "width")),
-    Modality.VIDEO: Form("codes", ("fps", "time", "length", "height", "width")),
-}
-"""A row for each modality, new ones at the end: a kind of token is 1 + its row."""
-
-KINDS = ("structure", *map(str, FORMS))
-"""Names of the kinds of token, as `Sequence.kinds` counts them."""
-STRUCTURE = 0
-
-
-def kinds_of(payload: str) -> list[int]:
-    """The kinds of token whose values are of this range."""
-    return [1 + row for row, form in enumerate(FORMS.values()) if form.payload == payload]
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Span:
-    """One grid of one modality."""
-
-    modality: Modality
-    values: Ints
-    """Text pieces [n], or visual codes [t, h, w] (t = 1 for an image)."""
-    target: bool = False
-    """Produced by the model (loss), or given to it (context, no loss)."""
-    fps: int = 0
-    """Frames per second of a video; 0 for text and images."""
-    time: int = 0
-    """Index of the first cell on the clip's time axis; 0 for text."""
-    hidden: Mask | None = None
-    """[t, h, w], True for the cells of a visual context that are not shown, at least one; their codes are 0."""
-
-    def __post_init__(self) -> None:
-        axes = 1 if self.modality is Modality.TEXT else 3
-        assert self.values.ndim == axes, (self.modality, self.values.shape)
-        assert self.modality is not Modality.IMAGE or self.values.shape[0] == 1, self.values.shape
-        assert self.modality is Modality.VIDEO or self.fps == 0
-        assert self.modality is not Modality.TEXT or self.time == 0
-        if self.hidden is not None:
-            assert not self.target
-            assert self.hidden.shape == self.values.shape, (self.hidden.shape, self.values.shape)
-            assert self.hidden.any()
-            assert not self.values[self.hidden].any()
-
-    @property
-    def in_clip(self) -> bool:
-        """Whether its values are cells of the clip: it is neither text, nor a guide, nor has it hidden cells."""
-        guide = self.modality is Modality.IMAGE and not self.target and self.time > 0
-        return self.modality is not Modality.TEXT and not guide and self.hidden is None
-
-    def completes(self, other: "Span") -> bool:
-        """Whether this target shows the cells that ``other`` hides."""
-        grids = [(span.modality, span.time, span.values.shape) for span in (self, other)]
-        return self.target and other.hidden is not None and grids[0] == grids[1]
-
-    def equals(self, other: "Span") -> bool:
-        same = (self.modality, self.target, self.fps, self.time) == (
-            other.modality,
-            other.target,
-            other.fps,
-            other.time,
-        )
-        if not (same and np.array_equal(self.values, other.values)):
-            return False
-        if self.hidden is None or other.hidden is None:
-            return self.hidden is other.hidden
-        return np.array_equal(self.hidden, other.hidden)
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Document:
-    """The spans of one sample, with the task that arranged them."""
-
-    task: str
-    spans: tuple[Span, ...]
-
-    def equals(self, other: "Document") -> bool:
-        return (
-            self.task == other.task
-            and len(self.spans) == len(other.spans)
-            and all(a.equals(b) for a, b in zip(self.spans, other.spans, strict=True))
-        )
-
-    def codes(self) -> Ints:
-        """The whole clip [t, h, w]: its spans along the time axis; ShapeError if a cell is missing or double."""
-        spans = sorted((s for s in self.spans if s.in_clip), key=lambda s: s.time)
-        time = 0
-        for span in spans:
-            if span.time != time:
-                raise ShapeError(
-                    f"the clip's visual spans do not join: one starts at cell {span.time}, expected {time}"
-                )
-            time += span.values.shape[0]
-        if not spans:
-            raise ShapeError("a document without visual spans has no clip")
-        if len(sizes := {span.values.shape[1:] for span in spans}) > 1:
-            raise ShapeError(f"the clip's visual spans differ in height and width: {sorted(sizes)}")
-        return np.concatenate([span.values for span in spans])
-
-    def predicted(self) -> list[Mask]:
-        """For each span, True where a value is predicted: in targets, but for the cells that a context has shown."""
-        masks = []
-        for i, span in enumerate(self.spans):
-            mask = np.full(span.values.shape, span.target)
-            for earlier in self.spans[:i]:
-                if span.completes(earlier):
-                    assert earlier.hidden is not None
-                    mask = earlier.hidden
-            masks.append(mask)
-        return masks
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -168,6 +55,9 @@ class Sequence:
     """[L]: indices of `KINDS`."""
     targets: npt.NDArray[np.bool_]
     """[L]: True where this token is predicted (from the tokens before it)."""
+    until: Ints | None = None
+    """[L]: index of the token from which on this one is not seen any more (`vpoet.sequence.windows`); None: all are
+    seen to the end."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -189,9 +79,11 @@ def build(document: Document, vocabulary: Vocabulary) -> Sequence:
     Text and structure advance the three axes together. The clip has one origin, the position of its first visual
     token; cell (t, h, w) stands at origin + (time + t, h, w) whichever span holds it, so that cells of one clip keep
     their distances when a context and a target share it; a guide stands where the cell whose last frame it shows
-    does. After a span the axes go on together behind the furthest of them. Predicted tokens are the codes of visual
-    targets that no context has shown, and the pieces and the closing token of text targets: everything else is known
-    before it is reached.
+    does. Where a second first cell is told, a new clip begins, with an origin of its own. What leads to frame t of play
+    stands in a column left of it, its actions at origin + (time + t, 0 .. a - 1, -1) and its outcome below them. After
+    a span the axes go on together behind the furthest of them. Predicted tokens are those of `Document.predicted`, and
+    the closing token of text targets: everything else is known before it is reached. ShapeError: a number that a header
+    does not hold, or a range that the vocabulary lacks.
     """
     ids: list[Ints] = []
     positions: list[Ints] = []
@@ -199,15 +91,16 @@ def build(document: Document, vocabulary: Vocabulary) -> Sequence:
     targets: list[npt.NDArray[np.bool_]] = []
     here = 0
     origin: int | None = None
+    begun = False
 
-    def lay(tokens: npt.ArrayLike, kind: int, target: bool | Mask, at: Ints | None = None) -> None:
+    def lay(tokens: npt.ArrayLike, kind: int | npt.ArrayLike, target: bool | Mask, at: Ints | None = None) -> None:
         nonlocal here
         tokens = np.asarray(tokens, dtype=np.int32)
         if at is None:
             at = np.repeat(np.arange(here, here + len(tokens), dtype=np.int32)[:, None], 3, axis=1)
         ids.append(tokens)
         positions.append(at)
-        kinds.append(np.full(len(tokens), kind, dtype=np.uint8))
+        kinds.append(np.broadcast_to(np.asarray(kind, dtype=np.uint8), len(tokens)))
         targets.append(np.broadcast_to(target, len(tokens)))
         here = max(here, int(at.max()) + 1) if len(at) else here
 
@@ -216,23 +109,48 @@ def build(document: Document, vocabulary: Vocabulary) -> Sequence:
         role = "target" if span.target else "context"
         lay([vocabulary.special(f"<{role}:{span.modality}>")], STRUCTURE, False)
         form, kind = FORMS[span.modality], KINDS.index(span.modality)
-        values = vocabulary.ids(span.values, form.payload)
         if not form.header:
-            lay(values, kind, predicted)
+            lay(vocabulary.ids(span.values, form.payload), kind, predicted)
         else:
-            t, h, w = span.values.shape
-            says = {"fps": span.fps, "time": span.time, "length": t, "height": h, "width": w}
-            lay([vocabulary.number(says[what], what) for what in form.header], STRUCTURE, False)
-            origin = here if origin is None else origin
-            cells = np.indices((t, h, w), dtype=np.int32).reshape(3, -1).T
-            at = np.asarray(cells + np.array([origin + span.time, origin, origin]), dtype=np.int32)
-            if span.hidden is not None:
-                values = np.where(span.hidden, np.int32(vocabulary.special("<hidden>")), values)
-            lay(values.reshape(-1), kind, predicted.reshape(-1), at)
+            lay([vocabulary.number(_says(span)[what], what) for what in form.header], STRUCTURE, False)
+            second = begun and span.in_clip and span.time == 0
+            origin = here if origin is None or second else origin
+            begun |= span.in_clip and span.time == 0
+            tokens, their_kinds, at = _grid(span, vocabulary)
+            lay(tokens, their_kinds, predicted.reshape(-1), at + np.int32(origin))
         closes_target = span.target and not form.header  # where it ends is for the model to say
         lay([vocabulary.special(f"<close:{span.modality}>")], kind if closes_target else STRUCTURE, closes_target)
     lay([vocabulary.special("<eos>")], STRUCTURE, False)
     return Sequence(*(np.concatenate(parts) for parts in (ids, positions, kinds, targets)))  # type: ignore[arg-type]
+
+
+def _says(span: Span) -> dict[str, int]:
+    """What the numbers of a span's header may say, by the names of `FORMS`."""
+    length, height, width = span.codes.shape
+    now = {"time": span.time, "time // 256": span.time // 256, "time % 256": span.time % 256}
+    size = {"length": length, "height": height, "width": width}
+    played = {"actions": span.arity, "produced": int(span.produced)} if span.modality is Modality.PLAY else {}
+    return {"fps": span.fps} | now | size | played
+
+
+def _grid(span: Span, vocabulary: Vocabulary) -> tuple[Ints, npt.NDArray[np.uint8], Ints]:
+    """Ids [n] and kinds [n] of what a span with a header holds, and their positions [n, 3] from the clip's origin."""
+    t, h, w = span.codes.shape
+    ids = vocabulary.ids(span.codes, "codes").reshape(t, h * w)
+    cells = np.indices((t, h, w), dtype=np.int32).reshape(3, t, h * w).transpose(1, 2, 0)
+    kinds = np.full(h * w, KINDS.index(span.modality), dtype=np.uint8)
+    if span.hidden is not None:
+        ids = np.where(span.hidden.reshape(t, h * w), np.int32(vocabulary.special("<hidden>")), ids)
+    if span.modality is Modality.PLAY:
+        done = np.split(span.values[:, : span.arity + 1], [span.arity], axis=1)
+        ids = np.hstack([vocabulary.ids(done[0], "actions"), vocabulary.ids(done[1], "outcomes"), ids])
+        column = np.full((t, span.arity + 1, 3), -1, dtype=np.int32)
+        column[..., 0], column[..., 1] = np.arange(t)[:, None], np.arange(span.arity + 1)
+        cells = np.concatenate([column, cells], axis=1)
+        before = [KINDS.index("action")] * span.arity + [KINDS.index("outcome")]
+        kinds = np.concatenate([np.array(before, dtype=np.uint8), kinds])
+    at = cells.reshape(-1, 3) + np.array([span.time, 0, 0], dtype=np.int32)
+    return ids.reshape(-1), np.tile(kinds, t), at
 
 
 def parse(ids: npt.ArrayLike, vocabulary: Vocabulary) -> Document:
@@ -266,6 +184,24 @@ def parse(ids: npt.ArrayLike, vocabulary: Vocabulary) -> Document:
         mask = (np.array(ids, dtype=np.int32) == vocabulary.special("<hidden>")) & may_hide
         return vocabulary.values(np.where(mask, vocabulary.ids(0, form.payload), ids), form.payload), mask
 
+    def play(target: bool) -> Span:
+        nonlocal at
+        fps, high, low, arity, height, width, produced = block(len(form.header), numbers)
+        if produced not in (range(1, 1 + sum(Part)) if target else range(1)):
+            raise ShapeError(f"token {at - 1}: produced = {produced}, where a target says 1 to 7 and a context 0")
+        size = arity + 1 + height * width
+        close = vocabulary.special("<close:play>")
+        frames = next((n for n, token in enumerate(tokens[at::size]) if token == close), len(tokens[at::size]))
+
+        def values(ids: list[int]) -> Ints:
+            columns = np.split(np.array(ids, dtype=np.int32).reshape(frames, size), [arity, arity + 1], axis=1)
+            ranges = ("actions", "outcomes", "codes")
+            return np.hstack([vocabulary.values(ids, name) for ids, name in zip(columns, ranges, strict=True)])
+
+        played = block(frames * size, values)
+        time, grid = 256 * high + low, (height, width)
+        return Span(Modality.PLAY, played, target, fps, time, grid=grid, produced=Part(produced))
+
     opens = {f"<{role}:{m}>": (role == "target", m) for m in Modality for role in ("context", "target")}
     take("<bos>")
     task = take(*(f"<task:{name}>" for name in task_names())).removeprefix("<task:").removesuffix(">")
@@ -274,7 +210,9 @@ def parse(ids: npt.ArrayLike, vocabulary: Vocabulary) -> Document:
         target, modality = opens[name]
         form = FORMS[modality]
         may_hide = not target and bool(form.header)
-        if not form.header:
+        if modality is Modality.PLAY:
+            spans.append(play(target))
+        elif not form.header:
             close = vocabulary.special(f"<close:{modality}>")
             n = tokens[at:].index(close) if close in tokens[at:] else len(tokens) - at
             spans.append(Span(modality, block(n, payload)[0], target))

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from vpoet.arrays import Ints
 from vpoet.errors import ShapeError
 from vpoet.sequence.document import STRUCTURE, Sequence
+from vpoet.sequence.layout import Layout, lay_out
 
 Item = TypeVar("Item")
 
@@ -72,7 +73,7 @@ class Pack:
     positions: Ints
     """[T, 3]"""
     kinds: npt.NDArray[np.uint8]
-    """[T]: STRUCTURE, TEXT, IMAGE, VIDEO as in `vpoet.sequence.document`."""
+    """[T]: indices of `vpoet.sequence.document.KINDS`."""
     targets: npt.NDArray[np.bool_]
     """[T]"""
     lengths: tuple[int, ...]
@@ -81,6 +82,10 @@ class Pack:
     """Tokens at the start of each document that see each other both ways; 0 is plain causal."""
     padding: int
     """Pad tokens at the end."""
+    layout: Layout
+    """What a network reads of it."""
+    until: tuple[Ints | None, ...] | None = None
+    """`Sequence.until` of each document; None: no document has any."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -101,15 +106,13 @@ def pack(sequences: Items[Sequence], length: int, *, bidirectional: bool = False
         )
     ]
     parts = [*sequences, *(filler if rest else [])]
-    return Pack(
-        ids=np.concatenate([s.ids for s in parts]),
-        positions=np.concatenate([s.positions for s in parts]),
-        kinds=np.concatenate([s.kinds for s in parts]),
-        targets=np.concatenate([s.targets for s in parts]),
-        lengths=tuple(len(s) for s in parts),
-        prefixes=tuple(s.prefix if bidirectional and s.targets.any() else 0 for s in parts),
-        padding=rest,
-    )
+    ids, positions = np.concatenate([s.ids for s in parts]), np.concatenate([s.positions for s in parts])
+    kinds, targets = np.concatenate([s.kinds for s in parts]), np.concatenate([s.targets for s in parts])
+    lengths = tuple(len(s) for s in parts)
+    prefixes = tuple(s.prefix if bidirectional and s.targets.any() else 0 for s in parts)
+    until = tuple(s.until for s in parts) if any(s.until is not None for s in parts) else None
+    layout = lay_out(ids, positions, kinds, targets, lengths, prefixes, until)
+    return Pack(ids, positions, kinds, targets, lengths, prefixes, rest, layout, until)
 
 
 def unpack(row: Pack) -> list[Sequence]:
@@ -117,4 +120,8 @@ def unpack(row: Pack) -> list[Sequence]:
     bounds = np.cumsum((0, *row.lengths))
     documents = len(row.lengths) - (1 if row.padding else 0)
     cuts = [slice(bounds[i], bounds[i + 1]) for i in range(documents)]
-    return [Sequence(row.ids[cut], row.positions[cut], row.kinds[cut], row.targets[cut]) for cut in cuts]
+    until = row.until or (None,) * documents
+    return [
+        Sequence(row.ids[cut], row.positions[cut], row.kinds[cut], row.targets[cut], end)
+        for cut, end in zip(cuts, until, strict=False)
+    ]

@@ -14,8 +14,8 @@ import numpy as np
 
 from vpoet.errors import ConfigError
 from vpoet.sequence import arrangements
-from vpoet.sequence.arrangements import Given, Sample
-from vpoet.sequence.document import Document, Span
+from vpoet.sequence.arrangements import LATEST, Given, Sample
+from vpoet.sequence.document import Document, Part, Span
 from vpoet.sequence.vocabulary import add_task
 
 PAINTED = ("inpainting", "outpainting")
@@ -32,7 +32,7 @@ class Task:
     meaning: str
     drawing: str
     flag: str
-    """How `vpoet sample` asks for it."""
+    """How `vpoet sample` asks for it; empty: not at all."""
     arrange: Callable[[Sample, Given], tuple[Span, ...]]
     draw: Callable[[Sample, np.random.Generator], Given]
     """What training gives of a sample that it `trains` on."""
@@ -42,10 +42,16 @@ class Task:
     """Least number of cells in height times width."""
     keyframes: bool = False
     """Needs a sample's keyframes."""
+    needs: str = ""
+    """The field of a `Sample`, its actions, timeline or segments, that it needs besides."""
+    longest: int = 255
+    """Most cells in time."""
 
     def fits(self, sample: Sample) -> bool:
         t, h, w = sample.codes.shape
-        return t >= self.cells and h * w >= self.area and (sample.keyframes is not None or not self.keyframes)
+        there = not self.needs or getattr(sample, self.needs) is not None
+        sized = self.cells <= t <= self.longest and h * w >= self.area
+        return sized and there and (sample.keyframes is not None or not self.keyframes)
 
     def trains(self, sample: Sample) -> bool:
         """Whether it `fits`, and there is something to `draw` from."""
@@ -114,6 +120,29 @@ _ROWS = (
         "text, video with blank borders -> [its borders]",
         "--video or --image FILE --outpaint LEFT,TOP,RIGHT,BOTTOM",
         arrangements.painting, partial(arrangements.one_painting, "outpainting"), area=2,
+    ),
+    Task(
+        "play", 25, "what a world shows next, and what comes of an action, frame by frame",
+        "text -> {action [outcome] [frame]} ..., text -> ...", "",
+        partial(arrangements.played, Part.OUTCOMES | Part.FRAMES), arrangements.a_stretch,
+        cells=2, needs="actions", longest=LATEST,
+    ),
+    Task(
+        "inverse", 26, "the actions between the frames of a video", "text, video 0..t-1 -> {[action]} ...", "",
+        arrangements.inverse, arrangements.a_short_stretch, cells=2, needs="actions", longest=LATEST,
+    ),
+    Task(
+        "policy", 27, "what to do, with what comes of it", "text -> {[action] [outcome] [frame]} ..., text -> ...", "",
+        partial(arrangements.played, Part.ACTIONS | Part.OUTCOMES | Part.FRAMES), arrangements.a_stretch,
+        cells=2, needs="actions", longest=LATEST,
+    ),
+    Task(
+        "timeline", 28, "a video whose prompt changes in time", "text -> [video 0..n-1], text -> [video n..t-1], ...",
+        "", arrangements.timeline, arrangements.nothing, cells=2, needs="timeline",
+    ),
+    Task(
+        "interleaved", 29, "texts, images and videos in any order", "text, image -> [text], [video], ...", "",
+        arrangements.interleaved, arrangements.some_segments, cells=0, area=0, needs="segments",
     ),
 )  # fmt: skip
 

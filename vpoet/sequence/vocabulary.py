@@ -29,6 +29,7 @@ class Modality(StrEnum):
     TEXT = "text"
     IMAGE = "image"
     VIDEO = "video"
+    PLAY = "play"
 
 
 _NAMES = [
@@ -54,6 +55,9 @@ _NAMES = [
     "<task:inpainting>",
     "<task:outpainting>",
     "<hidden>",
+    "<context:play>",
+    "<target:play>",
+    "<close:play>",
 ]
 """A name's place is its id: new ones go to the end."""
 _RESERVED = 64  # room for names to come: adding one must not move the ids that trained models know
@@ -147,19 +151,24 @@ class Vocabulary:
         return token - _RESERVED
 
     def ids(self, values: npt.ArrayLike, name: str) -> Ints:
-        """Ids of values of the range ``name``: of text pieces, or of visual codes."""
-        values, (start, stop) = np.asarray(values, dtype=np.int32), self.ranges[name]
+        """Ids of values of the range ``name``: of text pieces, or of visual codes. ShapeError: it has none."""
+        values, (start, stop) = np.asarray(values, dtype=np.int32), self._range(name)
         assert values.size == 0 or (values.min() >= 0 and values.max() < stop - start), (name, stop - start)
         return values + np.int32(start)
 
     def values(self, ids: npt.ArrayLike, name: str) -> Ints:
         """Inverse of `ids`; ShapeError names the first that is not of the range."""
-        (start, stop), found = self.ranges[name], np.asarray(ids, dtype=np.int32)
+        (start, stop), found = self._range(name), np.asarray(ids, dtype=np.int32)
         outside = (found < start) | (found >= stop)
         if outside.any():
             what = {"codes": "visual"}.get(name, name)
             raise ShapeError(f"expected {what} tokens, found {self.name(int(found[outside][0]))}")
         return found - np.int32(start)
+
+    def _range(self, name: str) -> Range:
+        if name not in self.ranges:
+            raise ShapeError(f"the vocabulary has no {name}: its model was not trained for play")
+        return self.ranges[name]
 
     def name(self, token: int) -> str:
         """How a drawing or an error message calls a token."""

@@ -25,7 +25,7 @@ def usable_tasks(tokens: Path, base: Bundle) -> tuple[list[str], list[str]]:
         raise DataError(f"{tokens}: not one clip is usable: {problems}")
     about = base.config
     cells = base.video.grid(about.frames, about.height, about.width)
-    sizes = Counter(sample.codes.shape for sample in samples)
+    sizes = Counter(sample.codes.shape for sample in samples if sample.segments is None)
     if other := [size for size in sizes if size[0] > cells[0] or size[1:] != cells[1:]]:
         listed = ", ".join(f"{sizes[size]} of {'x'.join(map(str, size))}" for size in other)
         raise DataError(
@@ -46,6 +46,13 @@ def usable_tasks(tokens: Path, base: Bundle) -> tuple[list[str], list[str]]:
         "paintings (`vpoet encode --paintings 1`)": [
             task for task in about.tasks if task in PAINTED and task not in painted
         ],
+    } | {
+        need: [
+            task
+            for task in about.tasks
+            if TABLE[task].needs == need and not any(getattr(sample, need) is not None for sample in samples)
+        ]
+        for need in ("actions", "timeline", "segments")
     }
     tasks = [task for task in about.tasks if not any(task in lost for lost in lacking.values())]
     told = [f"{len(samples)} clips, {silent} without a caption; tasks: {', '.join(tasks)}"]
@@ -66,12 +73,14 @@ def defaults(
         "video": str(model / VIDEO),
         "begin": str(model),
         "model": config.to_dict(about.model),
+        "actions": None if about.actions is None else config.to_dict(about.actions),
         "data": {
             "sources": [{"path": str(tokens)}],
             # the prompt alone has to name what is new
             "tasks": {task: 4.0 if task in ("t2i", "t2v") else 1.0 for task in tasks},
             "length": about.length,
             "bidirectional": about.bidirectional,
+            "window": about.window,
         },
         "lora": None if rank is None else {"rank": rank, "alpha": 2.0 * rank},
         "optimizer": {"lr": 3e-4 if rank is None else 2e-3, "warmup": 10, "weight_decay": 0.0},

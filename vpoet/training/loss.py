@@ -1,7 +1,7 @@
 """The loss of a pack, by kind of token, as sums and counts so that any split of a batch adds up exactly; and of packs
 held out, by all processes together.
 
-Shapes: M predicted tokens.
+Shapes: M predicted tokens, K kinds of token.
 """
 
 import math
@@ -39,10 +39,11 @@ class PackLoss(nn.Module):
         self.run = run
 
     def forward(self, tensors: PackTensors) -> Tensor:
-        """Sums of -log p in nats over the predicted tokens, one for each kind in `KINDS`: fp32 [4]."""
+        """Sums of -log p in nats over the predicted tokens, one for each kind in `KINDS`: fp32 [K]."""
         nats_M = self.nats(tensors)
         sums = torch.zeros(len(KINDS), device=nats_M.device)
-        return sums.index_add(0, tensors.kinds_M, nats_M)
+        # index_add gives other bits each time on a GPU
+        return sums.index_put((tensors.kinds_M,), nats_M, accumulate=True)
 
     def nats(self, tensors: PackTensors) -> Tensor:
         """-log p [M] of each predicted token, in the order of the pack, fp32."""
@@ -50,7 +51,7 @@ class PackLoss(nn.Module):
 
 
 def counts(row: Pack) -> Tensor:
-    """Predicted tokens of a pack for each kind in `KINDS`: fp64 [4]."""
+    """Predicted tokens of a pack for each kind in `KINDS`: fp64 [K]."""
     return torch.from_numpy(np.bincount(row.kinds[row.targets], minlength=len(KINDS)).astype(np.float64))
 
 
@@ -70,10 +71,11 @@ def heldout_losses(trainer: Engine, packs: Sequence[Pack], share: Share) -> dict
 
     Every process takes as many passes, as sharded weights need; a pack that is there twice for that counts once.
     """
-    sums, targets = torch.zeros(len(KINDS), dtype=torch.double), torch.zeros(len(KINDS), dtype=torch.double)
+    targets = torch.zeros(len(KINDS), dtype=torch.double)
+    sums = targets.to(trainer.device)
     for first in range(0, len(packs), share.groups):
         pack = packs[(first + share.group) % len(packs)]
-        nats = trainer.evaluate(share.piece(PackTensors.of(pack, trainer.device))).double().cpu()
+        nats = trainer.evaluate(share.piece(PackTensors.of(pack, trainer.device))).double()
         if first + share.group < len(packs):
             sums, targets = sums + nats, targets + counts(pack)
     return losses("heldout", trainer.total(sums), trainer.total(targets) / share.pieces)

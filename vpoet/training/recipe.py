@@ -3,10 +3,17 @@
 from dataclasses import dataclass, field
 
 from vpoet.config import REQUIRED
+from vpoet.data.token_dataset import played_space
+from vpoet.data.token_documents import REMEDIES
 from vpoet.data.token_stream import Source, StreamConfig
-from vpoet.errors import ConfigError
+from vpoet.errors import ConfigError, DataError
 from vpoet.nn.lora import LoraConfig
 from vpoet.nn.transformer import TransformerConfig
+from vpoet.sequence.actions import ActionSpace
+from vpoet.sequence.tasks import TABLE
+from vpoet.sequence.vocabulary import Vocabulary
+from vpoet.tokenizer.text import TextTokenizer
+from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training.engine.base import EngineConfig
 from vpoet.training.engine.ulysses import Share
 from vpoet.training.guard import GuardConfig
@@ -21,7 +28,7 @@ class SampleConfig:
     """Clips sampled on the way, to look at."""
 
     every: int = 0
-    """Steps between samplings; 0 never."""
+    """Steps between samplings; 0 never. They are made beside training, from a checkpoint that is written then."""
     prompts: list[str] = field(default_factory=list)
     frames: int = 17
     height: int = 64
@@ -29,6 +36,10 @@ class SampleConfig:
     fps: int = 8
     temperature: float = 1.0
     guidance: float = 2.0
+
+    def due(self, step: int, steps: int) -> bool:
+        """Whether clips are sampled after ``step`` of a run of ``steps``."""
+        return bool(self.every and self.prompts) and (step % self.every == 0 or step == steps)
 
 
 @dataclass(kw_only=True)
@@ -42,6 +53,9 @@ class PretrainConfig:
     """sentencepiece model."""
     video: str = REQUIRED
     """Video tokenizer's folder; the token shards were made with it."""
+    actions: ActionSpace | None = None
+    """What the model can be told to do in a world: names of actions, or bounds of vectors. Play, inverse and policy
+    need it; none: what the manifests of the token shards say."""
     data: StreamConfig
     heldout: list[Source] = field(default_factory=list)
     """Token shards never trained on."""
@@ -54,7 +68,10 @@ class PretrainConfig:
     engine: EngineConfig = field(default_factory=EngineConfig)
     guard: GuardConfig = field(default_factory=GuardConfig)
     attention: str = "auto"
-    """Attention backend: auto, sdpa, products, flex or flash."""
+    """Attention backend: auto, sdpa, products, flex, varlen, flash or flash3."""
+    deterministic: bool = True
+    """On GPUs, attention's backward pass adds up in a fixed order, for some memory and time: without it a resumed run
+    continues to rounding, and not bit for bit."""
     compile: bool = False
     """Fuse what stands between attentions with torch.compile: half a minute at the start, then faster steps."""
     checkpoint_blocks: bool = False
@@ -97,6 +114,25 @@ class PretrainConfig:
         for name, number in shared.items():
             if number % pieces:
                 raise ConfigError(f"engine.sequence_parallel = {pieces} must divide {name} = {number}")
+
+    def vocabulary(self, text: TextTokenizer, video: VideoTokenizer) -> Vocabulary:
+        """Of the model; where it is to play, ``actions`` say from then on what the token shards do.
+
+        DataError: no shards tell what can be done, or they tell different things.
+        """
+        plain = video.vocabulary(text, self.model.visual_groups)
+        playing = [task for task, weight in self.data.tasks.items() if weight > 0 and TABLE[task].needs == "actions"]
+        if not playing:
+            return plain
+        folders = [source.path for source in (*self.data.sources, *self.heldout)]
+        told = played_space(folders)
+        if self.actions is None and told is None:
+            raise DataError(f"{', '.join(playing)}: no actions in {', '.join(folders)}; {REMEDIES['actions']}")
+        if None not in (self.actions, told) and self.actions != told:
+            raise DataError(f"actions: the recipe says {self.actions}, the token shards {told}")
+        self.actions = self.actions or told
+        assert self.actions is not None
+        return self.actions.vocabulary(plain)
 
     def packs_per_process(self, world: int) -> int:
         share = Share(0, world, self.engine.sequence_parallel)

@@ -17,7 +17,8 @@ from vpoet.errors import ConfigError
 from vpoet.evaluate import budget
 from vpoet.nn.nats import PackTensors
 from vpoet.nn.transformer import TransformerConfig
-from vpoet.sequence.packing import Pack
+from vpoet.sequence.document import Sequence
+from vpoet.sequence.packing import pack
 from vpoet.training.engine.base import EngineConfig, pack_seeds
 from vpoet.training.engine.ulysses import Share
 from vpoet.training.recipe import PretrainConfig
@@ -108,14 +109,15 @@ def test_pieces_hold_every_token_and_every_prediction_once() -> None:
     """A target is predicted where the token before it is, so the first of a piece may be the one before's."""
     ids = np.arange(12, dtype=np.int32)
     targets = np.isin(ids, (3, 4, 6, 11))
-    row = Pack(ids, np.stack([ids, ids, ids], 1), np.full(12, 3, np.uint8), targets, (7, 5), (3, 0), 0)
-    whole = PackTensors.of(row, torch.device("cpu"))
+    document = Sequence(ids, np.stack([ids, ids, ids], 1), np.full(12, 3, np.uint8), targets)
+    whole = PackTensors.of(pack([document], 12), torch.device("cpu"))
     pieces = [Share(rank, 6, 3).piece(whole) for rank in (3, 4, 5)]
     assert [piece.ids_T.tolist() for piece in pieces] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
     assert [piece.positions_T3[0].tolist() for piece in pieces] == [[0] * 3, [4] * 3, [8] * 3]
     assert [piece.after_M.tolist() for piece in pieces] == [[3, 4], [6], [11]]
     assert [piece.before_M.tolist() for piece in pieces] == [[2, 3], [1], [2]]
     assert all(len(piece.kinds_M) == len(piece.after_M) for piece in pieces)
+    assert [[head.tolist() for head in piece.heads] for piece in pieces] == [[[], [0, 1]], [[], [0]], [[], [0]]]
     assert all(piece.visibility is whole.visibility for piece in pieces)
 
 

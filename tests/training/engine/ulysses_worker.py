@@ -12,9 +12,8 @@ from vpoet.errors import DataError
 from vpoet.nn.attention import backend
 from vpoet.nn.nats import PackTensors
 from vpoet.nn.transformer import Transformer, TransformerConfig
-from vpoet.nn.visibility import Visibility
 from vpoet.sequence.arrangements import Given, Sample
-from vpoet.sequence.document import KINDS, Document, Span, build
+from vpoet.sequence.document import KINDS, Document, Sequence, Span, build
 from vpoet.sequence.packing import Pack, pack
 from vpoet.sequence.tasks import TABLE
 from vpoet.sequence.vocabulary import Modality, Vocabulary
@@ -108,12 +107,11 @@ def kept(share: Share) -> int:
         storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
         return tensor
 
-    ids_T = torch.full((LONG,), WORDS.language)
-    whole = PackTensors(
-        ids_T=ids_T, positions_T3=torch.zeros(LONG, 3, dtype=torch.long), before_M=torch.arange(LONG - 1),
-        after_M=ids_T[1:], kinds_M=torch.full((LONG - 1,), VIDEO), visibility=Visibility((LONG,), (0,)),
+    document = Sequence(
+        np.full(LONG, WORDS.language, np.int32), np.zeros((LONG, 3), np.int32), np.full(LONG, VIDEO, np.uint8),
+        np.arange(LONG) > 0,
     )  # fmt: skip
-    piece = share.piece(whole)
+    piece = share.piece(PackTensors.of(pack([document], LONG), CPU))
     attend = shared_attention(backend("sdpa", CPU, torch.float32), share.pieces)(piece.visibility, CPU)
     with torch.autograd.graph.saved_tensors_hooks(pack_hook, lambda tensor: tensor):
         transformer(piece.ids_T, piece.positions_T3, attend)
@@ -123,9 +121,13 @@ def kept(share: Share) -> int:
 def unlike(trainer: Engine, share: Share) -> str:
     """What is said when one process has read another pack."""
     packs = rows()[:2]
-    share.check(packs, trainer.total)
+
+    def codes(packs: list[Pack]) -> float:
+        return float(trainer.total(torch.tensor(share.code(packs), dtype=torch.double)))
+
+    share.check(codes(packs))
     try:
-        share.check(packs[::-1] if trainer.rank == 1 else packs, trainer.total)
+        share.check(codes(packs[::-1] if trainer.rank == 1 else packs))
     except DataError as error:
         return str(error)
     return ""

@@ -73,7 +73,7 @@ class Painter:
     """Draws at one size."""
 
     def __init__(self, height: int, width: int) -> None:
-        self._scenery = Scenery(height, width)
+        self._scenery, self._height, self._width = Scenery(height, width), height, width
         self.unit = self._scenery.unit
         self.wide, self.floor = int(width / self.unit), int(self._scenery.floor(False))
         self.figures = {
@@ -105,6 +105,16 @@ class Painter:
         self._coin.put(frame, *self.place_of_coin(level.coins[body.coin]))
         self.put(frame, scene["who"], pose(body), (body.x, body.y))
         return frame
+
+    def box(self, who: str, body: Body) -> tuple[int, int, int, int]:
+        """What `frame` covers with the figure: (left, top, right, bottom) in pixels, half open."""
+        cutout = self._cutouts[(who, *pose(body))]
+        rows, columns = (np.flatnonzero((cutout.behind[..., 0] < 256).any(axis)) for axis in (1, 0))
+        x, y = self.place((body.x, body.y))
+        wide, high = x + cutout.left, y + cutout.top
+        left, right = (min(max(wide + int(edge), 0), self._width) for edge in (columns[0], columns[-1] + 1))
+        top, bottom = (min(max(high + int(edge), 0), self._height) for edge in (rows[0], rows[-1] + 1))
+        return left, top, right, bottom
 
     def put(self, frame: Frames, who: str, pose: tuple[str, bool], at: tuple[int, int]) -> None:
         """A character over a frame in place, in one of `POSES`, with its feet there."""

@@ -51,7 +51,8 @@ class Recordings(World):
 
         In the json, ``actions`` holds T - 1 indices into ``action_space``'s ``names``; ``outcomes`` their rewards and
         whether they led to the end; ``captions`` what is done from when to when; ``truth`` what `Playground.truth` was
-        in each frame, lists of what changes; ``state``, in hex, what `Playground.save` gave at the first frame.
+        in each frame, lists of what changes, and ``boxes``, what the drawing covers of the figure: (left, top, right,
+        bottom) in pixels, half open; ``state``, in hex, what `Playground.save` gave at the first frame.
         """
         world, truths = self._world, list[dict[str, Any]]()
         random = np.random.default_rng((seed, 2))
@@ -63,12 +64,15 @@ class Recordings(World):
         first = world.reset(seed) if before.ended else before.frames[-1]
         state = world.save().hex()
 
+        def note() -> None:
+            truths.append(world.truth | {"boxes": world.box})
+
         def act_and_note() -> int:
-            truths.append(world.truth)
+            note()
             return act()
 
         recording: Recording[int] = record(first, world.step, act_and_note, self.frames)
-        truths.append(world.truth)
+        note()
         moving = [key for key in truths[0] if key not in _STILL]
         return recording.frames, {
             "caption": captions(truths[0]),

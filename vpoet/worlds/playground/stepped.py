@@ -105,6 +105,11 @@ class Playground:
             "coin": list(self.level.coins[self.body.coin]),
         }
 
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """What the drawing covers of the figure: (left, top, right, bottom) in pixels, half open."""
+        return self._painter.box(self._scene["who"], self.body)
+
     def see(self, frames: Frames) -> list[dict[str, Any]]:
         """As `truth`; where nobody is to be seen ``who`` is "" and so are the place, action and facing of nobody; where
         there is no coin it is an empty list. ShapeError for frames of another size."""

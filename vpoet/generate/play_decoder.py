@@ -1,0 +1,274 @@
+"""Play, frame by frame: actions go in, what comes of them and the next frame are drawn, for ever.
+
+    <target:play> header | none start code .. code | action outcome code .. code | action ...
+    sink                   frame 0, all given but    an action is told, and the
+                           its codes                 rest of the frame drawn
+
+A frame is drawn one token after the other, or guessed as a whole to be like the one before it, ``width`` tokens a pass:
+each token is determined by those before it and the noise of its place, so what was drawn behind right guesses is what
+one token a pass would give, as in `vpoet.generate.speculate`; the proof and its limits stand there.
+
+Shapes: B documents that are played side by side; N slots of the cache, B or, with guidance, 2B; R tokens of a frame, A
+of them actions, one its outcome, the others codes; W tokens of a pass; M of all documents, B * W; V logits.
+"""
+
+import copy
+import math
+from collections.abc import Sequence as Items
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vpoet.arrays import Floats, Ints, Longs
+from vpoet.errors import PromptError, ShapeError
+from vpoet.generate.decoder import Decoding
+from vpoet.generate.heads import Heads
+from vpoet.generate.sampling import Sampling
+from vpoet.nn.ring import RingCache, RingSizes
+from vpoet.nn.rope import rotations
+from vpoet.nn.steady import steady
+from vpoet.nn.visibility import Attend, Visibility
+from vpoet.sequence.actions import NONE, START
+from vpoet.sequence.arrangements import LATEST
+from vpoet.sequence.document import Document, Part, Sequence, Span, build
+from vpoet.sequence.tasks import TABLE
+from vpoet.sequence.vocabulary import Modality
+
+TEXT = 256
+"""Tokens that a change of prompt may take, with the structure around it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scene:
+    """How a model's play is written."""
+
+    fps: int
+    grid: tuple[int, int]
+    """Height and width of a frame, in cells."""
+    actions: int
+    """Action tokens of a frame."""
+
+    @property
+    def tokens(self) -> int:
+        """Of a frame."""
+        return self.actions + 1 + math.prod(self.grid)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Played:
+    """What came of a step."""
+
+    outcome_B: Ints
+    """Values of their range (`vpoet.sequence.actions`)."""
+    codes_Bhw: Ints
+    nats_BR: Floats
+    """-log p of each drawn token under the plain conditional model; 0 for what was given."""
+
+
+class PlayDecoder:
+    """Documents of play, as far as they have been played."""
+
+    @torch.inference_mode()
+    def __init__(
+        self,
+        decoding: Decoding,
+        scene: Scene,
+        texts: Items[Ints],
+        *,
+        sampling: Sampling = Sampling(),
+        length: int,
+        width: int = 1,
+    ) -> None:
+        """Read the prompts, pieces of text. ``width``: tokens of a pass. The window is that of ``decoding``; a model
+        without one plays as long as its document has ``length`` tokens at most."""
+        transformer = decoding.transformer
+        assert not transformer.training, "dropout would be sampled too: call eval() first"
+        self.scene, self.width, self._vocabulary = scene, width, transformer.vocabulary
+        self._network = steady(transformer)
+        self._heads = Heads(self._network, sampling)
+        self._guided = sampling.guidance != 1
+        slots = [self._begin(text, 0) for text in self._texts(texts)]
+        lengths = tuple(slot.prefix for slot in slots)
+        sinks = np.array(lengths) - scene.actions - 1
+        fits = (length - int(sinks.max())) // scene.tokens
+        if fits < 1:
+            raise ShapeError(f"a prompt and a frame take more than the {length} tokens that this model was trained on")
+        self._length = 0 if decoding.window else length
+        """Tokens that a document may have; 0: any number."""
+        self._sizes = RingSizes(int(sinks.max()), TEXT, decoding.window or fits, scene.tokens)
+        weight = transformer.language.weight
+        self._cache = RingCache(transformer.config, self._sizes, slots=len(slots), like=weight)
+        visibility = Visibility(lengths, lengths if decoding.bidirectional else (0,) * len(lengths))
+        attend = self._cache.prefill(visibility, decoding.attention(visibility, weight.device), sinks)
+        positions = np.concatenate([slot.positions[: slot.prefix] for slot in slots])
+        self._run(np.concatenate([slot.ids[: slot.prefix] for slot in slots]), positions, attend)
+        frame = [slice(int(sink), int(sink) + scene.tokens) for sink in sinks]
+        self._places_NR3 = np.stack([one.positions[at] for one, at in zip(slots, frame, strict=True)]).astype(np.int64)
+        """Positions of the first frame's tokens."""
+        self._here_N = np.array([one.positions[: at.start].max() + 1 for one, at in zip(slots, frame, strict=True)])
+        """The position behind all texts."""
+        self._ids_BR = np.stack([one.ids[at] for one, at in zip(slots, frame, strict=True)])
+        self._ids_BR = self._ids_BR[: len(texts)].astype(np.int64)
+        """The frame before."""
+        self.passes = 0
+        """Through the network, to draw frames."""
+
+    @property
+    def frames(self) -> int:
+        """That have been played."""
+        return self._cache.frames
+
+    @torch.inference_mode()
+    def step(self, actions_BA: Ints | None, generators: Items[np.random.Generator]) -> Played:
+        """The next frame of each document, and what came of the actions, values of their range, that lead to it; None
+        for the first frame, to which none does. A document's generator gives the noise of this frame.
+
+        ShapeError: the document is full, and its model has no window.
+        """
+        scene, first, at = self.scene, self.scene.actions + 1, self._cache.frames
+        assert (actions_BA is None) == (at == 0)
+        filled = int((self._cache.sink_N + self._cache.text_N).max()) + (at + 1) * scene.tokens
+        if 0 < self._length < filled:
+            raise ShapeError(
+                f"play ends here: {at} frames fill the {self._length} tokens of the documents that this model was "
+                "trained on, and it was trained without a window (data.window), so it can forget none; begin again"
+            )
+        self._ids_BR = self._ids_BR.copy()  # all but the actions is guessed to be as it was
+        if actions_BA is not None:
+            self._ids_BR[:, : first - 1] = self._vocabulary.ids(actions_BA, "actions")
+        outcome, codes = (
+            torch.from_numpy(np.stack([self._heads.noise(payload, one, count) for one in generators])).to(self._device)
+            for payload, count in (("outcomes", 1), ("codes", scene.tokens - first))
+        )
+        nats_BR = np.zeros(self._ids_BR.shape, np.float32)
+        begins, known = (first - 1, first) if at == 0 else (0, first - 1)
+        drafts = [
+            _Draft(ids_R, nats_R, begins, known, self.width)
+            for ids_R, nats_R in zip(self._ids_BR, nats_BR, strict=True)
+        ]
+        while not all(draft.through for draft in drafts):
+            offset_BW = np.stack([draft.offsets() for draft in drafts])
+            ids, nats = self._draw(offset_BW, outcome, codes)
+            for draft, ids_W, nats_W in zip(drafts, ids, nats, strict=True):
+                draft.take(ids_W, nats_W)
+        self._cache.frames += 1
+        outcome_B = self._vocabulary.values(self._ids_BR[:, first - 1], "outcomes")
+        codes_BC = self._vocabulary.values(self._ids_BR[:, first:], "codes")
+        return Played(outcome_B, codes_BC.reshape(-1, *scene.grid), nats_BR)
+
+    @torch.inference_mode()
+    def tell(self, texts: Items[Ints]) -> None:
+        """Change the prompts, between two frames; they take the place of the last ones that were told so.
+
+        PromptError: a text is too long, or the second one of a model without a window.
+        """
+        if self._length and self._cache.text_N.any():
+            raise PromptError("this model was trained without a window (data.window): its prompt can change once")
+        time = self._cache.frames
+        assert time > 0
+        said = []
+        for text in self._texts(texts):
+            begun = self._begin(text, time)
+            ids = begun.ids[2 : len(begun) - 2 - self.scene.tokens]
+            said.append(np.concatenate([[self._vocabulary.special("<close:play>")], ids]).astype(np.int64))
+        longest = max(map(len, said))
+        if longest > self._sizes.text:
+            room = self._sizes.text - longest
+            raise PromptError(
+                f"the prompt is {-room} tokens too long: a change of prompt takes {self._sizes.text} at most"
+            )
+        count_N1 = np.array([[len(ids)] for ids in said])
+        offset_NW = np.minimum(np.arange(longest), count_N1 - 1)  # a shorter one idles at its last token
+        ids_NW = np.stack([ids[offset_W] for ids, offset_W in zip(said, offset_NW, strict=True)])
+        played_N = (self._places_NR3 + np.array([time - 1, 0, 0])).max((1, 2)) + 1
+        here_N1 = np.maximum(self._here_N, played_N)[:, None]
+        positions_NW3 = np.repeat((here_N1 + offset_NW)[..., None], 3, axis=2)
+        self._run(ids_NW.reshape(-1), positions_NW3.reshape(-1, 3), self._cache.attend_text(offset_NW))
+        self._here_N = (here_N1 + count_N1)[:, 0]
+
+    def fork(self) -> "PlayDecoder":
+        """The same documents at the same frame, on a cache of their own."""
+        other = copy.copy(self)
+        other._cache = self._cache.copy()
+        return other
+
+    def _texts(self, texts: Items[Ints]) -> list[Ints]:
+        """Of all slots: a null prompt has none."""
+        return [*texts, *([texts[0][:0]] * len(texts) if self._guided else [])]
+
+    def _begin(self, text: Ints, time: int) -> Sequence:
+        """A text, and play whose first frame is blank."""
+        row = np.zeros((1, self.scene.tokens), np.int32)
+        row[0, : self.scene.actions], row[0, self.scene.actions] = NONE, START
+        play = Span(
+            Modality.PLAY, row, True, fps=self.scene.fps, time=min(time, LATEST), grid=self.scene.grid,
+            produced=Part.OUTCOMES | Part.FRAMES,
+        )  # fmt: skip
+        return build(Document(TABLE["play"].name, (Span(Modality.TEXT, text), play)), self._vocabulary)
+
+    @property
+    def _device(self) -> torch.device:
+        return self._cache.keys[0].device
+
+    def _draw(self, offset_BW: Longs, outcome_B1V: Tensor, codes_BCV: Tensor) -> tuple[Longs, Floats]:
+        """Tokens of the frame go in, at their offsets in it, and those behind each are drawn, with their nats: [B, W],
+        [B, W]. What is drawn where the next token is given, or of the next frame, means nothing."""
+        count, width = offset_BW.shape
+        first = self.scene.actions + 1
+        offset_NW = np.tile(offset_BW, (len(self._places_NR3) // count, 1))
+        ids_NW = self._ids_BR[np.arange(len(offset_NW))[:, None] % count, offset_NW]
+        positions_NW3 = self._places_NR3[np.arange(len(offset_NW))[:, None], offset_NW]
+        positions_NW3 = positions_NW3 + np.array([self._cache.frames, 0, 0])
+        attend = self._cache.attend_frame(offset_NW)
+        h_ND = self._run(ids_NW.reshape(-1), positions_NW3.reshape(-1, 3), attend)
+        at_BW = torch.from_numpy((offset_BW + 1 - first).clip(0, codes_BCV.shape[1] - 1)).to(self._device)
+        noise_MV = codes_BCV[torch.arange(count, device=self._device)[:, None], at_BW].flatten(0, 1)
+        ids_M, nats_M = self._heads.draw("codes", h_ND, noise_MV)
+        is_outcome_M = offset_BW.reshape(-1) + 1 == first - 1
+        if is_outcome_M.any():
+            chosen_M = torch.from_numpy(is_outcome_M).to(self._device)
+            others = self._heads.draw("outcomes", h_ND, outcome_B1V[:, 0].repeat_interleave(width, 0))
+            ids_M, nats_M = torch.where(chosen_M, others[0], ids_M), torch.where(chosen_M, others[1], nats_M)
+        self.passes += 1
+        return ids_M.view(count, width).cpu().numpy(), nats_M.view(count, width).cpu().numpy()
+
+    def _run(self, ids_T: Ints | Longs, positions_T3: Longs, attend: Attend) -> Tensor:
+        """States [T, D]. Angles are of double precision: play goes on for ever."""
+        config = self._network.config
+        turn = rotations(torch.from_numpy(positions_T3).to(self._device, torch.double), config.head, config.rope_base)
+        h_TD: Tensor = self._network(torch.from_numpy(ids_T.astype(np.int64)).to(self._device), turn, attend)
+        return h_TD
+
+
+class _Draft:
+    """A frame of one document: its tokens as far as they are final, and guesses from there on."""
+
+    def __init__(self, ids_R: Longs, nats_R: Floats, at: int, final: int, width: int) -> None:
+        self._ids_R, self._nats_R, self._final, self._width = ids_R, nats_R, final, width
+        self._at = at
+        """Tokens that are final, and in the cache."""
+
+    @property
+    def through(self) -> bool:
+        return self._at == len(self._ids_R)
+
+    def offsets(self) -> Longs:
+        """[W]: the tokens that go in next. Behind the frame's last one, it idles."""
+        return np.minimum(self._at + np.arange(self._width), len(self._ids_R) - 1)
+
+    def take(self, drawn_W: Longs, nats_W: Floats) -> None:
+        """What was drawn behind them: final as far as they were right, guesses beyond."""
+        start, size = self._at, len(self._ids_R)
+        behind = min(start + self._width, size)
+        right = True
+        while right and self._at < behind:
+            self._at += 1
+            if self._final <= self._at < size:
+                drawn = drawn_W[self._at - 1 - start]
+                right = bool(self._ids_R[self._at] == drawn)
+                self._ids_R[self._at], self._nats_R[self._at] = drawn, nats_W[self._at - 1 - start]
+                self._final = self._at + 1
+        for at in range(self._at + 1, min(behind + 1, size)):
+            self._ids_R[at] = drawn_W[at - 1 - start]
