@@ -355,7 +355,7 @@ def test_exported_weights_are_the_checkpoints(one: Path, tmp_path: Path, program
         ({"modle": "{}"}, "unknown key 'modle'; did you mean model?"),
         ({"text": "nowhere.model"}, "nowhere.model"),
         ({"attention": "flash"}, "attention backend flash runs on CUDA"),
-        ({"attention": "fancy"}, "there are auto, sdpa, products, flex and flash"),
+        ({"attention": "fancy"}, "there are auto, sdpa, products, flex, varlen, flash and flash3"),
         ({"engine": "{zero: 7}"}, "engine.zero = 7"),
     ],
 )
