@@ -17,6 +17,7 @@ import attention
 import copies
 import decoding
 import engines
+import estimates
 import film
 import guessing
 import interactive
@@ -48,6 +49,7 @@ def main() -> None:
         training.logits_memory,
         throughput.training_throughput,
         saving.saving,
+        estimates.estimates,
     )
     sampling = (
         decoding.decoding_3m,

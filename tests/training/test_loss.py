@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ from vpoet.sequence.packing import Pack, pack
 from vpoet.sequence.tasks import TABLE
 from vpoet.sequence.vocabulary import Modality, Vocabulary
 from vpoet.sequence.windows import windowed
-from vpoet.training.loss import PackLoss, counts
+from vpoet.training.engine.ulysses import Share
+from vpoet.training.loss import PackLoss, counts, heldout_losses
 
 TEXT, IMAGE, VIDEO = (KINDS.index(name) for name in ("text", "image", "video"))
 
@@ -315,6 +317,20 @@ def test_losses_by_kind_add_up_and_divide_by_their_counts() -> None:
         torch.testing.assert_close(sums[kind], nats[tensors.kinds_M == kind].sum())
     assert float(sums[STRUCTURE]) == 0
     assert min(float(sums[kind]) for kind in (TEXT, IMAGE, VIDEO)) > 0
+
+
+def test_a_process_without_a_pack_held_out_adds_nothing_to_the_others() -> None:
+    """Of four processes and three packs the last one's pass is there for sharded weights alone."""
+    rows = [row_of(documents(), False)] * 3
+    others = iter((6.0, 2.0))  # nats and predicted tokens of the other three, by kind
+
+    def total(values: Tensor) -> Tensor:
+        assert not values.any(), "nothing of its own"
+        return values.add_(next(others))
+
+    trainer = SimpleNamespace(device=torch.device("cpu"), evaluate=lambda _: torch.ones(len(KINDS)), total=total)
+    found = heldout_losses(trainer, rows, Share(3, 4, 1))  # type: ignore[arg-type]
+    assert found["heldout/loss"] == 3
 
 
 def test_nats_are_those_of_the_softmax_written_out() -> None:
