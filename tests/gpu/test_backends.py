@@ -35,7 +35,7 @@ def test_of_packs(card: Any, name: str) -> None:
     try:
         if not card.real and name == "flex":  # a minute of compiling, and no backward pass
             raise BackendError("flex")
-        attention = backend(name, card.device, card.half)
+        attention = backend(name, card.device, card.half, deterministic=True)
     except BackendError as error:
         card.missing(what, expected, f"not run: {error}" if card.real else "not run: needs CUDA")
         return
