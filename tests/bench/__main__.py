@@ -1,9 +1,9 @@
 """Speed of the parts: ``python tests/bench [--seconds N] [NAME ...]``. One JSON line each.
 
 Without names all but `video_tokenizer_peers` and `video_tokenizer_film`. The video tokenizer's are explained in
-`tokenizer` and `film`, pretraining's in `training`, `throughput`, `attention` and `saving`, sampling's in `decoding`,
-`guessing` and `interactive`, the judge's accuracy in `judge`; of the others it is the best of five runs, as other work
-only slows.
+`tokenizer` and `film`, pretraining's in `training`, `throughput`, `attention`, `saving` and `streaming`, sampling's in
+`decoding`, `guessing` and `interactive`, the judge's accuracy in `judge`; of the others it is the best of five runs, as
+other work only slows.
 """
 
 import argparse
@@ -24,6 +24,7 @@ import judge
 import numpy as np
 import painting
 import saving
+import streaming
 import throughput
 import tokenizer
 import training
@@ -48,6 +49,7 @@ def main() -> None:
         training.logits_memory,
         throughput.training_throughput,
         saving.saving,
+        streaming.packs_ahead,
     )
     sampling = (
         decoding.decoding_3m,
