@@ -17,7 +17,6 @@ from vpoet.data.token_stream import PackStream, heldout_packs
 from vpoet.errors import CheckpointError
 from vpoet.evaluate.preview_process import Previews
 from vpoet.nn import initial, lora
-from vpoet.nn.attention import backend
 from vpoet.nn.nats import PackTensors
 from vpoet.nn.transformer import Transformer
 from vpoet.outputs import expect_folder
@@ -26,10 +25,10 @@ from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training.blocks import runner
 from vpoet.training.engine import start
 from vpoet.training.engine.base import Engine
-from vpoet.training.engine.ulysses import Share, shared_attention
+from vpoet.training.engine.ulysses import Share
 from vpoet.training.guard import Guard
 from vpoet.training.loss import PackLoss, heldout_losses, losses
-from vpoet.training.meter import Meter, matmul_peak, progress
+from vpoet.training.meter import Meter, peaks, progress
 from vpoet.training.optim import learning_rate
 from vpoet.training.precision import DTYPES
 from vpoet.training.recipe import PretrainConfig
@@ -39,6 +38,7 @@ from vpoet.training.run.saver import Saver
 from vpoet.training.run.stop import Stop, leave
 from vpoet.training.run.tracking import Tracker
 from vpoet.training.tally import Tally
+from vpoet.training.wrong_keys import wrong_key_bits
 
 console = Console(stderr=True, soft_wrap=True, highlight=False)
 
@@ -66,25 +66,20 @@ def main(
     run = Path(cfg.run)
     expect_folder(run)
     cli.hold(run)
+    torch.manual_seed(cfg.seed)
     text, video = TextTokenizer.load(cfg.text), VideoTokenizer.load(cfg.video)
     vocabulary = cfg.vocabulary(text, video)
     hashes = {"text": text.hash, "video": video.codes, "vocabulary": vocabulary.hash}
-    torch.manual_seed(cfg.seed)
     with nullcontext() if cfg.lora else initial.Weightless():
         transformer = Transformer(cfg.model, vocabulary)
-    weights: initial.Weights = initial.drawn(transformer, cfg.seed)
+    weights: initial.Weights = initial.drawn(transformer)
     if cfg.begin:
         hashes["begin"], weights = bundle.begin(transformer, cfg.begin)
     if cfg.lora is not None:
         lora.begin(transformer, weights, cfg.lora)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = DTYPES[cfg.engine.dtype]
-    attention = backend(
-        cfg.attention, device, dtype, head=cfg.model.head, deterministic=cfg.deterministic, windows=cfg.data.window > 0
-    )
-    attention = shared_attention(attention, cfg.engine.sequence_parallel)
     run_block = runner(compiled=cfg.compile, checkpointed=cfg.checkpoint_blocks)
-    module = PackLoss(transformer, attention, cfg.z_loss, run=run_block)
+    module = PackLoss(transformer, cfg.attends(device), cfg.z_loss, run=run_block)
     trainer = start.start(module, cfg.engine, cfg.optimizer, cfg.packs_per_process, None if cfg.lora else weights)
     share = Share(trainer.rank, trainer.world, cfg.engine.sequence_parallel)
 
@@ -102,7 +97,7 @@ def main(
             f"{transformer.parameter_count / 1e6:.1f}M parameters, {trainer.world} processes, {cfg.engine.dtype}, "
             f"{cfg.batch} packs of {cfg.data.length} tokens per step; run folder {run}"
         )
-    meter = Meter(float(trainer.total(torch.tensor(matmul_peak(device, dtype)))))
+    meter = Meter(*trainer.total(peaks(device, DTYPES[cfg.engine.dtype])).tolist())
     tracker = Tracker(
         run, config=config.to_dict(cfg), project=cfg.project, name=run.name, enabled=trainer.rank == 0,
         resume_step=state["step"], tokens_per_step=cfg.batch * cfg.data.length,
@@ -150,6 +145,7 @@ def main(
         paused = time.perf_counter()
         if heldout and (done % cfg.evaluate_every == 0 or done == cfg.steps):
             last |= heldout_losses(trainer, heldout, share)
+            last |= wrong_key_bits(trainer, heldout, share, vocabulary, last)
             if trainer.rank == 0:
                 console.print(f"held out: {last['heldout/loss']:.4f} nats per token, {last['heldout/bits']:.3f} bits")
         tracker.log(last, done)
