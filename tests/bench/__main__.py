@@ -1,9 +1,9 @@
 """Speed of the parts: ``python tests/bench [--seconds N] [NAME ...]``. One JSON line each.
 
 Without names all but `video_tokenizer_peers` and `video_tokenizer_film`. The video tokenizer's are explained in
-`tokenizer` and `film`, pretraining's in `training`, `throughput`, `attention` and `saving`, sampling's in `decoding`,
-`guessing` and `interactive`, the judge's accuracy in `judge`; of the others it is the best of five runs, as other work
-only slows.
+`tokenizer` and `film`, pretraining's in `training`, `throughput`, `attention`, `saving` and `streaming`, sampling's in
+`decoding`, `guessing` and `interactive`, the judge's accuracy in `judge`; of the others it is the best of five runs, as
+other work only slows.
 """
 
 import argparse
@@ -25,6 +25,7 @@ import judge
 import numpy as np
 import painting
 import saving
+import streaming
 import throughput
 import tokenizer
 import training
@@ -50,6 +51,7 @@ def main() -> None:
         throughput.training_throughput,
         saving.saving,
         estimates.estimates,
+        streaming.packs_ahead,
     )
     sampling = (
         decoding.decoding_3m,
