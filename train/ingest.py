@@ -78,9 +78,12 @@ def main(
     """Turn videos, images, folders, lists and worlds into raw shards, with a report.
 
     A list is a .csv or .jsonl with a column `path` (or `file`), relative to the list's own folder, and `caption`; its
-    further columns travel in each clip's json. Frames are resampled by nearest time: a file slower than --fps repeats
-    frames, none is lost. A file that can't be read, or a row that can't be used, is skipped, counted and named
-    in report.json. Running the same command again does only what is left to do, and what was missing or has changed.
+    further columns travel in each clip's json. Columns `actions`, `action_space`, `outcomes` (what was done in a clip),
+    `captions` (that change in time) and `segments` (samples of several files): train/README.md says what they hold.
+
+    Frames are resampled by nearest time: a file slower than --fps repeats frames, none is lost. A file that can't be
+    read, or a row that can't be used, is skipped, counted and named in report.json. Running the same command again does
+    only what is left to do, and what was missing or has changed.
 
     Examples:
 

@@ -76,6 +76,7 @@ def test_from_a_list_of_recordings_to_a_bundle_that_knows_its_actions(chain: Pat
     run("train/pretrain.py", chain / "recipe.yaml")
     rows = [json.loads(line) for line in (chain / "run/metrics.jsonl").read_text().splitlines()]
     assert {f"heldout/{kind}_bits" for kind in ("play", "action", "outcome", "video")} <= {*rows[-1]}
+    assert "heldout/wrong_key_bits" in rows[-1]
     assert config.load(chain / "run/resolved.yaml", PretrainConfig).actions == KEYS
     run("train/pretrain.py", chain / "recipe.yaml", "steps=3", "--resume")
     run("train/export.py", chain / "run", "--out", chain / "bundle")
