@@ -126,14 +126,16 @@ def make_bundle() -> Callable[..., Path]:
     from vpoet.nn.transformer import Transformer, TransformerConfig
     from vpoet.sequence.tasks import TABLE
 
-    def make(folder: Path, depth: int = 2, **settings: Any) -> Path:
+    def make(folder: Path, depth: int = 2, time_stride: int = 4, **settings: Any) -> Path:
         torch.manual_seed(0)
         folder.mkdir(exist_ok=True)
+        levels = 3 if time_stride == 4 else 2
         small = AutoencoderConfig(
-            widths=[8, 8, 8],
-            encoder_blocks=[0, 0, 1],
-            decoder_blocks=[0, 0, 1],
+            widths=[8, 8, 8][-levels:],
+            encoder_blocks=[0, 0, 1][-levels:],
+            decoder_blocks=[0, 0, 1][-levels:],
             quantiser=QuantiserConfig(levels=[4, 3, 3]),
+            time_stride=time_stride,
         )
         network = Autoencoder(small)
         for name, parameter in network.named_parameters():  # so that different frames have different codes
@@ -143,7 +145,9 @@ def make_bundle() -> Callable[..., Path]:
         text = TextTokenizer.train(["a robot walks right on grass", "a hero jumps on sand"], folder / "text.model", 300)
         sizes = TransformerConfig(width=32, depth=depth, heads=2, kv_heads=1, hidden=48)
         vocabulary = Vocabulary(text.size, grouped(video.levels, 2), text.hash, video.hash)
-        tasks = [name for name, task in TABLE.items() if not task.needs]
+        if settings.get("actions"):
+            vocabulary = settings["actions"].vocabulary(vocabulary)
+        tasks = [name for name, task in TABLE.items() if task.needs != "actions" or settings.get("actions")]
         config = bundle.BundleConfig(model=sizes, tasks=tasks, fps=8, **settings)
         bundle.save(folder / "bundle", Transformer(sizes, vocabulary), config, text, video, "")
         return folder / "bundle"

@@ -40,6 +40,7 @@ PROGRAMS = {
     "finetune": "train/finetune.py",
     "export": "train/export.py",
     "sample": "sample/generate.py",
+    "complete": "sample/complete.py",
     "score": "sample/score.py",
     "evaluate": "sample/evaluate.py",
     "drift": "sample/drift.py",

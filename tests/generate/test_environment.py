@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from vpoet.arrays import Codes
+from vpoet.arrays import Frames
 from vpoet.errors import DataError, PromptError
 from vpoet.generate.decoder import Decoding
-from vpoet.generate.environment import Session
+from vpoet.generate.environment import Game, Session
 from vpoet.generate.play_decoder import Scene
 from vpoet.generate.sampling import Sampling
 from vpoet.nn.attention import backend
@@ -29,8 +29,14 @@ def session(**options: Any) -> Session:
     decoding = Decoding(
         transformer=transformer, attention=backend("sdpa", torch.device("cpu"), torch.float32), window=3
     )
-    scene = Scene(fps=8, grid=(2, 2), actions=1)
-    return Session(decoding, SPACE, scene, lambda text: [len(word) for word in text.split()], length=200, **options)
+    game = Game(
+        space=SPACE,
+        scene=Scene(fps=8, grid=(2, 2), actions=1),
+        length=200,
+        encode=lambda text: [len(word) for word in text.split()],
+        show=lambda codes, past: np.repeat(codes[..., None], 3, axis=3).astype(np.uint8),
+    )
+    return Session(decoding, game, **options)
 
 
 class Corridor:
@@ -39,15 +45,15 @@ class Corridor:
     actions = ("left", "right", "jump")
     fps = 8.0
 
-    def reset(self, seed: int, prompt: str = "") -> Codes:
+    def reset(self, seed: int, prompt: str = "") -> Frames:
         self.at = seed % 3
-        return np.full((2, 2), self.at, np.int32)
+        return np.full((2, 2, 3), self.at, np.uint8)
 
-    def step(self, action: int) -> tuple[Codes, float, bool]:
+    def step(self, action: int) -> tuple[Frames, float, bool]:
         if not 0 <= action < 3:
             raise DataError(f"no action {action}")
         self.at += (-1, 1, 0)[action]
-        return np.full((2, 2), self.at, np.int32), float(self.at > 2), self.at > 9
+        return np.full((2, 2, 3), self.at, np.uint8), float(self.at > 2), self.at > 9
 
 
 def drive(world: Any, seed: int, keys: list[int]) -> list[tuple[bytes, float, bool]]:
@@ -56,7 +62,7 @@ def drive(world: Any, seed: int, keys: list[int]) -> list[tuple[bytes, float, bo
     for key in keys:
         assert key < len(world.actions)
         frame, reward, end = world.step(key)
-        assert frame.shape == (2, 2)
+        assert (frame.shape, frame.dtype) == ((2, 2, 3), np.uint8)
         seen.append((frame.tobytes(), reward, end))
         if end:
             break

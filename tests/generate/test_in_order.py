@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from vpoet.errors import BackendError, VpoetWarning
+from vpoet.errors import VpoetWarning
 from vpoet.generate import in_order
 from vpoet.generate.decode import decode
 from vpoet.generate.decoder import Decoding
@@ -220,11 +220,3 @@ def test_a_text_without_an_end_is_cut_and_told() -> None:
         done = run(asked, 1, Sampling(temperature=0), transformer=transformer)
     assert len(done.document.spans[1].values) == LONGEST
     np.testing.assert_allclose(done.nats, loss_of(done.document, transformer), rtol=1e-4, atol=1e-4)
-
-
-def test_a_compiled_step_is_refused() -> None:
-    decoding = Decoding(
-        transformer=model(), attention=SDPA, build=lambda *_: lambda *_: (torch.empty(0), torch.empty(0))
-    )
-    with pytest.raises(BackendError, match="decode this uncompiled"):
-        in_order.fill(decoding, [document("inverse")], [0], Sampling())

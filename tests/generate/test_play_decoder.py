@@ -124,7 +124,7 @@ def test_guessed_frames_are_those_of_one_token_a_pass_bit_for_bit(width: int, gu
     prompts, changes = texts((3, 4, 5), (6,)), {5: texts((1,), ())}
     sampling = Sampling(guidance=guidance, temperature=0.3)
     wanted, slow, one = play(how, prompts, 12, changes, sampling=sampling)
-    found, fast, several = play(how, prompts, 12, changes, sampling=sampling, width=width)
+    found, fast, several = play(replace(how, guesses=width - 1), prompts, 12, changes, sampling=sampling)
     assert all(a.equals(b) for a, b in zip(wanted, found, strict=True))
     for a, b in zip(slow, fast, strict=True):
         assert np.array_equal(a.nats_BR, b.nats_BR)
@@ -142,7 +142,7 @@ def test_guesses_that_are_right_take_a_pass_a_frame() -> None:
     for part in (*how.transformer.codes, *how.transformer.appended.values()):
         part.weight.zero_()  # type: ignore[operator, union-attr]
     how.transformer.appended["outcomes"].weight[3] = 1  # type: ignore[index, operator]
-    _, steps, decoder = play(how, texts((3,)), 6, sampling=Sampling(temperature=0), width=6)
+    _, steps, decoder = play(replace(how, guesses=5), texts((3,)), 6, sampling=Sampling(temperature=0))
     assert all(np.array_equal(step.codes_Bhw, steps[0].codes_Bhw) for step in steps)
     assert decoder.passes <= 5 + 2 + 4
 
@@ -233,7 +233,7 @@ def test_what_a_pass_computes_does_not_depend_on_how_long_play_has_lasted(monkey
         return plain(q, k, v, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", watching)
-    _, _, decoder = play(decoding(), texts((3,)), 2, width=6, sampling=Sampling(temperature=0))
+    _, _, decoder = play(decoding(guesses=5), texts((3,)), 2, sampling=Sampling(temperature=0))
     held = [x.data_ptr() for x in (*decoder._cache.keys, *decoder._cache.values)]
     for _ in range(30):
         decoder.step(np.full((1, 1), 2, np.int32), [np.random.default_rng(0)])

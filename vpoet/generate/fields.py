@@ -121,6 +121,7 @@ def takes(*groups: Any) -> Callable[[Function], Function]:
     def decorated(function: Function) -> Function:
         plain = inspect.signature(function)
         parameters = [each for each in plain.parameters.values() if each.kind is not Parameter.VAR_KEYWORD]
+        known = {each.name: each.name for each in parameters} | names
         for field in (field for name, field in found.items() if name not in plain.parameters):
             alone = field.kw_only or parameters[-1].kind is Parameter.KEYWORD_ONLY
             kind = Parameter.KEYWORD_ONLY if alone else Parameter.POSITIONAL_OR_KEYWORD
@@ -133,9 +134,9 @@ def takes(*groups: Any) -> Callable[[Function], Function]:
         @functools.wraps(function)
         def checked(*args: Any, **given: Any) -> Any:
             for name in given:
-                if name not in names:
-                    raise TypeError(f"{function.__name__}: {unknown(name, names, 'argument')}")
-            named = {names[name]: value for name, value in given.items()}
+                if name not in known:
+                    raise TypeError(f"{function.__name__}: {unknown(name, known, 'argument')}")
+            named = {known[name]: value for name, value in given.items()}
             if len(named) < len(given):
                 raise TypeError(f"{function.__name__}: {', '.join(given)}: two of them are names of one argument")
             return function(**signature.bind(*args, **named).arguments)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from vpoet.arrays import Ints
-from vpoet.errors import BackendError, VpoetWarning
+from vpoet.errors import VpoetWarning
 from vpoet.generate.decoder import Decoding
 from vpoet.generate.heads import Heads
 from vpoet.generate.plan import Decoded
@@ -56,13 +56,9 @@ def fill(
 ) -> list[Decoded]:
     """Fill the targets of ``documents``, as `vpoet.generate.decode.decode` does; what they hold is ignored.
 
-    A text target that the model has not closed after ``longest`` pieces is closed, with a VpoetWarning. BackendError: a
-    compiled step is asked for.
+    A text target that the model has not closed after ``longest`` pieces is closed, with a VpoetWarning. The build
+    and the guesses of `Decoding` are for batches of steps, and not used here.
     """
-    if decoding.build is not None:
-        raise BackendError(
-            "a compiled step draws images and video of models without a window alone; decode this uncompiled"
-        )
     network = steady(decoding.transformer)
     decoding, heads = replace(decoding, transformer=network), Heads(network, sampling)
     blank = [_blank(document, longest) for document in documents]

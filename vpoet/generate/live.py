@@ -13,10 +13,11 @@ from torch import Tensor
 from vpoet.arrays import Frames, Ints
 from vpoet.errors import PromptError
 from vpoet.generate.decode import stream
-from vpoet.generate.model import Model, few_threads
+from vpoet.generate.model import Model
 from vpoet.generate.plan import Plan
 from vpoet.generate.request import Request
 from vpoet.generate.sampling import Sampling
+from vpoet.generate.threads import few_threads
 from vpoet.nn.transformer import Transformer
 
 

@@ -15,7 +15,6 @@ import math
 import re
 from collections.abc import Iterator
 from collections.abc import Sequence as Items
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,12 +26,15 @@ from vpoet import bundle as bundles
 from vpoet.arrays import Floats, Frames, Ints
 from vpoet.bundle import Bundle
 from vpoet.devices import pick
-from vpoet.errors import ConfigError
+from vpoet.errors import BackendError, ConfigError
+from vpoet.generate import completion, in_order
 from vpoet.generate.asks.base import sources
 from vpoet.generate.asks.table import document, render, served
 from vpoet.generate.compiled_step import StepCompiler
+from vpoet.generate.completion import Completion, Segment
 from vpoet.generate.decode import OnStep, decode
 from vpoet.generate.decoder import Decoding
+from vpoet.generate.environment import Session, session
 from vpoet.generate.fields import about, declared, takes, those_of
 from vpoet.generate.graphed_step import GraphedSteps, cuda_capture, cuda_fuse
 from vpoet.generate.likelihood import Likelihood, likelihoods, token_nats
@@ -42,19 +44,17 @@ from vpoet.generate.request import Clip, Request
 from vpoet.generate.rollout import Rollout, roll
 from vpoet.generate.sampling import Sampling
 from vpoet.generate.step import Step
+from vpoet.generate.threads import few_threads
 from vpoet.media.video import Video
 from vpoet.nn.attention import backend
 from vpoet.nn.cache_attention import cache_backend
 from vpoet.nn.int8 import Int8Linear, quantise
 from vpoet.nn.steady import steady
-from vpoet.nn.transformer import Transformer
 from vpoet.sequence.document import Document
 
 __all__ = ["PRECISIONS", "Clip", "Model", "Request", "StepCompiler", "load"]
 
 
-SMALL = 10_000_000
-"""Parameters of a model below which threads do not pay."""
 PRECISIONS = ("auto", "fp32", "bf16", "int8")
 
 
@@ -145,6 +145,25 @@ class Model:
                 )
         return found
 
+    @takes(Sampling)
+    def complete(
+        self, segments: Items[Segment], seed: int = 0, longest: int = in_order.LONGEST, **asked: Any
+    ) -> Completion:
+        """Texts, images and videos in any order, of which those that are None are made: `vpoet.generate.completion`.
+        A text that is made has ``longest`` pieces at most."""
+        asked_for = completion.document(self.bundle, segments, longest)
+        with few_threads(self.bundle.transformer):
+            (decoded,) = in_order.fill(self.decoding, [asked_for], [seed], self.sampling(**asked), longest=longest)
+        return Completion(completion.parts(self.bundle, decoded.document), decoded)
+
+    @takes(Sampling)
+    def play(self, prompt: str = "", seed: int = 0, **asked: Any) -> Session:
+        """A world that answers, begun with a prompt; its first frame is `Session.frame`. The errors are those of
+        `vpoet.generate.environment.session`."""
+        world = session(self.bundle, self.decoding, self.sampling(**asked))
+        world.reset(seed, prompt)
+        return world
+
     def sample_batch(
         self, requests: Items[Request], sampling: Sampling = Sampling(), on_step: OnStep | None = None
     ) -> list[Video]:
@@ -179,6 +198,10 @@ class Model:
         on_step: OnStep | None = None,
     ) -> list[Decoded]:
         """`vpoet.generate.decode.decode` with this model."""
+        if self.compiler is not None and in_order.needed(self.decoding, documents):
+            raise BackendError(
+                "a compiled step draws images and videos alone, for models without a window: decode this uncompiled"
+            )
         count = len(documents)
         # a compiled step is for one number of documents: few numbers, few compilations
         spare = [0] * (0 if self.compiler is None else (1 << (count - 1).bit_length()) - count)
@@ -268,16 +291,3 @@ class Model:
             bidirectional=self.bundle.config.bidirectional,
             window=self.bundle.config.window,
         )
-
-
-@contextmanager
-def few_threads(transformer: Transformer) -> Iterator[None]:
-    """One thread while a small model decodes on a CPU: its operations are too short to share, and two threads that wait
-    for each other, where something else has a core, are many times slower."""
-    threads = torch.get_num_threads()
-    small = transformer.parameter_count < SMALL and transformer.language.weight.device.type == "cpu"
-    torch.set_num_threads(1 if small else threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -4,9 +4,9 @@
     sink                   frame 0, all given but    an action is told, and the
                            its codes                 rest of the frame drawn
 
-A frame is drawn one token after the other, or guessed as a whole to be like the one before it, ``width`` tokens a pass:
-each token is determined by those before it and the noise of its place, so what was drawn behind right guesses is what
-one token a pass would give, as in `vpoet.generate.speculate`; the proof and its limits stand there.
+A frame is drawn one token after the other, or guessed to be like the one before it, several tokens a pass: each token
+is determined by those before it and the noise of its place, so what was drawn behind right guesses is what one token a
+pass would give, as in `vpoet.generate.speculate`; the proof and its limits stand there.
 
 Shapes: B documents that are played side by side; N slots of the cache, B or, with guidance, 2B; R tokens of a frame, A
 of them actions, one its outcome, the others codes; W tokens of a pass; M of all documents, B * W; V logits.
@@ -23,9 +23,10 @@ from torch import Tensor
 
 from vpoet.arrays import Floats, Ints, Longs
 from vpoet.errors import PromptError, ShapeError
-from vpoet.generate.decoder import Decoding
+from vpoet.generate.decoder import Decoding, automatic
 from vpoet.generate.heads import Heads
 from vpoet.generate.sampling import Sampling
+from vpoet.generate.step import Step
 from vpoet.nn.ring import RingCache, RingSizes
 from vpoet.nn.rope import rotations
 from vpoet.nn.steady import steady
@@ -79,17 +80,20 @@ class PlayDecoder:
         *,
         sampling: Sampling = Sampling(),
         length: int,
-        width: int = 1,
     ) -> None:
-        """Read the prompts, pieces of text. ``width``: tokens of a pass. The window is that of ``decoding``; a model
-        without one plays as long as its document has ``length`` tokens at most."""
+        """Read the prompts, pieces of text. The window is that of ``decoding``; a model without one plays as long as
+        its document has ``length`` tokens at most. `Decoding.build` is for batches of steps, and not used here."""
         transformer = decoding.transformer
         assert not transformer.training, "dropout would be sampled too: call eval() first"
-        self.scene, self.width, self._vocabulary = scene, width, transformer.vocabulary
+        self.scene, self._vocabulary = scene, transformer.vocabulary
         self._network = steady(transformer)
         self._heads = Heads(self._network, sampling)
         self._guided = sampling.guidance != 1
         slots = [self._begin(text, 0) for text in self._texts(texts)]
+        step = Step(self._network, filtered=sampling.filtered)
+        guesses = automatic(step, len(slots), len(texts)) if decoding.guesses is None else decoding.guesses
+        self.width = guesses + 1
+        """Tokens of a pass."""
         lengths = tuple(slot.prefix for slot in slots)
         sinks = np.array(lengths) - scene.actions - 1
         fits = (length - int(sinks.max())) // scene.tokens

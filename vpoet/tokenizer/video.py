@@ -234,7 +234,13 @@ class VideoTokenizer:
         """
         past: Past = {}
         for codes in pieces:
-            yield self._decode(self._check_codes(codes, axes=3)[None], past)[0]
+            yield self.decode_next(codes, past)
+
+    def decode_next(self, codes: npt.NDArray[Any], past: Past) -> Frames:
+        """One piece of `decode_stream`. What the next one needs of it goes to ``past``, empty before the first; a copy
+        of that goes on by itself."""
+        frames: Frames = self._decode(self._check_codes(codes, axes=3)[None], past)[0]
+        return frames
 
     def decode_batch(self, codes: npt.NDArray[Any]) -> Frames:
         """Integer codes [B, t, h, w] to clips uint8 [B, T, H, W, 3]."""
