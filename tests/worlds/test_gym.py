@@ -258,4 +258,4 @@ def test_known_environments(name: str, package: str, fps: float) -> None:
     else:
         assert world.bounds == ([0.0, 0.0], [512.0, 512.0])
         assert len(truth["block_pose"]) == 3
-        assert not (frames == (255, 0, 0)).all(-1).any()  # no cross where the action is
+        assert (frames[..., 0].astype(int) - frames[..., 2]).max() < 10  # no red cross where the action is
