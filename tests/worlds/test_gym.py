@@ -109,13 +109,16 @@ class Moody(Corridor):
         return super().step(3 + Moody.count // 3 % 2)
 
 
+ALL = (Corridor, Slider, Blind, Many, Timeless, Grey, Rounding, Moody)
+
+
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
-    for each in (Corridor, Slider, Blind, Many, Timeless, Grey, Rounding, Moody):
+    for each in ALL:
         # a time limit, which no frame shows coming
         gymnasium.register(f"vpoet_test/{each.__name__}-v0", each, max_episode_steps=3)
     yield
-    for each in (Corridor, Slider, Blind, Many, Timeless, Grey, Moody):
+    for each in ALL:
         del gymnasium.registry[f"vpoet_test/{each.__name__}-v0"]
 
 
