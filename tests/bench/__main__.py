@@ -2,8 +2,8 @@
 
 Without names all but `video_tokenizer_peers` and `video_tokenizer_film`. The video tokenizer's are explained in
 `tokenizer` and `film`, pretraining's in `training`, `throughput`, `attention`, `saving` and `streaming`, sampling's in
-`decoding`, `guessing` and `interactive`, the judge's accuracy in `judge`; of the others it is the best of five runs, as
-other work only slows.
+`decoding`, `guessing` and `interactive`, the judge's accuracy in `judge`, the playground's speed and judge in `world`;
+of the others it is the best of five runs, as other work only slows.
 """
 
 import argparse
@@ -29,6 +29,7 @@ import streaming
 import throughput
 import tokenizer
 import training
+import world
 
 from vpoet.sequence.arrangements import Sample
 from vpoet.sequence.document import build
@@ -64,6 +65,8 @@ def main() -> None:
         guessing.guessing,
         interactive.interactive,
         judge.judge_accuracy,
+        world.playground,
+        world.playground_judge,
     )
     asked_for = (tokenizer.video_tokenizer_peers, film.video_tokenizer_film)
     slow: dict[str, Callable[[float], dict[str, Any]]] = {
