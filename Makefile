@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 INSTALLED := .venv/installed
 
-.PHONY: help demo test torture lint check format bench clean
+.PHONY: help demo test gpu torture lint check format bench clean
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -20,6 +20,9 @@ demo: $(INSTALLED) ## the whole chain on a laptop's CPU: world, tokenizers, pret
 
 test: $(INSTALLED) ## every test that runs without a GPU, in two processes
 	@pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not gpu"
+
+gpu: $(INSTALLED) ## on a machine with a card: what only that can prove, in under ten minutes, and one table -> runs/gpu/table.json
+	@python tests/gpu
 
 torture: $(INSTALLED) ## 50 kills of a run of two processes, each resumed with no bit changed; every bad input to every command
 	@VPOET_KILLS=50 pytest -q -k torture tests/programs/test_pretrain.py

@@ -22,9 +22,9 @@ from vpoet.generate.sampling import Sampling
 from vpoet.media.video import Video
 from vpoet.nn.features import EfficientNetLite0
 from vpoet.outputs import expect_folder
+from vpoet.processes import Processes
 
 console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-progress = partial(track, console=console)
 
 
 def main(
@@ -61,6 +61,7 @@ def main(
     seed: Annotated[int, typer.Option(help="Prompt number i is sampled with seed SEED + i.", min=0)] = 0,
     batch_size: Annotated[int, typer.Option(help="Clips that are decoded together.", min=1)] = 16,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    local_rank: Annotated[int, typer.Option("--local_rank", hidden=True, help="Given by the launcher.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
     """Score a bundle on a world whose truth is known: prompt adherence, Frechet distance, memorisation.
@@ -73,7 +74,8 @@ def main(
     prompt (how much the model uses its prompt).
 
     Give several values of --cfg, --temperature or --top-p for a table of all their combinations. Samples are kept in
-    OUT/samples.jsonl; running the same command again resumes an interrupted evaluation.
+    OUT/samples.jsonl; running the same command again resumes an interrupted evaluation. Under a launcher (torchrun,
+    deepspeed) the processes share out the clips.
 
     Examples:
 
@@ -84,6 +86,9 @@ def main(
 
         vpoet evaluate --model B --prompts raw/heldout --cfg 1 --cfg 2 --cfg 4 --temperature 0.9 --temperature 1 --out o
     """
+    everyone = Processes.sharing()
+    first = everyone.rank == 0
+    progress = partial(track, console=console, disable=not first)
     expect_folder(out)
     sampler = load(model, device)
     config, coder = sampler.bundle.config, sampler.bundle.video
@@ -93,22 +98,28 @@ def main(
     labels = parts(sets, apart or [])
     world = world_of(asked)(config.height, config.width, float(config.fps))
     network = EfficientNetLite0() if distance else None
-    cli.hold(out)
+    if first:
+        cli.hold(out)
+    everyone.gather(None)  # the folder is there
 
     real = [prompt.real for prompt in asked]
-    coded = [coder.decode(coder.encode(Video(clip, prompt.fps))) for clip, prompt in zip(real, asked, strict=True)]
-    held_out = nearest(coded, train)[0] if train else None
+    coded = everyone.each(lambda prompt: coder.decode(coder.encode(Video(prompt.real, prompt.fps))), asked)
+    held_out = nearest(coded, train)[0] if train and first else None
     judging = Judging(asked, labels, network)
     for name, clips in ((REAL, real), (f"{REAL}, through the tokenizer", coded)):
-        judging.add(name, clips, [world.see(clip) for clip in progress(clips, f"seeing {name}")])
-    bits, other = prompt_bits(sampler, asked, labels)
+        seen = everyone.each(world.see, clips, partial(progress, description=f"seeing {name}"))
+        if first:
+            judging.add(name, clips, seen)
+    bits, other = prompt_bits(sampler, asked, labels, everyone)
     requests = [Request(prompt=prompt.text, seed=seed + i) for i, prompt in enumerate(asked)]
     tried = product(cfg or [config.guidance], temperature or [config.temperature], top_p)
     for sampling in [Sampling(guidance=g, temperature=t, top_p=p) for g, t, p in tried]:
         name = f"cfg {sampling.guidance:g}, temperature {sampling.temperature:g}, top-p {sampling.top_p:g}"
         watched = partial(progress, description=f"sampling {name}")
-        clips = sample(sampler, requests, sampling, out / "samples.jsonl", batch_size, watched)
-        seen = [world.see(clip) for clip in progress(clips, f"seeing {name}")]
+        clips = sample(sampler, requests, sampling, out / "samples.jsonl", batch_size, watched, everyone)
+        seen = everyone.each(world.see, clips, partial(progress, description=f"seeing {name}"))
+        if not first:
+            continue
         judging.add(name, clips, seen)
         for label in labels:
             with aside(out / f"{label}, {name}.png".replace(" ", "-")) as unfinished:
@@ -116,6 +127,9 @@ def main(
         if train and held_out is not None:
             judging.add_nearest(name, nearest(clips, train), held_out)
 
+    everyone.leave()
+    if not first:
+        return
     text = judging.markdown(bits, other)
     write_atomic(out / "results.md", text.encode())
     write_atomic(out / "results.json", json_module.dumps(judging.rows, indent=1).encode())

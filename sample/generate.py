@@ -25,6 +25,7 @@ from vpoet.generate.sampling import Sampling
 from vpoet.media.sheet import contact_sheet
 from vpoet.media.video import Video
 from vpoet.outputs import expect_apart, expect_file
+from vpoet.processes import Processes
 
 console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
@@ -51,7 +52,7 @@ def main(
     sheet: Annotated[Path | None, typer.Option(metavar="PNG", help="A contact sheet of all clips.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[str, typer.Option(help="Of the weights: auto, fp32, bf16 or, on a CPU, int8.")] = "auto",
-    compiled: Annotated[bool, typer.Option("--compile", help="On a CPU: compile the decoder first, once.")] = False,
+    compiled: Annotated[bool, typer.Option("--compile", help="Compile the decoder first; on a CPU once.")] = False,
     guesses: Annotated[
         int | None,
         typer.Option(
@@ -59,6 +60,7 @@ def main(
             "[default: as many as are exact and faster]"
         ),
     ] = None,
+    local_rank: Annotated[int, typer.Option("--local_rank", hidden=True, help="Given by the launcher.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
     **asked: Any,
 ) -> None:
@@ -66,17 +68,20 @@ def main(
 
     Several clips are named after --out (x-0.mp4, x-1.mp4, ...), or, if --out is a folder, after their prompts. Beside
     each lies a .json that says how it was made; a clip that is there and was made with the same settings is not made
-    again. A request that can't be served is reported, and the others are done. sample/README.md has an example of
-    everything.
+    again. A request that can't be served is reported, and the others are done. Under a launcher (torchrun, deepspeed)
+    the processes share out the clips. sample/README.md has an example of everything.
 
     Examples:
 
         vpoet sample --prompt "a robot walks left on snow" --out robot.mp4
         vpoet sample --model runs/demo/bundle --prompt "a hero jumps" --image hero.png --cfg 3 --count 4 --out x.gif
         vpoet sample --model runs/demo/bundle --batch sample/prompts/platformer.txt --out runs/samples --sheet all.png
+        torchrun --nproc-per-node 8 sample/generate.py --batch prompts.txt --out runs/samples
     """
     spent = Stopwatch(STARTED)
     spent("start")
+    everyone = Processes.sharing()
+    first = everyone.rank == 0
     expect_file(sheet, SHEETS)
     requests, problems = requests_of(prompt or [], batch, asked, count)
     files = output_files(out, [request for _, request in requests])
@@ -84,24 +89,28 @@ def main(
     compiler = StepCompiler(lambda path: console.print(f"compiling the decoder, once: {path}")) if compiled else None
     sampler = load(model, device, precision, compiler, guesses=guesses)
     sampling = sampler.sampling(**those_of(Sampling, asked))
-    if unknown := sorted({word for _, request in requests for word in sampler.unknown(request.prompt)}):
+    if first and (unknown := sorted({word for _, request in requests for word in sampler.unknown(request.prompt)})):
         known = ", ".join(sampler.bundle.config.words)
         console.print(f"warning: words that this model never met: {printable(', '.join(unknown))}\nit knows {known}")
     spent("load")
 
-    jobs = prepare(sampler, requests, files, sampling)
-    problems += jobs.problems
-    if problems and not jobs.todo and not jobs.done:
+    mine = slice(everyone.rank, None, everyone.world)
+    jobs = prepare(sampler, requests[mine], files[mine], sampling)
+    shares = everyone.gather((jobs.problems, jobs.unlike, bool(jobs.todo or jobs.done)))
+    problems += [problem for some, *_ in shares for problem in some]
+    if problems and not any(served for *_, served in shares):
         raise PromptError("\n".join(problems))
-    for said in [*(f"warning: {each}" for each in jobs.unlike), *(f"skipped: {problem}" for problem in problems)]:
-        console.print(said)
+    unlike = dict.fromkeys(said for _, some, _ in shares for said in some)
+    for said in [*(f"warning: {each}" for each in unlike), *(f"skipped: {problem}" for problem in problems)]:
+        if first:
+            console.print(said)
     spent("prepare")
 
     tokens, rounds = 0, 0
     groups = [jobs.todo[start : start + batch_size] for start in range(0, len(jobs.todo), batch_size)]
     speed = TextColumn("{task.fields[rate]:.0f} tokens/s")
     columns = TextColumn("sampling"), BarColumn(), speed, TimeRemainingColumn()
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, disable=not (first and console.is_terminal)) as bar:
         progress = bar.add_task("", total=sum(group[0].rollout.count for group in groups), rate=0.0)
 
         def on_step(step: int, steps: int) -> None:
@@ -127,18 +136,23 @@ def main(
                     if group[i].rollout.document is None:
                         films[i].finish(group[i].record)
                     spent("write")
-    written = [job.file for job in jobs.todo]
+    speed_here = tokens / max(spent.seconds["decode"], 1e-9)
+    done = everyone.gather(([job.file for job in jobs.todo], jobs.done, tokens, speed_here))
+    everyone.leave()
+    if not first:
+        return
+    written = [file for some, *_ in done for file in some]
+    skipped, tokens, overall = (sum(each[i] for each in done) for i in (1, 2, 3))
     if sheet and (files_there := [(r, f) for (_, r), f in zip(requests, files, strict=True) if f.is_file()]):
         with aside(sheet) as unfinished:
             contact_sheet([(f"{r.prompt} ({r.seed})", Video.read(f).frames) for r, f in files_there]).save(unfinished)
         spent("write")
 
-    overall = tokens / spent.seconds["decode"] if tokens else 0.0
     parts = ", ".join(f"{name} {took:.1f} s" for name, took in spent.seconds.items())
-    console.print(f"{len(written)} clips ({jobs.done} were there already); {overall:.0f} tokens/s; {parts}")
+    console.print(f"{len(written)} clips ({skipped} were there already); {overall:.0f} tokens/s; {parts}")
     for file in [*written, *([sheet] if sheet else [])]:
         console.print(f"  {file}")
-    summary = {"outputs": files, "written": written, "skipped": jobs.done, "failed": problems, "tokens": tokens}
+    summary = {"outputs": files, "written": written, "skipped": skipped, "failed": problems, "tokens": tokens}
     cli.finish({**summary, "tokens_per_second": overall, "seconds": spent.seconds}, json)
     if problems:
         raise PromptError(f"{len(problems)} requests failed; they are listed above, the others are done")

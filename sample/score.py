@@ -1,6 +1,7 @@
 """Score videos: how probable a model finds them given a prompt, in bits; rank clips, or prompts."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from vpoet.evaluate.ranking import Ranked, in_words, of_clip, ranked
 from vpoet.generate.model import load
 from vpoet.generate.observe import fit
 from vpoet.outputs import expect_apart, expect_file
+from vpoet.processes import Processes
 
 CURVES = 10
 """Lines that a picture holds at most: those of the first rows."""
@@ -45,6 +47,7 @@ def main(
         Path | None, typer.Option(metavar="PNG", help="Plot bits per token over time (surprise); also .svg, .pdf.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    local_rank: Annotated[int, typer.Option("--local_rank", hidden=True, help="Given by the launcher.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
     """Score videos: how probable a model finds them given a prompt, in bits; rank clips, or prompts.
@@ -55,7 +58,8 @@ def main(
     that it is the true one if one of them is and all were equally likely before.
 
     The entries of a list (`path` or `file`, and `caption`, as for `vpoet ingest`) are scored with their captions,
-    beside the prompts that are given. A video that can't be scored is reported, and the others are done.
+    beside the prompts that are given. A video that can't be scored is reported, and the others are done. Under a
+    launcher (torchrun, deepspeed) the processes share out the videos.
 
     Examples:
 
@@ -63,6 +67,8 @@ def main(
         vpoet score robot.mp4 --model runs/demo/bundle --prompt "a robot walks right" --prompt "a robot walks left"
         vpoet score clips/ --model runs/demo/bundle --given-frames 5 --json
     """
+    everyone = Processes.sharing()
+    first = everyone.rank == 0
     expect_file(plot, PLOTS)
     problems: list[str] = []
     items: list[Item] = []
@@ -75,8 +81,9 @@ def main(
     items = [item for item in items if not item.problem]
     expect_apart(plot, [item.path for item in items])
     scorer = load(model, device)
-    clips: list[list[Ranked]] = []
-    for item in track(items, "scoring", console=console, disable=not console.is_terminal):
+
+    def scored(item: Item) -> list[Ranked] | str:
+        """The clip's rows, or what is wrong."""
         try:
             clip = fit(scorer.bundle, item.path, frames=frames, height=height, width=width, fps=fps)
             codes = scorer.bundle.video.encode(clip.video)
@@ -84,11 +91,18 @@ def main(
             documents = [scorer.observed(codes, clip.video.fps, text, given_frames) for text in prompts]
             scores = scorer.likelihoods(documents)
         except VpoetError as error:
-            problems.append(str(error) if item.path in str(error) else f"{item.path}: {error}")
-            continue
+            return str(error) if item.path in str(error) else f"{item.path}: {error}"
         if clip.changes:
             console.print(f"{item.path}: scored {', '.join(clip.changes)}")
-        clips.append(of_clip(item.path, prompts, scores))
+        return of_clip(item.path, prompts, scores)
+
+    shown = partial(track, description="scoring", console=console, disable=not (first and console.is_terminal))
+    found = everyone.each(scored, items, shown)
+    everyone.leave()
+    if not first:
+        return
+    clips = [each for each in found if isinstance(each, list)]
+    problems += [each for each in found if isinstance(each, str)]
     for problem in problems:
         console.print(f"skipped: {problem}")
     if not clips:

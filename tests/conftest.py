@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,15 +26,19 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vpoet import cli
 from vpoet.data.npy import codes_to_npy
 from vpoet.data.shards import ShardWriter
+from vpoet.errors import DataError
 from vpoet.sequence.vocabulary import Vocabulary, grouped
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
 from vpoet.tokenizer.quantiser import QuantiserConfig
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer
+from vpoet.worlds.world import SteppedWorld
 
 hypothesis.settings.register_profile("vpoet", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("vpoet")
@@ -84,9 +89,9 @@ def program(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
 @pytest.fixture(scope="session")
 def together() -> Callable[..., list[str]]:
     """Run a Python file in ``world`` processes of one group, as a launcher would; what each of them prints:
-    ``together("train/pretrain.py", 2, recipe)``."""
+    ``together("train/pretrain.py", 2, recipe)``. The first ends with ``status``, the others with 0."""
 
-    def run(path: str | Path, world: int, *arguments: str | Path) -> list[str]:
+    def run(path: str | Path, world: int, *arguments: str | Path, status: int = 0) -> list[str]:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -103,9 +108,9 @@ def together() -> Callable[..., list[str]]:
             )  # fmt: skip
             everyone.append(process)
         printed = []
-        for process in everyone:
+        for rank, process in enumerate(everyone):
             out, err = process.communicate()
-            assert process.returncode == 0, err
+            assert process.returncode == (0 if rank else status), err
             printed.append(out)
         return printed
 
@@ -114,8 +119,9 @@ def together() -> Callable[..., list[str]]:
 
 @pytest.fixture(scope="session")
 def make_bundle() -> Callable[..., Path]:
-    """Save a bundle of random weights, for every task: ``make_bundle(folder, depth=1, frames=5, height=16, width=16)``;
-    what follows on the depth are fields of `BundleConfig`."""
+    """Save a bundle of random weights, for every task of plain clips:
+    ``make_bundle(folder, depth=1, frames=5, height=16, width=16)``; what follows on the depth are fields of
+    `BundleConfig`."""
     from vpoet import bundle
     from vpoet.nn.transformer import Transformer, TransformerConfig
     from vpoet.sequence.tasks import TABLE
@@ -141,7 +147,8 @@ def make_bundle() -> Callable[..., Path]:
         vocabulary = Vocabulary(text.size, grouped(video.levels, 2), text.hash, video.hash)
         if settings.get("actions"):
             vocabulary = settings["actions"].vocabulary(vocabulary)
-        config = bundle.BundleConfig(model=sizes, tasks=list(TABLE), fps=8, **settings)
+        settings.setdefault("tasks", [name for name, task in TABLE.items() if not task.needs])
+        config = bundle.BundleConfig(model=sizes, fps=8, **settings)
         bundle.save(folder / "bundle", Transformer(sizes, vocabulary), config, text, video, "")
         return folder / "bundle"
 
@@ -239,3 +246,109 @@ def full_disk() -> Iterator[Callable[[int], None]]:
 def full(full_disk: Callable[[int], None]) -> None:
     """A disk that takes 1,000 bytes of each file."""
     full_disk(1000)
+
+
+class _Lists(TorchFunctionMode):
+    """Counts tensors that are made from a list for a device: copies for which the host waits, whatever is between."""
+
+    def __init__(self, waits: Counter[str]) -> None:
+        super().__init__()
+        self.waits = waits
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in (torch.tensor, torch.as_tensor) and torch.device(kwargs.get("device") or "cpu").type != "cpu":
+            self.waits["tensor"] += 1
+        return func(*args, **kwargs)
+
+
+class Census(TorchDispatchMode):
+    """Counts what is inside, by the names of operations: ``launches`` of kernels, ``waits`` of the host for a device,
+    and ``copies`` to a device for which it does not wait."""
+
+    WAITS = (
+        "_local_scalar_dense", "item", "is_nonzero", "nonzero", "equal", "masked_select", "unique_dim", "_unique2",
+        "unique_consecutive", "repeat_interleave",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.launches: Counter[str] = Counter()
+        self.copies: Counter[str] = Counter()
+        self.waits: Counter[str] = Counter()
+        self._lists = _Lists(self.waits)
+
+    def __enter__(self) -> Any:
+        self._lists.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._lists.__exit__(*error)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = func.name().split("::")[1].split(".")[0]
+        if name == "copy_":
+            to, source, quick = args[0].device, args[1], kwargs.get("non_blocking", args[2:3] == (True,))
+        else:
+            to, source, quick = kwargs.get("device"), args[0] if args else None, kwargs.get("non_blocking", False)
+        if name in ("_to_copy", "copy_") and to not in (None, source.device):
+            (self.copies if quick and to.type != "cpu" else self.waits)[f"{name} to {to}"] += 1
+        elif name in self.WAITS or (name == "index" and any(x.dtype == torch.bool for x in args[1] if x is not None)):
+            self.waits[name] += 1
+        elif "empty" not in name and not any(
+            each.alias_info is not None and not each.alias_info.is_write for each in func._schema.returns
+        ):
+            self.launches[name] += 1
+        return func(*args, **kwargs)
+
+
+@pytest.fixture(scope="session")
+def census() -> type[Census]:
+    """`Census`: ``with census() as count``."""
+    return Census
+
+
+@pytest.fixture(scope="session")
+def obeys_the_contract() -> Callable[..., None]:
+    """Drive any world to step in, real or learned, through `reset`, `step`, `save` and `restore` alone: it has to be a
+    function of seed and actions, from the beginning and from any saved state, up to its end."""
+
+    def act(world: SteppedWorld, actions: list[int]) -> list[tuple[bytes, float, bool]]:
+        found = []
+        for action in actions:
+            frame, reward, end = world.step(action)
+            assert frame.dtype == np.uint8
+            found.append((frame.tobytes(), reward, end))
+            if end:
+                break
+        return found
+
+    def check(world: SteppedWorld, seeds: int = 4, steps: int = 40) -> None:
+        random = np.random.default_rng(0)
+        for seed in range(seeds):
+            actions = random.integers(len(world.actions), size=steps).tolist()
+            first = world.reset(seed)
+            assert first.dtype == np.uint8
+            assert first.ndim == 3
+            whole = act(world, actions)
+            assert (world.reset(seed) == first).all()
+            assert act(world, actions) == whole
+            if whole[-1][2]:
+                with pytest.raises(DataError):
+                    world.step(0)
+            middle = len(whole) // 2
+            world.reset(seed)
+            act(world, actions[:middle])
+            state = world.save()
+            for _ in range(2):  # forks
+                world.reset(seed + 1)
+                world.restore(state)
+                assert act(world, actions[middle:]) == whole[middle:]
+            world.reset(seed)
+            for action in (-1, len(world.actions)):
+                with pytest.raises(DataError):
+                    world.step(action)
+
+    return check

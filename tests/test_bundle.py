@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from vpoet import bundle
 from vpoet.bundle import Bundle, BundleConfig
 from vpoet.errors import CheckpointError, HashMismatch, OutputError
 from vpoet.nn.transformer import Transformer, TransformerConfig
+from vpoet.sequence.actions import ActionSpace
 from vpoet.sequence.vocabulary import Vocabulary, grouped
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
 from vpoet.tokenizer.quantiser import QuantiserConfig
@@ -44,6 +46,19 @@ def saved(tmp_path: Path) -> Path:
     config = BundleConfig(model=SIZES, bidirectional=True, length=300, tasks=["t2v", "i2v"], frames=9, fps=12)
     bundle.save(tmp_path / "bundle", transformer, config, text, video, "# A small model\n")
     return tmp_path / "bundle"
+
+
+def test_a_model_that_plays_knows_its_actions(tmp_path: Path) -> None:
+    plain, text, video = parts(tmp_path)
+    keys = ActionSpace(names=["noop", "left", "right"])
+    config = BundleConfig(model=SIZES, tasks=["play"], actions=keys)
+    bundle.save(tmp_path / "b", Transformer(SIZES, keys.vocabulary(plain.vocabulary)), config, text, video, "")
+    loaded = bundle.load(tmp_path / "b")
+    assert loaded.config.actions == keys
+    assert loaded.transformer.vocabulary.appended == (("actions", 4), ("outcomes", 8))
+    fewer = replace(config, actions=ActionSpace(names=["noop", "left"]))
+    with pytest.raises(HashMismatch, match="the weights were trained on the vocabulary"):
+        bundle.save(tmp_path / "c", loaded.transformer, fewer, text, video, "")
 
 
 def test_what_is_saved_comes_back(saved: Path, tmp_path: Path) -> None:
@@ -224,6 +239,8 @@ def test_weights_that_are_not_finite_are_not_loaded(saved: Path) -> None:
     [
         ({"frames": 0}, "frames = 0"),
         ({"tasks": ["x"]}, "tasks: no x; there are unconditional"),
+        ({"tasks": ["t2v", "play"]}, "tasks: play: say in `actions` what the model can be told to do"),
+        ({"actions": {"names": ["a", "a"]}}, "action_space: a name comes twice"),
         ({"temperature": float("nan")}, "temperature = nan"),
         ({"model": {"heads": 0}}, "model.heads = 0"),
         ({"model": {"dropout": 7}}, "model.dropout = 7"),

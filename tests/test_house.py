@@ -93,11 +93,12 @@ def test_every_command_has_its_program():
 def test_tests_mirror_the_library_under_unique_names():
     tests = sorted((ROOT / "tests").rglob("*.py"))
     assert not [named(path) for path in tests if path.name == "__init__.py"]
-    stems = [path.stem for path in tests if path.parent.name != "bench" and path.stem != "conftest"]
+    stems = [path.stem for path in tests if path.parent.name != "bench" and path.stem not in ("conftest", "__main__")]
     assert len(set(stems)) == len(stems)
     folders = {path.parent.relative_to(ROOT / "tests") for path in tests} - {
         Path("bench"),
         Path("golden"),
+        Path("gpu"),
         Path("programs"),
     }
     assert not [str(folder) for folder in folders if not (ROOT / "vpoet" / folder).is_dir()]

@@ -88,3 +88,15 @@ def test_a_device_that_is_none_is_refused() -> None:
     assert own_device("cpu") == CPU
     with pytest.raises(ConfigError, match="device is 'gpu'; choose one of auto, cpu, cuda"):
         own_device("gpu")
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert chosen == [own_device("auto")] == [torch.device("cuda", 1)]
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ConfigError, match="this machine shows 2 GPUs"):
+        own_device("auto")

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import track
 
 from vpoet import cli
-from vpoet.data.encode import Extras, encode_shard, finished
+from vpoet.data.encode import Extras, Pace, encode_shard, finished
 from vpoet.data.shards import Manifest, Problems
 from vpoet.devices import pick
 from vpoet.errors import DataError
@@ -40,7 +40,21 @@ def main(
         ),
     ] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Draws the holes and borders, with each sample's key.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda (under a launcher, each process its own GPU) or cuda:N.")
+    ] = "cpu",
+    dtype: Annotated[
+        str, typer.Option(help="fp32, or on a GPU tf32: faster, and less than one code in a thousand is another.")
+    ] = "fp32",
+    batch: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=10_000,
+            help="Clips held as frames, and as many decoded ahead; a GPU encodes those of one size at once.",
+        ),
+    ] = 8,
+    decoders: Annotated[int, typer.Option(min=1, max=1000, help="Threads of each process that decode clips.")] = 2,
     local_rank: Annotated[int, typer.Option("--local_rank", hidden=True, help="Given by the launcher.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
@@ -56,25 +70,28 @@ def main(
     With --paintings N, each clip is encoded 2 N times more: with N holes, and with N borders, of which the encoder sees
     nothing, as in sampling. Inpainting and outpainting train on these alone.
 
-    One process, then four:
+    On a CPU the shards are the same bytes for any --batch, --decoders and number of processes.
+
+    One process, four, and four with a GPU each:
 
         vpoet encode runs/raw/train --tokenizer runs/video/tokenizer --out runs/tokens/train
         deepspeed --num_accelerators 4 tokenizers/encode_shards.py runs/raw/train --tokenizer T --out runs/tokens/train
+        deepspeed --num_gpus 4 tokenizers/encode_shards.py RAW --tokenizer T --out OUT --device cuda --dtype tf32
     """
     rank, world = announced()
     expect_folder(out)
-    coder = VideoTokenizer.load(tokenizer).to(pick(device))
+    coder = VideoTokenizer.load(tokenizer).to(pick(device), dtype)
     manifest = Manifest.load(raw)
     if manifest.kind != "raw" or out.resolve() == raw.resolve():
         raise DataError(f"{raw}: {manifest.kind} shards, to write to {out}: raw ones are needed, and another folder")
     shards = manifest.shards
     cli.hold(out)
-    extras = Extras(keyframes, paintings, seed)
+    extras, pace = Extras(keyframes, paintings, seed), Pace(batch, decoders)
     problems = Problems()
     done = [finished(out, shard, coder.codes, extras) is not None for shard in shards]
     todo = [shard for shard, ready in list(zip(shards, done, strict=True))[rank::world] if not ready]
     for shard in track(todo, f"encoding (process {rank + 1} of {world})", console=console, disable=not todo):
-        encode_shard(raw, shard, out, coder, extras, problems)
+        encode_shard(raw, shard, out, coder, extras, problems, pace)
 
     if problems.total:
         console.print(f"left out: {problems}")

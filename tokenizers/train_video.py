@@ -1,5 +1,6 @@
 """Train a video tokenizer (causal 3D autoencoder with FSQ, LFQ or VQ) on raw shards."""
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -52,6 +53,7 @@ def main(
     VideoTokenizer(training.average).grid(cfg.frames, cfg.height, cfg.width)
     shape = ClipShape(cfg.frames, cfg.height, cfg.width, cfg.augment)
     world, share = processes.world, {"seed": cfg.seed, "rank": processes.rank, "world": processes.world}
+    share |= {"decoders": cfg.decoders}
     streams = [ClipStream(cfg.data, shape, batch=cfg.batch // world, **share)]
     if cfg.image_batch:
         images = cfg.images or cfg.data
@@ -76,12 +78,10 @@ def main(
     )
 
     stop = Stop()
-    stopped = 0
     result: dict[str, float] = {}
     pace = Pace(cfg, training.step)
-    while training.step < cfg.steps and not stopped:
-        values = training.update(*map(next, streams))
-        stopped = max(processes.gather(stop.signal))  # a signal that one process gets stops all at one step
+    while training.step < cfg.steps and not training.stopping:
+        values = training.update(*map(next, streams), stop=bool(stop.signal))
         step, last = training.step, training.step == cfg.steps
         row: dict[str, float] = {}
         if step % cfg.log_every == 0 or last:
@@ -90,14 +90,14 @@ def main(
             console.print(pace.line(step, values, speed))
         if step % cfg.evaluate_every == 0 or last:
             name, sheet = "heldout" if cfg.held_out else "seen", run / SAMPLES / f"step-{step}.png"
-            result = reconstruct_clips(VideoTokenizer(training.average), clips, sheet, name) if leads else {}
+            result = reconstruct_clips(VideoTokenizer(training.average), clips, sheet, name, processes)
             tracker.image("reconstructions", sheet, f"step {step}", step)
             row |= result
             console.print("  ".join(f"{name} {value:.4g}" for name, value in result.items()))
         if row:
             tracker.log(row, step)
             pace.restart(step)
-        if step % cfg.save_every == 0 or last or stopped:
+        if step % cfg.save_every == 0 or last or training.stopping:
             training.save(run, [stream.state_dict() for stream in streams])
 
     tracker.close()
@@ -105,11 +105,11 @@ def main(
         if stream.problems.total:
             console.print(f"skipped: {stream.problems}")
     summary = {"run": run, "step": training.step, **result}
-    if stopped:
+    if training.stopping:
         console.print(f"stopped at step {training.step} and saved; run the same command again to resume")
         cli.finish(summary, as_json and leads)
         processes.leave()
-        leave(stopped)
+        leave(stop.signal or signal.SIGTERM)  # or another process's
     tokenizer = training.exported()
     if leads:
         tokenizer.save(run / TOKENIZER)

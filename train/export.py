@@ -69,7 +69,7 @@ def main(
             "put the tokenizers back that the run was started with"
         )
     each = [caption_words(source.path, MOST_WORDS) for source in cfg.data.sources if Path(source.path).is_dir()]
-    weights = {name.removeprefix("transformer."): value for name, value in checkpoint.read_tensors(folder).items()}
+    weights = {name.removeprefix("transformer."): value for name, value in checkpoint.read_weights(folder).items()}
     if out.suffix == adapters.SUFFIX:
         if cfg.lora is None:
             raise ConfigError(

@@ -2,6 +2,7 @@
 
 import signal
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,9 +15,8 @@ from vpoet import bundle, cli, config
 from vpoet.data.token_documents import Documents
 from vpoet.data.token_stream import PackStream, heldout_packs
 from vpoet.errors import CheckpointError
-from vpoet.evaluate.previews import sample_prompts
-from vpoet.nn import lora
-from vpoet.nn.attention import backend
+from vpoet.evaluate.preview_process import Previews
+from vpoet.nn import initial, lora
 from vpoet.nn.nats import PackTensors
 from vpoet.nn.transformer import Transformer
 from vpoet.outputs import expect_folder
@@ -25,9 +25,9 @@ from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training.blocks import runner
 from vpoet.training.engine import start
 from vpoet.training.engine.base import Engine
-from vpoet.training.engine.ulysses import Share, shared_attention
+from vpoet.training.engine.ulysses import Share
 from vpoet.training.guard import Guard
-from vpoet.training.loss import PackLoss, counts, heldout_losses, losses
+from vpoet.training.loss import PackLoss, heldout_losses, losses
 from vpoet.training.meter import Meter, matmul_peak, progress
 from vpoet.training.optim import learning_rate
 from vpoet.training.precision import DTYPES
@@ -37,6 +37,8 @@ from vpoet.training.run.folder import save_resolved
 from vpoet.training.run.saver import Saver
 from vpoet.training.run.stop import Stop, leave
 from vpoet.training.run.tracking import Tracker
+from vpoet.training.tally import Tally
+from vpoet.training.wrong_keys import wrong_key_bits
 
 console = Console(stderr=True, soft_wrap=True, highlight=False)
 
@@ -64,22 +66,21 @@ def main(
     run = Path(cfg.run)
     expect_folder(run)
     cli.hold(run)
-    torch.manual_seed(cfg.seed)
     text, video = TextTokenizer.load(cfg.text), VideoTokenizer.load(cfg.video)
     vocabulary = cfg.vocabulary(text, video)
     hashes = {"text": text.hash, "video": video.codes, "vocabulary": vocabulary.hash}
-    transformer = Transformer(cfg.model, vocabulary)
+    torch.manual_seed(cfg.seed)
+    with nullcontext() if cfg.lora else initial.Weightless():
+        transformer = Transformer(cfg.model, vocabulary)
+    weights: initial.Weights = initial.drawn(transformer, cfg.seed)
     if cfg.begin:
-        hashes["begin"] = bundle.begin(transformer, cfg.begin)
+        hashes["begin"], weights = bundle.begin(transformer, cfg.begin)
     if cfg.lora is not None:
-        lora.add(transformer, cfg.lora)
+        lora.begin(transformer, weights, cfg.lora)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = DTYPES[cfg.engine.dtype]
-    chosen = backend(cfg.attention, device, dtype, windows=cfg.data.window > 0)
-    attention = shared_attention(chosen, cfg.engine.sequence_parallel)
     run_block = runner(compiled=cfg.compile, checkpointed=cfg.checkpoint_blocks)
-    module = PackLoss(transformer, attention, cfg.z_loss, run=run_block)
-    trainer = start.start(module, cfg.engine, cfg.optimizer, cfg.packs_per_process)
+    module = PackLoss(transformer, cfg.attends(device), cfg.z_loss, run=run_block)
+    trainer = start.start(module, cfg.engine, cfg.optimizer, cfg.packs_per_process, None if cfg.lora else weights)
     share = Share(trainer.rank, trainer.world, cfg.engine.sequence_parallel)
 
     state = begin(run, trainer, hashes, resume)
@@ -96,15 +97,17 @@ def main(
             f"{transformer.parameter_count / 1e6:.1f}M parameters, {trainer.world} processes, {cfg.engine.dtype}, "
             f"{cfg.batch} packs of {cfg.data.length} tokens per step; run folder {run}"
         )
-    peak = float(trainer.total(torch.tensor(matmul_peak(device, dtype))))
-    meter = Meter(peak)
+    meter = Meter(float(trainer.total(torch.tensor(matmul_peak(device, DTYPES[cfg.engine.dtype])))))
     tracker = Tracker(
         run, config=config.to_dict(cfg), project=cfg.project, name=run.name, enabled=trainer.rank == 0,
         resume_step=state["step"], tokens_per_step=cfg.batch * cfg.data.length,
         about={"parameters": transformer.parameter_count, "processes": trainer.world},
     )  # fmt: skip
-    saver = Saver(run, trainer, keep=cfg.keep, keep_every=cfg.keep_every, say=console.print)
     stop = Stop()
+    previews = Previews(cfg, tracker, enabled=trainer.rank == 0, resume_step=state["step"], say=console.print)
+    saver = Saver(
+        run, trainer, keep=cfg.keep, keep_every=cfg.keep_every, needed=previews.needed, say=console.print
+    )  # fmt: skip
 
     last: dict[str, float] = {}
     stopping = 0.0
@@ -114,27 +117,23 @@ def main(
         waited = time.perf_counter() - began
         batch = [PackTensors.of(pack, device) for pack in packs]
         flops = sum(transformer.flops(b.visibility, len(b.after_M)) for b in batch)
-        mine = [sum(map(len, packs)), sum(p.padding for p in packs), flops, waited, stop.signal]
-        share.check(packs, trainer.total)
-        targets = (
-            trainer.total(torch.stack([*map(counts, packs)]).sum(0)) / share.pieces
-        )  # a group counts each so often
-        everyones = trainer.total(torch.tensor(mine, dtype=torch.double)) / share.pieces
-        tokens, padding, flops, waited, stopping = everyones.tolist()
-
-        total = float(targets.sum())
+        tally = Tally(trainer, share, packs, flops=flops, waited=waited, signal=stop.signal)
+        divisor = tally.divisor
         lr = learning_rate(cfg.optimizer, step, cfg.steps)
-        # the lambdas are used within the step alone
+        # the lambdas are used within the step alone; by the time of accept the device has done all of it
         sums, norm = trainer.step(
-            [share.piece(whole) for whole in batch], lambda nats: nats.sum() / total, lr,  # noqa: B023
+            [share.piece(whole) for whole in batch], lambda nats: nats.sum() / divisor, lr,  # noqa: B023
             seeds=share.seeds(cfg.seed, step, cfg.batch),
-            accept=lambda sums, norm: guard.accept(float(sums.sum()) / total, norm, trainer.loss_scale.scale),  # noqa: B023
+            accept=lambda sums, norm: guard.accept(
+                float(sums.sum()) / float(tally.targets.sum()), norm, trainer.loss_scale.scale  # noqa: B023
+            ),
         )  # fmt: skip
-        last = losses("train", sums, targets)
+        last = losses("train", sums.cpu(), tally.targets)
         last |= {"train/lr": lr, "train/grad_norm": norm, "train/skipped": float(guard.skipped)}
         if trainer.loss_scale.used:
             last["train/loss_scale"] = trainer.loss_scale.scale
-        meter.count(tokens=int(tokens), padding=int(padding), flops=flops, waited=waited / share.groups)
+        tokens, padding, stopping = int(tally["tokens"]), int(tally["padding"]), tally["signal"]
+        meter.count(tokens=tokens, padding=padding, flops=tally["flops"], waited=tally["waited"] / share.groups)
 
         done = step + 1
         if guard.reason and trainer.rank == 0:
@@ -146,25 +145,26 @@ def main(
         paused = time.perf_counter()
         if heldout and (done % cfg.evaluate_every == 0 or done == cfg.steps):
             last |= heldout_losses(trainer, heldout, share)
+            last |= wrong_key_bits(trainer, heldout, share, vocabulary, last)
             if trainer.rank == 0:
                 console.print(f"held out: {last['heldout/loss']:.4f} nats per token, {last['heldout/bits']:.3f} bits")
         tracker.log(last, done)
         saver.poll(wait=guard.spent)
+        previews.poll()
         guard.check(done)
-        if done % cfg.save_every == 0 or done == cfg.steps or stopping:
+        ends = done == cfg.steps or bool(stopping)
+        if done % cfg.save_every == 0 or cfg.samples.due(done, cfg.steps) or ends:
             lanes = {lane: place for mine in trainer.gather(stream.state()) for lane, place in mine.items()}
-            state = {"step": done, "hashes": hashes, "lanes": lanes, "guard": guard.state()}
-            saver.save(state, last=done == cfg.steps or bool(stopping))
-        if cfg.samples.every and cfg.samples.prompts and (done % cfg.samples.every == 0 or done == cfg.steps):
-            weights = trainer.weights()
-            if trainer.rank == 0:
-                tracker.samples(sample_prompts(cfg, weights, vocabulary, text, video, done), done)
+            saver.save({"step": done, "hashes": hashes, "lanes": lanes, "guard": guard.state()}, last=ends)
+            previews.ask(done)
         meter.pause(time.perf_counter() - paused)
         if stopping:
             break
 
     unsound = {shard: count for mine in trainer.gather(stream.skipped) for shard, count in mine.items()}
     stream.close()
+    trainer.processes.leave()
+    previews.close(stopped=lambda: bool(stopping) or stop.signal != 0)
     tracker.close()
     received = stop.signal or (signal.SIGTERM if stopping else 0)  # or another process's
     if trainer.rank == 0:
@@ -177,7 +177,6 @@ def main(
         else:
             console.print(f"done: {run}; next: vpoet report {run}, vpoet export {run} --out BUNDLE")
         cli.finish({"run": str(run), "step": done if received else cfg.steps} | last, as_json)
-    trainer.processes.leave()
     if received:
         leave(received)
 

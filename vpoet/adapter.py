@@ -41,7 +41,7 @@ def check_vacant(path: Path) -> None:
 class Adapter:
     """An adapter in memory, fp32 on the CPU."""
 
-    update: lora.Weights
+    update: lora.Tensors
     """As `vpoet.nn.lora.update` gives it."""
     scale: float
     """How many times the update counts."""
@@ -86,7 +86,7 @@ class Adapter:
             digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()[:16]
 
-    def applied(self, weights: Mapping[str, Tensor], bundle: str, where: str) -> lora.Weights:
+    def applied(self, weights: Mapping[str, Tensor], bundle: str, where: str) -> lora.Tensors:
         """The weights of the bundle of that hash, updated; HashMismatch if the adapter belongs to another."""
         if self.base != bundle:
             raise HashMismatch(

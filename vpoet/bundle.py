@@ -11,19 +11,21 @@ import hashlib
 import math
 import os
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch.overrides import TorchFunctionMode
 
 from vpoet import config as configs
 from vpoet.adapter import Adapter
 from vpoet.errors import CheckpointError, ConfigError, DataError, HashMismatch
 from vpoet.files import folder_aside
+from vpoet.nn.initial import Weightless, Weights
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.outputs import expect_folder
 from vpoet.sequence.actions import ActionSpace
@@ -84,6 +86,8 @@ class BundleConfig:
             raise ConfigError("tasks: there must be one at least")
         if unknown := set(self.tasks) - set(TABLE):
             raise ConfigError(f"tasks: no {', '.join(sorted(unknown))}; there are {', '.join(TABLE)}")
+        if self.actions is None and (playing := [task for task in self.tasks if TABLE[task].needs == "actions"]):
+            raise ConfigError(f"tasks: {', '.join(playing)}: say in `actions` what the model can be told to do")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -162,29 +166,16 @@ def load(
     two parts, or the adapter, don't belong together.
     """
     folder, device = Path(folder), torch.device(device)
-    if missing := [
-        part for part in PARTS if not ((folder / part).is_file() or (part == VIDEO and (folder / part).is_dir()))
-    ]:
-        what = "no such folder" if not folder.is_dir() else f"not a whole bundle, it lacks {', '.join(missing)}"
-        raise CheckpointError(f"{folder}: {what}; `vpoet export` makes bundles")
-    try:
-        config = configs.load(folder / CONFIG, BundleConfig)
-        text = TextTokenizer.load(folder / TEXT)
-    except (ConfigError, DataError) as error:
-        raise CheckpointError(f"{error}; copy the bundle again, or export it again") from None
-    video = VideoTokenizer.load(folder / VIDEO).to(device)
-    _check_hashes(folder, config, text, video)
-    vocabulary = _vocabulary(config, text, video)
-    try:
-        with safe_open(folder / WEIGHTS, framework="pt") as file:
-            header = file.metadata() or {}
-            _check_vocabulary(folder, header.get("vocabulary", "(none)"), vocabulary)
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        with torch.device("meta"), _Undrawn():
+    config, text, video = _parts(folder)
+    vocabulary = _vocabulary(config, text, video.to(device))
+    with _reading(folder):
+        on_disk = _OnDisk(folder, vocabulary)
+        weights = dict(on_disk)
+        with Weightless():
             transformer = Transformer(config.model, vocabulary)
         transformer.load_state_dict(weights, assign=True)
         own_hash = _hash(vocabulary, weights)
-        _check_weights(folder / WEIGHTS, weights, own_hash, header.get("hash", "(none)"))
+        _check_weights(folder / WEIGHTS, weights, own_hash, on_disk.saved)
         if adapter:
             learned = Adapter.load(Path(adapter))
             # in fp32 on the CPU, so that the sum and its hash are the same for every device and dtype
@@ -195,22 +186,56 @@ def load(
             transformer.load_state_dict(weights, assign=True)
         del weights  # each is freed when the next line has moved it
         transformer.to(device, dtype)
+    return Bundle(transformer.eval().requires_grad_(False), text, video, config, own_hash)
+
+
+def _parts(folder: Path) -> tuple[BundleConfig, TextTokenizer, VideoTokenizer]:
+    """A bundle but for its weights."""
+    if missing := [
+        part for part in PARTS if not ((folder / part).is_file() or (part == VIDEO and (folder / part).is_dir()))
+    ]:
+        what = "no such folder" if not folder.is_dir() else f"not a whole bundle, it lacks {', '.join(missing)}"
+        raise CheckpointError(f"{folder}: {what}; `vpoet export` makes bundles")
+    try:
+        config = configs.load(folder / CONFIG, BundleConfig)
+        text = TextTokenizer.load(folder / TEXT)
+    except (ConfigError, DataError) as error:
+        raise CheckpointError(f"{error}; copy the bundle again, or export it again") from None
+    video = VideoTokenizer.load(folder / VIDEO)
+    _check_hashes(folder, config, text, video)
+    return config, text, video
+
+
+class _OnDisk(Mapping[str, torch.Tensor]):
+    """The weights of a bundle, each read when it is asked for."""
+
+    def __init__(self, folder: Path, vocabulary: Vocabulary) -> None:
+        self._file = cast(Any, safe_open(folder / WEIGHTS, framework="pt"))
+        header = self._file.metadata() or {}
+        _check_vocabulary(folder, header.get("vocabulary", "(none)"), vocabulary)
+        self.saved: str = header.get("hash", "(none)")
+        self._names: list[str] = list(self._file.keys())
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        tensor: torch.Tensor = self._file.get_tensor(name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+@contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    """Whatever is wrong with the file of weights is a CheckpointError."""
+    try:
+        yield
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{folder / WEIGHTS}: not readable: {error}; copy the bundle again") from None
     except RuntimeError as error:
         raise CheckpointError(f"{folder}: {WEIGHTS} does not fit {CONFIG}: {' '.join(str(error).split())}") from None
-    return Bundle(transformer.eval().requires_grad_(False), text, video, config, own_hash)
-
-
-class _Undrawn(TorchFunctionMode):
-    """Weights that are about to be loaded are not drawn at random first: on the meta device a normal draw alone makes
-    torch import its compiler, which takes longer than sampling a clip."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if getattr(func, "__module__", "") == "torch.nn.init":
-            return kwargs["tensor"]
-        return func(*args, **kwargs)
 
 
 def join_words(*each: list[str]) -> list[str]:
@@ -218,26 +243,34 @@ def join_words(*each: list[str]) -> list[str]:
     return sorted({word for words in each for word in words}) if all(each) else []
 
 
-def begin(transformer: Transformer, folder: str | Path) -> str:
-    """Fill a transformer with a bundle's weights, and return the bundle's hash; only its dropout may be another.
+def begin(transformer: Transformer, folder: str | Path) -> tuple[str, Weights]:
+    """A bundle's hash, and its weights for this transformer, read one at a time; only its dropout may be another.
 
-    HashMismatch: the bundle has another vocabulary, so other tokenizers; ConfigError: its network has other sizes.
+    HashMismatch: the bundle has another vocabulary, so other tokenizers; ConfigError: its network has other sizes;
+    CheckpointError as in `load`.
     """
-    held = load(folder)
-    wanted, found = transformer.vocabulary.hash, held.transformer.vocabulary.hash
+    folder = Path(folder)
+    config, text, video = _parts(folder)
+    vocabulary = _vocabulary(config, text, video)
+    wanted, found = transformer.vocabulary.hash, vocabulary.hash
     if wanted != found:
         raise HashMismatch(
             f"begin = {folder}: its vocabulary is {found}, the recipe's tokenizers make {wanted}; take the bundle's "
             f"own, text = {folder}/{TEXT} and video = {folder}/{VIDEO}"
         )
-    sizes = replace(held.config.model, dropout=transformer.config.dropout)
+    sizes = replace(config.model, dropout=transformer.config.dropout)
     if sizes != transformer.config:
         raise ConfigError(f"begin = {folder}: its network is {sizes}, the recipe's model is {transformer.config}")
-    transformer.load_state_dict(held.transformer.state_dict())
-    return held.hash
+    with _reading(folder):
+        on_disk = _OnDisk(folder, vocabulary)
+        with Weightless():
+            Transformer(sizes, vocabulary).load_state_dict({name: value.to("meta") for name, value in on_disk.items()})
+        own_hash = _hash(vocabulary, on_disk)
+        _check_weights(folder / WEIGHTS, on_disk, own_hash, on_disk.saved)
+    return own_hash, ((name, on_disk[name].float()) for name in transformer.state_dict())
 
 
-def _hash(vocabulary: Vocabulary, weights: dict[str, torch.Tensor]) -> str:
+def _hash(vocabulary: Vocabulary, weights: Mapping[str, torch.Tensor]) -> str:
     digest = hashlib.sha256(vocabulary.hash.encode())
     for name in sorted(weights):
         digest.update(name.encode())
@@ -245,7 +278,7 @@ def _hash(vocabulary: Vocabulary, weights: dict[str, torch.Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _check_weights(path: Path, weights: dict[str, torch.Tensor], found: str, saved: str) -> None:
+def _check_weights(path: Path, weights: Mapping[str, torch.Tensor], found: str, saved: str) -> None:
     if broken := [name for name, tensor in weights.items() if not bool(tensor.isfinite().all())]:
         raise CheckpointError(
             f"{path}: {len(broken)} tensors hold NaN or infinity ({broken[0]} first); copy the bundle again, or export "

@@ -1,15 +1,22 @@
 """The device that a user names."""
 
+import os
+
 import torch
 
 from vpoet.errors import BackendError
 
 
 def pick(name: str) -> torch.device:
-    """auto (CUDA where there is one, else the CPU), cpu, cuda or cuda:N; BackendError: another, or it is not there."""
+    """auto (CUDA where there is one, else the CPU), cpu, cuda or cuda:N; BackendError: another, or it is not there.
+
+    cuda, and so auto, is ``cuda:LOCAL_RANK`` in a process that a launcher started: each has a GPU of its own.
+    """
     cuda = torch.cuda.is_available()
     if name == "auto":
-        return torch.device("cuda" if cuda else "cpu")
+        name = "cuda" if cuda else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         found = torch.device(name)
     except RuntimeError:  # not a name that torch knows

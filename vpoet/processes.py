@@ -8,9 +8,10 @@ import contextlib
 import faulthandler
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,6 +19,10 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from vpoet.errors import ConfigError
+
+T = TypeVar("T")
+R = TypeVar("R")
+Watched = Callable[[Sequence[int]], Iterable[int]]
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -37,12 +42,18 @@ def announced() -> tuple[int, int]:
 
 
 def own_device(name: str) -> torch.device:
-    """The device called auto, cpu or cuda: of several GPUs the one of this process. ConfigError if it is none."""
+    """The device called auto, cpu or cuda: of several GPUs the one of this process. ConfigError if it is none, or if
+    there are fewer GPUs than processes on this machine."""
     if name not in DEVICES:
         raise ConfigError(f"device is {name!r}; choose one of {', '.join(DEVICES)}")
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    if torch.cuda.is_available() and device.index >= torch.cuda.device_count():
+        raise ConfigError(
+            f"LOCAL_RANK = {device.index}: this machine shows {torch.cuda.device_count()} GPUs, and each process needs "
+            "its own; start as many processes as there are GPUs, and see what CUDA_VISIBLE_DEVICES leaves"
+        )
     torch.cuda.set_device(device)  # NCCL gathers objects through the current one
     return device
 
@@ -85,11 +96,19 @@ class Processes:
         return cls(dist.get_rank(), dist.get_world_size(), timeout)
 
     @classmethod
-    def join(cls, device: torch.device) -> "Processes":
-        """Meet the others that the launcher started, to exchange what lies on ``device``."""
+    def join(cls, device: torch.device, patience: timedelta | None = None) -> "Processes":
+        """Meet the others that the launcher started, to exchange what lies on ``device``.
+
+        ``patience``: how long one may be waited for, instead of torch's own 10 or 30 minutes.
+        """
         if launched() and not dist.is_initialized():
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
         return cls.joined()
+
+    @classmethod
+    def sharing(cls) -> "Processes":
+        """Those that share out work of any length among them, and meet again when it is done."""
+        return cls.join(torch.device("cpu"), timedelta(days=30))
 
     def total(self, values: Tensor) -> Tensor:
         """``values``, which become their sum over all processes, in place."""
@@ -120,6 +139,33 @@ class Processes:
             with watch(self.timeout):
                 dist.broadcast(values, 0)
 
+    def slice_of(self, count: int) -> tuple[int, int]:
+        """The first of ``count`` things in a row that are this process's, and the first that are not any more."""
+        size = -(-count // self.world)
+        return min(count, self.rank * size), min(count, (self.rank + 1) * size)
+
+    def spread(self, values: Tensor) -> None:
+        """In place, everybody's `slice_of` the flat values in all processes; each sends its own alone."""
+        if self.world == 1:
+            return
+        size = -(-len(values) // self.world)
+        first, stop = self.slice_of(len(values))
+        mine, everyones = values.new_zeros(size), values.new_empty(size * self.world)
+        mine[: stop - first] = values[first:stop]
+        with watch(self.timeout):
+            dist.all_gather_into_tensor(everyones, mine)
+        values.copy_(everyones[: len(values)])
+
+    def exchange(self, values: Tensor, given: list[int], taken: list[int]) -> Tensor:
+        """A flat tensor's first ``given[0]`` values go to process 0, the next to 1 and so on; what they send here, as
+        many as ``taken`` says of each, end to end."""
+        if self.world == 1:
+            return values
+        received = values.new_empty(sum(taken))
+        with watch(self.timeout):
+            dist.all_to_all_single(received, values, taken, given)
+        return received
+
     def gather(self, value: Any) -> list[Any]:
         """``value`` of every process, by rank."""
         if self.world == 1:
@@ -128,6 +174,15 @@ class Processes:
         with watch(self.timeout):
             dist.all_gather_object(values, value)
         return values
+
+    def each(self, call: Callable[[T], R], items: Sequence[T], watched: Watched = iter) -> list[R]:
+        """``call`` of each item, in the items' order, by all: each process works out every ``world``-th of them.
+
+        ``watched`` passes on those of this process and shows how many are done.
+        """
+        found = {i: call(items[i]) for i in watched(range(len(items))[self.rank :: self.world])}
+        everything = {i: value for part in self.gather(found) for i, value in part.items()}
+        return [everything[i] for i in range(len(items))]
 
     def leave(self) -> None:
         """Leave the group, as a process should before it ends."""

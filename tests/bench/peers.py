@@ -251,7 +251,7 @@ class Magvit2(Peer):
 
     def quantise(self, video: Tensor) -> Quantised:
         points, codes = self.network.quantizers(self.network.encode(video))
-        return Quantised(codes, points, points.new_zeros(()), points.new_zeros(()))
+        return Quantised(codes, points, points, points.new_zeros(()), points.new_zeros(()))
 
     def draw(self, points: Tensor) -> Tensor:
         return self.network.decode(points)

@@ -61,6 +61,15 @@ def test_the_seed_decides_the_order(folder: Path) -> None:
     assert numbers(stream(folder, seed=1), 5) != numbers(stream(folder, seed=2), 5)
 
 
+def test_the_clips_are_the_same_for_any_number_of_decoders(folder: Path) -> None:
+    one, many = (stream(folder, batch=3, decoders=count) for count in (1, 5))
+    assert (one._decoders._max_workers, many._decoders._max_workers) == (1, 5)
+    for _ in range(8):
+        np.testing.assert_array_equal(next(one), next(many))
+    many.load_state_dict(one.state_dict())
+    np.testing.assert_array_equal(next(one), next(many))
+
+
 @pytest.mark.parametrize("taken", [0, 1, 5, 7, 12])
 def test_resume_is_exact(folder: Path, tmp_path: Path, taken: int) -> None:
     # 8 clips of 5 frames: where in the clip the 3 frames begin must come back, too. Batches of 3 straddle the epochs.

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from vpoet.data.painting import draw, draw_mask, filled, from_npz, scaled, shown_codes, to_npz, touched
+from vpoet.data import painting
+from vpoet.data.painting import draw_mask, filled, from_npz, scaled, shown_codes, to_npz, touched
 from vpoet.errors import DataError, PromptError
 from vpoet.sequence.arrangements import Painting
 from vpoet.sequence.tasks import PAINTED
@@ -27,6 +28,11 @@ class Wide:
         sums = video.astype(np.int64).sum(axis=(1, 2, 3)).cumsum()[:: STRIDE[0]]
         cells = np.indices((len(sums), height // STRIDE[1], width // STRIDE[2])).sum(axis=0)
         return ((sums[:, None, None] + cells) % 1000).astype(np.int32)
+
+
+def draw(frames: np.ndarray, key: str = "one", *, seed: int = 0, count: int = 2) -> list[Painting]:
+    hidden = painting.draw(frames, STRIDE, key, seed=seed, count=count)
+    return [one.painting(Wide().encode(one.frames)) for one in hidden]
 
 
 def clip(seed: int = 0, frames: int = 5, height: int = 12, width: int = 16) -> np.ndarray:
@@ -49,18 +55,17 @@ def test_what_is_hidden_has_no_influence_on_what_is_shown(task: str) -> None:
 
 def test_paintings_depend_on_seed_key_task_and_number_alone() -> None:
     def drawn(frames: np.ndarray, **changes: Any) -> list[bytes]:
-        settings: dict[str, Any] = {"key": "one", "seed": 0, "count": 2, **changes}
-        return [to_npz(painting) for painting in draw(frames, Wide(), **settings)]
+        return [to_npz(painting) for painting in draw(frames, **changes)]
 
     two = drawn(clip())
-    assert [painting.task for painting in draw(clip(), Wide(), "one", seed=0, count=2)] == [*PAINTED, *PAINTED]
+    assert [painting.task for painting in draw(clip())] == [*PAINTED, *PAINTED]
     assert len(set(two)) == 4
     assert drawn(clip()) == two
     assert drawn(clip(), count=1) == two[:2]
     assert drawn(clip(), count=0) == []
     for changes in ({"seed": 1}, {"key": "other"}):
         assert not set(drawn(clip(), **changes)) & set(two)
-    hidden = [[painting.hidden for painting in draw(clip(i), Wide(), "one", seed=0, count=2)] for i in (0, 1)]
+    hidden = [[painting.hidden for painting in draw(clip(i))] for i in (0, 1)]
     assert np.array_equal(*hidden), "the frames have no part in it"
 
 
@@ -71,7 +76,7 @@ def test_paintings_depend_on_seed_key_task_and_number_alone() -> None:
 def test_a_clip_is_painted_where_something_can_be_hidden_and_something_shown(
     size: tuple[int, int, int], tasks: list[str]
 ) -> None:
-    found = draw(clip(0, *size), Wide(), "key", seed=3, count=1)
+    found = draw(clip(0, *size), "key", seed=3, count=1)
     assert [painting.task for painting in found] == tasks
     assert all(0 < painting.hidden.mean() < 1 for painting in found)
 

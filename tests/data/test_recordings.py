@@ -12,7 +12,7 @@ import pytest
 
 from vpoet.data import recordings
 from vpoet.data.clips import ClipSettings
-from vpoet.data.encode import Extras, encode_shard
+from vpoet.data.encode import Extras, Pace, encode_shard
 from vpoet.data.ingest import Result, ingest
 from vpoet.data.npy import ints_to_npy
 from vpoet.data.shards import Manifest, Problems, Sample, ShardInfo, ShardWriter, read_shard
@@ -47,6 +47,12 @@ class Grey:
         frames = np.asarray(video)[:: self.stride[0]]
         return frames[:, ::16, ::8, 0].astype(np.int32)
 
+    def encode_clips(self, clips: Any, chunk_cells: int = 4) -> list[np.ndarray]:
+        return [self.encode(clip) for clip in clips]
+
+    def grid(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
+        return -(-frames // self.stride[0]), height // self.stride[1], width // self.stride[2]
+
     def encode_batch(self, clips: Any) -> np.ndarray:
         return np.stack([self.encode(clip) for clip in clips])
 
@@ -76,7 +82,7 @@ def encode(folder: Path, out: Path, coder: Any = None) -> Problems:
     problems, manifest = Problems(), Manifest.load(folder)
     out.mkdir()
     for shard in manifest.shards:
-        encode_shard(folder, shard, out, coder or Grey(), Extras(), problems)
+        encode_shard(folder, shard, out, coder or Grey(), Extras(), problems, Pace())
     records = [json.loads(path.read_text())["shard"] for path in sorted(out.glob("*.json"))]
     Manifest("tokens", [ShardInfo(**record) for record in records], "grey", manifest.actions).save(out)
     return problems

@@ -9,7 +9,7 @@ import pytest
 
 from vpoet.data import segments
 from vpoet.data.clips import ClipSettings
-from vpoet.data.encode import Extras, encode_shard
+from vpoet.data.encode import Extras, Pace, encode_shard
 from vpoet.data.folder import overview
 from vpoet.data.ingest import Result, ingest
 from vpoet.data.npy import codes_to_npy
@@ -37,6 +37,12 @@ class Grey:
 
     def encode(self, video: Any, chunk_cells: int = 4) -> np.ndarray:
         return np.asarray(video)[:, ::16, ::8, 0].astype(np.int32)
+
+    def encode_clips(self, clips: Any, chunk_cells: int = 4) -> list[np.ndarray]:
+        return [self.encode(clip) for clip in clips]
+
+    def grid(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
+        return -(-frames // self.stride[0]), height // self.stride[1], width // self.stride[2]
 
     def encode_batch(self, clips: Any) -> np.ndarray:
         return np.stack([self.encode(clip) for clip in clips])
@@ -69,7 +75,7 @@ def encode(folder: Path, out: Path) -> Problems:
     problems = Problems()
     out.mkdir()
     for shard in Manifest.load(folder).shards:
-        encode_shard(folder, shard, out, Grey(), Extras(), problems)
+        encode_shard(folder, shard, out, Grey(), Extras(), problems, Pace())
     records = [json.loads(path.read_text())["shard"] for path in sorted(out.glob("*.json"))]
     Manifest("tokens", [ShardInfo(**record) for record in records], "grey").save(out)
     return problems

@@ -1,11 +1,15 @@
 """The stream of packs: every document once an epoch, exact resume, the same batches at every world size, bad samples
-skipped and counted, and a prefetching thread that neither leaks nor hides errors."""
+skipped and counted, and a process that works ahead and neither outlives its parent nor hides errors."""
 
 import gc
+import importlib
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 import tarfile
-import threading
 import time
 import weakref
 from collections import Counter
@@ -547,61 +551,190 @@ def test_shards_are_shared_while_held_and_released_after(folder: str) -> None:
     assert [shard() is not None for shard in others] == [False, False, True, True, True]
 
 
-def prefetchers() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "vpoet-packs"]
+def test_the_process_gives_what_is_made_here(folder: str) -> None:
+    """Batches, states and problems, from the start and from a place, whatever was made ahead."""
+    here, lanes = stream(config(folder)), config(folder)
+    with stream(lanes, prefetch=3) as there:
+        assert there.state() == here.state()
+        for _ in range(12):
+            assert same(next(there), next(here))
+            assert (there.state(), there.problems) == (here.state(), here.problems)
+        place = there.state()
+    with stream(lanes, state=place, prefetch=2) as there:
+        assert there.state() == place
+        for _ in range(12):
+            assert same(next(there), next(here))
 
 
-def wait_for_none() -> bool:
-    deadline = time.monotonic() + 10
-    while prefetchers() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return not prefetchers()
+def test_what_is_skipped_is_told_by_the_process_too(tmp_path: Path) -> None:
+    path = write_shards(tmp_path / "tokens", 24, spoil=spoil)
+    here = stream(config(path), lanes=1)
+    with stream(config(path), lanes=1, prefetch=2) as there:
+        for _ in range(60):
+            next(here), next(there)
+        assert there.problems == here.problems
+        assert there.skipped == here.skipped != {}
 
 
-def test_closed_stream_ends_and_its_thread_is_gone(folder: str) -> None:
+def test_closed_stream_ends_and_its_process_is_gone(folder: str) -> None:
     packs = stream(config(folder), prefetch=2)
     next(packs)
-    state = packs.state()
-    assert prefetchers()
+    state, process = packs.state(), pid(packs)
+    assert alive(process)
     packs.close()
     packs.close()
-    assert not prefetchers()
+    assert not alive(process)
     assert list(packs) == []
     assert packs.state() == state
 
 
-def test_forgotten_stream_stops_its_thread(folder: str) -> None:
+def test_forgotten_stream_ends_its_process(folder: str) -> None:
     packs = stream(config(folder), prefetch=1)
     next(packs)
+    process = pid(packs)
     del packs
     gc.collect()
-    assert wait_for_none()
+    assert not alive(process)
 
 
-def test_error_in_the_thread_is_raised_in_the_consumer_after_the_good_batches(
-    folder: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make = token_stream._batch
-    calls = 0
+def pid(packs: PackStream) -> int:
+    assert packs._ahead is not None
+    return packs._ahead.pid
 
-    def failing(*args: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == 4:
-            raise KeyboardInterrupt
-        return make(*args)
 
-    reference = stream(config(folder))
-    expected = [next(reference) for _ in range(3)]
-    monkeypatch.setattr(token_stream, "_batch", failing)
-    packs = stream(config(folder), prefetch=5)
-    for batch in expected:
-        assert same(next(packs), batch)
-    for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
-            next(packs)
-    assert wait_for_none()
-    assert packs.state() == reference.state()
+def alive(process: int) -> bool:
+    """Running, and no zombie."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+class Failing:
+    """Spells text, and raises at the fourth batch of one lane."""
+
+    def __init__(self, calls: int) -> None:
+        self.calls = calls
+
+    def __call__(self, text: str) -> list[int]:
+        self.calls -= 1
+        if self.calls == 0:
+            raise KeyError("no such piece")
+        return encode_text(text)
+
+
+def test_error_in_the_process_is_raised_here_after_the_good_batches(folder: str) -> None:
+    reference = stream(config(folder), lanes=1, text=Failing(60))
+    expected = []
+    with pytest.raises(KeyError):
+        expected.extend(next(reference) for _ in range(60))
+    assert len(expected) > 3
+    with stream(config(folder), lanes=1, text=Failing(60), prefetch=5) as packs:
+        for batch in expected:
+            assert same(next(packs), batch)
+        for _ in range(2):
+            with pytest.raises(KeyError, match="no such piece") as raised:
+                next(packs)
+        assert any("test_token_stream.py" in note for note in raised.value.__notes__), "where it was raised there"
+        assert packs.state() == reference.state()
+
+
+def test_an_error_of_the_users_comes_as_it_is(folder: str) -> None:
+    cfg = config(folder, length=8, tasks={"unconditional": 1.0})
+    with stream(cfg, prefetch=2) as packs, pytest.raises(DataError, match="no usable document") as raised:
+        next(packs)
+    assert not hasattr(raised.value, "__notes__")
+
+
+def test_a_place_in_other_data_is_refused_before_anything_starts(folder: str) -> None:
+    with stream(config(folder), prefetch=1) as packs:
+        next(packs)
+        state = packs.state()
+    with pytest.raises(CheckpointError, match="is one in other data"):
+        stream(config(folder), seed=2, state=state, prefetch=1)
+
+
+def test_what_cannot_be_sent_to_the_process_is_refused(folder: str) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be sent to another process.*or prefetch=0"):
+        stream(config(folder), text=lambda text: encode_text(text), prefetch=1)
+
+
+class Gone:
+    """Can be sent, and not be made again there."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return importlib.import_module, ("a_module_of_yesterday",)
+
+    def __call__(self, text: str) -> list[int]:
+        raise AssertionError
+
+
+def test_what_cannot_be_made_again_there_is_told(folder: str) -> None:
+    wanted = pytest.raises(ConfigError, match=r"cannot be sent.*a_module_of_yesterday.*or prefetch=0")
+    with stream(config(folder), text=Gone(), prefetch=1) as packs, wanted:
+        next(packs)
+
+
+def test_a_process_that_is_killed_is_told(folder: str) -> None:
+    with stream(config(folder), prefetch=1) as packs:
+        next(packs)
+        os.kill(pid(packs), signal.SIGKILL)
+        with pytest.raises(DataError, match=r"ended with SIGKILL.*go on with --resume"):
+            list(packs)
+
+
+def test_the_process_imports_no_torch(python: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    """It would cost seconds at each start, and hundreds of megabytes for each rank."""
+    ask = "import sys, vpoet.data.token_stream, vpoet.tokenizer.text; print(*sys.modules)"
+    loaded = python("-c", ask).stdout.split()
+    assert "vpoet.data.prefetch" in loaded
+    assert not {"torch", "webdataset", "deepspeed"} & set(loaded)
+
+
+def test_ctrl_c_is_for_the_trainer_alone(folder: str) -> None:
+    with stream(config(folder), prefetch=1) as packs:
+        next(packs)
+        assert os.getpgid(pid(packs)) != os.getpgid(0)
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_the_process_ends_with_its_parent_however_that_ends(folder: str, tmp_path: Path, busy: bool) -> None:
+    """SIGKILL, while a fork of the parent keeps its end of the pipe open; ``busy``: while a shard is not coming."""
+    told = tmp_path / "pid"
+    script = f"""
+import os, sys, time
+sys.path[:] = {sys.path!r}
+from {__name__} import *
+text = Patched("{tmp_path}/never") if {busy} else encode_text
+packs = stream(config("{folder}"), text=text, prefetch=1)
+if not {busy}:
+    next(packs)
+if os.fork() == 0:
+    Path("{told}.fork").write_text(str(os.getpid()))
+    time.sleep(60)
+    os._exit(0)
+Path("{told}").write_text(str(pid(packs)))
+time.sleep(60)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", script])
+    try:
+        assert within(30, lambda: told.exists() and told.read_text() and Path(f"{told}.fork").exists())
+        process = int(told.read_text())
+        assert alive(process)
+        parent.kill()
+        parent.wait()
+        assert within(10, lambda: not alive(process))
+    finally:
+        parent.kill()
+        if Path(f"{told}.fork").exists():
+            os.kill(int(Path(f"{told}.fork").read_text()), signal.SIGKILL)
+
+
+def within(seconds: float, happened: Callable[[], object]) -> bool:
+    deadline = time.monotonic() + seconds
+    while not happened() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return bool(happened())
 
 
 def test_heldout_packs_are_the_same_every_time_and_hold_each_document_once(folder: str, tmp_path: Path) -> None:
@@ -620,28 +753,42 @@ def test_heldout_source_without_documents_is_an_error(tmp_path: Path) -> None:
         heldout_packs(config(path, length=8), vocabulary=VOCABULARY, text=encode_text, count=3)
 
 
-def test_a_stalled_source_is_named(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The shard comes when the warning was given, and the stream goes on as if nothing had been."""
-    expected = next(stream(config(folder)))
-    read, released, said = token_dataset.read_shard, threading.Event(), []
+class Patched:
+    """Spells text; wherever it is loaded, shards are read when a file is there, and not before."""
 
-    def stalled(*args: Any, **kwargs: Any) -> Any:
-        released.wait()
-        return read(*args, **kwargs)
+    def __init__(self, released: str) -> None:
+        self.released = released
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        read = token_dataset.read_shard
+
+        def stalled(*args: Any, **kwargs: Any) -> Any:
+            while not Path(self.released).exists():
+                time.sleep(0.01)
+            return read(*args, **kwargs)
+
+        token_dataset.read_shard = stalled
+
+    def __call__(self, text: str) -> list[int]:
+        return encode_text(text)
+
+
+def test_a_stalled_source_is_named(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shard comes when the warning was given, and the stream goes on as if nothing had been."""
+    expected, released, said = next(stream(config(folder))), tmp_path / "released", []
 
     def warn(message: str, *_: object, **__: object) -> None:
         said.append(message)
-        if len(said) == 2:
-            released.set()
+        if "reading" in message:
+            released.touch()
 
-    monkeypatch.setattr(token_dataset, "read_shard", stalled)
     monkeypatch.setattr(token_stream, "STALLED", 0.01)
     monkeypatch.setattr(token_stream.warnings, "warn", warn)
-    with stream(config(folder), prefetch=2) as packs:
+    with stream(config(folder), text=Patched(str(released)), prefetch=2) as packs:
         assert same(next(packs), expected)
-    assert len(said) >= 2
     assert all(line.startswith("no data for ") for line in said)
-    assert re.search(rf"reading {folder}/tokens-.*\.tar; waiting on", said[0])
+    assert re.search(rf"the stream is reading {folder}/tokens-.*\.tar; waiting on", said[-1])
 
 
 def test_what_is_skipped_is_counted_for_each_shard(tmp_path: Path) -> None:

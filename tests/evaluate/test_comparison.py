@@ -45,8 +45,9 @@ def test_a_clip_that_one_tokenizer_cannot_take_is_left_out_for_all() -> None:
     first, second = comparison.results()
     assert [each["clip"] for each in first["per_clip"]] == ["a", "b"]
     assert first["psnr"] == second["psnr"]
-    (line,) = in_words(Path("x"), first, 2)
+    line, changes = in_words(Path("x"), first, 2)
     assert line.startswith(f"x: 2 clips of 2 sources: PSNR {first['psnr']:.2f} ± ")
+    assert changes == f"  {first['codes_changed_a_step']:.2f} of 5.2 codes change a step"  # noise: no pixel holds still
 
 
 def test_errors_are_four_times_as_bright_and_do_not_wrap_around() -> None:

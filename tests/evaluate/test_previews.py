@@ -11,9 +11,10 @@ import torch
 from vpoet.data.shards import ShardWriter
 from vpoet.data.token_stream import Source, StreamConfig
 from vpoet.errors import VpoetWarning
-from vpoet.evaluate.previews import REAL_LIST, likeness, read_real, sample_prompts
+from vpoet.evaluate.previews import REAL_LIST, likeness, read_real, reconstruct_clips, sample_prompts
 from vpoet.media.video import Video
 from vpoet.nn.transformer import Transformer, TransformerConfig
+from vpoet.processes import Processes
 from vpoet.sequence.vocabulary import Vocabulary, grouped
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
 from vpoet.tokenizer.quantiser import QuantiserConfig
@@ -24,6 +25,40 @@ from vpoet.training.run.tracking import Sampled
 
 CAPTIONS = ["a red ball rolls", ["a blue ball falls", "a ball that is blue falls down"], ""]
 PROMPTS = ["a ball that falls down", "the red ball rolls"]
+
+
+@pytest.mark.parametrize("world", [2, 3, 7])
+def test_processes_share_the_clips_of_an_evaluation_and_have_the_scores_of_all(
+    world: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    small = AutoencoderConfig(widths=[4, 4, 4], encoder_blocks=[0, 0, 0], decoder_blocks=[0, 0, 0])
+    tokenizer = VideoTokenizer(Autoencoder(small))
+    clips = np.random.default_rng(0).integers(0, 256, (5, 5, 16, 16, 3), dtype=np.uint8)
+    alone = reconstruct_clips(tokenizer, clips, tmp_path / "alone.png", "x", Processes())
+    shares: list[list[Any]] = []
+    encoded = []
+    original = VideoTokenizer.encode
+    monkeypatch.setattr(VideoTokenizer, "encode", lambda self, clip: encoded.append(clip) or original(self, clip))
+
+    class Others(Processes):
+        """Notes what each process has; once all have been there, tells it."""
+
+        def gather(self, value: Any) -> list[Any]:
+            if len(shares) < self.world:
+                shares.append(value)
+                return [alone_has]
+            return shares
+
+    alone_has = [(0, np.zeros((2, 2, 2), np.int32), 1.0, 1.0, clips[0])]
+    for rank in (*range(world), *range(world)):
+        told = len(shares) == world
+        encoded.clear()
+        result = reconstruct_clips(tokenizer, clips, tmp_path / f"{rank}.png", "x", Others(rank, world))
+        assert len(encoded) == len(range(rank, 5, world))
+        assert result == alone or not told
+    assert (tmp_path / "0.png").read_bytes() == (tmp_path / "alone.png").read_bytes()
+    assert not (tmp_path / "1.png").exists()
 
 
 def test_words_shared_of_all_words() -> None:

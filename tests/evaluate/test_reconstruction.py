@@ -57,11 +57,11 @@ def test_scores_are_means_over_clips_of_what_each_gets_by_itself(coder: VideoTok
 def test_intervals_are_over_sources_and_not_over_clips(coder: VideoTokenizer) -> None:
     one, other = ReconstructionScores(coder), ReconstructionScores(coder)
     for seed in range(3):
-        one.add(clip(seed, 5, 16, 16), 8, "a film")
-        one.add(clip(seed, 5, 16, 16), 8, "a film")
+        one.add(clip(seed, 5, 16, 16), 8, {"source": "a film"})
+        one.add(clip(seed, 5, 16, 16), 8, {"source": "a film"})
         other.add(clip(seed, 5, 16, 16), 8)
     assert (one.result()["sources"], one.result()["psnr_interval"]) == (1, None)
-    one.add(clip(3, 5, 16, 16), 8, "another")
+    one.add(clip(3, 5, 16, 16), 8, {"source": "another"})
     dB = [value for value, _ in one.scores]
     assert one.result()["psnr_interval"] == pytest.approx(
         clustered_interval(dB, ["a film"] * 6 + ["another"])[1], rel=1e-12

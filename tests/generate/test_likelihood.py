@@ -106,14 +106,17 @@ def test_what_was_drawn_with_is_the_score_at_temperature_1_without_guidance_and_
     assert (abs(sum(nats) - score.total.nats) < 1e-3) == same
 
 
-@pytest.mark.parametrize("task", [task for task in TABLE.values() if not task.needs], ids=lambda task: task.name)
+@pytest.mark.parametrize(
+    "task", [task for task in TABLE.values() if task.needs in ("", "timeline")], ids=lambda task: task.name
+)
 def test_every_task_of_a_clip_is_scored_as_it_is_sampled(model: Model, task: Task) -> None:
     random = np.random.default_rng(0)
     codes, keyframes = random.integers(0, 36, (2, 3, 2, 3), dtype=np.int32)
     keyframes[0] = codes[0]
     hidden = np.indices(codes.shape).sum(axis=0) % 3 == 0
     paintings = tuple(Painting(name, hidden, np.where(hidden, 0, keyframes)) for name in PAINTED)
-    sample = Sample(random.integers(0, 200, 5, dtype=np.int32), codes, 8, keyframes, paintings)
+    text = random.integers(0, 200, 5, dtype=np.int32)
+    sample = Sample(text, codes, 8, keyframes, paintings, timeline=((0, text), (2, text[:2])))
     sample = Sample(sample.text, codes[:1], 0) if task.name == "t2i" else sample
     given = task.draw(sample, random)
     (one,) = model.decode([task.document(sample, given)], [0])

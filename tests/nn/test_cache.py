@@ -1,12 +1,19 @@
 """Decoding through the KV cache gives what the full forward pass gives, up to the last slot and not one past it."""
 
+import inspect
+import sys
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.attention.varlen import varlen_attn
 
-from vpoet.errors import ShapeError
+from vpoet.errors import BackendError, ShapeError, VpoetWarning
 from vpoet.nn.attention import backend
-from vpoet.nn.cache import BLOCK, KVCache, attend_ahead, attend_step
+from vpoet.nn.cache import BLOCK, HEADS, LANES, KVCache, attend_ahead, attend_step
+from vpoet.nn.cache_attention import SDPA as SDPA_CACHE
+from vpoet.nn.cache_attention import CacheBackend, cache_backend, flash_backend, varlen_backend
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.nn.visibility import Visibility
 from vpoet.sequence.vocabulary import Vocabulary
@@ -30,11 +37,11 @@ def tokens(lengths: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
     return ids, [torch.randint(30, (n, 3), generator=generator) for n in lengths]
 
 
-def cache_of(transformer: Transformer, slots: int, size: int, lanes: bool = False) -> KVCache:
+def cache_of(transformer: Transformer, slots: int, size: int, order: tuple[int, ...] = HEADS) -> KVCache:
     c, dtype = transformer.config, transformer.language.weight.dtype
     return KVCache(
         layers=c.depth, slots=slots, size=size, kv_heads=c.kv_heads, head=c.head,
-        like=torch.empty(0, dtype=dtype), lanes=lanes
+        like=torch.empty(0, dtype=dtype), order=order
     )  # fmt: skip
 
 
@@ -47,7 +54,7 @@ def decode(
     products: bool = False,
 ) -> list[Tensor]:
     """Hidden states of each document from its last prompt token on: prefill, then one token a step."""
-    cache = cache_of(transformer, len(ids), max(map(len, ids)), lanes=products)
+    cache = cache_of(transformer, len(ids), max(map(len, ids)), order=LANES if products else HEADS)
     visibility = Visibility(prompts, prompts if both_ways else (0,) * len(prompts))
     given = [torch.cat([x[:n] for x, n in zip(part, prompts, strict=True)]) for part in (ids, positions)]
     states = transformer(given[0], given[1], cache.prefill(visibility, SDPA(visibility, CPU)))
@@ -160,3 +167,82 @@ def test_bf16_decoding_is_near_fp32() -> None:
     difference = (found.float() - wanted).abs()
     assert float(difference.mean()) < 0.02
     assert float(difference.max()) < 0.1
+
+
+def twin(q_NWQH: Tensor, keys_NSKH: Tensor, values_NSKH: Tensor, *, cache_seqlens: Tensor, causal: bool) -> Tensor:
+    """``flash_attn_with_kvcache`` in pure torch, with its contract: int32 lengths, features side by side, and the last
+    query at the last key."""
+    assert cache_seqlens.dtype == torch.int32
+    assert causal
+    assert keys_NSKH.stride(-1) == values_NSKH.stride(-1) == q_NWQH.stride(-1) == 1
+    out = []
+    for q_WQH, k_SKH, v_SKH, used in zip(q_NWQH, keys_NSKH, values_NSKH, cache_seqlens.tolist(), strict=True):
+        assert len(q_WQH) <= used <= len(k_SKH)
+        k, v = (x[:used].repeat_interleave(q_WQH.shape[1] // x.shape[1], dim=1) for x in (k_SKH, v_SKH))
+        scores = torch.einsum("qnh,knh->nqk", q_WQH, k) / q_WQH.shape[-1] ** 0.5
+        hidden = torch.ones(len(q_WQH), used).tril(used - len(q_WQH)) == 0
+        out.append(torch.einsum("nqk,knh->qnh", scores.masked_fill(hidden, -torch.inf).softmax(-1), v))
+    return torch.stack(out)
+
+
+def varlen_twin(*inputs: Any, **named: Any) -> Tensor:
+    """``varlen_attn`` in pure torch: its signature, int32 bounds of contiguous keys, no mask but for (-1, 0)."""
+    given = inspect.signature(varlen_attn).bind(*inputs, **named)
+    given.apply_defaults()
+    q_TQH, k, v, starts_q, starts_k, longest, room, *_ = given.args
+    named = given.kwargs
+    assert k.is_contiguous()
+    assert v.is_contiguous()
+    assert starts_q.dtype == starts_k.dtype == named["seqused_k"].dtype == torch.int32
+    assert named["window_size"] == ((-1, 0) if longest > 1 else (-1, -1))
+    assert named["enable_gqa"] == (q_TQH.shape[1] != k.shape[1])
+    slots = len(starts_q) - 1
+    assert starts_q.tolist() == [i * longest for i in range(slots + 1)]
+    assert starts_k.tolist() == [i * room for i in range(slots + 1)]
+    caches = (x.view(slots, room, *x.shape[1:]) for x in (k, v))
+    return twin(
+        q_TQH.view(slots, longest, *q_TQH.shape[1:]), *caches, cache_seqlens=named["seqused_k"], causal=True
+    ).flatten(0, 1)
+
+
+@pytest.mark.parametrize("kernel", [flash_backend(twin), varlen_backend(varlen_twin)], ids=["flash", "varlen"])
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+@pytest.mark.parametrize("width", [1, 5])
+def test_kernels_that_are_told_lengths_give_the_definition(kernel: CacheBackend, kv_heads: int, width: int) -> None:
+    """Slots of several lengths, to the last place; what lies behind, of tokens that were taken back, is not seen."""
+    torch.manual_seed(0)
+    starts, head, size = (0, 9, 64 - width), 8, 64
+    place_NW = torch.tensor(starts)[:, None] + torch.arange(width)
+    q, k, v = (torch.randn(3 * width, n, head) for n in (4, kv_heads, kv_heads))
+    found = []
+    for each in (SDPA_CACHE, kernel):
+        held = KVCache(layers=2, slots=3, size=size, kv_heads=kv_heads, head=head, like=q, order=each.order)
+        torch.manual_seed(1)
+        for layer in (*held.keys, *held.values):
+            layer.copy_(torch.randn(layer.shape))
+        out = each.through(held.keys, held.values, place_NW, held.reach(size))(1, q, k, v)
+        found.append([out, *held.keys, *held.values])
+    torch.testing.assert_close(found[1][0], found[0][0], rtol=0, atol=1e-6)
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(found[0][1:], found[1][1:], strict=True))
+
+
+def test_kernels_say_what_they_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = torch.device("cuda")
+    for name in ("varlen", "flash"):
+        with pytest.raises(BackendError, match=f"by {name} runs on CUDA, not on cpu; use sdpa"):
+            cache_backend(name, CPU, torch.bfloat16)
+        with pytest.raises(BackendError, match=rf"by {name} computes in fp16 or bf16, not in torch\.float32"):
+            cache_backend(name, cuda, torch.float32)
+    with pytest.raises(BackendError, match="by 'flex': there are auto, sdpa, varlen and flash"):
+        cache_backend("flex", cuda, torch.bfloat16)
+    assert cache_backend("auto", CPU, torch.bfloat16) is SDPA_CACHE
+    with pytest.warns(VpoetWarning, match=r"by varlen computes in fp16 or bf16, not in torch\.float32; sdpa reads"):
+        assert cache_backend("auto", cuda, torch.float32) is SDPA_CACHE
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    with pytest.warns(VpoetWarning, match="needs an Ampere GPU"):
+        assert cache_backend("auto", cuda, torch.bfloat16) is SDPA_CACHE
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setitem(sys.modules, "flash_attn", None)
+    with pytest.raises(BackendError, match="by flash: it cannot be imported"):
+        cache_backend("flash", cuda, torch.bfloat16)
+    assert cache_backend("auto", cuda, torch.bfloat16).by_length

@@ -491,7 +491,7 @@ DAMAGE: dict[str, dict[str, Callable[[Path], Any]]] = {
         "no checkpoints": lambda path: shutil.rmtree(path / "checkpoints"),
         **{f"{file} is {what}": changed(f"checkpoints/step-1/{file}", lambda _, text=text: text.encode())
            for file in ("state.json", "manifest.json") for what, text in MANIFESTS.items() if what[0] != "s"},
-        **{name: damage for name, damage in weights_damage("checkpoints/step-1/model.safetensors").items()
+        **{name: damage for name, damage in weights_damage("checkpoints/step-1/model-0.safetensors").items()
            if not name.endswith("no hash")},  # a checkpoint's hash is in its manifest
     },
     "recipe": {**yaml_damage("", keep=False), **{f"odd {what}": damage for what, damage in yaml_damage("").items()}},

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:a text was not ended:vpoet.error
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory, make_bundle: Callable[..., Path]) -> Path:
     folder = tmp_path_factory.mktemp("complete")
-    return make_bundle(folder, depth=1, length=200, frames=5, height=16, width=16)
+    return make_bundle(folder, depth=1, length=200, frames=5, height=16, width=16, tasks=["interleaved"])
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_a_model_that_was_trained_for_other_tasks_says_so(tmp_path: Path, make_b
 def test_a_world_is_played_from_its_bundle(tmp_path: Path, make_bundle: Callable[..., Path]) -> None:
     space = ActionSpace(names=["left", "right"])
     folder = make_bundle(
-        tmp_path, depth=1, time_stride=1, length=100, height=16, width=16, actions=space, window=3, frames=8
+        tmp_path, depth=1, time_stride=1, length=100, height=16, width=16, tasks=["play"], actions=space, window=3
     )
     model = vpoet.load(folder, device="cpu")
     world, same, other = (model.play("a robot", seed=seed, temperature=0.9) for seed in (1, 1, 2))

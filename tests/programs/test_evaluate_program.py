@@ -34,13 +34,14 @@ def random_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = TextTokenizer.train(["a robot walks right on grass", "a hero jumps on sand"], folder / "text.model", 300)
     sizes = TransformerConfig(width=32, depth=1, heads=2, kv_heads=1, hidden=48)
     vocabulary = Vocabulary(text.size, grouped(video.levels, 2), text.hash, video.hash)
-    config = BundleConfig(model=sizes, length=200, tasks=list(TABLE), frames=5, height=32, width=32, fps=8)
+    tasks = [name for name, task in TABLE.items() if not task.needs]
+    config = BundleConfig(model=sizes, length=200, tasks=tasks, frames=5, height=32, width=32, fps=8)
     bundle.save(folder / "bundle", Transformer(sizes, vocabulary), config, text, video, "")
     return folder / "bundle"
 
 
 def test_a_bundle_is_judged_beside_its_ceilings_and_an_interrupted_evaluation_goes_on(
-    program: Run, random_bundle: Path, tmp_path: Path
+    program: Run, together: Callable[..., list[str]], random_bundle: Path, tmp_path: Path
 ) -> None:
     raw = tmp_path / "raw"
     size = ("--frames", 5, "--height", 32, "--width", 32)
@@ -93,6 +94,17 @@ def test_a_bundle_is_judged_beside_its_ceilings_and_an_interrupted_evaluation_go
     again = [line for line in (out / "samples.jsonl").read_text().splitlines() if line]
     assert set(lines) <= set(again)
     assert len(again) <= len(lines) + 1  # the line that was cut is there too
+
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (shared / "samples.jsonl").write_text(kept[: len(kept) // 2])  # what processes of a launcher share out is the rest
+    first, second = together("sample/evaluate.py", 2, *arguments, "--out", shared)
+    assert json.loads(first.splitlines()[-1]) == result | {"out": str(shared)}
+    assert second == ""
+    found = [set((shared / name).read_text().splitlines()) for name in ("samples.jsonl", "samples-1.jsonl")]
+    assert set(lines) <= found[0] | found[1]
+    assert not found[0] & found[1]
+    assert (shared / "results.md").read_text() == (out / "results.md").read_text()
 
     status, _, err = program("sample/evaluate.py", *arguments, "--prompts", tmp_path / "nowhere")
     assert status == 2

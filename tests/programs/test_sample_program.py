@@ -253,3 +253,39 @@ def test_the_shipped_prompts_are_readable(root: Path) -> None:
         requests, problems = read_prompts(file, {})
         assert len(requests) >= 4
         assert problems == []
+
+
+def test_processes_of_a_launcher_share_out_what_one_would_do_and_what_one_left(
+    sample: Callable[..., Done], together: Callable[..., list[str]], model: Path, tmp_path: Path
+) -> None:
+    lines = ["a robot walks", '{"prompt": "a hero jumps", "image": "missing.png"}', *(f"a hero {i}" for i in range(4))]
+    (tmp_path / "prompts.txt").write_text("\n".join(lines))
+    wanted = sample("--batch", "prompts.txt", "--out", "one", "--cfg", "2", "--json")
+    assert wanted.returncode == 2
+    for file in (tmp_path / "one").iterdir():  # what a process that was killed had done
+        if file.stem.startswith("a-hero-1"):
+            (tmp_path / "two").mkdir(exist_ok=True)
+            (tmp_path / "two" / file.name).write_bytes(file.read_bytes())
+    arguments = [
+        "--model",
+        model,
+        "--batch",
+        "prompts.txt",
+        "--out",
+        "two",
+        "--cfg",
+        "2",
+        "--sheet",
+        "all.png",
+        "--json",
+    ]
+    printed = together("sample/generate.py", 2, *arguments, status=2)
+    assert printed[1] == ""
+    summary, alone = json.loads(printed[0].splitlines()[-1]), result(wanted)
+    assert summary["skipped"] == 1
+    assert len(summary["written"]) == 4
+    assert summary["failed"] == alone["failed"]
+    assert (tmp_path / "all.png").is_file()
+    assert {file.name: file.read_bytes() for file in (tmp_path / "two").iterdir()} == {
+        file.name: file.read_bytes() for file in (tmp_path / "one").iterdir()
+    }

@@ -182,3 +182,14 @@ def test_scoring_runs_by_its_path_and_helps_newcomers(
     assert status == 0
     for words in ("vpoet score robot.mp4", "--given-frames", "--plot", "what the tokenizer leaves out"):
         assert words in " ".join(page.split())
+
+
+def test_processes_of_a_launcher_share_out_the_videos(
+    score: Run, bundle: Path, together: Callable[..., list[str]]
+) -> None:
+    arguments = ["0.mp4", "1.mp4", "2.mp4", "--prompt", "a robot", "--prompt", "", "--json"]
+    status, out, err = score(*arguments)
+    assert status == 0, err
+    first, second = together("sample/score.py", 2, *arguments, "--model", bundle)
+    assert first == out
+    assert second == ""

@@ -104,10 +104,10 @@ def test_a_run_stopped_by_sigterm_goes_on_bit_for_bit(
     run = tmp_path / "stopped"
     update = TokenizerTraining.update
 
-    def update_and_signal(training: TokenizerTraining, frames: np.ndarray) -> dict[str, float]:
-        if training.step == 1:
+    def update_and_signal(training: TokenizerTraining, frames: np.ndarray, *, stop: bool) -> dict[str, float]:
+        if training.step == 0:
             os.kill(os.getpid(), signal.SIGTERM)
-        return update(training, frames)
+        return update(training, frames, stop=stop)
 
     with monkeypatch.context() as patch:
         patch.setattr(TokenizerTraining, "update", update_and_signal)
@@ -311,7 +311,8 @@ def test_paintings_are_kept_beside_the_codes(trained: Path, tmp_path: Path, prog
         made.append((out / name).read_bytes())
         for before, after in zip(read_shard(raw / name), read_shard(out / name), strict=True):
             frames = Video.read(before.video).frames
-            wanted = painting.draw(frames, tokenizer, before.key, seed=seed, count=count)
+            hidden = painting.draw(frames, tokenizer.stride, before.key, seed=seed, count=count)
+            wanted = [one.painting(tokenizer.encode(one.frames)) for one in hidden]
             assert after.json["paintings"] == [one.task for one in wanted] == [*tasks.PAINTED] * count
             assert [after.parts[f"painting-{n}.npz"] for n in range(2 * count)] == list(map(painting.to_npz, wanted))
             assert np.array_equal(npy_to_codes(after.parts["codes.npy"]), tokenizer.encode(frames))

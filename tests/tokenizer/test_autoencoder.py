@@ -5,14 +5,20 @@ B clips, T frames, t cells. Blocks start as the identity, so every test first gi
 
 import functools
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from vpoet.config import load
 from vpoet.errors import ConfigError
 from vpoet.tokenizer.autoencoder import SIZES, Autoencoder, AutoencoderConfig, count_parameters, halvings
 from vpoet.tokenizer.layers import CausalConv, Past, fold, unfold
 from vpoet.tokenizer.quantiser import QuantiserConfig
+from vpoet.training.codec.recipe import VideoTokenizerRecipe
+
+RECIPES = Path(__file__).parents[2] / "tokenizers/configs"
 
 Shape = tuple[int, int, int] | tuple[int, int, int, str]
 
@@ -24,6 +30,9 @@ PRESETS: list[Shape] = [
 ]
 """The same and the size: the networks as they are trained."""
 
+PLAY: list[Shape] = [(1, 8, 4, "play-1x8x8"), (1, 16, 4, "play-1x16x16")]
+"""A grid for each frame: the networks of these recipes."""
+
 TOLERANCE = 2e-5
 """For values of order 1 that are summed in another order."""
 
@@ -31,13 +40,16 @@ TOLERANCE = 2e-5
 @functools.cache
 def build(time_stride: int = 4, space_stride: int = 8, patch: int = 4, size: str = "") -> Autoencoder:
     torch.manual_seed(0)
-    config = AutoencoderConfig(
-        size=size or "tiny",
-        time_stride=time_stride,
-        space_stride=space_stride,
-        patch=patch,
-        quantiser=QuantiserConfig(levels=[8, 5, 5]),
-    )
+    if size.startswith("play"):
+        config = load(RECIPES / f"{size}.yaml", VideoTokenizerRecipe).model
+    else:
+        config = AutoencoderConfig(
+            size=size or "tiny",
+            time_stride=time_stride,
+            space_stride=space_stride,
+            patch=patch,
+            quantiser=QuantiserConfig(levels=[8, 5, 5]),
+        )
     if not size:
         config.widths = [8 + 4 * level for level in range(len(config.widths))]
         config.encoder_blocks = config.decoder_blocks = [1] * len(config.widths)
@@ -59,7 +71,7 @@ def clip(frames: int, size: int = 16) -> torch.Tensor:
     return torch.rand(1, 3, frames, size, size, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
-@pytest.mark.parametrize("strides", [*STRIDES, *PRESETS])
+@pytest.mark.parametrize("strides", [*STRIDES, *PRESETS, *PLAY])
 def test_sizes(strides: Shape) -> None:
     r, s, *_ = strides
     model = build(*strides)
@@ -70,7 +82,7 @@ def test_sizes(strides: Shape) -> None:
     assert model.decode(codes).shape == video.shape
 
 
-@pytest.mark.parametrize("strides", [*STRIDES, *PRESETS])
+@pytest.mark.parametrize("strides", [*STRIDES, *PRESETS, *PLAY])
 def test_encoder_is_causal_by_gradient(strides: Shape) -> None:
     """Cell j depends on frames 0 to r*j, on frame r*j itself, and on no later one."""
     r = strides[0]
@@ -85,12 +97,12 @@ def test_encoder_is_causal_by_gradient(strides: Shape) -> None:
         assert all(reach[frame] > 0 for frame in newest)
 
 
-@pytest.mark.parametrize("strides", [*STRIDES, *PRESETS])
+@pytest.mark.parametrize("strides", [*STRIDES, *PRESETS, *PLAY])
 def test_decoder_is_causal_by_gradient(strides: Shape) -> None:
     """Frame i depends on cells 0 to ceil(i/r), on that cell itself, and on no later one."""
     r = strides[0]
     model = build(*strides)
-    points = torch.randn(1, 3, 2, 2, 3, requires_grad=True)
+    points = torch.randn(1, 3, 2, 2, model.quantiser.width, requires_grad=True)
     video = model.draw(points)
     for frame in range(1 + 2 * r):
         (gradient,) = torch.autograd.grad(video[:, :, frame].square().sum(), points, retain_graph=True)
@@ -100,7 +112,7 @@ def test_decoder_is_causal_by_gradient(strides: Shape) -> None:
         assert reach[newest] > 0
 
 
-@pytest.mark.parametrize("strides", [*STRIDES, *PRESETS])
+@pytest.mark.parametrize("strides", [*STRIDES, *PRESETS, *PLAY])
 def test_an_image_is_the_first_frame_of_a_video(strides: Shape) -> None:
     model = build(*strides)
     video = clip(1 + 2 * strides[0])
@@ -111,7 +123,7 @@ def test_an_image_is_the_first_frame_of_a_video(strides: Shape) -> None:
     torch.testing.assert_close(model.decode(codes[:, :1]), model.decode(codes)[:, :, :1], rtol=0, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("strides", [*STRIDES, *PRESETS])
+@pytest.mark.parametrize("strides", [*STRIDES, *PRESETS, *PLAY])
 @pytest.mark.parametrize("first", [1, 2])
 def test_chunks_equal_the_whole_clip(strides: Shape, first: int) -> None:
     """Six cells in chunks of ``first``, 1, 2 and the rest, through encoder and decoder."""
@@ -187,6 +199,20 @@ def test_a_fresh_quantiser_input_spreads_over_the_codebook() -> None:
 def test_impossible_shapes_are_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Autoencoder(AutoencoderConfig(**change))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("strides", PLAY)
+def test_tokenizers_to_play_with_are_small(strides: Shape) -> None:
+    """With a transformer of 3.0M parameters, less than 10 MB in fp16; and few operations a frame, for CPUs."""
+    model = build(*strides)
+    assert model.config.time_stride == strides[0]
+    assert model.config.space_stride == strides[1]
+    assert model.config.patch == strides[2]
+    assert 1024 <= model.quantiser.size <= 4400
+    assert count_parameters(model) < 1.6e6
+    with FlopCounterMode(display=False) as counted:
+        model.draw(torch.zeros(1, 1, 64 // strides[1], 64 // strides[1], model.quantiser.width))
+    assert counted.get_total_flops() < 2e8
 
 
 @pytest.mark.parametrize("stride", [(2, 8), (4, 8), (8, 8), (8, 16)])

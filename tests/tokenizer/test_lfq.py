@@ -59,7 +59,7 @@ def test_parity_of_codes_and_points_with_vector_quantize_pytorch(bits: int) -> N
     z = torch.randn(2, 500, bits)
     reference = vector_quantize_pytorch.LFQ(codebook_size=2**bits).eval()
     expected_points, expected_codes, _ = reference(z.flip(-1))
-    codes, points, loss, use = LFQ(2**bits, entropy=0.1, commitment=0.25).eval()(z)
+    codes, points, _, loss, use = LFQ(2**bits, entropy=0.1, commitment=0.25).eval()(z)
     assert torch.equal(codes, expected_codes.long())
     assert torch.equal(points, expected_points.flip(-1))
     assert loss == 0
@@ -153,7 +153,7 @@ def test_autocast_and_bf16_change_neither_codes_nor_loss() -> None:
     z = (UNSURE * torch.randn(500, 12)).bfloat16()
     expected = lfq(z.float())
     with torch.autocast("cpu", torch.bfloat16):
-        codes, points, loss, _ = lfq(z)
+        codes, points, _, loss, _ = lfq(z)
     assert torch.equal(codes, expected.codes)
     assert torch.equal(loss, expected.loss)
     assert (points.dtype, loss.dtype, expected.points.dtype) == (torch.bfloat16, torch.float32, torch.float32)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from vpoet.errors import CheckpointError, DataError, ShapeError
+from vpoet.errors import BackendError, CheckpointError, DataError, ShapeError
 from vpoet.evaluate.pixels import psnr
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
 from vpoet.tokenizer.quantiser import QuantiserConfig
@@ -109,6 +109,56 @@ def test_a_batch_is_its_clips() -> None:
     codes = tokenizer.encode_batch(frames)
     assert np.array_equal(codes[1], tokenizer.encode(frames[1]))
     assert not np.array_equal(codes[0], codes[1])
+
+
+@pytest.mark.parametrize("chunk_cells", [1, 3, 100])
+def test_clips_together_are_each_by_itself(chunk_cells: int) -> None:
+    """As a GPU takes them; on a CPU they are not even put together, so that company changes no bit."""
+    tokenizer = build()
+    clips = [clip(25), clip(25)[::-1].copy(), 255 - clip(25)]
+    alone = [tokenizer.encode(one, chunk_cells) for one in clips]
+    assert np.array_equal(tokenizer._encode_together(np.stack(clips), chunk_cells), alone)
+    together = tokenizer.encode_clips(clips, chunk_cells)
+    assert all(np.array_equal(*pair) for pair in zip(together, alone, strict=True))
+    assert len({codes.tobytes() for codes in alone}) == 3
+
+
+def test_a_cpu_takes_clips_one_by_one_and_a_gpu_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer, seen = build(), []
+    encode = tokenizer.model.encode
+    monkeypatch.setattr(tokenizer.model, "encode", lambda video, past: seen.append(len(video)) or encode(video, past))
+    tokenizer.encode_clips([clip(5)] * 3)
+    assert seen == [1, 1, 1]
+    monkeypatch.setattr(VideoTokenizer, "device", torch.device("cuda"))
+    monkeypatch.setattr("vpoet.tokenizer.video.to_float", lambda frames, device: to_float(frames))
+    tokenizer.encode_clips([clip(5)] * 3)
+    assert seen[3:] == [3]
+
+
+def test_it_computes_in_fp32_unless_told_and_leaves_torch_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's own default is TF32 for convolutions on a GPU."""
+    tokenizer, seen = build(), []
+    kinds = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # type: ignore[attr-defined]
+
+    def precisions() -> list[str]:
+        return [kind.fp32_precision for kind in kinds]
+
+    encode, before = tokenizer.model.encode, precisions()
+    monkeypatch.setattr(tokenizer.model, "encode", lambda *given: seen.append(precisions()) or encode(*given))
+    tokenizer.encode(clip(5))
+    tokenizer.dtype = "tf32"
+    tokenizer.encode(clip(5))
+    assert seen == [["ieee", "ieee"], ["tf32", "tf32"]]
+    assert precisions() == before
+
+
+def test_arithmetic_that_would_make_other_codes_is_refused_with_the_reason() -> None:
+    assert build().to("cpu").dtype == "fp32"
+    for dtype in ("bf16", "fp16", ""):
+        with pytest.raises(BackendError, match=r"fp32, or on a GPU in tf32; in bf16 about 2\.4% of all codes"):
+            build().to("cpu", dtype)
+    with pytest.raises(BackendError, match="this is cpu; use fp32"):
+        build().to("cpu", "tf32")
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_parity_with_vector_quantize_pytorch(codebook: int, width: int, decay: f
     reference._codebook.embed_avg.copy_(vq.codebook[None])
     for step in range(10):
         z = (torch.randn(2, 400, width) + 0.1 * step).requires_grad_()
-        codes, points, loss, _ = vq(z)
+        codes, points, _, loss, _ = vq(z)
         expected_points, expected_codes, expected_loss = reference(z)
         assert torch.equal(codes, expected_codes)
         torch.testing.assert_close(points, expected_points)
@@ -51,7 +51,7 @@ def test_parity_with_vector_quantize_pytorch(codebook: int, width: int, decay: f
         torch.testing.assert_close(vq.counts, reference._codebook.cluster_size[0])
         torch.testing.assert_close(vq.codebook, reference._codebook.embed[0], rtol=1e-4, atol=1e-5)
     z = torch.randn(3, 200, width)
-    codes, points, loss, _ = vq.eval()(z)
+    codes, points, _, loss, _ = vq.eval()(z)
     expected_points, expected_codes, _ = reference.eval()(z)
     assert torch.equal(codes, expected_codes)
     torch.testing.assert_close(points, expected_points, rtol=1e-4, atol=1e-5)
@@ -62,7 +62,7 @@ def test_codes_are_the_nearest_and_points_are_theirs() -> None:
     torch.manual_seed(0)
     vq = started(1000).eval()
     z = torch.randn(3, 4, 5, 8)
-    codes, points, _, use = vq(z)
+    codes, points, _, _, use = vq(z)
     distances = (z.unsqueeze(-2) - vq.codebook).square().sum(-1)
     assert torch.equal(codes, distances.argmin(-1))
     assert torch.equal(points, vq.codes_to_points(codes))
@@ -117,7 +117,7 @@ def test_a_small_first_batch_gives_all_its_vectors_and_later_ones_the_rest() -> 
     torch.manual_seed(0)
     vq = VQ(64, commitment=0.25)
     z = torch.randn(20, 8)
-    codes, points, _, use = vq(z)
+    codes, points, _, _, use = vq(z)
     torch.testing.assert_close(points, z)
     assert use == 1
     assert len(vq.codebook.unique(dim=0)) == len(codes.unique()) == 20
@@ -162,7 +162,7 @@ def test_evaluation_changes_nothing() -> None:
     vq = started(64, dead=0.9).eval()
     z = torch.randn(100, 8)
     before, random = state(vq), torch.get_rng_state()
-    codes, points, loss, _ = vq(z)
+    codes, points, _, loss, _ = vq(z)
     again = vq(z)
     assert torch.equal(codes, again.codes)
     assert torch.equal(points, again.points)
@@ -200,7 +200,7 @@ def test_autocast_and_bf16_do_not_change_codes_or_updates() -> None:
     z = torch.randn(500, 8).bfloat16()
     expected = vq(z.float())
     with torch.autocast("cpu", torch.bfloat16):
-        codes, points, loss, _ = other(z)
+        codes, points, _, loss, _ = other(z)
     assert torch.equal(codes, expected.codes)
     assert torch.equal(loss, expected.loss)
     assert (points.dtype, loss.dtype, expected.points.dtype) == (torch.bfloat16, torch.float32, torch.float32)

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from vpoet.errors import DataError
 from vpoet.evaluate.adherence import Prompt, prompts, shares, table, world_of
 from vpoet.evaluate.drift import lasting
 from vpoet.worlds.platformer.world import Platformer
+from vpoet.worlds.playground.stepped import Playground
 from vpoet.worlds.world import FAULTS, SteppedWorld
 
 TWILIGHT = '''
@@ -177,38 +178,48 @@ class Corridor:
         return frame
 
 
-def wander(world: SteppedWorld, actions: Sequence[int]) -> list[tuple[bytes, float, bool, dict[str, Any]]]:
-    """All that a world says when it is told these actions, up to its end."""
-    found = []
-    for action in actions:
-        frame, reward, end = world.step(action)
-        assert world.see(frame[None]) == [world.truth]
-        found.append((frame.tobytes(), reward, end, world.truth))
-        if end:
-            break
-    return found
+@pytest.mark.parametrize("world", [Corridor(), Playground()], ids=["corridor", "playground"])
+def test_a_world_to_step_in_obeys_the_contract(
+    world: SteppedWorld, obeys_the_contract: Callable[[SteppedWorld], None]
+) -> None:
+    obeys_the_contract(world)
 
 
-@pytest.mark.parametrize("world", [Corridor()])
-def test_a_stepped_world_is_a_function_of_seed_and_actions_from_any_saved_state(world: SteppedWorld) -> None:
-    random = np.random.default_rng(0)
-    for seed in range(4):
-        actions = random.integers(len(world.actions), size=40).tolist()
-        first = world.reset(seed)
-        whole = wander(world, actions)
-        assert (world.reset(seed) == first).all()
-        assert wander(world, actions) == whole
-        middle = len(whole) // 2
-        world.reset(seed)
-        wander(world, actions[:middle])
-        state = world.save()
-        wander(world, actions[middle:])
-        world.reset(seed + 1)
-        world.restore(state)
-        assert wander(world, actions[middle:]) == whole[middle:]
-        if whole[-1][2]:
-            with pytest.raises(DataError):
-                world.step(0)
-        world.reset(seed)
-        with pytest.raises(DataError):
-            world.step(len(world.actions))
+class Forgetful(Corridor):
+    """Its state lacks where the light is."""
+
+    def save(self) -> bytes:
+        return json.dumps([0, self._prompt]).encode()
+
+
+class Moody(Corridor):
+    """Goes where it likes now and then, whatever was pressed before."""
+
+    count = 0
+
+    def step(self, action: int) -> tuple[Frames, float, bool]:
+        Moody.count += 1
+        return super().step(action if Moody.count % 7 else 1 - action)
+
+
+class Endless(Corridor):
+    """Goes on after the end, and whatever is pressed."""
+
+    def step(self, action: int) -> tuple[Frames, float, bool]:
+        if self._cell == 7:
+            return self._frame(), 0.0, True
+        return super().step(action)
+
+
+@pytest.mark.parametrize("world", [Forgetful(), Moody(), Endless()])
+def test_a_world_that_breaks_the_contract_is_found(
+    world: SteppedWorld, obeys_the_contract: Callable[[SteppedWorld], None]
+) -> None:
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
+        obeys_the_contract(world)
+
+
+def test_the_worlds_that_can_be_stepped_are_found_by_their_source() -> None:
+    assert worlds.stepped("world:playground", 32, 32).reset(0).shape == (32, 32, 3)
+    with pytest.raises(DataError, match="world:platformer: its clips are drawn whole"):
+        worlds.stepped("world:platformer")

@@ -17,8 +17,6 @@ from vpoet.media.video import Video
 
 SHARDS_MIXED = 8
 """Shards whose samples are shuffled together: their compressed bytes are what a stream holds in memory."""
-DECODERS = 4
-"""Threads that decode the clips of a batch."""
 RECOLOURED = 0.25
 """Share of random views whose colour channels change places."""
 
@@ -62,7 +60,8 @@ class ClipStream:
     a new order, and shuffles the samples of `SHARDS_MIXED` shards together.
 
     With as many shards as ranks (``world``), a rank reads only its own ones; with fewer, it reads all and takes every
-    ``world``-th sample. What comes out depends on nothing but the data and the arguments.
+    ``world``-th sample. What comes out depends on nothing but the data and the arguments, of which ``decoders``, the
+    threads that decode a batch's clips, changes only how soon.
     """
 
     def __init__(
@@ -74,6 +73,7 @@ class ClipStream:
         seed: int,
         rank: int = 0,
         world: int = 1,
+        decoders: int = 4,
     ) -> None:
         shards: list[tuple[Path, int]] = []
         checksums: list[str] = []
@@ -96,7 +96,7 @@ class ClipStream:
         self._walk: Iterator[_Step] | None = None
         self._ahead: Future[tuple[Frames, _Place, Problems]] | None = None
         self._reader = ThreadPoolExecutor(1, "clip-reader")
-        self._decoders = ThreadPoolExecutor(DECODERS, "clip-decoder")
+        self._decoders = ThreadPoolExecutor(decoders, "clip-decoder")
 
     def __iter__(self) -> Self:
         return self

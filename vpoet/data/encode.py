@@ -1,32 +1,50 @@
-"""From a raw shard to a token shard: jobs that can be shared out and resumed, one a shard."""
+"""From a raw shard to a token shard: jobs that can be shared out and resumed, one a shard.
+
+Threads decode the clips of the next batch while the tokenizer encodes this one. What is written depends on neither: a
+shard's samples stand in its own order, whatever was made with what.
+"""
 
 import json
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from vpoet.arrays import Codes
+from vpoet.arrays import Codes, Frames
 from vpoet.data import painting, recordings, segments
 from vpoet.data.fields import plain_key, printable
 from vpoet.data.shards import Problems, Sample, ShardFile, ShardInfo, read_shard
 from vpoet.errors import DataError, HashMismatch
 from vpoet.files import read_json, write_atomic
 from vpoet.media.video import Video
+from vpoet.sequence.arrangements import Painting
 
 CHUNK_CELLS = 16
 """Cells of time encoded at once: clips are short, and a long video still needs no more memory than these."""
 
 
-class Coder(painting.Encoder, Protocol):
+class Coder(Protocol):
     """What a video tokenizer is here."""
 
     codes: str
     """The content hash that token shards carry."""
+    dtype: str
+    """What it computes in: fp32, or something less exact."""
 
-    def encode(self, video: Any, /, *, chunk_cells: int = 4) -> Codes:
-        """Frames uint8 [T, H, W, 3] to codes [t, h, w], so many cells of time at once."""
+    @property
+    def stride(self) -> painting.Size:
+        """(r, s, s): frames, pixels down and pixels across that one code stands for."""
+
+    def grid(self, frames: int, height: int, width: int, /) -> painting.Size:
+        """Cells (t, h, w) of a video of this size; DataError if it has none."""
+
+    def encode_clips(self, clips: Sequence[Frames], /, chunk_cells: int = 4) -> list[Codes]:
+        """Clips uint8 [T, H, W, 3] of one size to the codes [t, h, w] of each, so many cells of time at once."""
 
     def encode_batch(self, clips: Any, /) -> Codes:
         """Clips uint8 [N, T, H, W, 3] to codes [N, t, h, w]."""
@@ -44,36 +62,54 @@ class Extras:
     """Draws what is hidden, with each sample's key."""
 
 
-def encode_shard(folder: Path, raw: ShardInfo, out: Path, coder: Coder, extras: Extras, problems: Problems) -> None:
+@dataclass(frozen=True)
+class Pace:
+    """How a shard is worked through; its bytes do not depend on it."""
+
+    batch: int = 8
+    """Clips in memory as frames, as many again are decoded ahead; a GPU encodes those of one size at once."""
+    decoders: int = 2
+    """Threads that decode."""
+
+
+class _Clip(NamedTuple):
+    """A sample as the tokenizer takes it."""
+
+    frames: Frames
+    hidden: list[painting.Hidden]
+    """What its paintings are to be encoded from."""
+
+
+def encode_shard(
+    folder: Path, raw: ShardInfo, out: Path, coder: Coder, extras: Extras, problems: Problems, pace: Pace
+) -> None:
     """Write the token shard of one raw shard of ``folder``, and beside it the record by which `finished` knows it."""
+    samples = read_shard(folder / raw.name, problems=problems, samples=raw.samples)
+    ready = _ahead(samples, coder, extras, pace)
     with ShardFile(out / raw.name) as shard:
-        for sample in read_shard(folder / raw.name, problems=problems, samples=raw.samples):
-            try:
-                if "segments" in sample.json:
-                    _write(shard, sample, segments.encoded(sample.json, sample.parts, coder.encode), coder, problems)
-                    continue
-                frames = np.asarray(Video.read(sample.video))
-                codes = coder.encode(frames, chunk_cells=CHUNK_CELLS)
-            except DataError as error:
-                problems.add(str(error), sample.key)
-                continue
-            key = plain_key(sample.key)
-            fields = sample.json | {"grid": list(codes.shape)}
-            parts = {"codes.npy": codes, "json": fields}
-            try:
-                parts |= recordings.parts(sample.json, len(frames))
-            except DataError as error:
-                problems.add("actions left out", f"{sample.key}: {error}")
-            if extras.keyframes:
-                images = frames[coder.stride[0] :: coder.stride[0], None]
-                pieces = [images[start : start + CHUNK_CELLS] for start in range(0, len(images), CHUNK_CELLS)]
-                parts["keyframes.npy"] = np.concatenate([codes[:1], *(coder.encode_batch(p)[:, 0] for p in pieces)])
-            if drawn := painting.draw(frames, coder, key, seed=extras.seed, count=extras.paintings):
-                fields["paintings"] = [one.task for one in drawn]
-                parts |= {f"painting-{number}.npz": painting.to_npz(one) for number, one in enumerate(drawn)}
-            _write(shard, sample, parts, coder, problems)
+        while batch := list(islice(ready, pace.batch)):
+            clips = [clip for _, clip in batch if isinstance(clip, _Clip)]
+            codes = iter(_encode([clip.frames for clip in clips], coder, pace.batch, CHUNK_CELLS))
+            hidden = [one for clip in clips for one in clip.hidden]
+            shown = iter(_encode([one.frames for one in hidden], coder, pace.batch))
+            for sample, clip in batch:
+                try:
+                    if isinstance(clip, _Clip):
+                        drawn = [one.painting(next(shown)) for one in clip.hidden]
+                        parts = _parts(sample, clip.frames, next(codes), drawn, coder, extras, problems)
+                    elif clip is None:
+                        parts = segments.encoded(
+                            sample.json, sample.parts, lambda frames: coder.encode_clips([frames])[0]
+                        )
+                    else:
+                        raise clip
+                except DataError as error:
+                    problems.add(str(error), sample.key)
+                else:
+                    _write(shard, sample, parts, coder, problems)
     assert shard.info is not None
     record = {"raw": raw.sha256, "tokenizer": coder.codes, **asdict(extras), "shard": asdict(shard.info)}
+    record |= {} if coder.dtype == "fp32" else {"dtype": coder.dtype}
     write_atomic(_record_path(out, raw), json.dumps(record, indent=1))
 
 
@@ -85,6 +121,72 @@ def _write(shard: ShardFile, sample: Sample, parts: dict[str, Any], coder: Coder
         shard.write(key, parts)
     except DataError:
         problems.add("another sample has that key", sample.key)
+
+
+def _ahead(
+    samples: Iterable[Sample], coder: Coder, extras: Extras, pace: Pace
+) -> Iterator[tuple[Sample, _Clip | DataError | None]]:
+    """Every sample with its clip, or with why it has none, a batch of them decoded ahead; None: it has segments."""
+
+    def prepared(sample: Sample) -> _Clip | DataError | None:
+        if "segments" in sample.json:
+            return None
+        try:
+            frames = np.asarray(Video.read(sample.video))
+            coder.grid(*frames.shape[:3])
+        except DataError as error:
+            return error
+        key, count = plain_key(sample.key), extras.paintings
+        return _Clip(frames, painting.draw(frames, coder.stride, key, seed=extras.seed, count=count))
+
+    waiting: deque[tuple[Sample, Future[_Clip | DataError | None]]] = deque()
+    with ThreadPoolExecutor(pace.decoders, "clip-decoder") as threads:
+        for sample in samples:
+            waiting.append((sample, threads.submit(prepared, sample)))
+            if len(waiting) > pace.batch:
+                sample, clip = waiting.popleft()
+                yield sample, clip.result()
+        for sample, clip in waiting:
+            yield sample, clip.result()
+
+
+def _encode(clips: Sequence[Frames], coder: Coder, batch: int, *chunk_cells: int) -> list[Codes]:
+    """The codes of each clip; those of one size together, ``batch`` at most."""
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for number, clip in enumerate(clips):
+        alike.setdefault(clip.shape, []).append(number)
+    found: dict[int, Codes] = {}
+    for numbers in alike.values():
+        for first in range(0, len(numbers), batch):
+            some = numbers[first : first + batch]
+            found |= zip(some, coder.encode_clips([clips[number] for number in some], *chunk_cells), strict=True)
+    return [found[number] for number in range(len(clips))]
+
+
+def _parts(
+    sample: Sample,
+    frames: Frames,
+    codes: Codes,
+    drawn: Sequence[Painting],
+    coder: Coder,
+    extras: Extras,
+    problems: Problems,
+) -> dict[str, Any]:
+    """What a token shard holds of a sample, by extension."""
+    fields = sample.json | {"grid": list(codes.shape)}
+    parts = {"codes.npy": codes, "json": fields}
+    try:
+        parts |= recordings.parts(sample.json, len(frames))
+    except DataError as error:
+        problems.add("actions left out", f"{sample.key}: {error}")
+    if extras.keyframes:
+        images = frames[coder.stride[0] :: coder.stride[0], None]
+        pieces = [images[start : start + CHUNK_CELLS] for start in range(0, len(images), CHUNK_CELLS)]
+        parts["keyframes.npy"] = np.concatenate([codes[:1], *(coder.encode_batch(p)[:, 0] for p in pieces)])
+    if drawn:
+        fields["paintings"] = [one.task for one in drawn]
+        parts |= {f"painting-{number}.npz": painting.to_npz(one) for number, one in enumerate(drawn)}
+    return parts
 
 
 def finished(out: Path, raw: ShardInfo, tokenizer: str, extras: Extras) -> ShardInfo | None:

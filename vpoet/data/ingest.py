@@ -19,7 +19,7 @@ from vpoet.data import recordings, segments
 from vpoet.data.clips import ClipSettings, clip_fields, windows
 from vpoet.data.jobs import MISSING, RECORDS, Job, Result, Seen, is_readable, recorded, seen
 from vpoet.data.shards import MANIFEST, Manifest, Problems, ShardWriter
-from vpoet.data.sources import WORLD, Item
+from vpoet.data.sources import MADE, Item
 from vpoet.data.workers import Progress, share_out
 from vpoet.errors import DataError
 from vpoet.files import LOCK, locked, read_json, sweep, write_atomic, writing
@@ -145,7 +145,7 @@ def _run_job(job: Job, progress: Progress) -> Result:
         for index, item in enumerate(job.items):
             found.append(seen(item))
             troubles = result.problems.total
-            make = _world_samples if item.path.startswith(WORLD) else _samples if item.path else _interleaved
+            make = _world_samples if item.path.startswith(MADE) else _samples if item.path else _interleaved
             for number, (parts, fields) in enumerate(make(item, job.settings, result.problems)):
                 writer.write(f"{job.number:05d}-{index:03d}-{number:05d}", {**parts, "json": fields})
                 result.add_space(recordings.action_space(fields))
@@ -232,8 +232,13 @@ def _interleaved(item: Item, settings: ClipSettings, problems: Problems) -> Iter
 
 
 def _world_samples(item: Item, settings: ClipSettings, problems: Problems) -> Iterator[Made]:
-    """One clip of a world, without loss: its pixels are the truth that its fields speak of."""
-    make = worlds.find(item.path.removeprefix(WORLD))
-    world = make(height=settings.height, width=settings.width, fps=settings.fps, frames=settings.frames)
-    frames, fields = world.clip(item.seed)
-    yield {"mp4": Video(frames, settings.fps).encode(".mp4", lossless=True)}, fields
+    """One clip of a world, without loss: its pixels are the truth that its fields speak of.
+
+    One that ends early is a shorter clip, which ``min_frames`` can be too much for.
+    """
+    clip = worlds.maker(item.path, settings.height, settings.width, settings.fps, settings.frames)
+    frames, fields = clip(item.seed)
+    if settings.min_frames is not None and len(frames) < settings.min_frames:
+        problems.add("its end comes too soon", item.name)
+    else:
+        yield {"mp4": Video(frames, fields["fps"]).encode(".mp4", lossless=True)}, fields

@@ -1,7 +1,7 @@
 """What is shown of a clip in which a part is painted anew (in- and outpainting), in training and in sampling alike.
 
 An encoder sees beyond a cell. So the codes of what is kept must be those of a clip whose hidden pixels nobody saw: they
-are filled from what lies around them, and the clip is encoded so. `scaled` and `shown_codes` do this for whoever
+are filled from what lies around them, and the clip is encoded so. `scaled` does this for `shown_codes`, by which one
 samples, and for `draw`, by which `vpoet encode` puts paintings into the token shards:
 
     KEY.json              "paintings": ["inpainting", "outpainting", ...], the tasks of KEY.painting-0.npz and on
@@ -13,7 +13,7 @@ samples, and for `draw`, by which `vpoet encode` puts paintings into the token s
 import io
 import zipfile
 import zlib
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -56,23 +56,37 @@ def shown_codes(frames: Frames, mask: Mask, encoder: Encoder) -> tuple[Ints, Mas
     return np.where(hidden, np.int32(0), encoder.encode(frames)), hidden
 
 
-def draw(frames: Frames, encoder: Encoder, key: str, *, seed: int, count: int) -> list[Painting]:
-    """``count`` paintings of frames [T, H, W, 3] for each task that they have cells enough for.
+class Hidden(NamedTuple):
+    """A clip with a part hidden, ready to be encoded."""
 
-    Each is a function of the seed, the sample's key, its task and its number alone.
+    task: str
+    frames: Frames
+    """[T, H, W, 3]; of the pixels that were hidden nothing is left in them."""
+    cells: Mask
+    """[t, h, w], those that the hidden part touches."""
+
+    def painting(self, codes: Ints) -> Painting:
+        """With the codes [t, h, w] of its frames."""
+        return Painting(self.task, self.cells, np.where(self.cells, np.int32(0), codes))
+
+
+def draw(frames: Frames, stride: Size, key: str, *, seed: int, count: int) -> list[Hidden]:
+    """``count`` times frames [T, H, W, 3] with a part hidden, for each task that they have cells enough for.
+
+    What is hidden is a function of the seed, the sample's key, its task and its number alone.
     """
-    (length, height, width), (r, s, _) = frames.shape[:3], encoder.stride
+    (length, height, width), (r, s, _) = frames.shape[:3], stride
     t, h, w = grid = 1 + (length - 1) // r, height // s, width // s
     enough = {"inpainting": t * h * w > 1, "outpainting": h * w > 1}
-    paintings = []
+    drawn = []
     for number in range(count):
         for task in PAINTED:
             if enough[task]:
                 counter = (seed, zlib.crc32(key.encode()), PAINTED.index(task), number)
-                mask = draw_mask(task, grid, encoder.stride, np.random.default_rng(counter))
-                codes, hidden = shown_codes(*scaled(frames, mask, height, width), encoder)
-                paintings.append(Painting(task, hidden, codes))
-    return paintings
+                mask = draw_mask(task, grid, stride, np.random.default_rng(counter))
+                seen, grown = scaled(frames, mask, height, width)
+                drawn.append(Hidden(task, seen, touched(grown, stride)))
+    return drawn
 
 
 def draw_mask(task: str, grid: Size, stride: Size, random: np.random.Generator) -> Mask:

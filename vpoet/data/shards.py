@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import Any, Literal, Self, cast, get_args
 
 import numpy as np
-from webdataset.writer import TarWriter
 
 from vpoet.data.fields import KEY, captions, parse_json, printable, words
 from vpoet.data.npy import codes_to_npy
@@ -178,6 +177,8 @@ class ShardFile:
     """One shard in the making, aside until it is whole. An exception inside, or a full disk, leaves no shard."""
 
     def __init__(self, path: str | Path) -> None:
+        from webdataset.writer import TarWriter  # which imports torch, and nothing else here does
+
         self.path = Path(path)
         self.samples = 0
         self.info: ShardInfo | None = None

@@ -1,7 +1,7 @@
 """What to ingest: files, folders, lists and worlds as one list of items, and which of them are held out."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,19 +13,20 @@ from vpoet.data.lists import read_list
 from vpoet.errors import DataError
 from vpoet.media.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
-WORLD = "world:"
+MADE = (worlds.WORLD, worlds.ENV)
+"""How the sources begin whose clips are made, not read."""
 SEEDS_APART = 1_000_000
 """Clip i of a world with seed s has the seed ``s * SEEDS_APART + i``: sets of different seeds share no clip."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One source: a file, one clip of a world, or a row of a list that interleaves several files."""
+    """One source: a file, one clip of a world or environment, or a row of a list that interleaves several files."""
 
     name: str
     """As the shards tell it, and no path of this machine: relative to its list or folder; `lists.row_name`."""
     path: str
-    """Where it lies; for a world ``world:NAME``; empty for several files."""
+    """Where it lies; ``world:NAME`` or ``env:NAME``; empty for several files."""
     fields: dict[str, Any] = field(default_factory=dict)
     """What is known of it: a list's further columns, or the attributes of a world's clip."""
     seed: int = 0
@@ -39,21 +40,23 @@ class Item:
 
 
 def gather(sources: Sequence[str], *, clips: int | None = None, seed: int = 0) -> list[Item]:
-    """All items of the sources, in order: files, folders (recursively, by name), .csv and .jsonl lists, ``world:NAME``.
+    """All items of the sources, in order: files, folders (recursively, by name), .csv and .jsonl lists, ``world:NAME``,
+    ``env:NAME``.
 
-    ``clips`` and ``seed`` are for worlds. DataError if a source isn't there, is of no known kind, or is a broken list.
+    ``clips`` and ``seed`` are for worlds and environments. DataError if a source isn't there, is of no known kind, or
+    is a broken list.
     """
     items: list[Item] = []
-    if any(source.startswith(WORLD) for source in sources) != (clips is not None):
-        raise DataError("--clips says how many clips of a world:NAME to make: give both or neither")
+    if any(source.startswith(MADE) for source in sources) != (clips is not None):
+        raise DataError("--clips says how many clips of a world:NAME or env:NAME to make: give both or neither")
     for source in sources:
         path = Path(source)
-        if source.startswith(WORLD):
-            world = worlds.find(source.removeprefix(WORLD))
+        if source.startswith(MADE):
+            attributes = _attributes(source)
             if not 1 <= (clips or 0) <= SEEDS_APART:
                 raise DataError(f"--clips is 1 to {SEEDS_APART}, not {clips}")
             seeds = range(seed * SEEDS_APART, seed * SEEDS_APART + (clips or 0))
-            items += [Item(f"{source}/{number}", source, world.attributes(number), number) for number in seeds]
+            items += [Item(f"{source}/{number}", source, attributes(number), number) for number in seeds]
         elif path.is_dir():
             known = VIDEO_SUFFIXES | IMAGE_SUFFIXES
             inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in known and file.is_file())
@@ -70,9 +73,16 @@ def gather(sources: Sequence[str], *, clips: int | None = None, seed: int = 0) -
     return items
 
 
+def _attributes(source: str) -> Callable[[int], dict[str, str]]:
+    """What happens in a clip, by its number; of an environment nothing is known before it is played."""
+    if source.startswith(worlds.WORLD):
+        return worlds.find(source.removeprefix(worlds.WORLD)).attributes
+    return lambda seed: {}
+
+
 def _file(path: Path) -> str:
     """Where a file lies, which its name must not turn into a world."""
-    return f"./{path}" if str(path).startswith(WORLD) else str(path)
+    return f"./{path}" if str(path).startswith(MADE) else str(path)
 
 
 def divide(

@@ -105,6 +105,13 @@ class TokenDataset:
                 f"{dict(vocabulary.appended)}"
             )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the shards, which another process reads itself."""
+        return {**vars(self), "_alive": {}, "_recent": deque(maxlen=4)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _alive=weakref.WeakValueDictionary())
+
     def __len__(self) -> int:
         """Number of shards."""
         return len(self._names)

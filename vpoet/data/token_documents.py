@@ -300,7 +300,7 @@ class Lane:
         content = [documents.seed, lane, lanes, *(dataset.identity for dataset in documents.sources)]
         self._identity = hashlib.sha256(repr(content).encode()).hexdigest()[:16]
         if state is not None:
-            self._restore(state)
+            self._restore(self.check(state))
 
     def state(self) -> State:
         """Integers from which `Lane` goes on exactly: documents that wait for a pack are named, to be made again."""
@@ -311,12 +311,16 @@ class Lane:
             "waiting": [list(cursor) for _, (cursor, _) in self._packer.buffer],
         }
 
-    def _restore(self, state: State) -> None:
+    def check(self, state: State) -> State:
+        """The state; CheckpointError if it is not one of this lane."""
         if state["identity"] != self._identity:
             raise CheckpointError(
                 f"the checkpoint's place in the data (lane {self._lane}) is one in other data: the seed, the number of "
                 "packs in a global batch, or the shards of a source have changed; put them back, or start a new run"
             )
+        return state
+
+    def _restore(self, state: State) -> None:
         self._drawn = state["drawn"]
         for cursor in itertools.starmap(Cursor, state["waiting"]):
             walk = self.walks[cursor.source]

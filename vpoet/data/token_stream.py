@@ -1,4 +1,4 @@
-"""The stream of packs that pretraining reads: this rank's lanes, side by side, made ahead in the background.
+"""The stream of packs that pretraining reads: this rank's lanes, side by side, made ahead by a process of its own.
 
     lane     0       1       2       3
     batch g  pack g  pack g  pack g  pack g         rank r of w carries lanes r::w
@@ -6,15 +6,12 @@
 so the same global batches come out at every world size that divides the number of lanes.
 """
 
-import functools
-import queue
-import threading
 import warnings
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from vpoet.data.prefetch import Prefetch
 from vpoet.data.shards import Problems
 from vpoet.data.token_documents import Documents, EncodeText, Lane, Source, State, StreamConfig, Walk
 from vpoet.errors import CheckpointError, ConfigError, VpoetWarning
@@ -32,16 +29,46 @@ class _Batch(NamedTuple):
     packs: list[Pack]
     state: dict[str, State]
     problems: Problems
+    skipped: dict[str, int]
+
+
+class _Lanes:
+    """Batches of some lanes, side by side: what is worked ahead (`vpoet.data.prefetch.Work`)."""
+
+    def __init__(self, documents: Documents, lanes: int, places: dict[int, State | None]) -> None:
+        self._documents = documents
+        self._lanes = lanes
+        self._places = places
+        self._streams: dict[int, Lane] = {}
+
+    def open(self) -> None:
+        """Go to the lanes' places, and make the documents anew that waited there."""
+        for lane, place in self._places.items():
+            self._streams[lane] = Lane(self._documents, lane, self._lanes, place)
+
+    def __next__(self) -> _Batch:
+        if not self._streams:
+            self.open()
+        made = {str(lane): next(stream) for lane, stream in self._streams.items()}
+        states = {lane: state for lane, (_, state) in made.items()}
+        skipped = {shard: count for source in self._documents.sources for shard, count in source.skipped.items()}
+        problems = Problems(**self._documents.problems.to_dict())
+        return _Batch([row for row, _ in made.values()], states, problems, skipped)
+
+    def at(self) -> str:
+        reading = [str(source.reading) for source in self._documents.sources if source.reading is not None]
+        return f"reading {reading[0]}" if reading else "making documents"
 
 
 class PackStream:
     """This rank's share of every global batch: an endless iterator of lists of lanes/world packs.
 
-    A background thread works up to ``prefetch`` batches ahead (0: none, in the caller's thread); its errors are raised
-    where the batch was wanted. `state` and `problems` are those of the last batch handed out, whatever was prefetched.
-    Close it, or use it as a context; a forgotten one stops its thread when it is collected.
+    A process of its own works up to ``prefetch`` batches ahead (0: none, all is done where it is asked for); its errors
+    are raised where the batch was wanted. `state`, `problems` and `skipped` are those of the last batch handed out,
+    whatever was prefetched. Close it, or use it as a context; a forgotten one is closed when it is collected.
 
-    ``state``: what `state` gave, of all lanes or of this rank's; the world size may have changed since.
+    ``state``: what `state` gave, of all lanes or of this rank's; the world size may have changed since. ``documents``
+    and all they are made with (the encoding of text) are pickled, unless ``prefetch`` is 0.
     """
 
     def __init__(
@@ -59,50 +86,34 @@ class PackStream:
         documents.check_tasks()
         if rank == 0:
             documents.tell_of_paintings()
-        self._sources = documents.sources
         mine = range(rank, lanes, world)
         if state is not None and (missing := [lane for lane in mine if str(lane) not in state]):
             raise CheckpointError(f"the checkpoint's place in the data lacks lanes {missing}; it has {sorted(state)}")
-        streams = {
-            str(lane): Lane(documents, lane, lanes, None if state is None else state[str(lane)]) for lane in mine
-        }
-        self._last = _Batch([], {lane: stream.state() for lane, stream in streams.items()}, Problems())
-        self._make = functools.partial(_batch, streams, documents.problems)
+        places = {lane: None if state is None else state[str(lane)] for lane in mine}
+        starts = {}
+        for lane, place in places.items():
+            start = Lane(documents, lane, lanes)
+            starts[str(lane)] = start.state() if place is None else start.check(place)
+        self._last = _Batch([], starts, Problems(), {})
         self._error: BaseException | None = None
-        self._stop = threading.Event()
-        self._queue: queue.Queue[_Batch | BaseException] = queue.Queue(max(prefetch, 1))
-        self._thread: threading.Thread | None = None
-        if prefetch:
-            work = (self._make, self._queue, self._stop)  # not self: a forgotten stream must be collectable
-            self._thread = threading.Thread(target=_prefetch, args=work, name="vpoet-packs", daemon=True)
-            weakref.finalize(self, self._stop.set)
-            self._thread.start()
+        self._closed = False
+        self._work = _Lanes(documents, lanes, places)
+        self._ahead = Prefetch(self._work, prefetch) if prefetch else None
 
     def __iter__(self) -> Iterator[list[Pack]]:
         return self
 
     def __next__(self) -> list[Pack]:
-        if self._stop.is_set():
+        if self._closed:
             raise StopIteration
         if self._error is not None:
             raise self._error
-        batch = self._make() if self._thread is None else self._wait()
-        if isinstance(batch, BaseException):
-            self._error = batch
-            raise batch
-        self._last = batch
-        return batch.packs
-
-    def _wait(self) -> "_Batch | BaseException":
-        patience, waited = STALLED, 0.0
-        while True:
-            try:
-                return self._queue.get(timeout=patience - waited)
-            except queue.Empty:
-                waited, patience = patience, 2 * patience
-            reading = [str(source.reading) for source in self._sources if source.reading is not None]
-            at = f"reading {reading[0]}" if reading else "making documents"
-            warnings.warn(f"no data for {waited:.0f} s: the stream is {at}; waiting on", VpoetWarning, stacklevel=3)
+        try:
+            self._last = next(self._work) if self._ahead is None else self._ahead.take(STALLED, _stalled)
+        except BaseException as error:
+            self._error = error
+            raise
+        return self._last.packs
 
     def state(self) -> dict[str, State]:
         """{lane: its state} of this rank's lanes, after the last batch handed out; fit for JSON."""
@@ -115,14 +126,14 @@ class PackStream:
 
     @property
     def skipped(self) -> dict[str, int]:
-        """Unsound samples of each shard that was read so far, ahead of what was handed out."""
-        return {shard: count for source in self._sources for shard, count in list(source.skipped.items())}
+        """Unsound samples of each shard that was read for the batches handed out."""
+        return self._last.skipped
 
     def close(self) -> None:
-        """Stop the thread and wait for it; the stream then ends. Safe to call twice."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
+        """End the process; the stream then ends. Safe to call twice."""
+        self._closed = True
+        if self._ahead is not None:
+            self._ahead.close()
 
     def __enter__(self) -> Self:
         return self
@@ -131,27 +142,8 @@ class PackStream:
         self.close()
 
 
-def _batch(streams: dict[str, Lane], problems: Problems) -> _Batch:
-    made = {lane: next(stream) for lane, stream in streams.items()}
-    states = {lane: state for lane, (_, state) in made.items()}
-    return _Batch([row for row, _ in made.values()], states, Problems(**problems.to_dict()))
-
-
-def _prefetch(make: Callable[[], _Batch], out: queue.Queue[_Batch | BaseException], stop: threading.Event) -> None:
-    while not stop.is_set():
-        item: _Batch | BaseException
-        try:
-            item = make()
-        except BaseException as error:
-            item = error
-        while not stop.is_set():
-            try:
-                out.put(item, timeout=0.1)
-                break
-            except queue.Full:
-                continue
-        if isinstance(item, BaseException):
-            return
+def _stalled(seconds: float, at: str) -> None:
+    warnings.warn(f"no data for {seconds:.0f} s: the stream is {at}; waiting on", VpoetWarning, stacklevel=4)
 
 
 def heldout_packs(config: StreamConfig, *, vocabulary: Vocabulary, text: EncodeText, count: int) -> list[Pack]:

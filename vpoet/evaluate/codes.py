@@ -41,6 +41,11 @@ class CodeStatistics:
         return int(self.counts.sum())
 
     @property
+    def cells_of_time(self) -> int:
+        """Frames of codes [h, w] counted."""
+        return int(self.firsts.sum())
+
+    @property
     def used(self) -> int:
         """Different codes seen."""
         return int(np.count_nonzero(self.counts))

@@ -43,8 +43,7 @@ class Comparison:
         except DataError as error:
             self.problems.add(str(error), sample.key)
             return
-        source = sample.json.get("source")
-        drawn, *_ = [scores.add(video.frames, video.fps, source) for scores in self.scored]
+        drawn, *_ = [scores.add(video.frames, video.fps, sample.json) for scores in self.scored]
         for curve in self.curves:
             curve.add(video.frames, video.fps)
         self.names.append(sample.key)
@@ -116,12 +115,34 @@ def in_words(folder: Path, values: dict[str, Any], clips: int) -> list[str]:
         parts.append(f"{values['bigram_bits']:.2f} by bigrams")
     if "model_bits" in values:
         parts.append(f"{values['model_bits']:.2f} by the model")
-    lines = [", ".join(parts)]
+    lines = [", ".join(parts), *_of_figures(values)]
     for rate in RATES:
         for label, peer in values.get(f"codecs_at_{rate}", {}).items():
             scores = f"PSNR {peer['psnr']:.2f} dB, SSIM {peer['ssim']:.4f}" if peer else f"no such rate at crf {CRFS}"
             lines.append(f"  {label} at {values[rate]:.4f} bits per pixel: {scores}")
     return lines
+
+
+def _of_figures(values: dict[str, Any]) -> list[str]:
+    """When codes change, and what is kept of figures; no line where there are but images."""
+    parts = []
+    if values["codes_changed_a_step"] is not None:
+        parts.append(f"{values['codes_changed_a_step']:.2f} of {values['codes_a_step']:.4g} codes change a step")
+    if values["codes_changed_where_still"] is not None:
+        parts.append(f"{values['codes_changed_where_still']:.2%} of those whose pixels hold still")
+    if values["codes_changed_by_the_figure"] is not None:
+        parts.append(
+            f"{values['codes_changed_by_the_figure']:.2f} where the figure alone moves, in "
+            f"{values['cells_moved_by_the_figure']:.2f} cells"
+        )
+    if "psnr_in_boxes" in values:
+        parts.append(f"PSNR {values['psnr_in_boxes']:.2f} dB in its boxes")
+    if "figures_read" in values:
+        parts.append(
+            f"the judge reads {values['figures_read']:.2%} of {values['figures']} figures within half a pixel "
+            f"({values['figures_read_in_originals']:.2%} in the originals)"
+        )
+    return ["  " + ", ".join(parts)] if parts else []
 
 
 def absolute_error(a: Frames, b: Frames) -> Frames:

@@ -19,6 +19,7 @@ from vpoet.generate.model import Model
 from vpoet.media.sheet import contact_sheet
 from vpoet.media.video import Video
 from vpoet.nn.features import EfficientNetLite0
+from vpoet.processes import Processes
 
 SHEET_ROWS = 16
 NEAR = 5
@@ -97,13 +98,14 @@ class Judging:
 
 
 def prompt_bits(
-    model: Model, asked: Sequence[Prompt], parts: Parts
+    model: Model, asked: Sequence[Prompt], parts: Parts, everyone: Processes = Processes()
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
     """Of each part: bits per token of the real clips under their own prompts; and what a clip costs more under the
-    prompt before it, in bits: (mean, half of its 95% interval)."""
+    prompt before it, in bits: (mean, half of its 95% interval). Several processes share the clips."""
     videos = [Video(prompt.real, prompt.fps) for prompt in asked]
-    own = [model.score(video, prompt.text) for video, prompt in zip(videos, asked, strict=True)]
-    other = [model.score(video, asked[i - 1].text) for i, video in enumerate(videos)]
+    numbers = range(len(asked))
+    own = everyone.each(lambda i: model.score(videos[i], asked[i].text), numbers)
+    other = everyone.each(lambda i: model.score(videos[i], asked[i - 1].text), numbers)
     costs = [foreign.total.bits - mine.total.bits for foreign, mine in zip(other, own, strict=True)]
     per_token = {
         label: float(sum(own[i].total.bits for i in part) / sum(own[i].tokens for i in part))

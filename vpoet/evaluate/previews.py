@@ -7,7 +7,8 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from vpoet.media.video import Video
 from vpoet.nn import lora
 from vpoet.nn.attention import backend
 from vpoet.nn.transformer import Transformer
+from vpoet.processes import Processes
 from vpoet.sequence.arrangements import Sample
 from vpoet.sequence.tasks import TABLE
 from vpoet.sequence.vocabulary import Vocabulary
@@ -92,20 +94,30 @@ def sample_prompts(
     return [sampled for sampled in shown if sampled.path.is_file()]
 
 
-def reconstruct_clips(tokenizer: VideoTokenizer, clips: Frames, picture: Path, name: str) -> dict[str, float]:
-    """Scores NAME/... of clips uint8 [N, T, H, W, 3], and a contact sheet of some originals and reconstructions."""
+def reconstruct_clips(
+    tokenizer: VideoTokenizer, clips: Frames, picture: Path, name: str, processes: Processes
+) -> dict[str, float]:
+    """Scores NAME/... of clips uint8 [N, T, H, W, 3], and a contact sheet of some originals and reconstructions.
+
+    Every process calls, with all of the clips, takes its share of them, and has the scores of all; the first draws.
+    """
+    mine = []
+    for number in range(processes.rank, len(clips), processes.world):
+        codes = tokenizer.encode(clips[number])
+        drawn = tokenizer.decode(codes)
+        scores = psnr(clips[number], drawn), ssim(clips[number], drawn)
+        mine.append((number, codes, *scores, drawn if number < SHEET_CLIPS else None))
+    everyones = sorted(chain(*processes.gather(mine)), key=itemgetter(0))
     statistics = CodeStatistics(tokenizer.codebook_size)
-    drawn = []
-    for clip in clips:
-        codes = tokenizer.encode(clip)
-        statistics.update(codes)
-        drawn.append(tokenizer.decode(codes))
-    psnrs, ssims = ([of(*pair) for pair in zip(clips, drawn, strict=True)] for of in (psnr, ssim))
     rows = []
-    for original, reconstruction, dB in list(zip(clips, drawn, psnrs, strict=True))[:SHEET_CLIPS]:
-        rows += [("original", original), (f"reconstruction, {dB:.1f} dB", reconstruction)]
-    with aside(picture) as unfinished:
-        contact_sheet(rows).save(unfinished)
+    for number, codes, dB, _, reconstruction in everyones:
+        statistics.update(codes)
+        if reconstruction is not None:
+            rows += [("original", clips[number]), (f"reconstruction, {dB:.1f} dB", reconstruction)]
+    if processes.rank == 0:
+        with aside(picture) as unfinished:
+            contact_sheet(rows).save(unfinished)
+    psnrs, ssims = ([one[place] for one in everyones] for place in (2, 3))
     return {
         f"{name}/psnr": float(np.mean(psnrs)),
         f"{name}/ssim": float(np.mean(ssims)),

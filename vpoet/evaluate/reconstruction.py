@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,12 +14,14 @@ from vpoet.arrays import Codes, Frames
 from vpoet.errors import DataError, HashMismatch, PromptError, ShapeError
 from vpoet.evaluate.codecs import TokenizerPoint
 from vpoet.evaluate.codes import CodeStatistics
+from vpoet.evaluate.figures import CodeChanges, FigureScores, figure_boxes
 from vpoet.evaluate.intervals import clustered_interval
 from vpoet.evaluate.pixels import WINDOW, flicker, psnr, ssim
 from vpoet.generate.model import Model
 from vpoet.nn.features import FeatureNetwork, perceptual_distance
 from vpoet.tokenizer.video import VideoTokenizer, to_float, whole_cells
 
+NOTHING: Mapping[str, Any] = {}
 FRAMES_AT_ONCE = 16
 """Frames that a feature network takes at once: its features are far larger than the frames."""
 
@@ -59,6 +61,8 @@ class ReconstructionScores:
         self.features = features
         """On the tokenizer's device; None leaves the perceptual distance out."""
         self.codes = CodeStatistics(coder.codebook_size)
+        self.changes = CodeChanges()
+        self.figures = FigureScores()
         self.pixels = 0
         """Of the clips as they came, without padding."""
         self.scores: list[tuple[float, float]] = []
@@ -84,17 +88,22 @@ class ReconstructionScores:
     def _padded(self, frames: Frames) -> Frames:
         return pad_to_grid(frames, self.coder.stride) if self.pad else frames
 
-    def add(self, frames: Frames, fps: float, source: str | None = None) -> Frames:
+    def add(self, frames: Frames, fps: float, facts: Mapping[str, Any] = NOTHING) -> Frames:
         """Score a clip uint8 [T, H, W, 3] and return its reconstruction, of the same size.
 
-        Clips of one ``source`` are not independent; one without shares its own with no other.
+        ``facts`` is its raw json. Clips of one ``source`` are not independent; one without shares its own with no
+        other. What a world says of its figure there is scored, too (`vpoet.evaluate.figures`).
         """
         codes = self.encode(frames)
         length, height, width = frames.shape[:3]
+        source = facts.get("source")
         drawn = self.coder.decode(codes)[:length, :height, :width]
         self.sources.append(f"clip {len(self.scores)}" if source is None else source)
         self.scores.append((psnr(frames, drawn), ssim(frames, drawn)))
         self.codes.update(codes)
+        padded = self._padded(frames)
+        self.changes.update(codes, padded, figure_boxes(facts, len(padded)))
+        self.figures.add(frames, drawn, facts, fps)
         if self.model is not None:
             self.model_bits += self.model.likelihoods([self.model.observed(codes, fps)])[0].total.bits
         self.pixels += length * height * width
@@ -162,6 +171,9 @@ class ReconstructionScores:
             "codebook_usage_of_uniform_codes": self.codes.uniform_usage,
             "entropy_bits": self.codes.entropy,
             "perplexity": self.codes.perplexity,
+            "codes_a_step": self.codes.total / self.codes.cells_of_time,
+            **self.changes.result(),
+            **self.figures.result(),
         }
         if self.model is not None:
             result["model"] = self.model.bundle.hash

@@ -31,7 +31,7 @@ from vpoet.nn import cache as cache_module
 from vpoet.nn import int8 as int8_module
 from vpoet.nn import rope as rope_module
 from vpoet.nn import transformer as transformer_module
-from vpoet.nn.cache import BLOCK, KVCache
+from vpoet.nn.cache import BLOCK, HEADS, LANES, KVCache
 
 _SOURCES: tuple[ModuleType, ...] = (
     *(step_module, logits_module, cache_module, int8_module, rope_module, transformer_module),
@@ -104,7 +104,7 @@ def _compile(step: Step, documents: int, slots: int, width: int, path: Path) -> 
     config, weight = step.transformer.config, step.transformer.language.weight
     cache = KVCache(
         layers=config.depth, slots=slots, size=4 * BLOCK, kv_heads=config.kv_heads, head=config.head,
-        like=weight, lanes=width == 1,
+        like=weight, order=LANES if width == 1 else HEADS,
     )  # fmt: skip
     inputs = (
         torch.full((documents, width), step.transformer.ranges["codes"].start),

@@ -25,6 +25,7 @@ from vpoet.generate.logits import gumbel
 from vpoet.generate.plan import Decoded, Plan, filled
 from vpoet.generate.sampling import Sampling
 from vpoet.generate.speculate import speculate
+from vpoet.generate.transfer import send
 from vpoet.sequence.document import Document
 
 OnStep = Callable[[int, int], None]
@@ -57,11 +58,11 @@ def decode(
             on_step(done, plan.steps)
         ids.append(ids_B)
         nats.append(nats_B)
-    if on_step:
-        on_step(plan.steps, plan.steps)
     first = decoding.transformer.ranges["codes"].start
     codes = (torch.stack(ids).cpu().numpy() - first).astype(np.int32)
     surprise = torch.stack(nats).cpu().numpy()
+    if on_step:  # now that the device is done, too
+        on_step(plan.steps, plan.steps)
     return [
         filled(document, sequence, codes[:, i], surprise[:, i])
         for i, (document, sequence) in enumerate(zip(documents, plan.slots, strict=False))
@@ -72,7 +73,11 @@ def decode(
 def stream(
     decoding: Decoding, plan: Plan, seeds: Items[int], sampling: Sampling = Sampling()
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The tokens of each step as soon as they are drawn, and their nats: [B], [B], ``plan.steps`` times."""
+    """The tokens of each step as soon as they are drawn, and their nats: [B], [B], ``plan.steps`` times.
+
+    On a GPU a step is handed out before it is done, and nothing here waits for it (but for speculative decoding, whose
+    next pass depends on what the last one drew).
+    """
     assert len(seeds) == plan.documents > 0
     decoder = Decoder(decoding, plan.slots, documents=plan.documents, size=plan.size, sampling=sampling)
     generators = [np.random.default_rng(seed) if sampling.temperature else None for seed in seeds]
@@ -84,7 +89,7 @@ def stream(
     for done in range(plan.steps):
         if done % _NOISE_STEPS == 0:
             drawn = [gumbel(generator, _NOISE_STEPS, size) for generator in generators]
-            noise = torch.from_numpy(np.stack(drawn, axis=1)).to(decoder.device)
+            noise = send(np.stack(drawn, axis=1), decoder.device)
         noise_BV = noise[done % _NOISE_STEPS]
         if done == 0:
             ids_B, nats_B = decoder.draw(noise_BV)

@@ -26,14 +26,17 @@ from torch import Tensor
 
 from vpoet.generate.sampling import Sampling
 from vpoet.generate.step import SETTINGS, Run, Step
-from vpoet.nn.cache import BLOCK, TILE, KVCache, attend_ahead
+from vpoet.generate.transfer import send
+from vpoet.nn.cache import BLOCK, LANES, TILE, KVCache
+from vpoet.nn.cache_attention import SDPA, CacheBackend
 from vpoet.nn.steady import steady
 from vpoet.nn.transformer import Transformer
 from vpoet.nn.visibility import Backend, Visibility
 from vpoet.sequence.document import Sequence
 
 Build = Callable[[Step, int, int, int], Run]
-"""(step, documents, slots, tokens a slot) -> what is called in its place, with the same arguments: a compiled one."""
+"""(step, documents, slots, tokens a slot) -> what is called in its place, with the same arguments: a compiled or
+captured one."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,7 +50,11 @@ class Decoding:
     window: int = 0
     """Frames for which it sees a frame (`vpoet.sequence.windows`); 0: to the end."""
     build: Build | None = None
-    """Makes another step of the plain one, a compiled one."""
+    """Makes another step of the plain one."""
+    through: CacheBackend | None = None
+    """Attention through the cache; None: sdpa, or, where ``build`` compiles the step as a whole, plain products."""
+    memory: Callable[..., KVCache] = KVCache
+    """Where caches come from: a captured step works on those alone that it knows."""
     guesses: int | None = 0
     """So many codes of a document each pass guesses and tests (`vpoet.generate.speculate`); 0: one code a pass;
     None: as many as pay, where they keep every bit."""
@@ -81,14 +88,18 @@ class Decoder:
         assert not transformer.training, "dropout would be sampled too: call eval() first"
         assert len(slots) in (documents, 2 * documents)
         config, self.device = transformer.config, transformer.language.weight.device
-        network = transformer if build else steady(transformer)
-        step = Step(network, filtered=sampling.filtered, products=build is not None)
+        products, through = build is not None and decoding.through is None, decoding.through or SDPA
+        step = Step(
+            transformer if products else steady(transformer),
+            filtered=sampling.filtered, products=products, through=through.through,
+        )  # fmt: skip
         guesses = automatic(step, len(slots), documents) if decoding.guesses is None else decoding.guesses
         self.width = guesses + 1
-        self.cache = KVCache(
-            layers=config.depth, slots=len(slots), size=size, kv_heads=config.kv_heads, head=config.head,
-            like=transformer.language.weight, lanes=build is not None and self.width == 1,
-            block=TILE if build is None and self.device.type == "cpu" else BLOCK,
+        self.cache = decoding.memory(
+            layers=config.depth, slots=len(slots), size=size + through.by_length * guesses, kv_heads=config.kv_heads,
+            head=config.head, like=transformer.language.weight,
+            order=LANES if products and self.width == 1 else through.order,
+            block=BLOCK if products or self.device.type != "cpu" else TILE,
         )  # fmt: skip
         # what a slot begins with is told by its ids: positions follow from them
         different: dict[bytes, int] = {}
@@ -126,10 +137,13 @@ class Decoder:
         return self._run(ids_BW, turn_NW2P, place_NW, reach_S, noise_MV, self._settings, *caches)
 
     @torch.inference_mode()
-    def extend(self, ids_BW: Tensor, positions_NW3: Tensor, place_NW: Tensor) -> None:
-        """Tokens that are known go in, however many, and nothing is drawn; their positions are (t, h, w)."""
-        twice, longest = len(place_NW) // len(ids_BW), int(place_NW.max()) + 1
-        attend = attend_ahead(self.cache.keys, self.cache.values, place_NW, self.cache.reach(longest))
+    def extend(self, ids_BW: Tensor, positions_NW3: Tensor, place_NW: Tensor, longest: int | None = None) -> None:
+        """Tokens that are known go in, however many, and nothing is drawn; their positions are (t, h, w).
+
+        ``longest`` as in `step`; None looks for it in ``place_NW``, which waits for the device.
+        """
+        twice, longest = len(place_NW) // len(ids_BW), longest or int(place_NW.max()) + 1
+        attend = self._step.through(self.cache.keys, self.cache.values, place_NW, self.cache.reach(longest))
         ids_T, positions_T3 = ids_BW.repeat(twice, 1).flatten(), positions_NW3.flatten(0, 1)
         state_TD: Tensor = self._step.transformer(ids_T, positions_T3, attend)
         self.state_ND = state_TD.view(*place_NW.shape, -1)[:, -1]
@@ -142,4 +156,4 @@ class Decoder:
 
     def move(self, values: np.typing.NDArray[np.integer]) -> Tensor:
         """Integers on the model's device."""
-        return torch.from_numpy(values.astype(np.int64)).to(self.device)
+        return send(values.astype(np.int64), self.device)

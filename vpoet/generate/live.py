@@ -7,6 +7,7 @@ frames            | 0            | 1 2 3 4      | 5 6 7 8
 import itertools
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
 from vpoet.arrays import Frames, Ints
@@ -42,7 +43,8 @@ def _cells(tokens: Iterator[tuple[Tensor, Tensor]], transformer: Transformer, si
     """Codes [1, h, w] of one cell in time after the other."""
     while True:
         with few_threads(transformer):
-            ids = [int(ids_B[0]) for ids_B, _ in itertools.islice(tokens, size[0] * size[1])]
-        if not ids:
+            drawn = [ids_B[0] for ids_B, _ in itertools.islice(tokens, size[0] * size[1])]
+        if not drawn:
             return
+        ids = torch.stack(drawn).tolist()  # a GPU is waited for once a cell
         yield transformer.vocabulary.values(ids, "codes").reshape(1, *size)

@@ -15,6 +15,7 @@ import math
 import re
 from collections.abc import Iterator
 from collections.abc import Sequence as Items
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from vpoet.generate.decode import OnStep, decode
 from vpoet.generate.decoder import Decoding
 from vpoet.generate.environment import Session, session
 from vpoet.generate.fields import about, declared, takes, those_of
+from vpoet.generate.graphed_step import GraphedSteps, cuda_capture, cuda_fuse
 from vpoet.generate.likelihood import Likelihood, likelihoods, token_nats
 from vpoet.generate.observe import fit, observe
 from vpoet.generate.plan import Decoded
@@ -45,6 +47,7 @@ from vpoet.generate.step import Step
 from vpoet.generate.threads import few_threads
 from vpoet.media.video import Video
 from vpoet.nn.attention import backend
+from vpoet.nn.cache_attention import cache_backend
 from vpoet.nn.int8 import Int8Linear, quantise
 from vpoet.nn.steady import steady
 from vpoet.sequence.document import Document
@@ -68,8 +71,8 @@ def load(
     ``device`` auto: CUDA where there is one. ``precision`` auto: bfloat16 on CUDA, float32 on the CPU; int8 is that of
     the weights, beside bfloat16 for all else, on the CPU. ``guesses``: so many codes each pass guesses and tests, which
     makes decoding faster; 0 is one code a pass, and None as many as pay, where the samples stay as they are bit for
-    bit. ``compiler`` makes decoding faster too, once it has compiled; its rounding may turn a near tie, rarely in fp32
-    and often in bf16 and int8, which gives another sample (`Model.rounding`).
+    bit. ``compiler`` makes decoding faster too, once it has compiled (on CUDA `torch.compile` does); its rounding may
+    turn a near tie, rarely in fp32 and often in bf16 and int8, which gives another sample (`Model.rounding`).
     """
     if precision not in PRECISIONS:
         raise ConfigError(f"precision = {precision!r}: there are {', '.join(PRECISIONS)}")
@@ -94,7 +97,12 @@ class Model:
         self.compiler = compiler
         self.guesses = guesses
         weight = bundle.transformer.language.weight
-        self.attention = backend("auto", weight.device, weight.dtype, windows=bundle.config.window > 0)
+        head, windows = bundle.transformer.config.head, bundle.config.window > 0
+        self.attention = backend("auto", weight.device, weight.dtype, head=head, windows=windows)
+        self._graphs: GraphedSteps | None = None
+        if weight.device.type == "cuda":
+            self._through = cache_backend("auto", weight.device, weight.dtype)
+            self._graphs = GraphedSteps(cuda_capture(), self._through, cuda_fuse if compiler else None)
 
     @takes(Request, Sampling)
     def sample(self, prompt: str = "", **asked: Any) -> Video:
@@ -212,13 +220,17 @@ class Model:
     @property
     def decoding(self) -> Decoding:
         """How this model decodes."""
-        return Decoding(
+        plain = Decoding(
             transformer=self.bundle.transformer,
             attention=self.attention,
             bidirectional=self.bundle.config.bidirectional,
             window=self.bundle.config.window,
-            build=None if self.compiler is None else functools.partial(self.compiler, self.bundle.hash),
             guesses=self.guesses,
+        )
+        if self._graphs:
+            return replace(plain, build=self._graphs, through=self._through, memory=self._graphs.cache)
+        return replace(
+            plain, build=None if self.compiler is None else functools.partial(self.compiler, self.bundle.hash)
         )
 
     @property

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vpoet.arrays import Ints
 from vpoet.errors import PromptError
+from vpoet.generate.transfer import send
 from vpoet.nn.transformer import Transformer
 from vpoet.sequence.document import Document, Sequence, Span, build
 from vpoet.sequence.vocabulary import Modality
@@ -68,7 +69,7 @@ class Plan:
         known_SB |= step_S >= counts[: len(documents)]
 
         def move(values: npt.NDArray[Any]) -> Tensor:
-            return torch.from_numpy(values.astype(np.int64)).to(device)
+            return send(values.astype(np.int64), device)
 
         positions_SN3 = move(np.stack([s.positions[at_SN[:, i]] for i, s in enumerate(slots)], axis=1))
         return cls(
@@ -80,7 +81,7 @@ class Plan:
             place_SN=move(at_SN),
             longest=(at_SN.max(1) + 1).tolist(),
             ids_SB=move(np.stack([s.ids[at_SN[:, i]] for i, s in enumerate(slots[: len(documents)])], axis=1)),
-            known_SB=torch.from_numpy(known_SB).to(device),
+            known_SB=send(known_SB, device),
             some_known=[bool(known_B.any()) for known_B in known_SB],
         )
 

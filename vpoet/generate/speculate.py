@@ -37,6 +37,7 @@ from vpoet.arrays import Floats, Ints, Longs
 from vpoet.generate.decoder import Decoder
 from vpoet.generate.logits import gumbel
 from vpoet.generate.plan import Plan
+from vpoet.generate.transfer import send
 from vpoet.sequence.document import Sequence
 
 Generator = np.random.Generator | None
@@ -57,12 +58,12 @@ def speculate(decoder: Decoder, plan: Plan, generators: Items[Generator], size: 
     slot_N1 = torch.arange(len(plan.slots), device=device)[:, None]
 
     def noise(count: int) -> Tensor:
-        return torch.from_numpy(np.concatenate([draft.noise(count) for draft in drafts])).to(device)
+        return send(np.concatenate([draft.noise(count) for draft in drafts]), device)
 
     drawn = decoder.draw(noise(1))
     passed = 0
     while True:
-        ids, nats = (x.view(len(drafts), -1).cpu().numpy() for x in drawn)
+        ids, nats = torch.stack([x.double() for x in drawn]).view(2, len(drafts), -1).cpu().numpy()  # one wait, not two
         for draft, ids_W, nats_W in zip(drafts, ids, nats, strict=True):
             draft.take(ids_W, nats_W)
         until = min(draft.done for draft in drafts)
@@ -76,9 +77,9 @@ def speculate(decoder: Decoder, plan: Plan, generators: Items[Generator], size: 
         step_NW = np.stack(
             [np.minimum(draft.done - 1 + np.arange(width), plan.steps - 1) for draft in drafts] * sources
         )
-        at_NW = torch.from_numpy(step_NW).to(device)
+        at_NW = send(step_NW, device)
         turn_NW2P, place_NW = plan.turn_SN2P[at_NW, slot_N1], plan.place_SN[at_NW, slot_N1]
-        ids_BW = torch.from_numpy(np.stack([draft.guess(width) for draft in drafts])).to(device)
+        ids_BW = send(np.stack([draft.guess(width) for draft in drafts]), device)
         drawn = decoder.step(ids_BW, turn_NW2P, place_NW, plan.longest[int(step_NW.max())], noise(width))
 
 

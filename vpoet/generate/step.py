@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from vpoet.generate.logits import draw, guide, keep, temper
 from vpoet.nn.cache import TILE, attend_ahead, attend_step
+from vpoet.nn.cache_attention import Through
 from vpoet.nn.rope import Rotation
-from vpoet.nn.transformer import Block, Transformer
+from vpoet.nn.transformer import Block, RunBlock, Transformer, run_block
 
 Run = Callable[..., tuple[Tensor, Tensor]]
 """A step, or what takes its place, with the arguments of `Step.forward`."""
@@ -28,12 +29,18 @@ SETTINGS = ("guidance", "temperature", "top_k", "top_p", "min_p")
 class Step(nn.Module):
     """The network and the draw. ``filtered``: the draw applies top_k, top_p and min_p, which costs a sort."""
 
-    def __init__(self, transformer: Transformer, *, filtered: bool, products: bool = False) -> None:
+    def __init__(
+        self, transformer: Transformer, *, filtered: bool, products: bool = False, through: Through = attend_ahead
+    ) -> None:
         super().__init__()
         self.transformer = transformer
         self.filtered = filtered
         self.products = products
         """Spell the attention of one token a slot for a compiler (`attend_step`)."""
+        self.through = through
+        """Attention through the cache."""
+        self.blocks: RunBlock = run_block
+        """How a block is run."""
 
     def forward(
         self,
@@ -56,9 +63,9 @@ class Step(nn.Module):
         if self.products and place_NW.shape[1] == 1:
             attend = attend_step(keys, values, place_NW[:, 0], reach_S)
         else:
-            attend = attend_ahead(keys, values, place_NW, reach_S)
+            attend = self.through(keys, values, place_NW, reach_S)
         rotation = Rotation(*turn_NW2P.flatten(0, 1).unbind(1))
-        h_TD = self.transformer(ids_BW.repeat(twice, 1).flatten(), rotation, attend)
+        h_TD = self.transformer(ids_BW.repeat(twice, 1).flatten(), rotation, attend, self.blocks)
         return self.draw(h_TD, noise_MV, settings)
 
     @torch.inference_mode()

@@ -24,15 +24,20 @@ TILE = 512
 """Keys that torch's attention on a CPU reads at once. A product over fewer is summed in an order that depends on how
 many they are; where all reads are of whole tiles, what a token sees does not depend on how far others read."""
 _QUERIES = 4
-"""Tokens of a slot are brought to a multiple of so many: MKL's kernel for fewer rows adds in another order."""
+"""On a CPU, tokens of a slot are brought to a multiple of so many: MKL's kernel for fewer rows adds in another
+order."""
+
+HEADS, LANES, TOKENS = (0, 1, 2, 3), (0, 1, 3, 2), (0, 2, 1, 3)
+"""How a cache [N, K, S, H] lies in memory, its axes from the slowest on: a head's positions one after the other; the
+positions side by side instead of a position's features, as compiled loops read them, a vector of positions at a time;
+or the heads of a position side by side, as FlashAttention's kernels read them."""
 
 
 class KVCache:
     """Keys and values of each layer [N, K, S, H], allocated once; ``size`` is rounded up to whole blocks.
 
     ``like`` has the device and dtype that they get. ``block``: a step reads whole blocks of so many positions.
-    ``lanes``: positions lie side by side in memory instead of a position's features, as compiled loops read them, a
-    vector of positions at a time.
+    ``order``: how they lie in memory, one of `HEADS`, `LANES` and `TOKENS`.
     """
 
     def __init__(
@@ -44,20 +49,20 @@ class KVCache:
         kv_heads: int,
         head: int,
         like: Tensor,
-        lanes: bool = False,
+        order: tuple[int, ...] = HEADS,
         block: int = BLOCK,
     ) -> None:
         self.size = size
         self.block = block
         shape = [slots, kv_heads, -(-size // block) * block, head]
-        order = (0, 1, 3, 2) if lanes else (0, 1, 2, 3)
 
         def zeros() -> Tensor:
-            return like.new_zeros([shape[axis] for axis in order]).permute(order)
+            return like.new_zeros([shape[axis] for axis in order]).permute(order)  # each order is its own inverse
 
         # a layer's own tensor each: what is written in place must not be a part of what other layers read
         self.keys = [zeros() for _ in range(layers)]
         self.values = [zeros() for _ in range(layers)]
+        self._position_S = torch.arange(shape[2], device=like.device)
 
     def prefill(self, visibility: Visibility, packed: Attend, sources: Sequence[int] | None = None) -> Attend:
         """Attention of a pack of prompts, computed by ``packed``: document ``sources[n]`` fills slot n from its start.
@@ -87,7 +92,7 @@ class KVCache:
     def reach(self, longest: int) -> Tensor:
         """The positions of the first blocks that hold ``longest`` tokens, for `attend_step`."""
         self.check(longest)
-        return torch.arange(-(-longest // self.block) * self.block, device=self.keys[0].device)
+        return self._position_S[: -(-longest // self.block) * self.block]
 
     def check(self, longest: int) -> None:
         """ShapeError if a slot cannot hold ``longest`` tokens."""
@@ -138,8 +143,8 @@ def attend_where(keys: list[Tensor], values: list[Tensor], place_NW: Tensor, see
     """As `attend_ahead`, where a mask says which of the first S positions a token sees, its own included."""
     device, width = place_NW.device, place_NW.shape[1]
     slot_N11 = torch.arange(len(place_NW), device=device)[:, None, None]
-    # the last token asks again
-    query_Q = torch.arange(-(-width // _QUERIES) * _QUERIES, device=device).clamp(max=width - 1)
+    queries = -(-width // _QUERIES) * _QUERIES if device.type == "cpu" else width
+    query_Q = torch.arange(queries, device=device).clamp(max=width - 1)  # the last token asks again
     sees_N1QS = sees_NWS[:, query_Q][:, None]
     stop = sees_NWS.shape[2]
 

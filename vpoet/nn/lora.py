@@ -8,16 +8,18 @@ peft trains them. What comes of it are tensors, and adding them to the weights n
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from vpoet.errors import BackendError, CheckpointError, ConfigError
+from vpoet.nn.initial import Weights, fill
 from vpoet.nn.transformer import Transformer
 
 PLACES = r"blocks\.\d+\.(attention\.(qkv|out)|mlp\.(up|out))"
 """Every matrix of every block."""
 _A, _B, _NAME = "lora_A", "lora_B", "default"  # peft's words
 
-Weights = dict[str, Tensor]
+Tensors = dict[str, Tensor]
 
 
 @dataclass(kw_only=True)
@@ -38,6 +40,12 @@ class LoraConfig:
         return self.alpha / self.rank
 
 
+def begin(transformer: Transformer, weights: Weights, config: LoraConfig) -> None:
+    """Fill a transformer and `add` to it: whole, on the CPU, as peft draws what it adds there and then."""
+    fill(transformer, weights, torch.device("cpu"))
+    add(transformer, config)
+
+
 def add(transformer: Transformer, config: LoraConfig) -> None:
     """Freeze the transformer and give its blocks updates to train; its output stays what it was until they are."""
     try:
@@ -49,7 +57,7 @@ def add(transformer: Transformer, config: LoraConfig) -> None:
     peft.inject_adapter_in_model(settings, transformer, adapter_name=_NAME)
 
 
-def update(weights: Mapping[str, Tensor]) -> Weights:
+def update(weights: Mapping[str, Tensor]) -> Tensors:
     """What was trained, of the weights of a transformer after `add`: {matrix.lora_A: [R, in], matrix.lora_B: ...}."""
     return {
         name.removesuffix(f".{_NAME}.weight"): weight
@@ -58,7 +66,7 @@ def update(weights: Mapping[str, Tensor]) -> Weights:
     }
 
 
-def plain(weights: Mapping[str, Tensor]) -> Weights:
+def plain(weights: Mapping[str, Tensor]) -> Tensors:
     """The weights without what `add` added, under the names they had before."""
     return {
         name.replace(".base_layer.", "."): weight
@@ -67,7 +75,7 @@ def plain(weights: Mapping[str, Tensor]) -> Weights:
     }
 
 
-def merged(weights: Mapping[str, Tensor], update: Mapping[str, Tensor], scale: float) -> Weights:
+def merged(weights: Mapping[str, Tensor], update: Mapping[str, Tensor], scale: float) -> Tensors:
     """The weights of a plain transformer with the update added; CheckpointError if it is one of another network."""
     out = dict(weights)
     matrices = sorted(name.removesuffix(f".{_A}") for name in update if name.endswith(f".{_A}"))
@@ -82,6 +90,6 @@ def merged(weights: Mapping[str, Tensor], update: Mapping[str, Tensor], scale: f
     return out
 
 
-def trained(weights: Mapping[str, Tensor], config: LoraConfig | None) -> Weights:
+def trained(weights: Mapping[str, Tensor], config: LoraConfig | None) -> Tensors:
     """The weights of a plain transformer from those of one in training, whose update is added if it has one."""
     return dict(weights) if config is None else merged(plain(weights), update(weights), config.scale)

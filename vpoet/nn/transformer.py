@@ -120,6 +120,10 @@ class Block(nn.Module):
         self.mlp = SwiGLU(config.width, config.hidden)
         self.dropout = nn.Dropout(config.dropout)
 
+    def forward(self, x_TD: Tensor, *, run: "RunBlock", layer: int, rotation: Rotation, attend: Attend) -> Tensor:
+        """What ``run`` makes of it; a call as of any module, at whose ends ZeRO's stage 3 gathers a block's weights."""
+        return run(self, layer, x_TD, rotation, attend)
+
     def before(self, x_TD: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
         """What the block does before its attention: queries, keys and values."""
         qkv: tuple[Tensor, Tensor, Tensor] = self.attention(self.attention_norm(x_TD), rotation)
@@ -231,13 +235,17 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def _initialise(self) -> None:
-        """Deviation 0.02; matrices that add to the residual stream are scaled by 1/sqrt(2 depth) (GPT-2, 2.3)."""
         for name, parameter in self.named_parameters():
-            if parameter.dim() == 1:
-                nn.init.ones_(parameter)
-            else:
-                residual = name.startswith("blocks.") and ".out." in name
-                nn.init.normal_(parameter, std=0.02 / (math.sqrt(2 * self.config.depth) if residual else 1))
+            self.initial(name, parameter)
+
+    def initial(self, name: str, values: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """``values``, of the shape of a parameter, which become random ones for it: ones for norms, else of deviation
+        0.02; matrices that add to the residual stream are scaled by 1/sqrt(2 depth) (GPT-2, 2.3)."""
+        if values.dim() == 1:
+            return nn.init.ones_(values)
+        residual = name.startswith("blocks.") and ".out." in name
+        deviation = 0.02 / (math.sqrt(2 * self.config.depth) if residual else 1)
+        return nn.init.normal_(values, std=deviation, generator=generator)
 
     def embed(self, ids_T: Tensor) -> Tensor:
         """[T, D]: a row of the table of the id's range, or the sum of the rows of a visual code's digits."""
@@ -273,8 +281,7 @@ class Transformer(nn.Module):
         rotation = positions if isinstance(positions, Rotation) else self.rotation(positions)
         x_TD = self.dropout(self.embed(ids_T))
         for layer, block in enumerate(self.blocks):
-            assert isinstance(block, Block)
-            x_TD = run(block, layer, x_TD, rotation, attend)
+            x_TD = block(x_TD, run=run, layer=layer, rotation=rotation, attend=attend)
         out: Tensor = self.norm(x_TD)
         return out
 

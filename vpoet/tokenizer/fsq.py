@@ -60,7 +60,7 @@ class FSQ(Quantiser):
             points = (bounded + (rounded - bounded).detach()) / half
             uneven = self.training and self.evenness
             loss = self.evenness * self._unevenness(bounded) if uneven else bounded.new_zeros(())
-        return Quantised(codes, points.to(z.dtype), loss, self.use(codes))
+        return Quantised(codes, points.to(z.dtype), bounded, loss, self.use(codes))
 
     def codes_to_points(self, codes: Tensor) -> Tensor:
         """Integer codes [...] to the fp32 points [..., D] that `forward` gives for them."""

@@ -48,7 +48,7 @@ class LFQ(Quantiser):
             if self.training:
                 sure, spread = entropies(numbers.reshape(-1, self.width))
                 loss = self.entropy * (sure - spread) + self.commitment * F.mse_loss(numbers, signs)
-        return Quantised(codes, points.to(z.dtype), loss, self.use(codes))
+        return Quantised(codes, points.to(z.dtype), numbers, loss, self.use(codes))
 
     def codes_to_points(self, codes: Tensor) -> Tensor:
         """Integer codes [...] to the fp32 points [..., D] of -1 and 1 that `forward` gives for them."""

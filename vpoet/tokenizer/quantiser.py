@@ -54,6 +54,8 @@ class Quantised(NamedTuple):
     """int64 [...] in [0, size)."""
     points: Tensor
     """[..., D]: what the decoder draws from, with gradients to what was quantised."""
+    latents: Tensor
+    """fp32 [..., D], just before they became codes: of FSQ in steps between levels, of the others as the points."""
     loss: Tensor
     """Scalar, weighted, to be added to the training loss; zero where the quantiser needs none."""
     use: Tensor
@@ -98,4 +100,6 @@ class Quantiser(nn.Module, abc.ABC):
 
     def use(self, codes: Tensor) -> Tensor:
         """`Quantised.use` of these codes."""
-        return torch.tensor(len(torch.unique(codes)) / min(self.size, max(1, codes.numel())), device=codes.device)
+        met = torch.zeros(self.size, dtype=torch.float64, device=codes.device)
+        met[codes.flatten()] = 1  # counted where they lie: torch.unique would have the host wait for them
+        return (met.sum() / min(self.size, max(1, codes.numel()))).float()

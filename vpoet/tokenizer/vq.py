@@ -70,7 +70,7 @@ class VQ(Quantiser):
                     self._follow(rows, codes)
                     self._revive(rows)
         codes = codes.view(z.shape[:-1])
-        return Quantised(codes, points.to(z.dtype), loss, self.use(codes))
+        return Quantised(codes, points.to(z.dtype), vectors, loss, self.use(codes))
 
     def codes_to_points(self, codes: Tensor) -> Tensor:
         """Integer codes [...] to the fp32 points [..., D] that `forward` gives for them."""

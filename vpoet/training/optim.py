@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from vpoet.errors import ConfigError
 
+MOMENTUM = 0.95
+"""Muon's, with Nesterov's step."""
+
 
 @dataclass(kw_only=True)
 class OptimizerConfig:
@@ -19,8 +22,7 @@ class OptimizerConfig:
     lr: float = 1e-3
     """Peak learning rate."""
     matrix_lr: float = 0.0
-    """Peak learning rate of Muon for the matrices of the transformer's blocks; 0: AdamW trains them, too. Muon needs
-    matrices whole, which DeepSpeed's stages cut: it is for engine.name = torch."""
+    """Peak learning rate of Muon for the matrices of the transformer's blocks; 0: AdamW trains them, too."""
     final_lr: float = 0.1
     """Learning rate at the last step, as a fraction of the peak."""
     warmup: int = 100
@@ -52,28 +54,49 @@ def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
     return config.lr * (config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 
 
-def parameter_groups(module: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
-    """Two groups, with and without weight decay, as optimisers take them."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
+def parameter_groups(module: nn.Module, config: OptimizerConfig, but: Iterable[Tensor] = ()) -> list[dict[str, Any]]:
+    """Two groups, with and without weight decay, as optimisers take them; ``but`` those that another one trains."""
+    others = {id(parameter) for parameter in but}
+    parameters = [p for p in module.parameters() if p.requires_grad and id(p) not in others]
     return [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
 
 
+def adamw_settings(config: OptimizerConfig) -> dict[str, Any]:
+    """The same for every engine, so that they differ in nothing but how the work is shared."""
+    return {"lr": config.lr, "betas": (config.beta1, config.beta2), "fused": True}
+
+
 def adamw(module: nn.Module, config: OptimizerConfig, but: Iterable[Tensor] = ()) -> torch.optim.AdamW:
-    """The same optimiser for every engine, so that they differ in nothing but how the work is shared; ``but`` those
-    that another optimiser trains."""
-    others = {id(parameter) for parameter in but}
-    groups = parameter_groups(module, config)
-    for group in groups:
-        group["params"] = [parameter for parameter in group["params"] if id(parameter) not in others]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
+    """AdamW for all weights ``but`` those that another optimiser trains."""
+    return torch.optim.AdamW(parameter_groups(module, config, but), **adamw_settings(config))
 
 
 def muon(matrices: Iterable[Tensor], lr: float, config: OptimizerConfig) -> torch.optim.Muon:
-    """Muon (Jordan et al., 2024) with updates as large as AdamW's (Liu et al., arXiv:2502.16982, section 2.2)."""
-    return torch.optim.Muon(matrices, lr=lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
+    """Muon (Jordan et al., 2024) with updates as large as AdamW's: `as_adamw`."""
+    return torch.optim.Muon(
+        matrices, lr=lr, weight_decay=config.weight_decay, momentum=MOMENTUM, adjust_lr_fn="match_rms_adamw"
+    )
+
+
+def as_adamw(shape: torch.Size) -> float:
+    """What a matrix' orthogonal update is multiplied with, beside the rate, to be as large as AdamW's would be
+    (Liu et al., arXiv:2502.16982, section 2.2)."""
+    return 0.2 * math.sqrt(max(shape))
+
+
+def orthogonal(matrix: Tensor) -> Tensor:
+    """The orthogonal matrix that is nearest to a matrix, about and in bf16, as Muon has it: by its own Newton-Schulz
+    iteration, which torch offers as the step of an optimiser alone."""
+    rows, columns = matrix.shape
+    whole = max(1, rows / columns) ** 0.5  # torch's factor of a rate, and so the step is of length 1
+    weight = nn.Parameter(torch.zeros_like(matrix, dtype=torch.bfloat16))
+    weight.grad = matrix.to(torch.bfloat16)
+    iteration = torch.optim.Muon([weight], lr=1 / whole, weight_decay=0.0, momentum=0.0, nesterov=False)
+    iteration.step()  # type: ignore[no-untyped-call]
+    return -weight.detach()
 
 
 def block_matrices(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

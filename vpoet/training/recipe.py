@@ -2,22 +2,27 @@
 
 from dataclasses import dataclass, field
 
+import torch
+
 from vpoet.config import REQUIRED
 from vpoet.data.token_dataset import played_space
 from vpoet.data.token_documents import REMEDIES
 from vpoet.data.token_stream import Source, StreamConfig
 from vpoet.errors import ConfigError, DataError
+from vpoet.nn.attention import backend
 from vpoet.nn.lora import LoraConfig
 from vpoet.nn.transformer import TransformerConfig
+from vpoet.nn.visibility import Backend
 from vpoet.sequence.actions import ActionSpace
 from vpoet.sequence.tasks import TABLE
 from vpoet.sequence.vocabulary import Vocabulary
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training.engine.base import EngineConfig
-from vpoet.training.engine.ulysses import Share
+from vpoet.training.engine.ulysses import Share, shared_attention
 from vpoet.training.guard import GuardConfig
 from vpoet.training.optim import OptimizerConfig
+from vpoet.training.precision import DTYPES
 
 LARGEST = 1 << 20
 """Packs of a step, and of an evaluation."""
@@ -28,7 +33,7 @@ class SampleConfig:
     """Clips sampled on the way, to look at."""
 
     every: int = 0
-    """Steps between samplings; 0 never."""
+    """Steps between samplings; 0 never. They are made beside training, from a checkpoint that is written then."""
     prompts: list[str] = field(default_factory=list)
     frames: int = 17
     height: int = 64
@@ -36,6 +41,10 @@ class SampleConfig:
     fps: int = 8
     temperature: float = 1.0
     guidance: float = 2.0
+
+    def due(self, step: int, steps: int) -> bool:
+        """Whether clips are sampled after ``step`` of a run of ``steps``."""
+        return bool(self.every and self.prompts) and (step % self.every == 0 or step == steps)
 
 
 @dataclass(kw_only=True)
@@ -64,7 +73,10 @@ class PretrainConfig:
     engine: EngineConfig = field(default_factory=EngineConfig)
     guard: GuardConfig = field(default_factory=GuardConfig)
     attention: str = "auto"
-    """Attention backend: auto, sdpa, products, flex or flash."""
+    """Attention backend: auto, sdpa, products, flex, varlen, flash or flash3."""
+    deterministic: bool = True
+    """On GPUs, attention's backward pass adds up in a fixed order, for some memory and time: without it a resumed run
+    continues to rounding, and not bit for bit."""
     compile: bool = False
     """Fuse what stands between attentions with torch.compile: half a minute at the start, then faster steps."""
     checkpoint_blocks: bool = False
@@ -126,6 +138,18 @@ class PretrainConfig:
         self.actions = self.actions or told
         assert self.actions is not None
         return self.actions.vocabulary(plain)
+
+    def attends(self, device: torch.device) -> Backend:
+        """How packs are attended, checked for the device; BackendError says what is lacking."""
+        whole = backend(
+            self.attention,
+            device,
+            DTYPES[self.engine.dtype],
+            head=self.model.head,
+            deterministic=self.deterministic,
+            windows=self.data.window > 0,
+        )
+        return shared_attention(whole, self.engine.sequence_parallel)
 
     def packs_per_process(self, world: int) -> int:
         share = Share(0, world, self.engine.sequence_parallel)

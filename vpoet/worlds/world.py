@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol
 
 from vpoet.arrays import Frames
+from vpoet.errors import DataError
 
 FAULTS = "faults"
 """The last of `World.judged`: what the world could not have drawn, in words; "" for a clip without a fault."""
@@ -65,6 +66,11 @@ class World(ABC):
     @abstractmethod
     def see(self, frames: Frames) -> dict[str, str]:
         """What a clip uint8 [T, H, W, 3] shows: all of `judged`, "" for none. ShapeError for frames of another size."""
+
+    @classmethod
+    def stepped(cls, height: int = 64, width: int = 64, fps: float = 8.0) -> "SteppedWorld":
+        """The world to act in that the clips are recordings of. DataError if one cannot act in this world."""
+        raise DataError(f"world:{cls.name}: its clips are drawn whole; one cannot act in it")
 
     @classmethod
     def source(cls, seed: int) -> str:

@@ -4,7 +4,10 @@ Every network here is tiny and in fp32, so that equal means equal to rounding.
 """
 
 import copy
+import functools
+import json
 import os
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -17,10 +20,13 @@ from vpoet.arrays import Frames
 from vpoet.errors import ConfigError
 from vpoet.processes import Processes
 from vpoet.tokenizer.autoencoder import AutoencoderConfig
+from vpoet.tokenizer.layers import Block
 from vpoet.tokenizer.quantiser import QuantiserConfig
 from vpoet.tokenizer.video import VideoTokenizer
+from vpoet.training.codec import checkpoint
 from vpoet.training.codec.adversarial import AdversarialConfig
-from vpoet.training.codec.loss import LossConfig
+from vpoet.training.codec.checkpoint import tensors_of
+from vpoet.training.codec.loss import LossConfig, still_cells, still_error
 from vpoet.training.codec.recipe import VideoTokenizerRecipe
 from vpoet.training.codec.training import TokenizerTraining
 
@@ -32,7 +38,17 @@ def recipe(**changes: Any) -> VideoTokenizerRecipe:
         decoder_blocks=[1, 0, 1],
         quantiser=changes.pop("quantiser", QuantiserConfig(levels=[5, 5, 5])),
     )
-    return VideoTokenizerRecipe(**{"run": "x", "data": ["x"], "steps": 50, "model": model, "dtype": "fp32", **changes})
+    return VideoTokenizerRecipe(**{"run": "x", "data": ["x"], "steps": 50, "model": model, "dtype": "fp32"} | changes)
+
+
+def per_frame() -> AutoencoderConfig:
+    return AutoencoderConfig(
+        time_stride=1,
+        widths=[16, 16],
+        encoder_blocks=[1, 1],
+        decoder_blocks=[1, 1],
+        quantiser=QuantiserConfig(levels=[8, 8, 8]),
+    )
 
 
 def clips(count: int, frames: int = 5, seed: int = 0, size: int = 16) -> Frames:
@@ -133,12 +149,64 @@ def test_changes_of_a_cell_s_point_are_in_the_loss_and_cost_nothing_where_all_ho
         assert "changes" not in plain
 
 
+def test_cells_hold_still_whose_own_pixels_do_not_change() -> None:
+    """From the last frame of the cell before, here three frames before, to each of the cell's own; in any channel."""
+    video = torch.zeros(1, 3, 7, 16, 24)
+    assert still_cells(video, (3, 2, 3)).all()
+    video[0, 1, 2, 15, 8] = 0.5  # frame 2, of the second cell in time, and back: the cell after it holds still
+    expected = torch.ones(1, 2, 2, 3, dtype=torch.bool)
+    expected[0, 0, 1, 1] = False
+    assert torch.equal(still_cells(video, (3, 2, 3)), expected)
+    video[0, 1, 3, 15, 8] = 0.5
+    expected[0, 1, 1, 1] = False
+    assert torch.equal(still_cells(video, (3, 2, 3)), expected)
+    assert still_cells(torch.zeros(1, 3, 3, 8, 8) + 0.03 * torch.arange(3)[:, None, None], (3, 1, 1)).all(), "noise"
+
+
+def test_what_holds_still_is_charged_for_straying_from_the_level_it_had_and_nothing_else_is() -> None:
+    video = torch.zeros(1, 3, 3, 8, 16)
+    video[:, :, 1:, :, 8:] = torch.tensor([0.5, -0.5])[:, None, None]  # the right cell changes in every frame
+    latents = torch.tensor([0.0, 0.2, 0.4]).view(1, 3, 1, 1, 1).repeat(1, 1, 1, 2, 1).requires_grad_()
+    error = still_error(latents, video)
+    # levels before: 0 and 0; strayed by 0.2 and 0.4, of which 0.25 are free
+    assert error.item() == pytest.approx((0 + 0.15**2) / 2)
+    (gradient,) = torch.autograd.grad(error, latents)
+    assert gradient.flatten().tolist() == pytest.approx([0, 0, 0, 0, 0.15, 0])
+    across = torch.tensor([0.45, 0.55]).view(1, 2, 1, 1, 1)  # two codes, though the latents are neighbours
+    assert still_error(across, video[:, :, :2, :, :8]).item() == pytest.approx(0.3**2)
+    assert still_error(latents[:, :2], torch.rand(1, 3, 2, 8, 16)).item() == 0, "nothing holds still"
+
+
+def test_the_penalty_has_codes_hold_still_where_pixels_do() -> None:
+    """Of clips in whose upper left corner alone something moves: of the other cells' codes, fewer change with it.
+
+    Blocks begin as the identity, of which no cell sees another: here they begin at random.
+    """
+    frames = np.repeat(clips(3, frames=1, size=32), 5, axis=1)
+    frames[:, :, :8, :8] = clips(3, size=8)
+    changed = []
+    for weight in (0.0, 5.0):
+        training = TokenizerTraining(recipe(loss=LossConfig(still=weight), model=per_frame(), ema=0.5))
+        for block in training.model.encoder.layers:
+            if isinstance(block, Block):
+                torch.nn.init.normal_(block.time.linear.weight, std=0.1)
+        logged = [training.update(frames) for _ in range(30)]
+        assert ("still" in logged[0]) == (weight > 0)
+        codes = VideoTokenizer(training.average).encode_batch(frames)
+        moves = np.zeros(codes.shape[2:], np.bool_)
+        moves[0, 0] = True
+        changed.append(float((codes[:, 1:] != codes[:, :-1])[:, :, ~moves].mean()))
+    assert changed[1] < 0.5 * changed[0]
+
+
 def test_evenness_is_fsq_s_own_and_in_its_loss() -> None:
     batch = clips(2)
     logged, plain = (TokenizerTraining(recipe(loss=LossConfig(evenness=w))).update(batch)["loss"] for w in (1.0, 0.0))
     assert logged > plain + 0.01
     with pytest.raises(ConfigError, match=r"for lfq set model\.quantiser\.entropy"):
         recipe(quantiser=QuantiserConfig(kind="lfq"), loss=LossConfig(evenness=1))
+    with pytest.raises(ConfigError, match=r"for lfq set loss\.changes"):
+        recipe(quantiser=QuantiserConfig(kind="lfq"), loss=LossConfig(still=1))
 
 
 def test_an_adversary_that_would_never_start_is_refused() -> None:
@@ -230,6 +298,47 @@ def test_two_processes_with_half_the_batch_each_are_one_with_all_of_it(tmp_path:
         assert one == two | {"code_use": one["code_use"]}
         assert one["l2"] == pytest.approx(whole["l2"], rel=1e-4)
         assert one["gradient"] == pytest.approx(whole["gradient"], rel=1e-3)
+
+
+def test_who_is_to_stop_stops_all() -> None:
+    training = TokenizerTraining(recipe())
+    training.update(clips(1))
+    assert not training.stopping
+    training.update(clips(1), stop=True)
+    assert training.stopping
+
+
+def test_a_checkpoint_of_a_recipe_without_the_keys_that_came_since_goes_on(tmp_path: Path) -> None:
+    training = TokenizerTraining(recipe())
+    training.save(tmp_path, [])
+    path = tmp_path / "checkpoints/step-0"
+    state = json.loads((path / "state.json").read_text())
+    del state["recipe"]["compile"], state["recipe"]["loss"]["still"]
+    shutil.rmtree(tmp_path / "checkpoints")
+    checkpoint.save(
+        tmp_path, state, tensors_of(*training._parts()) | {"random": {"0": torch.get_rng_state()}}, Processes()
+    )
+    assert TokenizerTraining(recipe()).restore(tmp_path) == []
+    with pytest.raises(ConfigError, match=r"loss\.still: 0\.0, now 1\.0"):
+        TokenizerTraining(recipe(loss=LossConfig(still=1))).restore(tmp_path)
+
+
+def test_the_network_is_one_graph_for_the_compiler() -> None:
+    training = TokenizerTraining(recipe(loss=LossConfig(evenness=1)))
+    explained = torch._dynamo.explain(training.model)(torch.zeros(1, 3, 5, 16, 16))
+    assert (explained.graph_count, explained.graph_break_count) == (1, 0)
+
+
+def test_compiled_steps_are_the_steps_as_they_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the compiler reads them; the code that it makes of them is its own affair, and takes minutes here."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    plain, fused = (TokenizerTraining(recipe(compile=compiled)) for compiled in (False, True))
+    assert plain._draw is plain.model
+    for _ in range(2):
+        expected, found = (one.update(clips(2), clips(1, frames=1)) for one in (plain, fused))
+        assert found == pytest.approx(expected, rel=1e-3, abs=1e-5)
+    names = fused.model.state_dict().keys()
+    assert names == plain.model.state_dict().keys(), "a checkpoint fits either"
 
 
 def test_a_batch_that_processes_cannot_share_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

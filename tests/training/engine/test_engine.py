@@ -69,6 +69,26 @@ def test_bf16_computes_in_bf16_and_keeps_weights_in_fp32() -> None:
     assert all(p.dtype is torch.float32 for p in ours.module.parameters())
 
 
+def test_gradients_in_bf16_are_summed_in_fp32_over_64_packs() -> None:
+    """As the weights are fp32, and autocast's copies of them hand each pack's gradient on in fp32."""
+    data = torch.randn(64, 3, 4, generator=torch.Generator().manual_seed(3))
+    torch.manual_seed(0)
+    begun = Summed(nn.Linear(4, 8), nn.SiLU(), nn.Linear(8, 1))
+    ours = TorchEngine(copy.deepcopy(begun), EngineConfig(dtype="bf16"), OptimizerConfig(beta1=0.0, clip=1e9))
+    ours.step(list(data), lambda output: output.float().square().sum(), 1e-3)
+    wanted = {name: torch.zeros_like(weight) for name, weight in begun.named_parameters()}
+    for pack in data:
+        alone = copy.deepcopy(begun)
+        with torch.autocast("cpu", torch.bfloat16):
+            alone(pack).float().square().sum().backward()
+        for name, weight in alone.named_parameters():
+            assert weight.grad is not None
+            wanted[name] += weight.grad
+    for name, sum_of_packs in wanted.items():
+        given = ours.read(name, "exp_avg")  # with beta1 = 0 the gradient itself
+        assert (given - sum_of_packs).norm() <= 1e-6 * sum_of_packs.norm(), name
+
+
 def test_a_process_without_a_launcher_gets_the_torch_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RANK", raising=False)
     assert isinstance(start.start(nn.Linear(2, 2), EngineConfig(), OptimizerConfig(), lambda world: 1), TorchEngine)

@@ -18,6 +18,7 @@ from vpoet.evaluate import budget
 from vpoet.nn.nats import PackTensors
 from vpoet.nn.transformer import TransformerConfig
 from vpoet.sequence.document import Sequence
+from vpoet.sequence.layout import PAYLOADS
 from vpoet.sequence.packing import pack
 from vpoet.training.engine.base import EngineConfig, pack_seeds
 from vpoet.training.engine.ulysses import Share
@@ -117,7 +118,9 @@ def test_pieces_hold_every_token_and_every_prediction_once() -> None:
     assert [piece.after_M.tolist() for piece in pieces] == [[3, 4], [6], [11]]
     assert [piece.before_M.tolist() for piece in pieces] == [[2, 3], [1], [2]]
     assert all(len(piece.kinds_M) == len(piece.after_M) for piece in pieces)
-    assert [[head.tolist() for head in piece.heads] for piece in pieces] == [[[], [0, 1]], [[], [0]], [[], [0]]]
+    heads = [dict(zip(PAYLOADS, (head.tolist() for head in piece.heads), strict=True)) for piece in pieces]
+    assert [head.pop("codes") for head in heads] == [[0, 1], [0], [0]]
+    assert not any(index for head in heads for index in head.values())
     assert all(piece.visibility is whole.visibility for piece in pieces)
 
 

@@ -121,9 +121,13 @@ def kept(share: Share) -> int:
 def unlike(trainer: Engine, share: Share) -> str:
     """What is said when one process has read another pack."""
     packs = rows()[:2]
-    share.check(packs, trainer.total)
+
+    def codes(packs: list[Pack]) -> float:
+        return float(trainer.total(torch.tensor(share.code(packs), dtype=torch.double)))
+
+    share.check(codes(packs))
     try:
-        share.check(packs[::-1] if trainer.rank == 1 else packs, trainer.total)
+        share.check(codes(packs[::-1] if trainer.rank == 1 else packs))
     except DataError as error:
         return str(error)
     return ""

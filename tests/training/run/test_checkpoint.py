@@ -63,7 +63,7 @@ def test_loading_continues_bit_for_bit(tmp_path: Path) -> None:
 def test_nothing_in_a_checkpoint_is_pickled(tmp_path: Path) -> None:
     folder = save(tmp_path, trainer(), 1)
     assert sorted(path.name for path in folder.iterdir()) == [
-        "manifest.json", "model.safetensors", "optimizer-0.safetensors", "state.json"
+        "manifest.json", "model-0.safetensors", "optimizer-0.safetensors", "state.json"
     ]  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def test_only_whole_checkpoints_count_and_old_ones_go(tmp_path: Path) -> None:
         save(tmp_path, engine, step)
     assert [folder.name for folder in checkpoint.complete(tmp_path)] == ["step-2", "step-10"]
     newest = checkpoint.newest(tmp_path)
-    (newest / "model.safetensors").write_bytes((newest / "model.safetensors").read_bytes()[:-1])
+    (newest / "model-0.safetensors").write_bytes((newest / "model-0.safetensors").read_bytes()[:-1])
     (tmp_path / "checkpoints" / "step-99").mkdir()
     (tmp_path / "checkpoints" / "step-50.tmp").mkdir()
     assert checkpoint.newest(tmp_path).name == "step-2"
@@ -86,7 +86,7 @@ def test_some_checkpoints_are_kept_for_good(tmp_path: Path) -> None:
     assert names(tmp_path) == ["step-4", "step-8", "step-9"]
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer-0.safetensors", "state.json"])
+@pytest.mark.parametrize("name", ["model-0.safetensors", "optimizer-0.safetensors", "state.json"])
 def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path: Path, name: str) -> None:
     engine = trainer()
     save(tmp_path, engine, 1)
@@ -109,11 +109,11 @@ def test_a_run_whose_checkpoints_are_all_damaged_says_so(tmp_path: Path) -> None
 def test_weights_are_checked_before_they_are_exported(tmp_path: Path) -> None:
     engine = trainer()
     folder = save(tmp_path, engine, 1)
-    read = checkpoint.read_tensors(folder)
+    read = checkpoint.read_weights(folder)
     assert all(torch.equal(read[name], weight) for name, weight in engine.module.state_dict().items())
-    spoil(folder / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"step-1/model.safetensors: damaged"):
-        checkpoint.read_tensors(folder)
+    spoil(folder / "model-0.safetensors")
+    with pytest.raises(CheckpointError, match=r"step-1/model-0.safetensors: damaged"):
+        checkpoint.read_weights(folder)
 
 
 class Steps:
@@ -237,7 +237,7 @@ def test_frozen_weights_are_saved_and_have_no_state(tmp_path: Path) -> None:
 def test_checkpoints_of_another_format_do_not_count(tmp_path: Path) -> None:
     folder = save(tmp_path, trainer(), 1)
     manifest = json.loads((folder / "manifest.json").read_text())
-    for content in ({**manifest, "format": 1}, {"model.safetensors": 7}, ["x"]):
+    for content in ({**manifest, "format": 1}, {"model-0.safetensors": 7}, ["x"]):
         (folder / "manifest.json").write_text(json.dumps(content))
         assert checkpoint.complete(tmp_path) == []
 

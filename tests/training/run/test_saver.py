@@ -125,7 +125,7 @@ def test_a_fault_in_the_thread_is_not_lost(tmp_path: Path, monkeypatch: pytest.M
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(saver, "write_tensors", broken)
+    monkeypatch.setattr(saver, "write_slices", broken)
     ours = saver_of(tmp_path, trainer(), [])
     ours.save(state(1))
     with pytest.raises(ZeroDivisionError):

@@ -3,19 +3,23 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from vpoet.errors import CheckpointError
 from vpoet.files import fingerprint
-from vpoet.training.run.tensor_file import Sink, write_tensors
+from vpoet.training.engine.base import Slice
+from vpoet.training.run.tensor_file import Sink, is_covered, places, read_into, write_slices
 
 TENSORS = {"weight": torch.randn(3, 5), "a.bias": torch.randn(7), "scalar": torch.tensor(2.5), "none": torch.ones(0, 4)}
 
 
 def write(path: Path) -> Sink:
-    return write_tensors(path, dict(TENSORS))
+    return write_slices(path, {name: Slice(0, tensor.flatten(), tensor.shape) for name, tensor in TENSORS.items()})
 
 
 def test_the_safetensors_library_reads_what_is_written(tmp_path: Path) -> None:
@@ -67,6 +71,41 @@ def test_a_folder_that_is_not_there_is_remembered(tmp_path: Path) -> None:
 
 
 def test_tensors_are_let_go_when_they_are_written(tmp_path: Path) -> None:
-    tensors = dict(TENSORS)
-    write_tensors(tmp_path / "file", tensors)
+    tensors = {"x": Slice(0, torch.ones(3), torch.Size((3,)))}
+    write_slices(tmp_path / "file", tensors)
     assert tensors == {}
+
+
+def test_any_pieces_of_a_tensor_are_read_from_any_others(tmp_path: Path) -> None:
+    whole = torch.randn(5, 7, 2)
+    cuts = ((0, 1), (1, 33), (33, 70))
+    for number, (first, stop) in enumerate(cuts):
+        write_slices(tmp_path / f"{number}", {"x": Slice(first, whole.flatten()[first:stop], whole.shape)})
+    save_file({"x": whole}, tmp_path / "library")
+    slices = [places(tmp_path / f"{number}")["x"] for number in range(3)]
+    assert is_covered(slices)
+    assert {own.shape for own in slices} == {whole.shape}
+    for held in (slices, [places(tmp_path / "library")["x"]]):
+        for first, stop in ((0, 70), (0, 1), (32, 34), (33, 70), (5, 5), (69, 70)):
+            read = torch.full((stop - first,), torch.nan)
+            read_into(read, first, held)
+            assert torch.equal(read, whole.flatten()[first:stop])
+    assert not is_covered(slices[:2])
+    assert not is_covered(slices[1:])
+    assert not is_covered([*slices, slices[0]])
+
+
+@pytest.mark.parametrize(
+    "spoil", [
+        lambda data: b"", lambda data: b"\xff" * 20, lambda data: data[:-1], lambda data: data[:40],
+        lambda data: data.replace(b"F32", b"F16"), lambda data: data.replace(b"[7]", b"[8]"),
+        lambda data: data.replace(b'"data_offsets"', b'"data_offset_"'), lambda data: data.replace(b": [0,", b":[-4,"),
+    ]
+)  # fmt: skip
+def test_a_file_of_other_things_is_named(tmp_path: Path, spoil: Callable[[bytes], bytes]) -> None:
+    write(tmp_path / "file")
+    content = (tmp_path / "file").read_bytes()
+    assert spoil(content) != content
+    (tmp_path / "file").write_bytes(spoil(content))
+    with pytest.raises(CheckpointError, match="file: cannot be read"):
+        places(tmp_path / "file")

@@ -12,6 +12,7 @@ begins late, once the reconstruction is worth judging. In a step of training fro
 Every video here is [B, 3, T, H, W] in [-1, 1], a fake one not clipped: leaving the range is told from real as well.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -190,14 +191,16 @@ class Adversary:
         if self.reduce is not None:
             self.reduce(self.discriminator.parameters())
         norm = nn.utils.get_total_norm(p.grad for p in self.discriminator.parameters() if p.grad is not None)
-        if not bool(norm.isfinite()):
+        right = [(real_logits > 0).float().mean(), (fake_logits < 0).float().mean()]
+        # the only look at the device
+        gradient, value, d_real, d_drawn = torch.stack([norm, loss.detach(), *right]).tolist()
+        if not math.isfinite(gradient):
             raise VpoetError(
-                f"the discriminator's gradient is {norm.item()}; training has diverged. Start again from the last "
+                f"the discriminator's gradient is {gradient}; training has diverged. Start again from the last "
                 "checkpoint's weights with a lower adversarial.lr or adversarial.weight, or with dtype=fp32"
             )
         self.optimizer.step()
-        shares = {"d_real": real_logits > 0, "d_drawn": fake_logits < 0}
-        return {"d_loss": loss.item()} | {name: right.float().mean().item() for name, right in shares.items()}
+        return {"d_loss": value, "d_real": d_real, "d_drawn": d_drawn}
 
     def _logits(self, video: Tensor) -> Tensor:
         with torch.autocast(video.device.type, self.dtype, enabled=self.dtype != torch.float32):

@@ -17,7 +17,7 @@ LARGEST = 16_384
 """Frames of a clip, pixels of a side, clips of a batch, and clips that are scored."""
 
 FREE_TO_CHANGE = (
-    *("run", "data", "images", "held_out", "device", "export_dtype"),
+    *("run", "data", "images", "held_out", "device", "export_dtype", "decoders"),
     *("log_every", "evaluate_every", "evaluate_clips", "save_every"),
 )
 """Recipe keys that a resumed run may change: they have no part in what is learned."""
@@ -83,6 +83,10 @@ class VideoTokenizerRecipe:
     """fp32, or bf16: matrix products in bfloat16 (autocast), weights and optimiser in fp32 either way."""
     export_dtype: str = "fp32"
     """fp32, or fp16: weights of the exported tokenizer rounded, in half the space."""
+    compile: bool = False
+    """Fuse the network's layers, and the loss's, with torch.compile: a minute or so at the start, then faster steps."""
+    decoders: int = 4
+    """Threads that decode clips in each process; the clips are the same for any number."""
     device: str = "auto"
     """cpu, cuda, or auto: cuda where there is one."""
     seed: int = 0
@@ -95,7 +99,7 @@ class VideoTokenizerRecipe:
     """Steps between checkpoints."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "log_every", "evaluate_every", "evaluate_clips", "save_every"):
+        for name in ("steps", "decoders", "log_every", "evaluate_every", "evaluate_clips", "save_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be at least 1")
         for name in ("batch", "frames", "height", "width", "evaluate_clips"):
@@ -112,6 +116,8 @@ class VideoTokenizerRecipe:
             raise ConfigError(f"train is {self.train!r}; choose one of {', '.join(TRAINED)}")
         if self.loss.evenness and self.model.quantiser.kind != "fsq":
             raise ConfigError(f"loss.evenness is FSQ's; for {self.model.quantiser.kind} set model.quantiser.entropy")
+        if self.loss.still and self.model.quantiser.kind != "fsq":
+            raise ConfigError(f"loss.still is FSQ's; for {self.model.quantiser.kind} set loss.changes")
         if self.adversarial.weight and self.adversarial.start >= self.steps:
             raise ConfigError(
                 f"adversarial.start = {self.adversarial.start}: the run ends before, at {self.steps} steps"

@@ -1,6 +1,8 @@
 """Training of the video tokenizer: the model, its loss, one optimiser step, and going on from a checkpoint exactly."""
 
 import copy
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,12 @@ from vpoet.errors import ConfigError, VpoetError
 from vpoet.nn.features import EfficientNetLite0, FeatureNetwork
 from vpoet.processes import Processes, own_device
 from vpoet.tokenizer.autoencoder import Autoencoder
+from vpoet.tokenizer.quantiser import Quantised
 from vpoet.tokenizer.video import VideoTokenizer, to_float
 from vpoet.training.codec import checkpoint
 from vpoet.training.codec.adversarial import Adversary
 from vpoet.training.codec.checkpoint import Networks, Optimizers, load_tensors, tensors_of
-from vpoet.training.codec.loss import reconstruction_loss
+from vpoet.training.codec.loss import reconstruction_loss, still_error
 from vpoet.training.codec.recipe import FREE_TO_CHANGE, TokenizerOptimizerConfig, VideoTokenizerRecipe
 from vpoet.training.optim import adamw, learning_rate, muon
 from vpoet.training.precision import DTYPES
@@ -37,6 +40,8 @@ class TokenizerTraining:
                 raise ConfigError(f"{name} = {getattr(recipe, name)}: {self.processes.world} processes share it evenly")
         self.recipe = recipe
         self.step = 0
+        self.stopping = False
+        """Whether, as of the last update, any process was to stop."""
         self.dtype = DTYPES[recipe.dtype]
         torch.manual_seed(recipe.seed)
         self.model = Autoencoder(recipe.model, evenness=recipe.loss.evenness).to(self.device)
@@ -49,6 +54,11 @@ class TokenizerTraining:
             self.model.quantiser.eval()
             self.model.decoder.requires_grad_(True)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
+        self._draw: Callable[[Tensor], tuple[Tensor, Quantised]] = self.model
+        self._compare = reconstruction_loss
+        if recipe.compile:  # one graph for clips and one for images, if there are any
+            self._draw = torch.compile(self.model, dynamic=False)
+            self._compare = torch.compile(reconstruction_loss, dynamic=False)
         self.optimizers = optimizers(self.model, recipe.optimizer)
         self.features = features
         if recipe.loss.perceptual and features is None:
@@ -57,10 +67,12 @@ class TokenizerTraining:
         if recipe.adversarial.weight:
             self.adversary = Adversary(recipe.adversarial, self.device, self.dtype, self.processes.average_gradients)
 
-    def update(self, clips: Frames, images: Frames | None = None) -> dict[str, float]:
+    def update(self, clips: Frames, images: Frames | None = None, *, stop: bool = False) -> dict[str, float]:
         """One optimiser step on clips uint8 [B, T, H, W, 3] and images [I, 1, H, W, 3], this process's share of both.
 
-        Returns the clips' loss, its parts, and what else a log wants.
+        Returns the clips' loss, its parts, and what else a log wants. ``stop`` says that this process is to end;
+        `stopping` then tells all of them. Both come with the gradient's norm in one message and one look at the device,
+        the only one in a step, and a second if there is an adversary: a GPU that is looked at stands still meanwhile.
         """
         settings = self.recipe.optimizer
         scale = learning_rate(settings, self.step, self.recipe.steps) / settings.lr
@@ -77,9 +89,15 @@ class TokenizerTraining:
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.processes.average_gradients(trained)
         norm = torch.nn.utils.clip_grad_norm_(trained, settings.clip)
-        if not bool(norm.isfinite()):
+        row = torch.stack(
+            [value.detach().float() for value in (*losses.values(), norm, norm.new_full((), float(stop)))]
+        )
+        self.processes.average(row)
+        *values, gradient, stopping = row.tolist()
+        self.stopping = stopping > 0
+        if not math.isfinite(gradient):
             raise VpoetError(
-                f"step {self.step}: the gradient is {norm.item()}; training has diverged. Start again from the last "
+                f"step {self.step}: the gradient is {gradient}; training has diverged. Start again from the last "
                 "checkpoint's weights with a lower optimizer.lr and optimizer.matrix_lr, or with dtype=fp32"
             )
         for optimizer in self.optimizers:
@@ -89,16 +107,13 @@ class TokenizerTraining:
             logged = self.adversary.update(video, reconstructed.detach())
         self.step += 1
         self._average_weights()
-        values = torch.stack([value.detach().float() for value in losses.values()])
-        self.processes.average(values)
-        named = dict(zip(losses, values.tolist(), strict=True))
-        return named | logged | {"lr": scale * settings.lr, "gradient": norm.item()}
+        return dict(zip(losses, values, strict=True)) | logged | {"lr": scale * settings.lr, "gradient": gradient}
 
     def _losses(self, video: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The reconstruction, and the parts of the loss with their sum under "loss"."""
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            reconstructed, quantised = self.model(video)
-        losses = reconstruction_loss(reconstructed, video, self.recipe.loss, self.features)
+            reconstructed, quantised = self._draw(video)
+        losses = self._compare(reconstructed, video, self.recipe.loss, self.features)
         if self.adversary and self.adversary.active(self.step):
             last_layer = self.model.decoder.out.linear.weight
             losses["adversarial"] = self.adversary.generator_loss(reconstructed, losses["loss"], last_layer)
@@ -106,6 +121,9 @@ class TokenizerTraining:
         if self.recipe.loss.changes and quantised.points.shape[1] > 1:
             losses["changes"] = quantised.points.float().diff(dim=1).abs().mean()
             losses["loss"] = losses["loss"] + self.recipe.loss.changes * losses["changes"]
+        if self.recipe.loss.still and quantised.latents.shape[1] > 1:
+            losses["still"] = still_error(quantised.latents, video)
+            losses["loss"] = losses["loss"] + self.recipe.loss.still * losses["still"]
         losses["loss"] = losses["loss"] + quantised.loss
         return reconstructed, losses | {"code_use": quantised.use}
 
@@ -170,7 +188,10 @@ class TokenizerTraining:
         if path is None:
             return None
         state, tensors = checkpoint.read(path)
-        different = config.differences(state.get("recipe", {}), config.to_dict(self.recipe), but=FREE_TO_CHANGE)
+        begun = state.get("recipe", {})
+        if begun:  # keys that came since have their defaults
+            begun = config.to_dict(config.from_dict(begun, VideoTokenizerRecipe, f"{path}: recipe"))
+        different = config.differences(begun, config.to_dict(self.recipe), but=FREE_TO_CHANGE)
         if different:
             raise ConfigError(
                 f"{path}: a run of another recipe ({'; '.join(different)}); "

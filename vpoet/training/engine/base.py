@@ -26,6 +26,19 @@ MUON_STATES: tuple[Part, ...] = ("momentum_buffer",)
 """What Muon keeps."""
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Slice:
+    """Some elements of a tensor in a row, flat: those from number ``first`` on, of a whole of this ``shape``."""
+
+    first: int
+    values: Tensor
+    shape: torch.Size
+
+    @property
+    def is_whole(self) -> bool:
+        return self.values.numel() == self.shape.numel()
+
+
 @dataclass(kw_only=True)
 class EngineConfig:
     """Where and how the arithmetic is done."""
@@ -43,7 +56,7 @@ class EngineConfig:
     divides data.length, model.heads, model.kv_heads and the number of processes; those of a group follow each other."""
     timeout: float = 600
     """Seconds that a process waits for the others: so long after one dies or is cut off, the rest end with an error.
-    Longer than a step takes, and than rank 0 needs for the samples on the way and for writing a checkpoint."""
+    Longer than a step takes, and than writing a checkpoint."""
 
     def __post_init__(self) -> None:
         if self.name not in ("auto", "torch", "deepspeed"):
@@ -81,7 +94,7 @@ def finite(norm: float) -> float:
 
 
 class Engine(Protocol):
-    """What the training loop needs, and what a checkpoint reads and writes: whole tensors, however they are shared."""
+    """What the training loop needs, and what a checkpoint reads and writes: of every tensor a slice in each process."""
 
     processes: Processes
     device: torch.device
@@ -114,8 +127,20 @@ class Engine(Protocol):
     def evaluate(self, batch: Any) -> Tensor:
         """The module's output without gradients, in evaluation mode."""
 
+    def slice_of(self, name: str, part: Part) -> Slice | None:
+        """What this process keeps of a tensor in a checkpoint: its own memory, to be read and written there.
+
+        The slices of all processes are the tensor, each element once; in one process it is whole. None: no slice here.
+        """
+
+    def refresh(self) -> None:
+        """After slices were written: bring the others of this process's copies up to date; every process must call."""
+
     def read(self, name: str, part: Part) -> Tensor:
-        """A copy of one whole tensor, fp32 on the CPU, exactly as the engine holds it; every process must call."""
+        """A copy of one whole tensor, fp32 on the CPU, exactly as the engine holds it; every process must call.
+
+        This and `write` pass every tensor through every process: to look at, and what slices are tested against.
+        """
 
     def write(self, name: str, part: Part, value: Tensor) -> None:
         """The inverse of `read`; every process must call, with the same value."""
@@ -141,12 +166,3 @@ class Engine(Protocol):
     def gather(self, value: Any) -> list[Any]:
         """``value`` of every process, by rank."""
         return self.processes.gather(value)
-
-    def weights(self) -> dict[str, Tensor]:
-        """All weights of the module, fp32 on the CPU; every process must call, rank 0 gets them."""
-        mine = {}
-        for name in self.shapes:
-            weight = self.read(name, "weight")
-            if self.rank == 0:
-                mine[name] = weight
-        return mine

@@ -16,13 +16,17 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor, nn
 
-from vpoet.errors import BackendError, ConfigError
-from vpoet.processes import Processes, watch
+from vpoet.errors import BackendError
+from vpoet.nn.initial import Weights
+from vpoet.nn.transformer import Block
+from vpoet.processes import Processes, own_device, watch
 from vpoet.training.engine import shared_memory
-from vpoet.training.engine.base import STATES, Engine, EngineConfig, Part, always, finite
+from vpoet.training.engine.base import MUON_STATES, STATES, Engine, EngineConfig, Part, Slice, always, finite
 from vpoet.training.engine.loss_scale import LossScale
 from vpoet.training.engine.settings import settings
-from vpoet.training.optim import OptimizerConfig, adamw, start_states
+from vpoet.training.engine.shared_optimizer import Piece, SharedOptimizer, cut
+from vpoet.training.engine.shares import Shares, fill_shared
+from vpoet.training.optim import OptimizerConfig, start_states
 from vpoet.training.precision import DTYPES, check_dtype
 
 if not torch.cuda.is_available():
@@ -63,41 +67,92 @@ class DeepSpeedEngine(Engine):
     """`Engine` by DeepSpeed; started by its launcher, or alone as a world of one."""
 
     def __init__(
-        self, module: nn.Module, config: EngineConfig, optimizer: OptimizerConfig, accumulate: Callable[[int], int]
+        self,
+        module: nn.Module,
+        config: EngineConfig,
+        optimizer: OptimizerConfig,
+        accumulate: Callable[[int], int],
+        weights: Weights | None = None,
     ) -> None:
-        self.processes = _start(config.timeout)
+        self.device = own_device("auto")  # first of all: whatever talks of "cuda" from here on means this one
+        on_cuda = self.device.type == "cuda"
+        self.processes = _start(config.timeout, on_cuda)
         self.micro_batches = accumulate(self.world)
         self.zero = config.zero
         self.shapes = {name: weight.shape for name, weight in module.named_parameters()}  # before they are sharded
-        if optimizer.matrix_lr:
-            raise ConfigError(
-                "optimizer.matrix_lr: Muon needs whole matrices, which ZeRO cuts; take it out, and AdamW trains them, "
-                "or start without a launcher, with engine.name=torch"
-            )
-        self.trained = {name: STATES for name, weight in module.named_parameters() if weight.requires_grad}
-        check_dtype(DTYPES[config.dtype], torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        check_dtype(DTYPES[config.dtype], self.device)
         self.loss_scale = LossScale(used=config.dtype == "fp16")
-        self._adam = adamw(module, optimizer)
-        self._adam.register_step_pre_hook(self._ask)
+        self._optimizer = SharedOptimizer(module, optimizer, self._allow, self.device)
+        self.trained = {
+            name: MUON_STATES if name in self._optimizer.matrices else STATES
+            for name, weight in module.named_parameters()
+            if weight.requires_grad
+        }
+        told = settings(config, optimizer, self.micro_batches, on_cuda=on_cuda)
+        if self.zero == 3:
+            for block in module.modules():
+                if isinstance(block, Block):
+                    block.register_forward_pre_hook(_wants_gradient)
         with watch(config.timeout):
-            self.engine, *_ = deepspeed.initialize(
-                model=module, optimizer=self._adam, config=settings(config, optimizer, self.micro_batches)
-            )
-        self.device = torch.device(self.engine.device)
+            if weights is not None:  # now that the optimiser has seen shapes, of which stage 3 leaves none
+                fill_shared(module, weights, config, told, self.device)
+            self.engine, *_ = deepspeed.initialize(model=module, optimizer=self._optimizer, config=told)
         self._weights = dict(self.engine.module.named_parameters())
         self._start_states()
+        self._cut_matrices()
+        self._shares = Shares(
+            self.zero, self.processes, self._weights,
+            shapes=self.shapes, trained=self.trained, optimizer=self.engine.optimizer, inner=self._optimizer,
+        )  # fmt: skip
         self._question: Callable[[float], bool] = lambda norm: True
         self._answer: bool | None = None
 
     def _start_states(self) -> None:
         """Make the optimiser's states now, not at its first step: a checkpoint is written into them."""
-        if self.zero == 0:
-            start_states(self._adam, (self._weights[name] for name in self.shapes if name in self.trained))
-        elif self.zero == 3:
-            start_states(self._adam, self.engine.optimizer.fp32_partitioned_groups_flat)
-        else:
-            start_states(self._adam, self.engine.optimizer.single_partition_of_fp32_groups)
+        groups = self._optimizer.param_groups
+        held = [(weight, group["muon"]) for group in groups for weight in group["params"]]
+        if self.zero == 3:
+            stage = self.engine.optimizer
+            held = [
+                (flat, groups[stage.sub_group_to_group_id[number]]["muon"])
+                for number, flat in enumerate(stage.fp32_partitioned_groups_flat)
+            ]
+        start_states(self._optimizer, (weight for weight, muon in held if not muon))
+        for weight, muon in held:
+            if muon:
+                self._optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+        if self.zero in (1, 2):
             self.engine.optimizer._lazy_init_hp_params_optimizer_state()
+
+    def _cut_matrices(self) -> None:
+        """Tell the optimiser which pieces of Muon's matrices lie in the flat tensors that DeepSpeed has made."""
+        if self.zero == 0:
+            return
+        found: dict[int, dict[str, Piece]] = {}
+        for name in self._optimizer.matrices:
+            number, piece = self._piece(name)
+            found.setdefault(number, {})[name] = piece
+        everyones = self.processes.gather(found)
+        flats = [weight for group in self._optimizer.param_groups if group["muon"] for weight in group["params"]]
+        if self.zero == 3:
+            flats = self.engine.optimizer.fp32_partitioned_groups_flat
+        for number in found:
+            pieces = [each[number] for each in everyones]
+            self._optimizer.cut[flats[number]] = cut(self.shapes, pieces, self.processes)
+
+    def _piece(self, name: str) -> tuple[int, Piece]:
+        """The flat tensor, by number, that has part of a matrix in this process, and the part."""
+        weight = self._weights[name]
+        if self.zero == 3:
+            stage = self.engine.optimizer
+            number, at, size = stage.grad_position[stage.get_param_id(weight)]
+            start = min(self.rank * size, self.shapes[name].numel())
+            return number, Piece(start, min(size, self.shapes[name].numel() - start), at)
+        held = weight._hp_mapping  # none where it all lies elsewhere
+        if held is None:
+            return 0, Piece(0, 0, 0)
+        here, flat = held.lp_fragment_address, held.hp_fragment_address
+        return 0, Piece(here.start, here.numel, flat.start)
 
     @_in_time
     def step(
@@ -111,7 +166,7 @@ class DeepSpeedEngine(Engine):
     ) -> tuple[Tensor, float]:
         assert len(batches) == self.micro_batches
         for group in self.engine.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["rate"]
         if self.loss_scale.used:
             self.engine.optimizer.loss_scale = self.loss_scale.scale
         outputs: list[Tensor] = []
@@ -138,21 +193,18 @@ class DeepSpeedEngine(Engine):
         self.engine.step()
         if self._answer is None:  # DeepSpeed itself met a gradient that is not finite, and did not ask
             judge(math.inf)
+            sums = getattr(self.engine.optimizer, "averaged_gradients", {})  # which it keeps where it offloads
+            sums.update(dict.fromkeys(sums))
         self.loss_scale.update(norm)
         return total, norm
 
-    def _ask(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        """Before AdamW's step on a group: have it leave out the step if it is not accepted.
-
-        By what ``torch.amp.GradScaler`` uses on fused optimisers, so that DeepSpeed notices nothing and tidies up as
-        after any step.
-        """
+    def _allow(self) -> bool:
+        """Whether the step is accepted; asked before each group's, and answered once."""
         if self._answer is None:
             self._answer = self._question(
                 math.inf if self.zero == 0 else float(self.engine.optimizer._global_grad_norm)
             )
-        held = next(iter(optimizer.state))
-        optimizer.found_inf = torch.tensor(float(not self._answer), device=held.device)  # type: ignore[attr-defined]
+        return self._answer
 
     def _norm(self) -> float:
         gradients = [weight.grad for weight in self._weights.values() if weight.grad is not None]
@@ -166,12 +218,20 @@ class DeepSpeedEngine(Engine):
         self.engine.train()
         return output
 
+    def slice_of(self, name: str, part: Part) -> Slice | None:
+        return self._shares.slice_of(name, part)
+
+    @_in_time
+    @torch.no_grad()
+    def refresh(self) -> None:
+        self._shares.refresh()
+
     @_in_time
     @torch.no_grad()
     def read(self, name: str, part: Part) -> Tensor:
         weight = self._weights[name]
         if self.zero == 0:
-            held = (weight if part == "weight" else self._adam.state[weight][part]).clone()
+            held = (weight if part == "weight" else self._optimizer.state[weight][part]).clone()
         elif part != "weight":
             held = safe_get_full_optimizer_state(weight, part)
         elif name in self.trained:
@@ -188,7 +248,7 @@ class DeepSpeedEngine(Engine):
         weight = self._weights[name]
         value = value.to(self.device)
         if self.zero == 0 and part != "weight":
-            self._adam.state[weight][part].copy_(value)
+            self._optimizer.state[weight][part].copy_(value)
         elif self.zero == 3 and name in self.trained:
             # this process's piece of it; the last one is padded
             piece = weight.ds_tensor.numel()
@@ -214,21 +274,28 @@ class DeepSpeedEngine(Engine):
         )
 
     def updates(self) -> int:
-        return max((int(state["step"]) for state in self._adam.state.values()), default=0)
+        return max((int(state["step"]) for state in self._optimizer.state.values() if "step" in state), default=0)
 
     def set_updates(self, count: int) -> None:
-        for state in self._adam.state.values():
-            state["step"].fill_(count)
+        for state in self._optimizer.state.values():
+            if "step" in state:
+                state["step"].fill_(count)
 
 
-def _start(timeout: float) -> Processes:
+def _wants_gradient(block: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    """Have a block's input take a gradient even if all before it is frozen (LoRA): stage 3 sends the gradients of the
+    block's weights on when that of its input is there."""
+    (x_TD,) = inputs
+    return (x_TD if x_TD.requires_grad or not torch.is_grad_enabled() else x_TD.detach().requires_grad_(),)
+
+
+def _start(timeout: float, on_cuda: bool) -> Processes:
     """Join the process group; a process without a launcher is a world of one."""
     for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("MASTER_PORT", "29500")
     # DeepSpeed builds its CPU communication op with the ninja that pip installed, also where no venv is activated
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    on_cuda = torch.cuda.is_available()
     if not on_cuda and shutil.which(os.environ.get("CXX", "c++")) is None:
         raise BackendError(
             "DeepSpeed compiles a communication op on machines without a GPU, with a C++ compiler (apt install g++); "

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vpoet.nn.initial import Weights, fill
 from vpoet.processes import Processes
-from vpoet.training.engine.base import MUON_STATES, STATES, Engine, EngineConfig, Part, always, finite
+from vpoet.training.engine.base import MUON_STATES, STATES, Engine, EngineConfig, Part, Slice, always, finite
 from vpoet.training.engine.loss_scale import LossScale
 from vpoet.training.optim import OptimizerConfig, adamw, block_matrices, muon, start_states
 from vpoet.training.precision import DTYPES, check_dtype
@@ -18,9 +19,13 @@ from vpoet.training.precision import DTYPES, check_dtype
 class TorchEngine(Engine):
     """`Engine` without a launcher: what the others are compared with."""
 
-    def __init__(self, module: nn.Module, config: EngineConfig, optimizer: OptimizerConfig) -> None:
+    def __init__(
+        self, module: nn.Module, config: EngineConfig, optimizer: OptimizerConfig, weights: Weights | None = None
+    ) -> None:
         self.processes = Processes()
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if weights is not None:
+            fill(module, weights, self.device)
         self.module = module.to(self.device).train()
         self.clip = optimizer.clip
         self.dtype = DTYPES[config.dtype]
@@ -91,6 +96,12 @@ class TorchEngine(Engine):
             output: Tensor = self.module(batch)
         self.module.train()
         return output
+
+    def slice_of(self, name: str, part: Part) -> Slice:
+        return Slice(0, self._held(name, part).detach().view(-1), self.shapes[name])
+
+    def refresh(self) -> None:
+        pass
 
     def read(self, name: str, part: Part) -> Tensor:
         return self._held(name, part).detach().to("cpu", torch.float32, copy=True).contiguous()

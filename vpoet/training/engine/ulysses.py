@@ -14,7 +14,7 @@ Shapes: T packed tokens, t = T/P of a piece, M predicted tokens, N query heads, 
 """
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -69,15 +69,18 @@ class Share:
         assert not rest, "the recipe checks the length of packs"
         return whole.piece(self.rank % self.pieces * length, length)
 
-    def check(self, packs: Sequence[Pack], total: Callable[[Tensor], Tensor]) -> None:
-        """DataError, in every process alike, if a group does not hold the same packs: after a read that failed in one
-        process alone, pieces would be of different packs. ``total`` adds up over all processes."""
+    def code(self, packs: Sequence[Pack]) -> float:
+        """A whole number; its sum over all processes is 0 if every group holds the same packs, and else hardly ever."""
         if self.pieces == 1:
-            return
-        # adds up to 0 in a group whose sums are alike; whole numbers, so exactly
-        code = zlib.crc32(b"".join(pack.ids.tobytes() for pack in packs))
+            return 0.0
         weight = self.pieces - 1 if self.rank % self.pieces == 0 else -1
-        if total(torch.tensor(code * weight, dtype=torch.double)):
+        return float(zlib.crc32(b"".join(pack.ids.tobytes() for pack in packs)) * weight)
+
+    @staticmethod
+    def check(codes: float) -> None:
+        """DataError if a group does not hold the same packs, by the sum of every process's `code`: after a read that
+        failed in one process alone, pieces would be of different packs."""
+        if codes:
             raise DataError(
                 "processes that share packs have read different ones: a shard is damaged or missing for some of them; "
                 "compare the shards' checksums on all machines, and go on with --resume"

@@ -1,15 +1,17 @@
 """Checkpoints of a run: found again, checked when read, and what they hold. `vpoet.training.run.saver` writes them.
 
 RUN/checkpoints/step-1200/
-    model.safetensors         all weights, fp32: what sampling and export read
-    optimizer-0.safetensors   AdamW's two states of the weights that process 0 had to write, fp32, and so on for others
+    model-0.safetensors       process 0's slices of the weights, fp32: what sampling and export read; and of others
+    optimizer-0.safetensors   process 0's slices of the optimiser's states (AdamW two a weight, Muon one), fp32
     state.json                step, place in the data, hashes, and who wrote it
     manifest.json             every other file with its size and SHA-256; written last
 
-Every tensor is whole and has its own name, however the engine shared it: any engine, ZeRO stage and number of
-processes continues from what another wrote, bit for bit where they are the same. Nothing is unpickled. Random numbers
-need no state, as they are drawn from (seed, step, pack). All processes write into one folder, so machines must share
-the file system that it lies on.
+Slices are runs of elements of a tensor (`tensor_file` has the layout), and all of them together are every tensor
+once, however the engine shared it: any engine, ZeRO stage and number of processes continues from what another wrote,
+bit for bit where they are the same. Each process reads of the files only what its own slices have in common with
+theirs. Earlier checkpoints have model.safetensors, and whole tensors in all files: slices like any others. Nothing is
+unpickled. Random numbers need no state, as they are drawn from (seed, step, pack). All processes write into one folder,
+so machines must share the file system that it lies on.
 """
 
 import re
@@ -27,9 +29,11 @@ from vpoet.files import fingerprint, inside, read_json
 from vpoet.processes import Processes
 from vpoet.training.engine.base import Engine, Part
 from vpoet.training.run.folder import CHECKPOINTS, step_of
+from vpoet.training.run.tensor_file import Place, is_covered, places, read_into
 
-FORMAT = 2
-WEIGHTS, STATE, MANIFEST = "model.safetensors", "state.json", "manifest.json"
+FORMATS = (2, 3)
+"""That are read; the last is written. In 2 tensors are whole."""
+WEIGHTS, STATE, MANIFEST = "model*.safetensors", "state.json", "manifest.json"
 _NAME = re.compile(r"step-(\d+)")
 
 
@@ -116,48 +120,78 @@ def load(folder: Path, engine: Engine, hashes: dict[str, str]) -> dict[str, Any]
             raise HashMismatch(f"{folder}: its {name} has hash {theirs}, the configured one {own}")
     wanted: dict[str, tuple[str, Part]] = {name: (name, "weight") for name in engine.shapes}
     wanted |= {f"{name}.{part}": (name, part) for name, parts in engine.trained.items() for part in parts}
-    held: dict[str, Any] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            file = safe_open(path, "pt")
-            held |= dict.fromkeys(file.keys(), file)  # type: ignore[no-untyped-call]
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{path}: cannot be read: {error}") from None
+    held = _held(folder)
     if different := sorted(wanted.keys() ^ held.keys()):
         raise CheckpointError(
             f"{folder}: of another model, which has {_some(held.keys() - wanted.keys())} and lacks "
             f"{_some(wanted.keys() - held.keys())} ({len(different)} differences); resume with its own recipe"
         )
-    for key, (name, part) in wanted.items():
-        value = held[key].get_tensor(key)
-        if value.shape != engine.shapes[name]:
+    for key, (name, _) in wanted.items():
+        if (shape := held[key][0].shape) != engine.shapes[name]:
             raise CheckpointError(
-                f"{folder}: {key} is {list(value.shape)}, the recipe's model has {list(engine.shapes[name])}; "
+                f"{folder}: {key} is {list(shape)}, the recipe's model has {list(engine.shapes[name])}; "
                 "resume with its own recipe"
             )
-        engine.write(name, part, value)
+    for key, (name, part) in wanted.items():
+        if (mine := engine.slice_of(name, part)) is not None:
+            values = torch.empty(mine.values.numel())
+            read_into(values, mine.first, held[key])
+            mine.values.copy_(values)
+    engine.refresh()
     engine.set_updates(state["updates"])
     engine.loss_scale.load(state.get("loss_scale"))
     return state
 
 
-def read_tensors(folder: Path, name: str = WEIGHTS) -> dict[str, torch.Tensor]:
-    """The tensors of one file, on the CPU, by default the weights; CheckpointError if it is not what was written."""
+def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """All weights, whole, fp32 on the CPU; CheckpointError if the files are not what was written."""
+    for path in folder.glob(WEIGHTS):
+        _check(path)
+    weights = {}
+    for name, slices in _held(folder, WEIGHTS).items():
+        flat = torch.empty(slices[0].shape.numel())
+        read_into(flat, 0, slices)
+        weights[name] = flat.view(slices[0].shape)
+    return weights
+
+
+def read_tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    """The tensors of one file, as they lie in it, on the CPU; CheckpointError if it is not what was written."""
     path = folder / name
+    _check(path)
     try:
-        if fingerprint(path) != _files(folder).get(name):
-            raise CheckpointError(f"{path}: damaged, not the bytes that were written; take another --step")
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dictionary)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from None
 
 
+def _check(path: Path) -> None:
+    """CheckpointError if a file is not what was written."""
+    try:
+        whole = fingerprint(path) == _files(path.parent).get(path.name)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from None
+    if not whole:
+        raise CheckpointError(f"{path}: damaged, not the bytes that were written; take another --step")
+
+
+def _held(folder: Path, files: str = "*.safetensors") -> dict[str, list[Place]]:
+    """Where the slices of each tensor lie; CheckpointError if they are not the whole tensor, each element once."""
+    held: dict[str, list[Place]] = {}
+    for path in sorted(folder.glob(files)):
+        for name, place in places(path).items():
+            held.setdefault(name, []).append(place)
+    if lacking := [name for name, slices in held.items() if not is_covered(slices)]:
+        raise CheckpointError(f"{folder}: its files lack slices of {_some(lacking)}; take another checkpoint")
+    return held
+
+
 def _files(folder: Path) -> dict[str, dict[str, Any]]:
-    """The manifest's files; none if there is no manifest of this format, or a damaged one."""
+    """The manifest's files; none if there is no manifest of a known format, or a damaged one."""
     try:
         manifest = read_json(folder / MANIFEST)
-        if manifest["format"] != FORMAT:
+        if manifest["format"] not in FORMATS:
             return {}
         files: dict[str, dict[str, Any]] = manifest["files"]
         for name, about in files.items():

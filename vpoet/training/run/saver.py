@@ -10,21 +10,21 @@ alone, at steps that all of them reach, so that no collective of a save meets on
 import json
 import shutil
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Container, Generator
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
 
 from vpoet.errors import CheckpointError
 from vpoet.files import sync_folder
 from vpoet.processes import Processes
-from vpoet.training.engine.base import Engine
-from vpoet.training.run.checkpoint import FORMAT, WEIGHTS, complete
+from vpoet.training.engine.base import Engine, Slice
+from vpoet.training.run.checkpoint import FORMATS, MANIFEST, STATE, complete
 from vpoet.training.run.folder import checkpoint_of, step_of
-from vpoet.training.run.tensor_file import Sink, write_bytes, write_tensors
+from vpoet.training.run.tensor_file import Sink, write_bytes, write_slices
 
 T = TypeVar("T")
 
@@ -32,16 +32,25 @@ T = TypeVar("T")
 class Saver:
     """Saves a run; every process has one, and all of them call it alike.
 
-    Of the checkpoints stay the newest ``keep`` and those whose step is a multiple of ``keep_every``. A kill at any
-    moment leaves the last one that was told of, and those kept before it: a folder gets its name only when whole and
-    on the disk. Until a copy is written it takes host memory: 12 bytes for each weight, 8 of which the processes share.
+    Of the checkpoints stay the newest ``keep``, those whose step is a multiple of ``keep_every``, and for the time that
+    process 0 finds them to be ``needed`` others. A kill at any moment leaves the last one that was told of, and those
+    kept before it: a folder gets its name only when whole and on the disk. Every process copies and writes its own
+    slices of the tensors alone, and nothing of them passes between processes. Until a copy is written it takes host
+    memory: 12 bytes for each weight, which the processes share.
     """
 
     def __init__(
-        self, run: Path, engine: Engine, *, keep: int, keep_every: int = 0, say: Callable[[str], None] = print
+        self,
+        run: Path,
+        engine: Engine,
+        *,
+        keep: int,
+        keep_every: int = 0,
+        needed: Callable[[], Container[int]] = tuple,
+        say: Callable[[str], None] = print,
     ) -> None:
         self.run, self.engine = run, engine
-        self.keep, self.keep_every = keep, keep_every
+        self.keep, self.keep_every, self.needed = keep, keep_every, needed
         self._say = say
         self._save: Generator[Future[Any], None, Path] | None = None
         self._work: Future[Any] = Future()
@@ -84,7 +93,7 @@ class Saver:
                 self._say(said)
 
     def _stages(self, state: dict[str, Any]) -> Generator[Future[Any], None, Path]:
-        """A save, in pieces between which training goes on; each yields what its thread is at."""
+        """A save, in slices between which training goes on; each yields what its thread is at."""
         engine = self.engine
         folder = checkpoint_of(self.run, state["step"])
         aside = beside(folder)
@@ -102,9 +111,12 @@ class Saver:
             weights, states = _copy(engine)
 
             def write() -> list[Sink]:
-                sinks = [write_tensors(aside / f"optimizer-{engine.rank}.safetensors", states)]
+                sinks = [
+                    write_slices(aside / f"model-{engine.rank}.safetensors", weights),
+                    write_slices(aside / f"optimizer-{engine.rank}.safetensors", states),
+                ]
                 if engine.rank == 0:
-                    sinks += [write_tensors(aside / WEIGHTS, weights), write_bytes(aside / "state.json", text)]
+                    sinks.append(write_bytes(aside / STATE, text))
                 return sinks
 
             yield (writing := _in_thread(write))
@@ -132,7 +144,7 @@ class Saver:
         except OSError as error:
             return error
         for old in complete(self.run)[: -self.keep]:
-            if not (self.keep_every and step_of(old) % self.keep_every == 0):
+            if not ((self.keep_every and step_of(old) % self.keep_every == 0) or step_of(old) in self.needed()):
                 shutil.rmtree(old, ignore_errors=True)
         return None
 
@@ -151,32 +163,20 @@ def _in_thread(work: Callable[[], T]) -> Future[T]:
     return future
 
 
-def _copy(engine: Engine) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """What this process writes: the weights (rank 0), and its share of the optimiser's states."""
-    writers = _writers(engine)
+def _copy(engine: Engine) -> tuple[dict[str, Slice], dict[str, Slice]]:
+    """What this process writes: its slices of the weights, and of the optimiser's states, copied to host memory."""
     weights, states = {}, {}
     for name in engine.shapes:
-        weight = engine.read(name, "weight")
-        if engine.rank == 0:
-            weights[name] = weight
-        if name in engine.trained:
-            for part in engine.trained[name]:
-                value = engine.read(name, part)
-                if writers[name] == engine.rank:
-                    states[f"{name}.{part}"] = value
+        if (own := engine.slice_of(name, "weight")) is not None:
+            weights[name] = _copied(own)
+        for part in engine.trained.get(name, ()):
+            if (own := engine.slice_of(name, part)) is not None:
+                states[f"{name}.{part}"] = _copied(own)
     return weights, states
 
 
-def _writers(engine: Engine) -> dict[str, int]:
-    """Which process writes the states of a weight: the one with the least to write so far."""
-    load = [0] * engine.world
-    load[0] = sum(shape.numel() for shape in engine.shapes.values())
-    writers = {}
-    for name, shape in engine.shapes.items():
-        if name in engine.trained:
-            writers[name] = load.index(min(load))
-            load[writers[name]] += len(engine.trained[name]) * shape.numel()
-    return writers
+def _copied(own: Slice) -> Slice:
+    return replace(own, values=own.values.to("cpu", torch.float32, copy=True))
 
 
 def beside(folder: Path) -> Path:
@@ -193,7 +193,7 @@ def clear(aside: Path) -> None:
 
 def seal(aside: Path, folder: Path, files: dict[str, Any]) -> None:
     """Give a folder its name, with a manifest of its ``files`` (name to size and hash); OSError if the disk refuses."""
-    manifest = write_bytes(aside / "manifest.json", json.dumps({"format": FORMAT, "files": files}, indent=1).encode())
+    manifest = write_bytes(aside / MANIFEST, json.dumps({"format": FORMATS[-1], "files": files}, indent=1).encode())
     if manifest.error is not None:
         raise manifest.error
     sync_folder(aside)

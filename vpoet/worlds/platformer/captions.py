@@ -23,8 +23,8 @@ _MOTION = {
     ("crawl", "on the ground"): ("crawls {direction}", "is crawling to the {direction}"),
     ("swim", "in the water"): ("swims below", "is swimming below"),
 }
-_PLACES = {"grass": "grass", "sand": "sand", "snow": "snow", "dirt": "dirt", "stone": "stone", "planet": "a planet"}
-_SKIES = {"day": "by day", "dusk": "at dusk", "night": "at night", "fog": "in fog"}
+PLACES = {"grass": "grass", "sand": "sand", "snow": "snow", "dirt": "dirt", "stone": "stone", "planet": "a planet"}
+SKIES = {"day": "by day", "dusk": "at dusk", "night": "at night", "fog": "in fog"}
 PHRASINGS = 3
 """The first so many captions state nothing that the judge does not see; only the first says nothing of the sky."""
 
@@ -35,7 +35,7 @@ def article(noun: str) -> str:
 
 def captions(truth: Mapping[str, Any]) -> list[str]:
     """Phrasings of one scene, from the plainest to the fullest; each says less than ``truth`` or as much."""
-    who, place, sky = article(truth["who"]), _PLACES[truth["ground"]], _SKIES[truth["sky"]]
+    who, place, sky = article(truth["who"]), PLACES[truth["ground"]], SKIES[truth["sky"]]
     simple = _SIMPLE[truth["action"]].format(direction=truth["direction"])
     going_on = _GOING_ON[truth["action"]].format(direction=truth["direction"])
     also_simple = also_going_on = ""

@@ -1,0 +1,64 @@
+"""Transformers laid out without weights, and their weights one at a time: drawn, or whatever fills them.
+
+A network of 8B parameters takes 32 GB in fp32, which no process has to hold to know its shapes, or to keep its share.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from vpoet.nn.transformer import Transformer
+
+Weights = Iterable[tuple[str, Tensor]]
+"""Every weight of a module by name, in its own order, fp32 on the CPU; one at a time, so that few exist at once."""
+
+
+class Undrawn(TorchFunctionMode):
+    """Weights that are about to be loaded are not drawn at random first: on the meta device a normal draw alone makes
+    torch import its compiler, which takes longer than sampling a clip."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+class Weightless(ExitStack):
+    """A context in which modules are made on the meta device: with shapes, and without memory or random numbers."""
+
+    def __enter__(self) -> Self:
+        self.enter_context(torch.device("meta"))
+        self.enter_context(Undrawn())
+        return self
+
+
+def drawn(transformer: Transformer, seed: int) -> Iterator[tuple[str, Tensor]]:
+    """The weights that ``transformer`` would have been made with after ``torch.manual_seed(seed)``, bit for bit.
+
+    They come in order from one generator, so whoever wants a share of them draws them all: 8B take about a minute.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for module in transformer.modules():  # what torch's own constructors draw, before ours replaces it
+        if isinstance(module, nn.Linear):
+            torch.empty(module.weight.shape).uniform_(generator=generator)
+        elif isinstance(module, nn.Embedding):
+            torch.empty(module.weight.shape).normal_(generator=generator)
+    for name, parameter in transformer.named_parameters():
+        yield name, transformer.initial(name, torch.empty(parameter.shape), generator)
+
+
+@torch.no_grad()
+def fill(module: nn.Module, weights: Weights, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
+    """Give the parameters of a module, which are those of a transformer inside, memory and these weights.
+
+    They stay the same objects, so an optimiser may know them already.
+    """
+    for (name, parameter), (given, value) in zip(module.named_parameters(), weights, strict=True):
+        assert given.endswith(name) or name.endswith(given), (name, given)
+        filled = nn.Parameter(torch.empty(value.shape, dtype=dtype, device=device), parameter.requires_grad)
+        torch.utils.swap_tensors(parameter, filled.copy_(value))  # type: ignore[no-untyped-call]
