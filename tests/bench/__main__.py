@@ -2,7 +2,7 @@
 
 Without names all but `video_tokenizer_peers` and `video_tokenizer_film`. The video tokenizer's are explained in
 `tokenizer` and `film`, pretraining's in `training`, `throughput`, `attention` and `saving`, sampling's in `decoding`,
-`guessing` and `interactive`, the judge's accuracy in `judge`; of the others it is the best of five runs, as other work
+`guessing`, `interactive` and `play`, the judge's accuracy in `judge`; of the others it is the best of five runs, as other work
 only slows.
 """
 
@@ -23,6 +23,7 @@ import interactive
 import judge
 import numpy as np
 import painting
+import play
 import saving
 import throughput
 import tokenizer
@@ -44,6 +45,7 @@ def main() -> None:
     pretraining = (
         attention.attention_cost,
         attention.attention_products,
+        attention.attention_windows,
         training.packing_step,
         training.logits_memory,
         throughput.training_throughput,
@@ -59,6 +61,7 @@ def main() -> None:
         copies.copies,
         guessing.guessing,
         interactive.interactive,
+        play.play_without_end,
         judge.judge_accuracy,
     )
     asked_for = (tokenizer.video_tokenizer_peers, film.video_tokenizer_film)
