@@ -147,8 +147,8 @@ def make_bundle() -> Callable[..., Path]:
         vocabulary = Vocabulary(text.size, grouped(video.levels, 2), text.hash, video.hash)
         if settings.get("actions"):
             vocabulary = settings["actions"].vocabulary(vocabulary)
-        settings.setdefault("tasks", [name for name, task in TABLE.items() if not task.needs])
-        config = bundle.BundleConfig(model=sizes, fps=8, **settings)
+        tasks = [name for name, task in TABLE.items() if task.needs != "actions" or settings.get("actions")]
+        config = bundle.BundleConfig(model=sizes, fps=8, **{"tasks": tasks} | settings)
         bundle.save(folder / "bundle", Transformer(sizes, vocabulary), config, text, video, "")
         return folder / "bundle"
 

@@ -146,7 +146,7 @@ def test_constraints_pin_every_dependency(project):
     pins = dict(re.findall(r"^([\w.-]+)==([\w.]+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
     pinned = {name.lower().replace("_", "-") for name in pins}
     extras = project["optional-dependencies"]
-    for requirement in [*project["dependencies"], *extras["worlds"], *extras["dev"]]:
+    for requirement in [*project["dependencies"], *extras["worlds"], *extras["gym"], *extras["atari"], *extras["dev"]]:
         name, least = re.fullmatch(r"([\w-]+)>=([\d.]+)", requirement).groups()
         assert name in pinned, f"{name} has no pin in constraints.txt"
         pin = next(version for key, version in pins.items() if key.lower().replace("_", "-") == name)

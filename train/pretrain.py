@@ -28,7 +28,7 @@ from vpoet.training.engine.base import Engine
 from vpoet.training.engine.ulysses import Share
 from vpoet.training.guard import Guard
 from vpoet.training.loss import PackLoss, heldout_losses, losses
-from vpoet.training.meter import Meter, matmul_peak, progress
+from vpoet.training.meter import Meter, peaks, progress
 from vpoet.training.optim import learning_rate
 from vpoet.training.precision import DTYPES
 from vpoet.training.recipe import PretrainConfig
@@ -66,13 +66,13 @@ def main(
     run = Path(cfg.run)
     expect_folder(run)
     cli.hold(run)
+    torch.manual_seed(cfg.seed)
     text, video = TextTokenizer.load(cfg.text), VideoTokenizer.load(cfg.video)
     vocabulary = cfg.vocabulary(text, video)
     hashes = {"text": text.hash, "video": video.codes, "vocabulary": vocabulary.hash}
-    torch.manual_seed(cfg.seed)
     with nullcontext() if cfg.lora else initial.Weightless():
         transformer = Transformer(cfg.model, vocabulary)
-    weights: initial.Weights = initial.drawn(transformer, cfg.seed)
+    weights: initial.Weights = initial.drawn(transformer)
     if cfg.begin:
         hashes["begin"], weights = bundle.begin(transformer, cfg.begin)
     if cfg.lora is not None:
@@ -97,7 +97,7 @@ def main(
             f"{transformer.parameter_count / 1e6:.1f}M parameters, {trainer.world} processes, {cfg.engine.dtype}, "
             f"{cfg.batch} packs of {cfg.data.length} tokens per step; run folder {run}"
         )
-    meter = Meter(float(trainer.total(torch.tensor(matmul_peak(device, DTYPES[cfg.engine.dtype])))))
+    meter = Meter(*trainer.total(peaks(device, DTYPES[cfg.engine.dtype])).tolist())
     tracker = Tracker(
         run, config=config.to_dict(cfg), project=cfg.project, name=run.name, enabled=trainer.rank == 0,
         resume_step=state["step"], tokens_per_step=cfg.batch * cfg.data.length,

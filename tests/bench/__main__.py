@@ -2,8 +2,8 @@
 
 Without names all but `video_tokenizer_peers` and `video_tokenizer_film`. The video tokenizer's are explained in
 `tokenizer` and `film`, pretraining's in `training`, `throughput`, `attention` and `saving`, sampling's in `decoding`,
-`guessing`, `interactive` and `play`, the judge's accuracy in `judge`; of the others it is the best of five runs, as other work
-only slows.
+`guessing`, `interactive` and `play`, the judge's accuracy in `judge`; of the others it is the best of five runs, as
+other work only slows.
 """
 
 import argparse

@@ -472,6 +472,16 @@ def test_torchs_kernel_goes_back_in_a_fixed_order_if_asked_and_nothing_else_does
         assert set(modes.seen[name]) == {before}, name
 
 
+def test_sdpa_goes_back_in_a_fixed_order_where_another_device_would_not() -> None:
+    q, k, v = inputs(PREFIXED)
+    for device, mode in ((META, 2), (CPU, 0)):
+        with Modes() as modes:
+            backend("sdpa", device, torch.float32, deterministic=True)(PREFIXED, CPU)(0, q, k, v).sum().backward()
+        assert set(modes.seen["aten::_scaled_dot_product_flash_attention_for_cpu_backward"]) == {mode}
+        assert set(modes.seen["aten::cat"]) == {0}
+        assert torch.get_deterministic_debug_mode() == 0
+
+
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_flash_attn_is_asked_for_a_fixed_order(deterministic: bool) -> None:
     asked = []

@@ -220,11 +220,12 @@ def test_any_engine_stage_and_number_of_processes_goes_on_from_any_other(
     tokens: Any, tmp_path: Path, program: Program, root: Path
 ) -> None:
     """torch -> 2 processes, stage 1 -> 4, stage 2 -> 2, stage 3 -> torch: each leg from another one's checkpoint, and
-    all on the curve of one process that nothing interrupted, dropout included; fp32, to rounding."""
+    all on the curve of one process that nothing interrupted, dropout and Muon included; fp32, to rounding."""
     whole = tmp_path / "whole"
     recipe = tokens.recipe(
-        tmp_path / "whole.yaml", keep=9, steps=15, model="{width: 32, depth: 2, heads: 4, kv_heads: 2, dropout: 0.1}"
-    )
+        tmp_path / "whole.yaml", keep=9, steps=15, model="{width: 32, depth: 2, heads: 4, kv_heads: 2, dropout: 0.1}",
+        optimizer="{lr: 1e-2, matrix_lr: 1e-2, warmup: 2}",
+    )  # fmt: skip
     assert program("train/pretrain.py", recipe)[0] == 0
     before = whole
     for step, processes, zero in ((3, 2, 1), (6, 4, 2), (9, 2, 3), (12, 1, 0)):
@@ -354,7 +355,7 @@ def test_exported_weights_are_the_checkpoints(one: Path, tmp_path: Path, program
         ({"modle": "{}"}, "unknown key 'modle'; did you mean model?"),
         ({"text": "nowhere.model"}, "nowhere.model"),
         ({"attention": "flash"}, "attention backend flash runs on CUDA"),
-        ({"attention": "fancy"}, "there are auto, sdpa, products, flex and flash"),
+        ({"attention": "fancy"}, "there are auto, sdpa, products, flex, varlen, flash and flash3"),
         ({"engine": "{zero: 7}"}, "engine.zero = 7"),
     ],
 )

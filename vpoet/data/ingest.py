@@ -43,6 +43,8 @@ def ingest(
     be written, or another process is writing there.
     """
     out = Path(out)
+    for source in {item.path for items in sides.values() for item in items if item.path.startswith(MADE)}:
+        _maker(source, settings)  # a wrong one is found before anything is written
     with locked(out):
         _claim(out, sides, settings, samples_per_shard)
         return _ingest(sides, out, settings, workers, samples_per_shard, progress)
@@ -236,9 +238,12 @@ def _world_samples(item: Item, settings: ClipSettings, problems: Problems) -> It
 
     One that ends early is a shorter clip, which ``min_frames`` can be too much for.
     """
-    clip = worlds.maker(item.path, settings.height, settings.width, settings.fps, settings.frames)
-    frames, fields = clip(item.seed)
+    frames, fields = _maker(item.path, settings)(item.seed)
     if settings.min_frames is not None and len(frames) < settings.min_frames:
         problems.add("its end comes too soon", item.name)
     else:
         yield {"mp4": Video(frames, fields["fps"]).encode(".mp4", lossless=True)}, fields
+
+
+def _maker(source: str, settings: ClipSettings) -> worlds.Maker:
+    return worlds.maker(source, settings.height, settings.width, settings.fps, settings.frames)

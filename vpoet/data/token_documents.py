@@ -170,7 +170,7 @@ class Documents:
         drawn = self._mixture.draw(self._in_tokens(sample, "" if dropped else caption), random)
         if drawn is None:
             self.problems.add(
-                "too short for every task, or without the keyframes that one needs, or the paintings", sample.name
+                "too short for every task, or without what it needs (keyframes, actions, ...)", sample.name
             )
             return None
         if dropped and tasks.TABLE[drawn.task].needs:

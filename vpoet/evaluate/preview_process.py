@@ -117,7 +117,7 @@ class Previews:
             # not one of the launcher's processes; it has the machine's CPUs to itself where nobody else wants them
             environment = {name: value for name, value in os.environ.items() if name not in LAUNCHER}
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(self._run)], text=True, start_new_session=True,
+                command(self._run), text=True, start_new_session=True,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment | {"CUDA_VISIBLE_DEVICES": ""},
             )  # fmt: skip
             threading.Thread(target=_listen, args=(self._process.stdout, self._told), daemon=True).start()
@@ -127,6 +127,11 @@ class Previews:
             self._process.stdin.flush()
         except OSError:
             pass  # it is dead, which its listener tells
+
+
+def command(run: Path) -> list[str]:
+    """What starts the process for a run."""
+    return [sys.executable, "-m", __name__, str(run)]
 
 
 def _listen(lines: IO[str], told: "queue.Queue[dict[str, Any] | None]") -> None:
@@ -147,7 +152,7 @@ def serve(run: Path, steps: IO[str], out: IO[str]) -> None:
     threading.Thread(target=listen, daemon=True).start()
     recipe = config.load(run / RESOLVED, PretrainConfig)
     text, video = TextTokenizer.load(recipe.text), VideoTokenizer.load(recipe.video)
-    vocabulary = video.vocabulary(text, recipe.model.visual_groups)
+    vocabulary = recipe.vocabulary(text, video)
     while True:
         step = asked.get()
         shown: list[Sampled] = []

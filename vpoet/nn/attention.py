@@ -10,7 +10,7 @@ Shapes: T packed tokens, N query heads, K key/value heads (N a multiple of K), H
 """
 
 import warnings
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vpoet.errors import BackendError, VpoetWarning
-from vpoet.nn.flash_attention import kernel_backend
+from vpoet.nn.flash_attention import in_order, kernel_backend
 from vpoet.nn.matmul_attention import products
 from vpoet.nn.visibility import Attend, Backend, Visibility, sees
 from vpoet.nn.window_attention import WindowAttention
@@ -41,18 +41,18 @@ def backend(
 
     auto: products in bf16 on a CPU with AMX, else sdpa; on a GPU the first of flash3, flash and varlen that can run
     there, else sdpa, and a VpoetWarning; where documents have ``windows``, flex on a GPU, else sdpa.
-    ``deterministic``: the backward pass of a kernel gives the same bits each time, for some memory and time; all else
-    does anyway.
+    ``deterministic``: on a GPU the backward pass gives the same bits each time, for some memory and time (sdpa's with
+    windows does not); elsewhere it does anyway.
     """
     if name == "auto" and windows:
         name = "flex" if device.type == "cuda" else "sdpa"
+    if name == "auto" and device.type == "cpu":
+        amx = dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()
+        name = "products" if amx else "sdpa"
     if name == "auto":
-        if device.type == "cpu":
-            amx = dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()
-            return products if amx else _sdpa
         return _fastest(device, dtype, head=head, deterministic=deterministic)
     if name == "sdpa":
-        return _sdpa
+        return partial(_sdpa, deterministic=True) if deterministic and device.type != "cpu" else _sdpa
     if name == "products":
         if device.type != "cpu":
             raise BackendError(f"attention backend products is for CPUs, not for {device.type}; use varlen or sdpa")
@@ -76,15 +76,19 @@ def _fastest(device: torch.device, dtype: torch.dtype, *, head: int | None, dete
         VpoetWarning,
         stacklevel=3,
     )
-    return _sdpa
+    return backend("sdpa", device, dtype, deterministic=deterministic)
 
 
-def _sdpa(visibility: Visibility, device: torch.device) -> Attend:
+def _sdpa(visibility: Visibility, device: torch.device, *, deterministic: bool = False) -> Attend:
     lengths = list(visibility.lengths)
     windows = [
         None if until is None else WindowAttention(prefix, until, device)
         for prefix, until in zip(visibility.prefixes, visibility.windows, strict=True)
     ]
+
+    def kernel(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
+        o = F.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=q.shape[1] != k.shape[1])
+        return in_order(o) if deterministic else o
 
     def attend(_: int, q_TNH: Tensor, k_TKH: Tensor, v_TKH: Tensor) -> Tensor:
         dtype = q_TNH.dtype
@@ -98,11 +102,9 @@ def _sdpa(visibility: Visibility, device: torch.device) -> Attend:
             if window is not None:
                 out.append(window(q, k, v)[0].transpose(0, 1))
                 continue
-            grouped = q.shape[1] != k.shape[1]
-            o = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
+            o = kernel(q, k, v, True)
             if prefix:
-                q, k, v = (x[:, :, :prefix] for x in (q, k, v))
-                o_prefix = F.scaled_dot_product_attention(q, k, v, enable_gqa=grouped)
+                o_prefix = kernel(q[:, :, :prefix], k[:, :, :prefix], v[:, :, :prefix], False)
                 o = torch.cat((o_prefix, o[:, :, prefix:]), dim=2)
             out.append(o[0].transpose(0, 1))
         return torch.cat(out).to(dtype)

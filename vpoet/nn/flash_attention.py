@@ -91,14 +91,17 @@ def varlen_backend(varlen_attn: Callable[..., Any], *, deterministic: bool = Fal
             window_size=(-1, 0) if causal else (-1, -1),
             enable_gqa=q.shape[1] != k.shape[1],
         )
-        return _in_order(o) if deterministic else o
+        return in_order(o) if deterministic else o
 
     return _packed("varlen", kernel)
 
 
-def _in_order(o: Tensor) -> Tensor:
-    """``o``, whose backward pass adds up in a fixed order: torch's kernel has no argument for it, but asks torch's
-    global switch, which is on for as long as this one node of the graph is at work."""
+def in_order(o: Tensor) -> Tensor:
+    """What a kernel of torch's gave, whose backward pass is to add up in a fixed order: it has no argument for it, but
+    asks torch's global switch, which is on for as long as this one node of the graph is at work.
+
+    A pass that torch writes out as products needs no switch, and would be refused with it.
+    """
     node, before = o.grad_fn, []
 
     def on(_: Any) -> None:
@@ -108,7 +111,7 @@ def _in_order(o: Tensor) -> Tensor:
     def off(*_: Any) -> None:
         torch.set_deterministic_debug_mode(before.pop())
 
-    if node is not None:
+    if node is not None and any(kernel in node.name() for kernel in ("varlen", "ScaledDotProduct")):
         node.register_prehook(on)
         node.register_hook(off)
     return o

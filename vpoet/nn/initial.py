@@ -37,12 +37,17 @@ class Weightless(ExitStack):
         return self
 
 
-def drawn(transformer: Transformer, seed: int) -> Iterator[tuple[str, Tensor]]:
-    """The weights that ``transformer`` would have been made with after ``torch.manual_seed(seed)``, bit for bit.
+def drawn(transformer: Transformer) -> Weights:
+    """The weights that a transformer made here and now would have, bit for bit; torch's random state stays where it is.
 
     They come in order from one generator, so whoever wants a share of them draws them all: 8B take about a minute.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator()
+    generator.set_state(torch.get_rng_state())
+    return _draw(transformer, generator)
+
+
+def _draw(transformer: Transformer, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
     for module in transformer.modules():  # what torch's own constructors draw, before ours replaces it
         if isinstance(module, nn.Linear):
             torch.empty(module.weight.shape).uniform_(generator=generator)

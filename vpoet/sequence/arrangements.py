@@ -83,6 +83,8 @@ class Given:
     """The first frame of a stretch of a recording, and the one behind its last (play); None: all of it."""
     time: int = 0
     """When play begins: the time of the stretch's first frame, as its header tells it."""
+    changing: bool = True
+    """Whether the prompt of play changes where the sample's timeline does; else its caption is all."""
     produced: tuple[bool, ...] = ()
     """Which segments are targets, one at least (interleaved)."""
 
@@ -139,7 +141,8 @@ def timeline(sample: Sample, given: Given) -> tuple[Span, ...]:
 
 
 def played(produced: Part, sample: Sample, given: Given) -> tuple[Span, ...]:
-    """Of a task that plays a recording; the first argument is the row's. Its prompt changes where a timeline does."""
+    """Of a task that plays a recording; the first argument is the row's."""
+    sample = sample if given.changing else replace(sample, timeline=None)
     start, stop = given.stretch or (0, len(sample.codes))
     done = _done(sample, start, stop, sample.outcomes)
     rows = np.hstack([done, sample.codes[start:stop].reshape(stop - start, -1)])
@@ -251,11 +254,14 @@ def a_stretch(sample: Sample, random: np.random.Generator) -> Given:
     """All of a recording, or where it is too long for a document as much of it as fits, from anywhere.
 
     It begins at time 0 half of the time, else at any: whatever distance play comes to have from its prompt, training
-    has seen.
+    has seen. Half of the time its caption is all that is said: words that tell what is done next would spare the model
+    to look at the actions.
     """
     assert sample.actions is not None
-    texts = [sample.text] if sample.timeline is None else [text for _, text in sample.timeline]
     frame = int(sample.actions.shape[1]) + 1 + math.prod(sample.codes.shape[1:])
+    changing = random.random() < 0.5
+    sample = sample if changing else replace(sample, timeline=None)
+    texts = [sample.text] if sample.timeline is None else [text for _, text in sample.timeline]
     around = 4 + len(FORMS[Modality.PLAY].header)  # a text's two tokens, and those around play's header
 
     def tokens(start: int, stop: int) -> int:
@@ -264,8 +270,8 @@ def a_stretch(sample: Sample, random: np.random.Generator) -> Given:
     start, stop = _a_part(sample, (sample.room - 3 - around - max(map(len, texts))) // frame, random)
     while stop > start + 1 and tokens(start, stop) > sample.room:  # its prompt changes on the way
         stop -= 1
-    late = random.random() < 0.5
-    return Given(stretch=(start, stop), time=int(random.integers(LATEST - (stop - start) + 1)) if late else 0)
+    time = int(random.integers(LATEST - (stop - start) + 1)) if random.random() < 0.5 else 0
+    return Given(stretch=(start, stop), time=time, changing=changing)
 
 
 def a_short_stretch(sample: Sample, random: np.random.Generator) -> Given:

@@ -72,7 +72,7 @@ def heldout_losses(trainer: Engine, packs: Sequence[Pack], share: Share) -> dict
     Every process takes as many passes, as sharded weights need; a pack that is there twice for that counts once.
     """
     targets = torch.zeros(len(KINDS), dtype=torch.double)
-    sums = targets.to(trainer.device)
+    sums = torch.zeros_like(targets, device=trainer.device)
     for first in range(0, len(packs), share.groups):
         pack = packs[(first + share.group) % len(packs)]
         nats = trainer.evaluate(share.piece(PackTensors.of(pack, trainer.device))).double()

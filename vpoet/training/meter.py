@@ -6,13 +6,15 @@ import torch
 from torch import Tensor
 
 from vpoet.sequence.document import KINDS
+from vpoet.training.sheets import sheet_peak
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype, size: int = 1024, seconds: float = 0.3) -> float:
     """Floating-point operations per second of a square matrix product of ``size``, the best of several runs.
 
-    The denominator of MFU here is measured, not read from a data sheet, so it holds on any machine; processes that
-    share one machine measure at the same time and share its speed as they do in training.
+    The denominator of ``speed/mfu`` is measured, so it holds on any machine; a GPU in `vpoet.training.sheets` has
+    ``speed/mfu_data_sheet`` beside it, which is what papers report. Processes that share one machine measure at the
+    same time and share its speed as they do in training.
     """
     size = size if device.type == "cpu" else 8 * size
     # ones, as drawing numbers would move the random state that a resumed run continues
@@ -27,12 +29,18 @@ def matmul_peak(device: torch.device, dtype: torch.dtype, size: int = 1024, seco
     return 2 * size**3 / best
 
 
+def peaks(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """This device's `matmul_peak`, and what its data sheet says (`sheet_peak`): fp64 [2], to be added up."""
+    sheet = sheet_peak(torch.cuda.get_device_name(device), dtype) if device.type == "cuda" else 0.0
+    return torch.tensor((matmul_peak(device, dtype), sheet), dtype=torch.double)
+
+
 class Meter:
     """Rates over the steps since the last reading."""
 
-    def __init__(self, peak: float) -> None:
-        self.peak = peak
-        """Floating-point operations per second of all processes together."""
+    def __init__(self, peak: float, sheet: float = 0.0) -> None:
+        self.peak, self.sheet = peak, sheet
+        """Floating-point operations per second of all processes together, as measured and by data sheets; 0: unknown"""
         self._reset()
 
     def _reset(self) -> None:
@@ -62,6 +70,8 @@ class Meter:
             "speed/data_wait": self.waited / elapsed,
             "speed/padding": self.padding / self.tokens,
         }
+        if self.sheet:
+            rates["speed/mfu_data_sheet"] = self.flops / elapsed / self.sheet
         self._reset()
         return rates
 

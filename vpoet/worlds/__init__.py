@@ -17,6 +17,8 @@ from vpoet.worlds.gym import GymWorld
 from vpoet.worlds.world import SOURCE, SteppedWorld, World
 
 WORLD = "world:"
+Maker = Callable[[int], tuple[Frames, dict[str, Any]]]
+"""From a clip's number to its frames uint8 [T, H, W, 3] and its raw json."""
 
 _PARTS = ("world", "recording", "gym")
 """Modules of what worlds have in common."""
@@ -36,11 +38,8 @@ def find(name: str) -> type[World]:
 
 
 @lru_cache(2)
-def maker(
-    source: str, height: int, width: int, fps: float, frames: int
-) -> Callable[[int], tuple[Frames, dict[str, Any]]]:
-    """A function from a clip's number to its frames uint8 [T, H, W, 3] and its raw json, of ``world:NAME`` or
-    ``env:NAME``.
+def maker(source: str, height: int, width: int, fps: float, frames: int) -> Maker:
+    """What makes the clips of ``world:NAME`` or ``env:NAME``.
 
     DataError: there is none such; or its rate is another: an environment has its own, which ``fps`` 0 asks for.
     """

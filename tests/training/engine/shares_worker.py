@@ -69,7 +69,7 @@ def filled(case: str, *, at_once: bool) -> Engine:
         transformer = Transformer(TransformerConfig(width=24, depth=2, heads=2, kv_heads=1, hidden=40), WORDS)
     config = EngineConfig(name="deepspeed", zero=int(zero), dtype=dtype, timeout=60)
     module = PackLoss(transformer, backend("sdpa", torch.device("cpu"), torch.float32))
-    weights = None if at_once else drawn(transformer, 11)
+    weights = None if at_once else drawn(transformer)
     return DeepSpeedEngine(module, config, OptimizerConfig(matrix_lr=1e-3), lambda world: 1, weights)
 
 
