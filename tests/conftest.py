@@ -148,7 +148,7 @@ def make_bundle() -> Callable[..., Path]:
         if settings.get("actions"):
             vocabulary = settings["actions"].vocabulary(vocabulary)
         tasks = [name for name, task in TABLE.items() if task.needs != "actions" or settings.get("actions")]
-        config = bundle.BundleConfig(model=sizes, tasks=tasks, fps=8, **settings)
+        config = bundle.BundleConfig(model=sizes, fps=8, **{"tasks": tasks} | settings)
         bundle.save(folder / "bundle", Transformer(sizes, vocabulary), config, text, video, "")
         return folder / "bundle"
 

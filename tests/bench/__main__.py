@@ -2,7 +2,7 @@
 
 Without names all but `video_tokenizer_peers` and `video_tokenizer_film`. The video tokenizer's are explained in
 `tokenizer` and `film`, pretraining's in `training`, `throughput`, `attention`, `saving` and `streaming`, sampling's in
-`decoding`, `guessing` and `interactive`, the judge's accuracy in `judge`, the playground's speed and judge in `world`;
+`decoding`, `guessing`, `interactive` and `play`, the judge's accuracy in `judge`, the playground's speed and judge in `world`;
 of the others it is the best of five runs, as other work only slows.
 """
 
@@ -24,6 +24,7 @@ import interactive
 import judge
 import numpy as np
 import painting
+import play
 import saving
 import streaming
 import throughput
@@ -47,6 +48,7 @@ def main() -> None:
     pretraining = (
         attention.attention_cost,
         attention.attention_products,
+        attention.attention_windows,
         training.packing_step,
         training.logits_memory,
         throughput.training_throughput,
@@ -64,6 +66,7 @@ def main() -> None:
         copies.copies,
         guessing.guessing,
         interactive.interactive,
+        play.play_without_end,
         judge.judge_accuracy,
         world.playground,
         world.playground_judge,
