@@ -1,9 +1,9 @@
 """Speed of the parts: ``python tests/bench [--seconds N] [NAME ...]``. One JSON line each.
 
 Without names all but `video_tokenizer_peers` and `video_tokenizer_film`. The video tokenizer's are explained in
-`tokenizer` and `film`, pretraining's in `training`, `throughput`, `attention`, `saving` and `streaming`, sampling's in
-`decoding`, `guessing`, `interactive` and `play`, the judge's accuracy in `judge`, the playground's speed and judge in `world`;
-of the others it is the best of five runs, as other work only slows.
+`tokenizer` and `film`, pretraining's in `training`, `throughput`, `attention`, `saving` and `streaming`, sampling's
+in `decoding`, `guessing`, `interactive` and `play`, the judge's accuracy in `judge`, the playground's speed and judge
+in `world`; of the others it is the best of five runs, as other work only slows.
 """
 
 import argparse
