@@ -49,6 +49,7 @@ def main() -> None:
         training.logits_memory,
         throughput.training_throughput,
         saving.saving,
+        saving.laying_out,
         estimates.estimates,
     )
     sampling = (
