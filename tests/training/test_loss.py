@@ -24,7 +24,7 @@ from vpoet.sequence.tasks import TABLE
 from vpoet.sequence.vocabulary import Modality, Vocabulary
 from vpoet.sequence.windows import windowed
 from vpoet.training.engine.ulysses import Share
-from vpoet.training.loss import PackLoss, counts, heldout_losses
+from vpoet.training.loss import PackLoss, counts, heldout_losses, losses
 
 TEXT, IMAGE, VIDEO = (KINDS.index(name) for name in ("text", "image", "video"))
 
@@ -368,3 +368,29 @@ def test_the_loss_falls_when_a_pack_is_learned_by_heart() -> None:
         optimizer.step()
         losses.append(float(total.detach()))
     assert losses[-1] < 0.1 * losses[0]
+
+
+class OneOfTwo:
+    """What `heldout_losses` asks of a trainer, of two processes of which the other one's sums are told."""
+
+    device = CPU
+
+    def __init__(self, loss: PackLoss, others: list[Tensor]) -> None:
+        self.loss, self.others = loss, others
+
+    def evaluate(self, tensors: PackTensors) -> Tensor:
+        return self.loss(tensors).detach()
+
+    def total(self, values: Tensor) -> Tensor:
+        values += self.others.pop(0)  # in place, as a sum over processes is
+        return values
+
+
+def test_held_out_losses_count_each_pack_once_also_where_a_process_has_none() -> None:
+    loss, row = loss_of(SDPA), row_of(documents(), False)
+    sums = loss(PackTensors.of(row, CPU)).detach().double()
+    wanted = losses("heldout", sums, counts(row))
+    without_packs = OneOfTwo(loss, [sums, counts(row)])
+    assert heldout_losses(without_packs, [row], Share(1, 2, 1)) == wanted  # type: ignore[arg-type]
+    with_all = OneOfTwo(loss, [torch.zeros(len(KINDS)), torch.zeros(len(KINDS))])
+    assert heldout_losses(with_all, [row], Share(0, 2, 1)) == wanted  # type: ignore[arg-type]
