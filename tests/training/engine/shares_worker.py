@@ -3,7 +3,8 @@
     shares_worker.py FOLDER SAVE,... LOAD,... FILL,...
 
 SAVE is STAGE-TYPE, or STAGE-TYPE-offload: trained for three steps and saved in FOLDER. LOAD is FROM:STAGE-TYPE, a
-checkpoint in FOLDER brought into another engine. FILL is STAGE-TYPE: a transformer laid out without memory, started and filled.
+checkpoint in FOLDER brought into another engine. FILL is STAGE-TYPE: a transformer laid out without memory,
+started and filled.
 """
 
 import hashlib
