@@ -53,6 +53,7 @@ def main() -> None:
         training.logits_memory,
         throughput.training_throughput,
         saving.saving,
+        saving.laying_out,
         estimates.estimates,
         streaming.packs_ahead,
     )

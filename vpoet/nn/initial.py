@@ -40,7 +40,7 @@ class Weightless(ExitStack):
 def drawn(transformer: Transformer) -> Weights:
     """The weights that a transformer made here and now would have, bit for bit; torch's random state stays where it is.
 
-    They come in order from one generator, so whoever wants a share of them draws them all: 8B take about a minute.
+    They come in order from one generator, so whoever wants a share of them draws them all: 8B take a minute and a half.
     """
     generator = torch.Generator()
     generator.set_state(torch.get_rng_state())

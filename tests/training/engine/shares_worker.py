@@ -2,8 +2,9 @@
 
     shares_worker.py FOLDER SAVE,... LOAD,... FILL,...
 
-SAVE is STAGE-TYPE: trained for three steps and saved in FOLDER. LOAD is FROM:STAGE-TYPE, a checkpoint in FOLDER brought
-into another engine. FILL is STAGE-TYPE: a transformer laid out without memory, started and filled.
+SAVE is STAGE-TYPE, or STAGE-TYPE-offload: trained for three steps and saved in FOLDER. LOAD is FROM:STAGE-TYPE, a
+checkpoint in FOLDER brought into another engine. FILL is STAGE-TYPE: a transformer laid out without memory,
+started and filled.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import torch
@@ -53,10 +55,14 @@ class Module(nn.Module):
 def engine(case: str, seed: int) -> Engine:
     from vpoet.training.engine.deepspeed import DeepSpeedEngine  # not where the test reads this file
 
-    zero, dtype = case.split("-")
+    zero, dtype, *offload = case.split("-")
     torch.manual_seed(seed)
-    config = EngineConfig(name="deepspeed", zero=int(zero), dtype=dtype, timeout=60)
-    return DeepSpeedEngine(Module(), config, OptimizerConfig(), lambda world: PACKS // world)
+    with NamedTemporaryFile("w", suffix=".json") as file:
+        offloaded = ["offload_optimizer", "offload_param"][: 2 if zero == "3" else 1] if offload else []
+        json.dump({"zero_optimization": {name: {"device": "cpu"} for name in offloaded}}, file)
+        file.flush()
+        config = EngineConfig(name="deepspeed", zero=int(zero), dtype=dtype, timeout=60, deepspeed=file.name)
+        return DeepSpeedEngine(Module(), config, OptimizerConfig(), lambda world: PACKS // world)
 
 
 def filled(case: str, *, at_once: bool) -> Engine:

@@ -25,7 +25,7 @@ pytestmark = [
 ]
 WORKER = runpy.run_path(str(Path(__file__).with_name("shares_worker.py")), run_name="worker")
 HASHES, Module, digest = WORKER["HASHES"], WORKER["Module"], WORKER["digest"]
-CASES = ["0-fp32", "1-fp32", "2-bf16", "3-bf16", "3-fp32"]
+CASES = ["0-fp32", "1-fp32", "2-bf16", "3-bf16", "3-fp32", "2-bf16-offload", "3-fp32-offload"]
 AMONG_FOUR = ["1-bf16", "3-fp32"]
 FILLED = ["0-fp32", "1-bf16", "3-bf16", "3-fp32"]
 OVERHEAD = 12_000
@@ -67,7 +67,7 @@ def sizes(case: str) -> tuple[int, int, int]:
     """Bytes of a checkpoint, of the weights in the type of the forward pass, and of the frozen ones in it."""
     counts = {name: weight.numel() for name, weight in Module().named_parameters()}
     trained = sum(count for name, count in counts.items() if not name.startswith("frozen"))
-    of_type = 2 if case.endswith("bf16") else 4
+    of_type = 2 if "bf16" in case else 4
     return 4 * (sum(counts.values()) + 2 * trained), of_type * trained, of_type * (sum(counts.values()) - trained)
 
 
