@@ -148,7 +148,7 @@ def make_bundle() -> Callable[..., Path]:
         if settings.get("actions"):
             vocabulary = settings["actions"].vocabulary(vocabulary)
         tasks = [name for name, task in TABLE.items() if task.needs != "actions" or settings.get("actions")]
-        config = bundle.BundleConfig(model=sizes, tasks=tasks, fps=8, **settings)
+        config = bundle.BundleConfig(model=sizes, fps=8, **{"tasks": tasks} | settings)
         bundle.save(folder / "bundle", Transformer(sizes, vocabulary), config, text, video, "")
         return folder / "bundle"
 
@@ -257,7 +257,8 @@ class _Lists(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in (torch.tensor, torch.as_tensor) and torch.device(kwargs.get("device") or "cpu").type != "cpu":
+        elsewhere = torch.device(kwargs.get("device") or "cpu").type != "cpu"
+        if func in (torch.tensor, torch.as_tensor) and elsewhere and not isinstance(args[0], torch.Tensor):
             self.waits["tensor"] += 1
         return func(*args, **kwargs)
 
@@ -293,15 +294,18 @@ class Census(TorchDispatchMode):
             to, source, quick = args[0].device, args[1], kwargs.get("non_blocking", args[2:3] == (True,))
         else:
             to, source, quick = kwargs.get("device"), args[0] if args else None, kwargs.get("non_blocking", False)
-        if name in ("_to_copy", "copy_") and to not in (None, source.device):
+        moves = name in ("_to_copy", "copy_") and to not in (None, source.device)
+        waits = name in self.WAITS or (name == "index" and any(x.dtype == torch.bool for x in args[1] if x is not None))
+        if moves:
             (self.copies if quick and to.type != "cpu" else self.waits)[f"{name} to {to}"] += 1
-        elif name in self.WAITS or (name == "index" and any(x.dtype == torch.bool for x in args[1] if x is not None)):
+        elif waits:
             self.waits[name] += 1
-        elif "empty" not in name and not any(
-            each.alias_info is not None and not each.alias_info.is_write for each in func._schema.returns
-        ):
+        result = func(*args, **kwargs)
+        is_view = any(each.alias_info is not None and not each.alias_info.is_write for each in func._schema.returns)
+        as_it_was = any(result is x for x in args) and not func._schema.is_mutable  # dropout, when not training
+        if not (moves or waits or is_view or as_it_was or "empty" in name or name == "_unsafe_view"):
             self.launches[name] += 1
-        return func(*args, **kwargs)
+        return result
 
 
 @pytest.fixture(scope="session")

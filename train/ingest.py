@@ -1,4 +1,4 @@
-"""Turn videos, images, folders, lists and worlds into raw shards, with a report."""
+"""Turn videos, images, folders, lists, worlds and environments into raw shards, with a report."""
 
 import json as json_module
 import time
@@ -30,7 +30,7 @@ def main(
         list[str],
         typer.Argument(
             metavar="SRC",
-            help="Videos, images, folders, .csv or .jsonl lists, world:platformer.",
+            help="Videos, images, folders, .csv or .jsonl lists, world:NAME, env:NAME.",
             show_default=False,
         ),
     ],
@@ -41,7 +41,10 @@ def main(
         int, typer.Option(help="Frames in a clip: 1 + a multiple of the tokenizer's stride in time.", max=10**6)
     ] = 17,
     fps: Annotated[
-        float, typer.Option(help="Frames per second to resample to; 0 keeps each file's own rate.", max=1000)
+        float,
+        typer.Option(
+            help="Frames per second to resample to; 0 keeps each file's own rate, and that of an env.", max=1000
+        ),
     ] = 8.0,
     height: Annotated[
         int, typer.Option(help="Pixels. Frames are scaled to cover the size, and their centre is cut.", max=LARGEST)
@@ -67,26 +70,32 @@ def main(
         list[str] | None,
         typer.Option(metavar="COLUMN=V,COLUMN=V", help="Put sources with all these values into unseen/; repeatable."),
     ] = None,
-    clips: Annotated[int | None, typer.Option(help="For a world: how many clips to make.")] = None,
-    seed: Annotated[int, typer.Option(help="For a world: clip i has the seed 1000000 * SEED + i.")] = 0,
+    clips: Annotated[int | None, typer.Option(help="For a world or env: how many clips to make.")] = None,
+    seed: Annotated[int, typer.Option(help="For a world or env: clip i has the seed 1000000 * SEED + i.")] = 0,
     samples_per_shard: Annotated[int, typer.Option(help="Clips in a shard at most.", min=1)] = 512,
     workers: Annotated[
         int, typer.Option(help="Processes. The result is the same for any number.", min=1, max=1024)
     ] = 1,
     json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
-    """Turn videos, images, folders, lists and worlds into raw shards, with a report.
+    """Turn videos, images, folders, lists, worlds and environments into raw shards, with a report.
 
     A list is a .csv or .jsonl with a column `path` (or `file`), relative to the list's own folder, and `caption`; its
-    further columns travel in each clip's json. Frames are resampled by nearest time: a file slower than --fps repeats
-    frames, none is lost. A file that can't be read, or a row that can't be used, is skipped, counted and named
-    in report.json. Running the same command again does only what is left to do, and what was missing or has changed.
+    further columns travel in each clip's json. Columns `actions`, `action_space`, `outcomes` (what was done in a clip),
+    `captions` (that change in time) and `segments` (samples of several files): train/README.md says what they hold.
+
+    Frames are resampled by nearest time: a file slower than --fps repeats frames, none is lost. A file that can't be
+    read, or a row that can't be used, is skipped, counted and named in report.json. Worlds are named by world:NAME
+    (platformer, playground), environments of gymnasium by env:NAME: their clips are made, with what was done in them.
+    Running the same command again does only what is left to do, and what was missing or has changed.
 
     Examples:
 
         vpoet ingest clips/ --out runs/raw
         vpoet ingest list.csv --out runs/raw --frames 17 --fps 8 --height 128 --width 128 --stride 8 --holdout 0.1
         vpoet ingest world:platformer --clips 2000 --unseen who=zombie,ground=snow --out runs/world --workers 2
+        vpoet ingest world:playground --clips 2000 --frames 33 --out runs/play
+        vpoet ingest env:gym_pusht/PushT-v0 --clips 500 --frames 33 --fps 0 --out runs/pusht
     """
     expect_folder(out)
     settings = ClipSettings(

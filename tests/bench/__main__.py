@@ -1,9 +1,9 @@
 """Speed of the parts: ``python tests/bench [--seconds N] [NAME ...]``. One JSON line each.
 
 Without names all but `video_tokenizer_peers` and `video_tokenizer_film`. The video tokenizer's are explained in
-`tokenizer` and `film`, pretraining's in `training`, `throughput`, `attention` and `saving`, sampling's in `decoding`,
-`guessing` and `interactive`, the judge's accuracy in `judge`; of the others it is the best of five runs, as other work
-only slows.
+`tokenizer` and `film`, pretraining's in `training`, `throughput`, `attention`, `saving` and `streaming`, sampling's in
+`decoding`, `guessing`, `interactive` and `play`, the judge's accuracy in `judge`, the playground's speed and judge in `world`;
+of the others it is the best of five runs, as other work only slows.
 """
 
 import argparse
@@ -17,16 +17,20 @@ import attention
 import copies
 import decoding
 import engines
+import estimates
 import film
 import guessing
 import interactive
 import judge
 import numpy as np
 import painting
+import play
 import saving
+import streaming
 import throughput
 import tokenizer
 import training
+import world
 
 from vpoet.sequence.arrangements import Sample
 from vpoet.sequence.document import build
@@ -44,10 +48,13 @@ def main() -> None:
     pretraining = (
         attention.attention_cost,
         attention.attention_products,
+        attention.attention_windows,
         training.packing_step,
         training.logits_memory,
         throughput.training_throughput,
         saving.saving,
+        estimates.estimates,
+        streaming.packs_ahead,
     )
     sampling = (
         decoding.decoding_3m,
@@ -59,7 +66,10 @@ def main() -> None:
         copies.copies,
         guessing.guessing,
         interactive.interactive,
+        play.play_without_end,
         judge.judge_accuracy,
+        world.playground,
+        world.playground_judge,
     )
     asked_for = (tokenizer.video_tokenizer_peers, film.video_tokenizer_film)
     slow: dict[str, Callable[[float], dict[str, Any]]] = {

@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+import numpy as np
 import torch
 
 from vpoet.nn.attention import backend
@@ -12,6 +13,8 @@ DOCUMENT = 512
 TOKENS = (4096, 8192, 16384, 32768)
 HEADS, HEAD = 8, 64
 ROUNDS = 3
+SINK, FRAME = 40, 66
+"""Tokens: a prompt; an action, an outcome and 64 codes."""
 
 
 def attention_cost(_: float) -> dict[str, Any]:
@@ -64,5 +67,33 @@ def attention_products(_: float) -> dict[str, Any]:
                 costs[name] = min(costs[name], time.process_time() - began)
         figures[str(length)] = {name: round(1000 * cost, 1) for name, cost in costs.items()}
         figures[str(length)]["times"] = round(costs["sdpa"] / costs["products"], 2)
+    torch.set_num_threads(threads)
+    return figures
+
+
+def attention_windows(_: float) -> dict[str, Any]:
+    """Microseconds a token (likewise, of one document, forward and backward) with a window of so many frames of 66
+    tokens behind a sink of 40, and without one, by the tokens of the document."""
+    cpu = torch.device("cpu")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    figures: dict[str, Any] = {}
+    for frames in (8, 16, 32, 0):
+        costs = {}
+        for frame_count in (60, 120, 240):
+            length = SINK + frame_count * FRAME
+            at = np.arange(length)
+            until = np.where(at < SINK, length, SINK + ((at - SINK) // FRAME + frames) * FRAME).astype(np.int32)
+            visibility = Visibility((length,), (0,), (until,) if frames else None)
+            q, k, v = (torch.randn(length, 4, HEAD, requires_grad=True) for _ in range(3))
+            attend = backend("sdpa", cpu, torch.float32)(visibility, cpu)
+            costs[length] = float("inf")
+            for _ in range(ROUNDS):
+                began = time.process_time()
+                torch.autograd.grad(attend(0, q, k, v).sum(), (q, k, v))
+                costs[length] = min(costs[length], time.process_time() - began)
+        figures[str(frames) if frames else "none"] = {
+            str(length): round(1e6 * cost / length, 1) for length, cost in costs.items()
+        }
     torch.set_num_threads(threads)
     return figures

@@ -167,7 +167,10 @@ def test_the_process_ends_with_the_training(tmp_path: Path) -> None:
     )
     assert process.stdin is not None
     process.stdin.close()
-    assert process.wait(timeout=120) == 0
+    try:
+        assert process.wait(timeout=60) == 0
+    finally:
+        process.kill()
 
 
 SLOW_RECIPE = """

@@ -35,9 +35,9 @@ from vpoet.nn.cache_attention import SDPA, CacheBackend
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.nn.visibility import Attend
 from vpoet.sequence.arrangements import Sample
-from vpoet.sequence.document import Document, build
+from vpoet.sequence.document import Document, Span, build
 from vpoet.sequence.tasks import TABLE
-from vpoet.sequence.vocabulary import Vocabulary
+from vpoet.sequence.vocabulary import Modality, Vocabulary
 
 CPU = torch.device("cpu")
 PACKED = backend("sdpa", CPU, torch.float32)
@@ -315,6 +315,15 @@ def test_a_fork_goes_on_by_itself(transformer: Transformer) -> None:
     again = step(decoder, 3)
     for found, code in ((first, 3), (other, 5), (again, 3)):
         assert all(torch.equal(a, b) for a, b in zip(found, step(plain, code), strict=True))
+
+
+def test_texts_are_filled_by_plain_steps(transformer: Transformer) -> None:
+    """A captured step draws codes alone."""
+    text = Span(Modality.TEXT, np.zeros(0, np.int32), target=True)
+    documents, both = [Document("interleaved", (text, *blank(2, 2).spans[1:]))], Captured(transformer)
+    wanted, found = (decode(how(), documents, [0])[0] for how in (both.plain, both.graphed))
+    assert found.document.equals(wanted.document)
+    assert both.recorder.captured == 0
 
 
 def test_blocks_are_compiled_once_for_all(transformer: Transformer) -> None:

@@ -77,6 +77,13 @@ def test_a_kept_checkpoint_goes_on(program: Program, golden: Golden, tmp_path: P
     golden(f"steps 4 to 6 of {name}", curve(run), tolerance=tolerance)
 
 
+def test_a_kept_checkpoint_of_two_processes_goes_on_in_one(program: Program, golden: Golden, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(DATA / "slices", run)
+    passed(program("train/pretrain.py", DATA / "pretrain.yaml", f"run={run}", "--resume"))
+    golden("steps 4 to 6 of adamw", curve(run), "from slices")
+
+
 def test_a_kept_run_is_exported(program: Program, golden: Golden, tmp_path: Path) -> None:
     passed(program("train/export.py", DATA / "adamw", "--out", tmp_path / "bundle"))
     bundle = vpoet.load(tmp_path / "bundle", device="cpu").bundle

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import torch
 
-from vpoet.evaluate.budget import DEVICES
 from vpoet.nn.transformer import TransformerConfig
+from vpoet.training.sheets import DEVICES
 
 BANDWIDTH = {"h100": 3.35e12, "h200": 4.8e12, "a100-80": 2.039e12, "l40s": 864e9, "rtx4090": 1008e9}
 """Bytes a second of a card's memory, by the data sheets that `DEVICES` names."""

@@ -35,7 +35,7 @@ def test_of_packs(card: Any, name: str) -> None:
     try:
         if not card.real and name == "flex":  # a minute of compiling, and no backward pass
             raise BackendError("flex")
-        attention = backend(name, card.device, card.half)
+        attention = backend(name, card.device, card.half, deterministic=True)
     except BackendError as error:
         card.missing(what, expected, f"not run: {error}" if card.real else "not run: needs CUDA")
         return
@@ -52,6 +52,23 @@ def test_of_packs(card: Any, name: str) -> None:
             apart[1] = max(apart[1], float(((mine.float().cpu() - theirs).abs() / (1 + theirs.abs())).max()))
     holds = apart[0] <= 0.03 and apart[1] <= 0.05
     card.row(what, f"within {apart[0]:.1e}, gradients {apart[1]:.1e}", expected, holds)
+
+
+@pytest.mark.parametrize("name", ["sdpa", "varlen", "flash", "flash3"])
+def test_of_packs_in_a_fixed_order(card: Any, name: str) -> None:
+    """What bit-for-bit resume promises of ``deterministic``: gradients of many documents at once, again and again."""
+    what, expected = f"gradients by {name}, deterministic", "the same bits, 5 times"
+    try:
+        attention = backend(name, card.device, card.half, deterministic=True)
+    except BackendError as error:
+        card.missing(what, expected, f"not run: {error}" if card.real else "not run: needs CUDA")
+        return
+    visibility = card.pick(Visibility((700, 30, 64, 1254) * 4, (0, 0, 35, 0) * 4), PREFIXED)
+    on_card = [x.detach().to(card.device, card.half).requires_grad_() for x in inputs(visibility, card.pick(128, 8))]
+    seed = torch.randn(on_card[0].shape).to(on_card[0])
+    found = [torch.autograd.grad(attention(visibility, card.device)(0, *on_card), on_card, seed) for _ in range(5)]
+    same = sum(all(torch.equal(a, b) for a, b in zip(found[0], again, strict=True)) for again in found)
+    card.row(what, f"the same bits, {same} times", expected, same == 5)
 
 
 @pytest.mark.parametrize("name", ["sdpa", "varlen", "flash"])

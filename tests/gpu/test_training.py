@@ -35,10 +35,13 @@ Program = Callable[..., tuple[int, str, str]]
 def test_the_chain(card: Any, tokens: Any, root: Path, tmp_path: Path, program: Program) -> None:
     """The recipe of 1B at two layers: pretrained, killed in the middle, resumed, exported, sampled."""
 
+    steps = card.pick(60, 12)
+
     def recipe(name: str) -> list[str]:
         toy = "{width: 32, depth: 2, heads: 4, kv_heads: 2, hidden: 48, visual_groups: 2}"
         of_1b = "{width: 2048, depth: 2, heads: 32, kv_heads: 8, hidden: 8192, visual_groups: 2}"
-        changes = {"model": card.pick(of_1b, toy), "steps": 12, "save_every": 3, "evaluate_every": 12, "log_every": 1}
+        changes = {"model": card.pick(of_1b, toy), "steps": steps, "evaluate_every": steps, "log_every": 1}
+        changes |= {"save_every": steps // 4}
         if card.real:
             changes |= {"base": root / "train/configs/1b.yaml", "optimizer": "{lr: 2e-4, warmup: 2}", "batch": 8}
         return [str(tokens.recipe(tmp_path / f"{name}.yaml", **changes))]
@@ -56,18 +59,20 @@ def test_the_chain(card: Any, tokens: Any, root: Path, tmp_path: Path, program: 
     victim.kill()
     victim.wait()
     assert checkpoint.complete(tmp_path / "cut"), victim.communicate()[1]
+    reached = checkpoint.complete(tmp_path / "cut")[-1].name
     ran("train/pretrain.py", *recipe("cut"), "--resume")
     curves = [
         np.array([row["train/loss"] for row in read_metrics(tmp_path / name / "metrics.jsonl")])
         for name in ("whole", "cut")
     ]
-    assert len(curves[0]) == len(curves[1]) == 12
+    assert len(curves[0]) == len(curves[1]) == steps
     apart = float(np.abs(curves[1] - curves[0]).max())
-    limit = card.pick(1e-3, 0.0)
+    limit = card.pick(1e-2, 0.0)
+    holds = apart <= limit and (reached != f"step-{steps}" or not card.real)
     what = "losses of a run that was killed and resumed, and of one that was not"
-    card.row(what, f"{apart:.1e} apart", f"at most {limit:g}", apart <= limit)
+    card.row(what, f"{apart:.1e} apart, killed behind {reached}", f"at most {limit:g}", holds)
     falls = float(curves[0][0] - curves[0][-1])
-    card.row("loss over 12 steps", f"falls by {falls:.2f} nats", "falls", falls > 0)
+    card.row(f"loss over {steps} steps", f"falls by {falls:.2f} nats", "falls", falls > 0)
     ran("train/export.py", tmp_path / "cut", "--out", tmp_path / "bundle")
     prompt = ["--prompt", "a red ball rolls", "--frames", 9, "--height", 16, "--width", 16]
     ran("sample/generate.py", "--model", tmp_path / "bundle", *prompt, "--out", tmp_path / "x.mp4")
@@ -85,7 +90,8 @@ def test_speed_and_memory(card: Any, root: Path) -> None:
         )  # fmt: skip
     words, _ = budget.vocabulary(recipe)
     dtype, length = DTYPES[recipe.engine.dtype], recipe.data.length
-    planned = budget.memory(recipe, words, world=1, on_cpu=not card.real).total
+    memory = budget.memory(recipe, words, world=1, on_cpu=not card.real)
+    planned = memory.total - memory.outside
     with torch.device(card.device):
         transformer = Transformer(recipe.model, words)
     attention = backend(recipe.attention, card.device, dtype)
@@ -101,6 +107,6 @@ def test_speed_and_memory(card: Any, root: Path) -> None:
     step()
     seconds = card.seconds(step)
     share = transformer.flops(batch.visibility, len(batch.after_M)) / seconds / card.sheet()[0]
-    card.measured("1B in one process, packs of 4,096: share of the peak of the data sheet", share, "", 0.35, 0.8)
+    card.measured(f"1B in one process, packs of {length:,}: share of the peak of the data sheet", share, "", 0.35, 0.8)
     taken = torch.cuda.max_memory_allocated() if card.real else planned
     card.measured("its memory, as a share of the plan", taken / planned, "", 0.8, 1.1)

@@ -328,27 +328,6 @@ def test_training_in_bf16_on_a_cpu_computes_attention_in_fp32() -> None:
         assert torch.equal(mine, theirs.bfloat16())
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-@pytest.mark.parametrize("name", ["varlen", "flash", "flash3", "flex"])
-@pytest.mark.parametrize("visibility", [CAUSAL, PREFIXED], ids=["causal", "prefixed"])
-def test_cuda_backends_give_the_definition_and_its_gradients(visibility: Visibility, name: str) -> None:
-    """bfloat16 on a card against fp32 on the CPU; the tolerance is a few of bfloat16's steps of 2^-8."""
-    try:
-        attention = backend(name, CUDA, torch.bfloat16, deterministic=True)
-    except BackendError as error:
-        pytest.skip(str(error))
-    q, k, v = inputs(visibility, head=32)
-    wanted = dense(visibility, q, k, v)
-    seed = torch.randn_like(wanted)
-    expected = torch.autograd.grad(wanted, (q, k, v), seed)
-    on_card = [x.detach().to(CUDA, torch.bfloat16).requires_grad_() for x in (q, k, v)]
-    found = attention(visibility, CUDA)(0, *on_card)
-    torch.testing.assert_close(found.float().cpu(), wanted, rtol=0.03, atol=0.03)
-    for mine, theirs in zip(torch.autograd.grad(found, on_card, seed.to(found)), expected, strict=True):
-        torch.testing.assert_close(mine.float().cpu(), theirs, rtol=0.05, atol=0.05)
-
-
 def test_a_missing_or_old_flash_attn_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "flash_attn", None)  # the import system's own way of saying: not there
     with pytest.raises(BackendError, match=r"flash_attn cannot be imported.*pip install --no-build-isolation"):

@@ -113,6 +113,18 @@ def test_blocks_computed_again_wait_for_nothing_either(census: type) -> None:
     assert not count.waits
 
 
+def test_flex_makes_its_mask_of_what_lies_on_the_device(census: type) -> None:
+    launches = set()
+    for documents in (2, 40):
+        visibility = PackTensors.of(row(documents, prefixes=True), META).visibility
+        with census() as count:
+            backend("flex", META, torch.bfloat16)(visibility, META)
+        assert not count.waits
+        assert not count.copies
+        launches.add(count.launches.total())
+    assert len(launches) == 1
+
+
 def test_a_loop_over_documents_is_seen(census: type) -> None:
     """sdpa takes them one by one, as it may: on CPUs."""
     launches = {}

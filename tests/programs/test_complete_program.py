@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import vpoet
-from vpoet.errors import DataError, PromptError, ShapeError, VpoetError
-from vpoet.generate.model import Model
+from vpoet.errors import BackendError, DataError, PromptError, ShapeError, VpoetError
+from vpoet.generate.live import live
+from vpoet.generate.model import Model, Request, StepCompiler
 from vpoet.media.video import Video
 from vpoet.sequence.actions import ActionSpace
 
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:a text was not ended:vpoet.error
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory, make_bundle: Callable[..., Path]) -> Path:
     folder = tmp_path_factory.mktemp("complete")
-    return make_bundle(folder, depth=1, length=200, frames=5, height=16, width=16)
+    return make_bundle(folder, depth=1, length=200, frames=5, height=16, width=16, tasks=["interleaved"])
 
 
 @pytest.fixture(scope="module")
@@ -119,10 +120,26 @@ def test_a_model_that_was_trained_for_other_tasks_says_so(tmp_path: Path, make_b
         model.play("a robot")
 
 
+def test_what_steps_in_batches_cannot_do_is_told(tmp_path: Path, make_bundle: Callable[..., Path]) -> None:
+    folder = make_bundle(tmp_path, depth=1, frames=5, height=16, width=16, window=1)
+    request = Request(prompt="a robot")
+    compiled = vpoet.load(folder, device="cpu", compiler=StepCompiler())
+    with pytest.raises(BackendError, match="decode this uncompiled"):
+        compiled.decode([compiled.document(request)], [0])
+    model = vpoet.load(folder, device="cpu")
+    with pytest.raises(PromptError, match="trained with a window cannot be watched"):
+        next(live(model, request))
+    video = model.sample("a robot")
+    assert video.frames.shape == (5, 16, 16, 3)
+    (one,) = model.decode([model.document(request)], [0])
+    (score,) = model.likelihoods([one.document])
+    assert score.total.nats == pytest.approx(float(one.nats.sum()), abs=1e-3)
+
+
 def test_a_world_is_played_from_its_bundle(tmp_path: Path, make_bundle: Callable[..., Path]) -> None:
     space = ActionSpace(names=["left", "right"])
     folder = make_bundle(
-        tmp_path, depth=1, time_stride=1, length=100, height=16, width=16, actions=space, window=3, frames=8
+        tmp_path, depth=1, time_stride=1, length=100, height=16, width=16, tasks=["play"], actions=space, window=3
     )
     model = vpoet.load(folder, device="cpu")
     world, same, other = (model.play("a robot", seed=seed, temperature=0.9) for seed in (1, 1, 2))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import vpoet
 from vpoet import bundle, config
 from vpoet.media.video import Video
 from vpoet.sequence.actions import ActionSpace
@@ -19,6 +20,7 @@ from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training.recipe import PretrainConfig
 
 Program = Callable[..., tuple[int, str, str]]
+pytestmark = pytest.mark.filterwarnings("ignore:a text was not ended:vpoet.errors.VpoetWarning")
 KEYS = ActionSpace(names=["noop", "left", "right"])
 RECIPE = """
 run: {0}/run
@@ -29,12 +31,14 @@ data:
   tasks: {{play: 2, policy: 1, inverse: 1, timeline: 1, interleaved: 1}}
   length: 160
   lookahead: 4
+  window: 3
 heldout: [{{path: {0}/tokens}}]
 model: {{width: 32, depth: 1, heads: 2, kv_heads: 1, hidden: 48}}
 batch: 4
 steps: 2
 evaluate_every: 2
 evaluate_packs: 2
+samples: {{frames: 9, height: 16, width: 16}}
 """
 
 
@@ -49,7 +53,9 @@ def chain(tmp_path: Path) -> Path:
         row = {"path": f"{number}.mp4", "actions": random.integers(0, 3, 8).tolist(), "action_space": KEYS.told()}
         captions = [{"from": 0, "to": 5, "text": "walk"}, {"from": 5, "to": 9, "text": "jump"}]
         rows.append(row | {"outcomes": {"reward": [0.0] * 8, "end": [False] * 8}, "captions": captions})
-    rows.append({"segments": [{"text": "walk"}, {"video": "0.mp4"}, {"text": "jump"}]})
+    Video(frames[:1], 0.0).write(tmp_path / "first.png")
+    mixed = [{"text": "walk"}, {"image": "first.png"}, {"video": "0.mp4"}, {"text": "jump"}]
+    rows.append({"segments": mixed})
     (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
     torch.manual_seed(0)
     blocks = {"encoder_blocks": [0, 1], "decoder_blocks": [0, 1]}
@@ -76,10 +82,25 @@ def test_from_a_list_of_recordings_to_a_bundle_that_knows_its_actions(chain: Pat
     run("train/pretrain.py", chain / "recipe.yaml")
     rows = [json.loads(line) for line in (chain / "run/metrics.jsonl").read_text().splitlines()]
     assert {f"heldout/{kind}_bits" for kind in ("play", "action", "outcome", "video")} <= {*rows[-1]}
+    assert "heldout/wrong_key_bits" in rows[-1]
     assert config.load(chain / "run/resolved.yaml", PretrainConfig).actions == KEYS
     run("train/pretrain.py", chain / "recipe.yaml", "steps=3", "--resume")
     run("train/export.py", chain / "run", "--out", chain / "bundle")
     whole = bundle.load(chain / "bundle")
     assert whole.config.actions == KEYS
     assert dict(whole.transformer.vocabulary.appended) == {"actions": 4, "outcomes": 8}
-    assert "noop, left, right" in run("train/describe.py", chain / "bundle")
+    told = run("train/describe.py", chain / "bundle")
+    assert "noop, left, right" in told
+    assert "a window of 3 frames" in told
+    # what it was trained on is sampled back in order, and its world is played for longer than it ever saw
+    asked = [{"text": "walk"}, {"image": None}, {"video": None}, {"text": None}]
+    (chain / "asked.json").write_text(json.dumps(asked))
+    arguments = (chain / "asked.json", "--model", chain / "bundle", "--out", chain / "made", "--longest", 5)
+    run("sample/complete.py", *arguments)
+    made = json.loads((chain / "made/segments.json").read_text())
+    assert [next(iter(each)) for each in made] == ["text", "image", "video", "text"]
+    assert len(Video.read(chain / "made" / made[2]["video"])) == 9
+    world = vpoet.load(chain / "bundle", device="cpu").play("walk", seed=1)
+    for step in range(40):
+        world.outcome = "unknown"  # after three steps of training it says at random that this is the end
+        assert world.step(step % 3)[0].shape == (16, 16, 3)

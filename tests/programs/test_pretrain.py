@@ -224,7 +224,7 @@ def test_any_engine_stage_and_number_of_processes_goes_on_from_any_other(
     whole = tmp_path / "whole"
     recipe = tokens.recipe(
         tmp_path / "whole.yaml", keep=9, steps=15, model="{width: 32, depth: 2, heads: 4, kv_heads: 2, dropout: 0.1}",
-        optimizer="{lr: 1e-2, matrix_lr: 1e-2, warmup: 2}",
+        optimizer="{lr: 1e-2, matrix_lr: 1e-3, warmup: 2}",  # Muon's bf16 makes much of roundings at larger ones
     )  # fmt: skip
     assert program("train/pretrain.py", recipe)[0] == 0
     before = whole

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ from vpoet.sequence.packing import Pack, pack
 from vpoet.sequence.tasks import TABLE
 from vpoet.sequence.vocabulary import Modality, Vocabulary
 from vpoet.sequence.windows import windowed
-from vpoet.training.loss import PackLoss, counts
+from vpoet.training.engine.ulysses import Share
+from vpoet.training.loss import PackLoss, counts, heldout_losses, losses
 
 TEXT, IMAGE, VIDEO = (KINDS.index(name) for name in ("text", "image", "video"))
 
@@ -317,6 +319,20 @@ def test_losses_by_kind_add_up_and_divide_by_their_counts() -> None:
     assert min(float(sums[kind]) for kind in (TEXT, IMAGE, VIDEO)) > 0
 
 
+def test_a_process_without_a_pack_held_out_adds_nothing_to_the_others() -> None:
+    """Of four processes and three packs the last one's pass is there for sharded weights alone."""
+    rows = [row_of(documents(), False)] * 3
+    others = iter((6.0, 2.0))  # nats and predicted tokens of the other three, by kind
+
+    def total(values: Tensor) -> Tensor:
+        assert not values.any(), "nothing of its own"
+        return values.add_(next(others))
+
+    trainer = SimpleNamespace(device=torch.device("cpu"), evaluate=lambda _: torch.ones(len(KINDS)), total=total)
+    found = heldout_losses(trainer, rows, Share(3, 4, 1))  # type: ignore[arg-type]
+    assert found["heldout/loss"] == 3
+
+
 def test_nats_are_those_of_the_softmax_written_out() -> None:
     """Flat head, one document: -log softmax of the state before each code, at that code."""
     vocabulary = Vocabulary(20, (24,), "t", "v")
@@ -352,3 +368,29 @@ def test_the_loss_falls_when_a_pack_is_learned_by_heart() -> None:
         optimizer.step()
         losses.append(float(total.detach()))
     assert losses[-1] < 0.1 * losses[0]
+
+
+class OneOfTwo:
+    """What `heldout_losses` asks of a trainer, of two processes of which the other one's sums are told."""
+
+    device = CPU
+
+    def __init__(self, loss: PackLoss, others: list[Tensor]) -> None:
+        self.loss, self.others = loss, others
+
+    def evaluate(self, tensors: PackTensors) -> Tensor:
+        return self.loss(tensors).detach()
+
+    def total(self, values: Tensor) -> Tensor:
+        values += self.others.pop(0)  # in place, as a sum over processes is
+        return values
+
+
+def test_held_out_losses_count_each_pack_once_also_where_a_process_has_none() -> None:
+    loss, row = loss_of(SDPA), row_of(documents(), False)
+    sums = loss(PackTensors.of(row, CPU)).detach().double()
+    wanted = losses("heldout", sums, counts(row))
+    without_packs = OneOfTwo(loss, [sums, counts(row)])
+    assert heldout_losses(without_packs, [row], Share(1, 2, 1)) == wanted  # type: ignore[arg-type]
+    with_all = OneOfTwo(loss, [torch.zeros(len(KINDS)), torch.zeros(len(KINDS))])
+    assert heldout_losses(with_all, [row], Share(0, 2, 1)) == wanted  # type: ignore[arg-type]

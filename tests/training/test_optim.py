@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpoet.errors import ConfigError
+from vpoet.training import optim
 from vpoet.training.engine.base import EngineConfig
 from vpoet.training.engine.plain import TorchEngine
 from vpoet.training.optim import OptimizerConfig, learning_rate, parameter_groups
@@ -84,6 +85,21 @@ def orthogonal(matrix: Tensor) -> Tensor:
     """The nearest matrix whose rows or columns are orthonormal."""
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
     return u @ v
+
+
+@pytest.mark.parametrize("shape", [(40, 24), (24, 40), (24, 24)])
+def test_orthogonal_is_the_step_of_torchs_muon_bit_for_bit(shape: tuple[int, int]) -> None:
+    """Its rate chosen so that the step is the orthogonal matrix itself; products in fp32 are a rounding away."""
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(4))
+    weight = nn.Parameter(torch.zeros(shape, dtype=torch.bfloat16))
+    weight.grad = matrix.to(torch.bfloat16)
+    rate = 1 / max(1, shape[0] / shape[1]) ** 0.5
+    torch.optim.Muon([weight], lr=rate, weight_decay=0.0, momentum=0.0, nesterov=False).step()  # type: ignore[no-untyped-call]
+    ours = optim.orthogonal(matrix, torch.bfloat16)
+    assert torch.equal(ours, -weight.detach())
+    in_fp32 = optim.orthogonal(matrix, torch.float32)
+    assert in_fp32.dtype is torch.bfloat16
+    assert (in_fp32.float() - ours.float()).norm() < 0.03 * ours.float().norm()
 
 
 def test_a_run_with_muon_goes_on_from_its_states_bit_for_bit() -> None:

@@ -53,15 +53,15 @@ KEYS = ActionSpace(names=["noop", "left", "right", "up", "down", "jump"])
 
 @pytest.fixture(scope="module")
 def played(tokens: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Recordings of 80 frames with actions and outcomes."""
+    """Recordings of 12 frames with actions and outcomes."""
     folder, random = tmp_path_factory.mktemp("played"), np.random.default_rng(0)
     with ShardWriter(folder, kind="tokens", tokenizer=tokens.video.hash) as writer:
         for number in range(4):
-            outcomes = {"reward": [0.0] * 79, "end": [False] * 79}
-            about = {"actions": random.integers(0, 6, 79).tolist(), "action_space": KEYS.told(), "outcomes": outcomes}
-            codes = random.integers(0, 48, (80, 8, 8)).astype(np.int32)
-            info = {"caption": "a red ball", "fps": 8, "frames": 80, "tokenizer": tokens.video.hash, **about}
-            writer.write(f"a{number}", {"codes.npy": codes, "json": info, **recordings.parts(info, 80)})
+            outcomes = {"reward": [0.0] * 11, "end": [False] * 11}
+            about = {"actions": random.integers(0, 6, 11).tolist(), "action_space": KEYS.told(), "outcomes": outcomes}
+            codes = random.integers(0, 48, (12, 8, 8)).astype(np.int32)
+            info = {"caption": "a red ball", "fps": 8, "frames": 12, "tokenizer": tokens.video.hash, **about}
+            writer.write(f"a{number}", {"codes.npy": codes, "json": info, **recordings.parts(info, 12)})
     Manifest("tokens", writer.shards, tokens.video.hash, KEYS).save(folder)
     return folder
 

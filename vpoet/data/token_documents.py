@@ -170,7 +170,7 @@ class Documents:
         drawn = self._mixture.draw(self._in_tokens(sample, "" if dropped else caption), random)
         if drawn is None:
             self.problems.add(
-                "too short for every task, or without what it needs (keyframes, actions, ...)", sample.name
+                "too short for every task, or without what it needs (keyframes, paintings ...)", sample.name
             )
             return None
         if dropped and tasks.TABLE[drawn.task].needs:

@@ -86,6 +86,7 @@ class Decoder:
         them, for guidance, as many null prompts. A slot of the cache holds ``size`` tokens."""
         transformer, build = decoding.transformer, decoding.build
         assert not transformer.training, "dropout would be sampled too: call eval() first"
+        assert not decoding.window, "a window is for in_order and play_decoder"
         assert len(slots) in (documents, 2 * documents)
         config, self.device = transformer.config, transformer.language.weight.device
         products, through = build is not None and decoding.through is None, decoding.through or SDPA

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vpoet.arrays import Frames, Ints
 from vpoet.errors import PromptError
+from vpoet.generate import in_order
 from vpoet.generate.decode import stream
 from vpoet.generate.model import Model
 from vpoet.generate.plan import Plan
@@ -25,12 +26,15 @@ def live(model: Model, request: Request, sampling: Sampling = Sampling()) -> Ite
     """The frames of one window's clip, uint8 [T, H, W, 3] for each cell in time, while the next cell is being decoded.
 
     Together they are what `Model.sample` gives, to the rounding of a pixel. The errors are those of `Model.document`,
-    and PromptError for a task whose cells are not made in the order of time behind what is given.
+    and PromptError for a task whose cells are not made in the order of time behind what is given, and for a model
+    with a window.
     """
     document = model.document(request)
     if any(span.hidden is not None for span in document.spans):
         raise PromptError(f"{document.task}: only a clip that is made cell after cell can be watched")
     decoding = model.decoding
+    if in_order.needed(decoding, [document]):
+        raise PromptError(f"{document.task}: a model that was trained with a window cannot be watched; play in it")
     plan = Plan.of(decoding.transformer, [document], guided=sampling.guidance != 1)
     (target,) = (span for span in document.spans if span.target)
     given = [span.values for span in document.spans if span.in_clip and not span.target]

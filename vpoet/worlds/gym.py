@@ -33,7 +33,8 @@ class GymWorld:
     """A `vpoet.worlds.world.SteppedWorld`. Where actions are vectors, `actions` is empty and `bounds` are theirs.
 
     A saved state is the seed and the actions since: `restore` plays them again, in as long a time, and refuses an
-    environment that does not come to the same frame.
+    environment that does not come to the same frame. Rewards have nine digits: the last ones of PushT's depend on
+    where in memory its shapes lie.
     """
 
     def __init__(self, name: str, height: int = 64, width: int = 64) -> None:
@@ -70,7 +71,7 @@ class GymWorld:
         self._taken.append(action if isinstance(action, int) else [float(value) for value in action])
         self._ended = bool(terminated or truncated)
         self._frame = self._shown(observation)
-        return self._frame, float(reward), self._ended
+        return self._frame, float(f"{reward:.9g}"), self._ended
 
     def save(self) -> bytes:
         state = {"env": self.name, "seed": self._seed, "actions": self._taken, "frame": crc32(self._frame.tobytes())}

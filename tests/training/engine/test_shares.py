@@ -16,9 +16,13 @@ from vpoet.training.optim import OptimizerConfig
 from vpoet.training.run import checkpoint
 from vpoet.training.run.saver import Saver
 
-pytestmark = pytest.mark.skipif(
-    shutil.which(os.environ.get("CXX", "c++")) is None, reason="DeepSpeed compiles an op on CPUs: no C++ compiler here"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        shutil.which(os.environ.get("CXX", "c++")) is None,
+        reason="DeepSpeed compiles an op on CPUs: no C++ compiler here",
+    ),
+]
 WORKER = runpy.run_path(str(Path(__file__).with_name("shares_worker.py")), run_name="worker")
 HASHES, Module, digest = WORKER["HASHES"], WORKER["Module"], WORKER["digest"]
 CASES = ["0-fp32", "1-fp32", "2-bf16", "3-bf16", "3-fp32"]

@@ -96,6 +96,17 @@ def test_a_second_save_waits_for_the_first(tmp_path: Path, disk: Disk) -> None:
     assert [folder.name for folder in checkpoint.complete(tmp_path)] == ["step-2", "step-3"]
 
 
+def test_a_checkpoint_that_is_needed_stays_until_it_is_not(tmp_path: Path) -> None:
+    needed = {1}
+    ours = Saver(tmp_path, trainer(), keep=1, needed=lambda: needed, say=[].append)
+    for step in (1, 2, 3):
+        ours.save(state(step), last=True)
+    assert [folder.name for folder in checkpoint.complete(tmp_path)] == ["step-1", "step-3"]
+    needed.clear()
+    ours.save(state(4), last=True)
+    assert [folder.name for folder in checkpoint.complete(tmp_path)] == ["step-4"]
+
+
 def test_a_disk_that_refuses_is_a_warning_unless_it_was_the_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ element. So its momentum is shared as evenly as AdamW's states, and for the one 
     |A A A A A A|B B B     |       |      B B|C C C C|D D D D|      stepped, in pieces
 
 Each matrix belongs to the process that has least to do when the largest are given out first. bf16 loses nothing:
-Newton-Schulz begins with rounding to it, and ends in it (`torch.optim.Muon`, which this equals bit for bit).
+Newton-Schulz begins with rounding to it, and ends in it (`vpoet.training.optim.orthogonal`).
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -65,7 +65,7 @@ class Recordings(World):
         state = world.save().hex()
 
         def note() -> None:
-            truths.append(world.truth | {"boxes": world.box})
+            truths.append(world.truth | {"boxes": list(world.box)})
 
         def act_and_note() -> int:
             note()
