@@ -12,11 +12,12 @@ import torch
 
 from vpoet import bundle, config
 from vpoet.data.shards import Manifest, ShardWriter
-from vpoet.data.token_stream import Source, StreamConfig
+from vpoet.data.token_stream import Source, StreamConfig, heldout_packs
 from vpoet.errors import CheckpointError, ConfigError, DataError
 from vpoet.evaluate.describe import describe, draw_recipe, draw_shards
 from vpoet.evaluate.scaling import predict
 from vpoet.nn.transformer import Transformer, TransformerConfig
+from vpoet.sequence.packing import Pack
 from vpoet.sequence.vocabulary import Vocabulary, grouped
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
 from vpoet.tokenizer.quantiser import QuantiserConfig
@@ -187,6 +188,11 @@ def test_what_is_nothing_or_broken_is_refused(tmp_path: Path, things: Things) ->
         describe(tmp_path / "nothing")
     with pytest.raises(DataError, match="nothing that vpoet knows"):
         describe(tmp_path)
+    with ShardWriter(tmp_path / "raw" / "train", kind="raw") as writer:
+        pass
+    writer.manifest().save(tmp_path / "raw" / "train")
+    with pytest.raises(DataError, match=r"look at one of them: .*raw/train"):
+        describe(tmp_path / "raw")
     refused = {"cats: 3\n": "keys are those of no config", "": "keys are those of no config"}
     for text, why in (refused | {"- 3\n": "a config is a mapping of keys", "3\n": "a.yaml: .*int"}).items():
         (tmp_path / "a.yaml").write_text(text)
@@ -220,6 +226,17 @@ def test_drawings_of_shards_say_which_tasks_they_cannot_serve(things: Things, tm
     assert pictures["t2v"].startswith("none: ")
     assert "too short" in pictures["t2v"]
     assert pictures["pack"].startswith("64 tokens, 1 documents")
+
+
+def test_drawings_say_that_no_document_fits(things: Things, monkeypatch: pytest.MonkeyPatch) -> None:
+    def packs(data: StreamConfig, **_: object) -> list[Pack]:
+        return real(data, **_) if len(data.tasks) == 1 else []  # type: ignore[arg-type]
+
+    real = heldout_packs
+    monkeypatch.setattr("vpoet.evaluate.describe.heldout_packs", packs)
+    pictures = draw_recipe(things.recipe)
+    assert "<task:i2v>" in pictures["i2v"]
+    assert pictures["pack"] == "none: no document fits a pack of 128 tokens"
 
 
 Program = Callable[..., tuple[int, str, str]]

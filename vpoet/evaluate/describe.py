@@ -60,6 +60,8 @@ def describe(path: str | Path) -> Facts:
     for found, describer in kinds:
         if found:
             return describer(path)
+    if sides := sorted(str(manifest.parent) for manifest in path.glob(f"*/{MANIFEST}")):
+        raise DataError(f"{path}: folders of shards lie in it; look at one of them: {', '.join(sides)}")
     raise DataError(
         f"{path}: nothing that vpoet knows: not a recipe (.yaml), a shard (.tar), a text tokenizer (.model), or a "
         f"folder of shards ({MANIFEST}), a tokenizer ({video.WEIGHTS}), a bundle or a run ({RESOLVED})"
@@ -122,7 +124,7 @@ def describe_shard(path: Path) -> Facts:
         else:
             sizes["x".join(str(about.get(name, "?")) for name in ("frames", "height", "width"))] += 1
         for name, counter in listed.items():
-            if about.get(name) is not None:
+            if about.get(name) not in (None, ""):
                 counter[str(about[name])] += 1
         samples += 1
     facts: Facts = {
@@ -179,12 +181,13 @@ def describe_bundle(folder: Path) -> Facts:
     """DataError or CheckpointError if a part is missing or does not belong."""
     whole = bundle.load(folder)
     about = whole.config
+    sampled = {row.name: f"{row.flag}: {row.meaning}" for row in servable(about.tasks) if row.flag}
     return {
         "is": "bundle",
         "hash": whole.hash,
         "bytes": sum(part.stat().st_size for part in folder.rglob("*") if part.is_file()),
         "tasks": list(about.tasks),
-        "with `vpoet sample`": {row.name: f"{row.flag}: {row.meaning}" for row in servable(about.tasks) if row.flag},
+        **({"with `vpoet sample`": sampled} if any(TABLE[task].flag for task in about.tasks) else {}),
         "clip (frames, pixels, fps)": f"{about.frames}x{about.height}x{about.width} at {about.fps}",
         "tokens at most": about.length,
         "attention": ("prefix both ways" if about.bidirectional else "causal")
@@ -212,17 +215,18 @@ def describe_run(folder: Path) -> Facts:
 def draw(data: StreamConfig, vocabulary: Vocabulary, text: TextTokenizer) -> dict[str, str]:
     """A picture of one sequence for each of the config's tasks, and one of a pack of all of them."""
     data = replace(data, drop_caption=0.0)
-    pictures = {}
-    for task in data.tasks:
+    pictures: dict[str, str] = {}
+    alone = {task: replace(data, tasks={task: 1.0}, lookahead=1) for task in data.tasks}
+    for name, drawn in (alone | {"": data}).items():
+        if not name and all(picture.startswith("none: ") for picture in pictures.values()):
+            break
         try:
-            only = replace(data, tasks={task: 1.0}, lookahead=1)
-            (row,) = heldout_packs(only, vocabulary=vocabulary, text=text.encode, count=1)
-            pictures[task] = draw_sequence(unpack(row)[0], vocabulary)
+            rows = heldout_packs(drawn, vocabulary=vocabulary, text=text.encode, count=1)
+            if not rows:
+                raise DataError(f"no document fits a pack of {data.length} tokens")
+            pictures[name or "pack"] = draw_sequence(unpack(rows[0])[0], vocabulary) if name else draw_pack(rows[0])
         except DataError as error:
-            pictures[task] = f"none: {error}"
-    if not all(picture.startswith("none: ") for picture in pictures.values()):
-        (row,) = heldout_packs(data, vocabulary=vocabulary, text=text.encode, count=1)
-        pictures["pack"] = draw_pack(row)
+            pictures[name or "pack"] = f"none: {error}"
     return pictures
 
 
