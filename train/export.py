@@ -83,10 +83,10 @@ def main(
         each.append(config.load(Path(cfg.begin) / bundle.CONFIG, bundle.BundleConfig).words)
     transformer = Transformer(cfg.model, vocabulary)
     transformer.load_state_dict(lora.trained(weights, cfg.lora))
-    samples = cfg.samples
+    samples, drawn = cfg.samples, sorted(task for task, weight in cfg.data.tasks.items() if weight > 0)
     described = bundle.BundleConfig(
         model=cfg.model, bidirectional=cfg.data.bidirectional, window=cfg.data.window, length=cfg.data.length,
-        tasks=sorted(cfg.data.tasks), frames=samples.frames, height=samples.height, width=samples.width,
+        tasks=drawn, frames=samples.frames, height=samples.height, width=samples.width,
         fps=samples.fps, guidance=samples.guidance, temperature=samples.temperature, words=bundle.join_words(*each),
         actions=cfg.actions,
     )  # fmt: skip
@@ -98,12 +98,22 @@ def finish(out: Path, made_of: Path, as_json: bool) -> None:
     """Say what was written."""
     files = [path for path in out.rglob("*") if path.is_file()] if out.is_dir() else [out]
     size = sum(path.stat().st_size for path in files)
-    further = f'vpoet sample --model {out} --prompt "..." --out clip.mp4'
-    if not out.is_dir():
+    if out.is_dir():
+        further = first_use(out, config.load(out / bundle.CONFIG, bundle.BundleConfig).tasks)
+    else:
         further = f"vpoet export BUNDLE --adapter {out} --out MERGED, with the bundle that it was trained from"
     console.print(f"{out}: {size / 1e6:.1f} MB; next: {further}")
     kind = "bundle" if out.is_dir() else "adapter"
     cli.finish({kind: str(out), "checkpoint": str(made_of), "bytes": size}, as_json)
+
+
+def first_use(out: Path, tasks: list[str]) -> str:
+    """What a bundle that was trained for these tasks is first tried with."""
+    if "play" in tasks and "t2v" not in tasks:
+        return f'vpoet.load("{out}").play("...") in Python'
+    if set(tasks) == {"interleaved"}:
+        return f"vpoet complete segments.json --model {out} --out DIR"
+    return f'vpoet sample --model {out} --prompt "..." --out clip.mp4'
 
 
 def card(run: Path, folder: Path, transformer: Transformer) -> str:

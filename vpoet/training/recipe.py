@@ -129,7 +129,7 @@ class PretrainConfig:
         playing = [task for task, weight in self.data.tasks.items() if weight > 0 and TABLE[task].needs == "actions"]
         if not playing:
             return plain
-        folders = [source.path for source in (*self.data.sources, *self.heldout)]
+        folders = list(dict.fromkeys(source.path for source in (*self.data.sources, *self.heldout)))
         told = played_space(folders)
         if self.actions is None and told is None:
             raise DataError(f"{', '.join(playing)}: no actions in {', '.join(folders)}; {REMEDIES['actions']}")
