@@ -57,7 +57,7 @@ def main(
         int | None,
         typer.Option(
             help="Keep the rest of a source as a shorter clip if it has at least this many frames. "
-            "[default: --frames, so none]"
+            "[default: --frames, so none; recordings of worlds and envs that end early are kept]"
         ),
     ] = None,
     crf: Annotated[int, typer.Option(help="Quality of the h264 video, 0 (best) to 51.")] = 18,
@@ -128,8 +128,9 @@ def main(
         with aside(out / f"{side or 'clips'}.png") as fresh:
             contact_sheet(rows, max_frames=9).save(fresh)
     for side, result in results.items():
+        lasting = f"{result.seconds / 3600:.2f} hours" if result.seconds >= 360 else f"{result.seconds:.1f} seconds"
         console.print(
-            f"{out / side}: {result.clips} clips from {result.sources} sources, {result.seconds / 3600:.2f} hours, "
+            f"{out / side}: {result.clips} clips from {result.sources} sources, {lasting}, "
             f"{len(result.shards)} shards, {result.bytes / 1e6:.1f} MB"
         )
         if result.problems.total:

@@ -94,7 +94,8 @@ def main(
     if trainer.rank == 0:
         save_resolved(cfg, run)
         console.print(
-            f"{transformer.parameter_count / 1e6:.1f}M parameters, {trainer.world} processes, {cfg.engine.dtype}, "
+            f"{transformer.parameter_count / 1e6:.1f}M parameters, "
+            f"{trainer.world} process{'es' * (trainer.world > 1)}, {cfg.engine.dtype}, "
             f"{cfg.batch} packs of {cfg.data.length} tokens per step; run folder {run}"
         )
     meter = Meter(*trainer.total(peaks(device, DTYPES[cfg.engine.dtype])).tolist())
