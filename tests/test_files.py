@@ -193,6 +193,14 @@ def test_the_processes_of_a_launcher_share_a_folder(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_number_of_processes_that_is_none_keeps_nobody_from_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "many")
+    with files.locked(tmp_path):
+        pass
+
+
 def test_a_disk_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(handle: int, kind: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")

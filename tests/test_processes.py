@@ -84,6 +84,29 @@ def test_a_watch_inside_another_leaves_it_on(monkeypatch: pytest.MonkeyPatch) ->
         assert done == [15.0, "off", 8.0]
 
 
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"RANK": "0"}, "RANK = 0 and WORLD_SIZE = nothing: .* start with torchrun or deepspeed, or unset"),
+        ({"WORLD_SIZE": "3"}, "RANK = nothing and WORLD_SIZE = 3"),
+        ({"RANK": "first", "WORLD_SIZE": "3"}, "RANK = first"),
+        ({"RANK": "3", "WORLD_SIZE": "3"}, "RANK = 3 and WORLD_SIZE = 3"),
+        ({"RANK": "-1", "WORLD_SIZE": "3"}, "RANK = -1"),
+        ({"RANK": "0", "WORLD_SIZE": "0"}, "WORLD_SIZE = 0"),
+        ({"RANK": "0", "WORLD_SIZE": "1"}, "MASTER_ADDR = nothing"),
+        ({"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "99999"}, "MASTER_PORT = 99999"),
+    ],
+)
+def test_half_a_launch_is_told(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], message: str) -> None:
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    assert announced() == (0, 1)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=message):
+        announced() and Processes.sharing()
+
+
 def test_a_device_that_is_none_is_refused() -> None:
     assert own_device("cpu") == CPU
     with pytest.raises(ConfigError, match="device is 'gpu'; choose one of auto, cpu, cuda"):

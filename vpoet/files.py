@@ -252,7 +252,7 @@ def _lives(process: int) -> bool:
 
 def _launch() -> str:
     """What the processes of one launcher's run have in common; "" for a process of its own."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "RANK" not in os.environ:
+    if os.environ.get("WORLD_SIZE", "") in ("", "0", "1") or "RANK" not in os.environ:
         return ""
     names = ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
     return " ".join(os.environ.get(name, "-") for name in names)

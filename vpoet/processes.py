@@ -26,6 +26,7 @@ Watched = Callable[[Sequence[int]], Iterable[int]]
 
 DEVICES = ("auto", "cpu", "cuda")
 
+_LAUNCH = "start with torchrun or deepspeed, or unset RANK and WORLD_SIZE for a process alone"
 _GRACE = 5.0
 """Seconds that a process group gets to tell of a timeout itself, as it can say who was missing."""
 _watching = False
@@ -37,8 +38,23 @@ def launched() -> bool:
 
 
 def announced() -> tuple[int, int]:
-    """This process's rank and the number of all, as the launcher says: for work that needs no talk between them."""
-    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    """This process's rank and the number of all, as the launcher says: for work that needs no talk between them.
+
+    ConfigError: the environment says half of it, or no rank of so many.
+    """
+    told = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
+    if told == (None, None):
+        return 0, 1
+    try:
+        rank, world = (int(each or "") for each in told)
+    except ValueError:
+        rank, world = 0, 0
+    if not 0 <= rank < world:
+        said = " and ".join(
+            f"{name} = {each or 'nothing'}" for name, each in zip(("RANK", "WORLD_SIZE"), told, strict=True)
+        )
+        raise ConfigError(f"{said}: a launcher sets a rank below a number of processes; {_LAUNCH}")
+    return rank, world
 
 
 def own_device(name: str) -> torch.device:
@@ -99,9 +115,17 @@ class Processes:
     def join(cls, device: torch.device, patience: timedelta | None = None) -> "Processes":
         """Meet the others that the launcher started, to exchange what lies on ``device``.
 
-        ``patience``: how long one may be waited for, instead of torch's own 10 or 30 minutes.
+        ``patience``: how long one may be waited for, instead of torch's own 10 or 30 minutes. ConfigError: the
+        environment does not say where to meet.
         """
         if launched() and not dist.is_initialized():
+            announced()
+            place, port = (os.environ.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT"))
+            if not place or not (port.isdecimal() and int(port) < 2**16):
+                raise ConfigError(
+                    f"MASTER_ADDR = {place or 'nothing'} and MASTER_PORT = {port or 'nothing'}: no place where the "
+                    f"processes could meet; {_LAUNCH}"
+                )
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
         return cls.joined()
 

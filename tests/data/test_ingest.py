@@ -213,6 +213,8 @@ def test_sources_that_are_not_there(tmp_path: Path) -> None:
         gather(["world:mars"], clips=1)
     with pytest.raises(DataError, match="--clips"):
         gather(["world:platformer"])
+    with pytest.raises(DataError, match="--seed is 0 or more, not -1"):
+        gather(["world:playground"], clips=1, seed=-1)
 
 
 def test_nothing_kept_is_an_error(tmp_path: Path) -> None:

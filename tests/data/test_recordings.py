@@ -177,6 +177,11 @@ LEFT_OUT = "actions, outcomes and captions in time left out"
         ({"actions": ACTIONS, "outcomes": {"reward": [0] * 10, "end": [False]}}, 0.0, "end: 1 for 11 frames"),
         ({"actions": ACTIONS, "outcomes": {"reward": [None] * 10, "end": [False] * 10}}, 0.0, "a reward is a number"),
         ({"captions": [{"from": 3, "to": 3, "text": "x"}]}, 0.0, "captions: 3 to 3"),
+        (
+            {"actions": [0] * 10, "outcomes": {"reward": [1e308] * 10, "end": [False] * 10}},
+            5.0,
+            "rewards too large to add up; ingest it at 10",
+        ),
         ({"captions": [*CAPTIONS, {"from": 10, "to": 12, "text": "x"}]}, 0.0, "captions: two speak of frame 10"),
     ],
 )

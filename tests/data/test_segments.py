@@ -150,6 +150,7 @@ def test_targets_that_are_chosen_and_words_that_are_dropped(tmp_path: Path) -> N
         (["still.png"], "segment 0: says one of"),
         ([{"image": "still.png", "target": 1}], "segment 0: target is true or false, not 1"),
         ([{"video": "film.mp4", "start": -1}], "segment 0: start is a time in seconds, not -1"),
+        ([{"video": "film.mp4", "start": 10**400}], "a number that is too long"),
     ],
 )
 def test_a_row_of_no_segments_is_a_bad_row(tmp_path: Path, parts: Any, message: str) -> None:
@@ -159,6 +160,29 @@ def test_a_row_of_no_segments_is_a_bad_row(tmp_path: Path, parts: Any, message: 
     (reason,) = result.problems.counts
     assert reason.startswith(f"bad row: {message}")
     assert result.problems.names[reason] == ["list.jsonl, entry 1"]
+
+
+def test_a_sample_of_segments_has_no_steps(tmp_path: Path) -> None:
+    about = {"segments": STORY, "actions": [0], "action_space": 5}
+    result = raw(listed(tmp_path / "in", about, {"segments": STORY}), tmp_path / "raw")
+    assert result.clips == 1
+    assert list(result.problems.counts) == [
+        "bad row: segments and actions: a sample of segments has no steps; leave one of the two out"
+    ]
+
+
+@pytest.mark.parametrize("path", [5, "/dev/null"])
+def test_a_text_is_of_no_file_whatever_its_columns_say(tmp_path: Path, path: Any) -> None:
+    result = raw(listed(tmp_path / "in", {"segments": [STORY[0] | {"path": path}, *STORY[1:]]}), tmp_path / "raw")
+    assert (result.clips, result.problems.total) == (1, 0)
+
+
+@pytest.mark.parametrize("column", [[{"text": "a dog", "start": 0.0}], "two", 3])
+def test_a_clip_may_have_a_column_of_that_name(tmp_path: Path, column: Any) -> None:
+    source = listed(tmp_path / "in", {"path": "film.mp4", "caption": "a dog", "segments": column})
+    assert (raw(source, tmp_path / "raw").problems.total, encode(tmp_path / "raw", tmp_path / "tokens").total) == (0, 0)
+    dataset = TokenDataset(tmp_path / "tokens", vocabulary=VOCABULARY)
+    assert [sample.segments for sample in dataset.shard(0)] == [None] * len(dataset.shard(0)) != []
 
 
 @pytest.mark.parametrize(

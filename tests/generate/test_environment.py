@@ -127,6 +127,16 @@ def test_what_came_of_a_step_is_told() -> None:
     assert len(seen) > 3
 
 
+@pytest.mark.parametrize("seed", [-1, 1.5])
+def test_a_seed_that_is_none_is_told_and_the_world_goes_on(seed: Any) -> None:
+    world = session()
+    world.reset(3, "a robot")
+    fork = world.fork()
+    with pytest.raises(DataError, match="a seed is an integer of 0 or more"):
+        world.reset(seed)
+    assert np.array_equal(world.step(1)[0], fork.step(1)[0])
+
+
 def test_nothing_can_be_done_before_a_world_has_begun() -> None:
     with pytest.raises(DataError, match="reset first"):
         session().step(0)

@@ -86,6 +86,7 @@ def test_the_score_of_a_completion_is_what_it_was_sampled_with(model: Model, gui
         ([{"video": 7}], PromptError, "segment 0: the video is a file's name"),
         ([{"video": None, "frames": 3}], VpoetError, "segment 0: .*3"),
         ([{"video": "missing.mp4"}, {"text": None}], DataError, "segment 0: missing.mp4"),
+        ([{"video": None, "frames": 4 * 10**12 + 1}], ShapeError, "segment 0: length = 1000000000001 does not fit"),
         ([{"video": None, "frames": 401}], ShapeError, r"take \d+ tokens, and this model was trained on at most 200"),
     ],
 )
@@ -94,6 +95,17 @@ def test_what_cannot_be_completed_is_told(
 ) -> None:
     with pytest.raises(error, match=message):
         model.complete(segments)
+
+
+def test_a_video_whose_frames_are_null_has_those_of_the_model(model: Model) -> None:
+    assert len(model.complete([{"video": None, "frames": None}]).parts[0]) == 5
+
+
+@pytest.mark.parametrize("wrong", [{"seed": -1}, {"seed": 1.5}, {"longest": 1.5}, {"longest": True}])
+def test_a_seed_or_length_that_is_none_is_told(model: Model, wrong: dict[str, int]) -> None:
+    (name,) = wrong
+    with pytest.raises(PromptError, match=f"{name} = "):
+        model.complete([{"text": None}], **wrong)
 
 
 def test_a_file_that_is_no_list_of_segments_is_told(bundle: Path, tmp_path: Path, program: Program) -> None:

@@ -167,6 +167,16 @@ def test_missing_cut_and_damaged_shards_are_told(tmp_path: Path) -> None:
     assert "1 broken codes" in shard["skipped"]
 
 
+def test_a_sample_of_unclear_actions_is_told_and_the_others_are_counted(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path, kind="raw") as writer:
+        for i, space in enumerate([5, {"names": ["left"]}]):
+            writer.write(f"s{i}", {"mp4": b"...", "json": {"actions": [0], "action_space": space}})
+    writer.manifest().save(tmp_path)
+    (shard,) = (value for name, value in describe(tmp_path).items() if name.startswith("first shard"))
+    assert shard["with actions"] == 1
+    assert "1 action_space is" in shard["skipped"]
+
+
 def test_bundle(things: Things) -> None:
     facts = describe(things.folder / "bundle")
     assert (facts["is"], facts["tasks"], facts["tokens at most"]) == ("bundle", ["t2v"], 128)

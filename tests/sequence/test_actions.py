@@ -51,6 +51,7 @@ def test_the_bounds_are_in_the_first_and_the_last_bin() -> None:
         (PUSH, [0], "an action is a list of 2 numbers"),
         (PUSH, [[0.0, None]], "an action is a list of 2 numbers"),
         (PUSH, [[0.0, float("nan")]], "an action is a list of 2 numbers"),
+        (PUSH, [[0.0, 10**400]], "an action is a list of 2 numbers"),
     ],
 )
 def test_an_action_that_is_none_is_named_with_its_step(space: ActionSpace, actions: list[Any], message: str) -> None:

@@ -80,6 +80,12 @@ def test_a_frame_sees_the_window_before_it_whole_and_no_more(frames: int) -> Non
         assert all(sequence.until[theirs[0]] == sequence.until[theirs[-1]] for theirs in codes_at)
 
 
+def test_a_span_without_frames_changes_nothing() -> None:
+    none, some = video(0, 0), video(2, 0)
+    with_none = told(Document("t2v", (text(1), none, some)), 1)
+    assert with_none[-4:] == told(Document("t2v", (text(1), some)), 1)[-4:]
+
+
 def test_without_a_window_the_sequence_is_as_it_was() -> None:
     document = Document("t2v", (text(3), video(4, 0)))
     sequence = build(document, VOCABULARY)

@@ -129,7 +129,7 @@ def _ahead(
     """Every sample with its clip, or with why it has none, a batch of them decoded ahead; None: it has segments."""
 
     def prepared(sample: Sample) -> _Clip | DataError | None:
-        if "segments" in sample.json:
+        if segments.interleaves(sample.json, sample.parts):
             return None
         try:
             frames = np.asarray(Video.read(sample.video))

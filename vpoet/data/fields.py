@@ -11,6 +11,8 @@ from vpoet.errors import DataError
 
 DEEPEST = 32
 """Lists and objects in each other."""
+LONGEST_NUMBER = 256
+"""Bits of an integer, those of a hash; what is computed with has to fit floating point, which ends at 1024."""
 LONGEST_CAPTION = 100_000
 """Characters."""
 LONGEST_NAME = 300
@@ -47,6 +49,8 @@ def _plain(value: Any, depth: int = 0) -> Any:
         return [_plain(item, depth + 1) for item in value]
     if isinstance(value, str) and not value.isascii():
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, int) and value.bit_length() > LONGEST_NUMBER:
+        raise DataError("a number that is too long")
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -77,10 +77,12 @@ def _row(path: Path, number: int, record: object) -> Row:
         if not isinstance(record, dict):
             raise DataError("not an object with a `path` or `file`")
         check_caption(record.get("caption"))
-        if isinstance(record.get("segments"), list):
+        name = record.get("path") or record.get("file")
+        if isinstance(record.get("segments"), list) and not name:
+            if record.get("actions") is not None:
+                raise DataError("segments and actions: a sample of segments has no steps; leave one of the two out")
             told = segments.from_list(record["segments"], path.parent, lambda file: row_name(path.parent, file))
             return Row(f"{printable(path.name)}, entry {number}", fields=record | {"segments": told})
-        name = record.get("path") or record.get("file")
         if not name:
             raise DataError("names no file in a column `path` or `file`")
         if not isinstance(name, str) or "\0" in name:

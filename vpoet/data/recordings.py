@@ -89,8 +89,12 @@ def resampled(fields: Mapping[str, Any], *, frames: int, own: float, fps: float)
         if outcomes is not None:
             rewards, ends = _outcomes(outcomes, frames)
             firsts = range(0, held * len(steps), held)
+            try:
+                sums = [math.fsum(rewards[first : first + held]) for first in firsts]
+            except OverflowError:
+                raise DataError(f"outcomes: rewards too large to add up; {_remedy(own)}") from None
             found["outcomes"] = {
-                "reward": [math.fsum(rewards[first : first + held]) for first in firsts],
+                "reward": sums,
                 "end": [any(ends[first : first + held]) for first in firsts],
             }
     if (told := changes(fields)) is not None:

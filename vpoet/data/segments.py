@@ -8,7 +8,7 @@ A segment may say ``"target": true``: then training has those produced that do, 
 it draws where the model begins. A video gives its first frames from ``start`` seconds on, no more than a clip has.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ import numpy.typing as npt
 from vpoet.arrays import Codes
 from vpoet.data.clips import ClipSettings, clip_fields
 from vpoet.data.npy import codes_to_npy, npy_to_codes
+from vpoet.data.shards import PICTURE_PARTS
 from vpoet.errors import DataError
 from vpoet.media.video import Video, first_frame, resize_frame, stream_frames
 
@@ -58,10 +59,17 @@ def from_list(segments: object, folder: Path, told: Callable[[str], str]) -> lis
     """A row's segments with the paths of their files, from the list's ``folder``; ``told`` names a file for shards."""
     found = checked(segments)
     for segment in found:
+        segment.pop("path", None)  # a text's own, which names no file of this sample
         for kind in ("image", "video"):
             if kind in segment:
                 segment |= {kind: told(segment[kind]), "path": str(folder / segment[kind])}
     return found
+
+
+def interleaves(fields: Mapping[str, Any], payloads: Container[str]) -> bool:
+    """Whether a shard's sample is of segments: it says so and is no whole clip, whose ``segments`` would be a column
+    of its list (those of a transcript)."""
+    return "segments" in fields and not any(part in payloads for part in (*PICTURE_PARTS, "codes.npy"))
 
 
 def files(segments: list[dict[str, Any]]) -> list[str]:

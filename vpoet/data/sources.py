@@ -53,6 +53,8 @@ def gather(sources: Sequence[str], *, clips: int | None = None, seed: int = 0) -
         path = Path(source)
         if source.startswith(MADE):
             attributes = _attributes(source)
+            if seed < 0:
+                raise DataError(f"--seed is 0 or more, not {seed}")
             if not 1 <= (clips or 0) <= SEEDS_APART:
                 raise DataError(f"--clips is 1 to {SEEDS_APART}, not {clips}")
             seeds = range(seed * SEEDS_APART, seed * SEEDS_APART + (clips or 0))

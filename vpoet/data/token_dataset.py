@@ -162,7 +162,7 @@ class TokenDataset:
     def _check(self, sample: Sample, name: str) -> TokenSample:
         if sample.json.get("tokenizer", "") not in ("", self._vocabulary.visual_hash):
             raise _BadSampleError("codes of another tokenizer")
-        if "segments" in sample.json:
+        if segments.interleaves(sample.json, sample.parts):
             return self._interleaved(sample, name)
         if "codes.npy" not in sample.parts:
             raise _BadSampleError("missing codes.npy")

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vpoet import bundle, config
-from vpoet.data import recordings
+from vpoet.data import recordings, segments
 from vpoet.data.npy import npy_to_codes
 from vpoet.data.shards import MANIFEST, Manifest, Problems, read_shard
 from vpoet.data.token_stream import Source, StreamConfig, heldout_packs
@@ -107,9 +107,15 @@ def describe_shard(path: Path) -> Facts:
         frames, fps = about.get("frames"), about.get("fps")
         if isinstance(frames, int) and isinstance(fps, int | float) and fps > 0:
             seconds += frames / fps
-        special["with actions"] += "actions.npy" in sample.parts or recordings.action_space(about) is not None
-        special["with captions in time"] += recordings.changes(about) is not None
-        special["of segments"] += "segments" in about
+        try:
+            acts = "actions.npy" in sample.parts or recordings.action_space(about) is not None
+            changes = recordings.changes(about) is not None
+        except DataError as error:
+            problems.add(str(error), sample.key)
+            continue
+        special["with actions"] += acts
+        special["with captions in time"] += changes
+        special["of segments"] += segments.interleaves(about, sample.parts)
         if grids := [name for name in sample.parts if name.endswith("codes.npy")]:
             try:
                 arrays = [npy_to_codes(sample.parts[name]) for name in grids]

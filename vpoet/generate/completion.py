@@ -45,8 +45,8 @@ def document(bundle: Bundle, segments: Items[Segment], longest: int) -> Document
     if TASK.name not in bundle.config.tasks:
         trained = ", ".join(bundle.config.tasks)
         raise PromptError(f"this model was not trained for {TASK.name} ({TASK.meaning}); it was for {trained}")
-    if not 1 <= longest <= bundle.config.length:
-        raise PromptError(f"longest = {longest}: a text is 1 to {bundle.config.length} pieces")
+    if isinstance(longest, bool) or not isinstance(longest, int) or not 1 <= longest <= bundle.config.length:
+        raise PromptError(f"longest = {longest!r}: a text is 1 to {bundle.config.length} pieces")
     spans = []
     for number, segment in enumerate(segments):
         try:
@@ -81,7 +81,7 @@ def _span(bundle: Bundle, segment: Segment) -> Span:
     if len(kinds) != 1 or not segment.keys() <= {*kinds, "frames"} or ("frames" in segment and kinds != ["video"]):
         raise PromptError("says one of text, image and video, and of a video how many frames, and nothing else")
     (kind,), config = kinds, bundle.config
-    given, frames = segment[kind], segment.get("frames", config.frames if segment[kind] is None else None)
+    given, frames = segment[kind], segment.get("frames")
     if kind == "text":
         if not isinstance(given, str | None):
             raise PromptError(f"a text is given as one, not as {given!r}")
@@ -94,8 +94,9 @@ def _span(bundle: Bundle, segment: Segment) -> Span:
         raise PromptError(f"the {kind} is a file's name, and its frames are a number; not {given!r} and {frames!r}")
     frames = 1 if kind == "image" else frames
     if given is None:
-        assert frames is not None
-        codes, fps = np.zeros(bundle.video.grid(frames, config.height, config.width), np.int32), float(config.fps)
+        grid = bundle.video.grid(config.frames if frames is None else frames, config.height, config.width)
+        bundle.transformer.vocabulary.number(grid[0], "length")  # before there is memory for it
+        codes, fps = np.zeros(grid, np.int32), float(config.fps)
     else:
         clip = fit(bundle, given, frames=frames).video
         codes, fps = bundle.video.encode(clip), clip.fps or config.fps

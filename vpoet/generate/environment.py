@@ -82,7 +82,10 @@ class Session:
         self._seed = 0
 
     def reset(self, seed: int, prompt: str = "") -> Frames:
-        """Begin again: the first frame, uint8 [H, W, 3]. ShapeError: the prompt is too long."""
+        """Begin again: the first frame, uint8 [H, W, 3]. DataError: the seed is below 0; ShapeError: the prompt is too
+        long; then all is as it was."""
+        if not isinstance(seed, int | np.integer) or seed < 0:
+            raise DataError(f"a seed is an integer of 0 or more, not {seed!r}")
         pieces = self._pieces(prompt)
         with few_threads(self._decoding.transformer):
             self._decoder = PlayDecoder(

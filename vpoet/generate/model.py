@@ -26,7 +26,7 @@ from vpoet import bundle as bundles
 from vpoet.arrays import Floats, Frames, Ints
 from vpoet.bundle import Bundle
 from vpoet.devices import pick
-from vpoet.errors import BackendError, ConfigError
+from vpoet.errors import BackendError, ConfigError, PromptError
 from vpoet.generate import completion, in_order
 from vpoet.generate.asks.base import sources
 from vpoet.generate.asks.table import document, render, served
@@ -151,6 +151,8 @@ class Model:
     ) -> Completion:
         """Texts, images and videos in any order, of which those that are None are made: `vpoet.generate.completion`.
         A text that is made has ``longest`` pieces at most."""
+        if not isinstance(seed, int) or seed < 0:
+            raise PromptError(f"seed = {seed!r}: it must be an integer of 0 or more")
         asked_for = completion.document(self.bundle, segments, longest)
         with few_threads(self.bundle.transformer):
             (decoded,) = in_order.fill(self.decoding, [asked_for], [seed], self.sampling(**asked), longest=longest)

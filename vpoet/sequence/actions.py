@@ -121,4 +121,8 @@ def outcome_values(rewards: Sequence[object], ends: Sequence[object]) -> Ints:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether it is one, and floating point has it."""
+    try:
+        return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False

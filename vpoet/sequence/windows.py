@@ -49,7 +49,7 @@ def layout(document: Document, length: int) -> tuple[Ints, Ints]:
             chapter, fresh = chapter + 1, False
         chapter_L[at - begins :] = chapter
         at += 1 + len(FORMS[span.modality].header)
-        if span.in_clip:
+        if span.in_clip and len(span.values):
             size = span.values[0].size
             stop = at + span.values.size
             frame_L[at:stop] = frame + np.arange(stop - at) // size

@@ -205,6 +205,9 @@ def test_evenness_is_fsq_s_own_and_in_its_loss() -> None:
     assert logged > plain + 0.01
     with pytest.raises(ConfigError, match=r"for lfq set model\.quantiser\.entropy"):
         recipe(quantiser=QuantiserConfig(kind="lfq"), loss=LossConfig(evenness=1))
+    for weight in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match=rf"loss\.still = {weight}: must be a number, 0 or more"):
+            LossConfig(still=weight)
     with pytest.raises(ConfigError, match=r"for lfq set loss\.changes"):
         recipe(quantiser=QuantiserConfig(kind="lfq"), loss=LossConfig(still=1))
 

@@ -1,11 +1,13 @@
 """Losses of the video tokenizer: pixels, edges, perceptual features of a frozen network, and codes that hold still."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vpoet.errors import ConfigError
 from vpoet.nn.features import FeatureNetwork, perceptual_distance
 
 STILL = 2 * 4 / 255
@@ -38,6 +40,11 @@ class LossConfig:
     with it more of the codebook is in use. Each process judges its own share of the batch."""
     perceptual: float = 0.0
     """Distance between features of a frozen EfficientNet-Lite0 (`vpoet.nn.features`); needs the extra "perceptual"."""
+
+    def __post_init__(self) -> None:
+        for name, weight in vars(self).items():
+            if not 0 <= weight < math.inf:
+                raise ConfigError(f"loss.{name} = {weight}: must be a number, 0 or more")
 
 
 def reconstruction_loss(
