@@ -44,7 +44,17 @@ def test_training_gives_the_context_that_sampling_gives(
     draw_mask = painting.draw_mask
     monkeypatch.setattr(painting, "draw_mask", lambda *given: masks.append(draw_mask(*given)) or masks[-1])
     tokens = tmp_path / "tokens"
-    arguments = [tmp_path / "raw", "--tokenizer", folder / "video_tokenizer", "--out", tokens, "--paintings", 1]
+    arguments = [
+        tmp_path / "raw",
+        "--tokenizer",
+        folder / "video_tokenizer",
+        "--out",
+        tokens,
+        "--paintings",
+        1,
+        "--decoders",
+        1,
+    ]
     assert program("tokenizers/encode_shards.py", *arguments)[0] == 0
     assert len(masks) == CLIPS * len(PAINTED)
 

@@ -52,6 +52,7 @@ GOOD: dict[str, tuple[str, ...]] = {
     "finetune": ("{bundle}", "{tokens}", "steps=1", "--out=OUT/bundle"),
     "export": ("{run}", "--out=OUT/bundle"),
     "sample": ("--model={bundle}", "--prompt=a robot", "--frames=1", "--out=OUT/s.png"),
+    "complete": ("{segments.json}", "--model={bundle}", "--longest=2", "--out=OUT/whole"),
     "score": ("{clip.mp4}", "--model={bundle}"),
     "evaluate": ("--prompts={world}", "--model={bundle}", "--count=2", "--out=OUT/judged"),
     "drift": ("--model={bundle}", "--count=2", "--frames=9", "--out=OUT/drift"),
@@ -547,6 +548,7 @@ class Things:
             ),
         ):
             assert run(*map(str, command)) == 0, command
+        (folder / "segments.json").write_text('[{"text": "a robot"}, {"image": null}]')
         (folder / "file").write_text("a file")
         (folder / "empty").mkdir()
         for name in ("folder.mp4", "folder.png", "folder.html", "folder.model"):

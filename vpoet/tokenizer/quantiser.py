@@ -101,5 +101,6 @@ class Quantiser(nn.Module, abc.ABC):
     def use(self, codes: Tensor) -> Tensor:
         """`Quantised.use` of these codes."""
         met = torch.zeros(self.size, dtype=torch.float64, device=codes.device)
-        met[codes.flatten()] = 1  # counted where they lie: torch.unique would have the host wait for them
+        # counted where they lie: torch.unique would have the host wait. What is no number has no code of the codebook
+        met[codes.flatten().clamp(0, self.size - 1)] = 1
         return (met.sum() / min(self.size, max(1, codes.numel()))).float()
