@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -108,7 +108,7 @@ class VideoTokenizer:
         with aside(folder / CONFIG) as fresh:
             config.save(self.model.config, fresh)
 
-    def to(self, device: str | torch.device, dtype: str = "fp32") -> "VideoTokenizer":
+    def to(self, device: str | torch.device, dtype: str = "fp32") -> Self:
         """Move to a device, and compute there in fp32 or, on a GPU, tf32; returns itself.
 
         BackendError for any other arithmetic. In tf32 up to 0.07% of codes are others than in fp32, which is less than

@@ -137,7 +137,7 @@ def _settings(tensors: Mapping[str, Tensor], stride: str) -> CosmosConfig:
     patch = PATCHES[gathered]
     if patch == 2 and stride != "4x8x8":
         raise ConfigError(f"strides {stride}: these tensors gather 2x2x2 pixels, as 4x8x8 alone does")
-    levels = range(count(r"encoder\.down\.(\d+)\."))
+    levels = range(count(r"encoder\.down\.(\d+)\.block\."))
     return CosmosConfig(
         time_stride=time,
         space_stride=space,
