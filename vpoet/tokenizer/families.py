@@ -21,12 +21,12 @@ def load_settings(path: str | Path) -> Any:
     family = config.given(path).get("family")
     if family is None:
         return config.load(path, AutoencoderConfig)
-    if family not in IMPORTED:
+    if str(family) not in IMPORTED:
         raise ConfigError(
             f"{path}: family is {family!r}, and the imported tokenizers are {', '.join(IMPORTED)}; a newer vpoet may "
             "know it"
         )
-    return config.load(path, IMPORTED[family])
+    return config.load(path, IMPORTED[str(family)])
 
 
 def build(settings: Any) -> Network:

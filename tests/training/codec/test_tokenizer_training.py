@@ -20,8 +20,8 @@ from vpoet.arrays import Frames
 from vpoet.errors import ConfigError
 from vpoet.processes import Processes
 from vpoet.tokenizer.autoencoder import AutoencoderConfig
-from vpoet.tokenizer.layers import Block
 from vpoet.tokenizer.imported.cosmos import Cosmos, CosmosConfig
+from vpoet.tokenizer.layers import Block
 from vpoet.tokenizer.quantiser import QuantiserConfig
 from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training.codec import checkpoint
