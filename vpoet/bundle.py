@@ -31,6 +31,7 @@ from vpoet.outputs import expect_folder
 from vpoet.sequence.actions import ActionSpace
 from vpoet.sequence.tasks import TABLE
 from vpoet.sequence.vocabulary import Vocabulary
+from vpoet.tokenizer.contract import Tokenizer
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer
 
@@ -96,7 +97,7 @@ class Bundle:
 
     transformer: Transformer
     text: TextTokenizer
-    video: VideoTokenizer
+    video: Tokenizer
     config: BundleConfig
     hash: str
     """16 hex digits of the weights, an adapter's update included, and the vocabulary, as they were when saved."""
@@ -107,7 +108,7 @@ def save(
     transformer: Transformer,
     config: BundleConfig,
     text: TextTokenizer,
-    video: VideoTokenizer,
+    video: Tokenizer,
     card: str,
     dtype: torch.dtype = torch.float32,
 ) -> None:
@@ -189,7 +190,7 @@ def load(
     return Bundle(transformer.eval().requires_grad_(False), text, video, config, own_hash)
 
 
-def _parts(folder: Path) -> tuple[BundleConfig, TextTokenizer, VideoTokenizer]:
+def _parts(folder: Path) -> tuple[BundleConfig, TextTokenizer, Tokenizer]:
     """A bundle but for its weights."""
     if missing := [
         part for part in PARTS if not ((folder / part).is_file() or (part == VIDEO and (folder / part).is_dir()))
@@ -291,7 +292,7 @@ def _check_weights(path: Path, weights: Mapping[str, torch.Tensor], found: str, 
         )
 
 
-def _check_hashes(folder: Path, config: BundleConfig, text: TextTokenizer, video: VideoTokenizer) -> None:
+def _check_hashes(folder: Path, config: BundleConfig, text: TextTokenizer, video: Tokenizer) -> None:
     for part, wanted, found in (
         (TEXT, config.text_tokenizer, text.hash),
         (VIDEO, config.video_tokenizer, video.hash),
@@ -303,7 +304,7 @@ def _check_hashes(folder: Path, config: BundleConfig, text: TextTokenizer, video
             )
 
 
-def _vocabulary(config: BundleConfig, text: TextTokenizer, video: VideoTokenizer) -> Vocabulary:
+def _vocabulary(config: BundleConfig, text: TextTokenizer, video: Tokenizer) -> Vocabulary:
     plain = video.vocabulary(text, config.model.visual_groups)
     return plain if config.actions is None else config.actions.vocabulary(plain)
 

@@ -33,6 +33,7 @@ PROGRAMS = {
     "ingest": "train/ingest.py",
     "train-text": "tokenizers/train_text.py",
     "train-video": "tokenizers/train_video.py",
+    "import-tokenizer": "tokenizers/import_tokenizer.py",
     "evaluate-tokenizer": "tokenizers/evaluate_tokenizer.py",
     "compare-quantisers": "tokenizers/compare_quantisers.py",
     "encode": "tokenizers/encode_shards.py",

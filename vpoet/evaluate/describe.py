@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vpoet import bundle, config
@@ -24,7 +23,9 @@ from vpoet.sequence.packing import unpack
 from vpoet.sequence.tasks import TABLE, servable
 from vpoet.sequence.vocabulary import Vocabulary
 from vpoet.tokenizer import video
-from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
+from vpoet.tokenizer.autoencoder import AutoencoderConfig
+from vpoet.tokenizer.families import build, load_settings
+from vpoet.tokenizer.imported.cosmos import CosmosConfig
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training.codec.recipe import VideoTokenizerRecipe
@@ -40,6 +41,7 @@ RECIPES: dict[type[Any], str] = {
     PretrainConfig: "pretraining recipe",
     VideoTokenizerRecipe: "video tokenizer recipe",
     AutoencoderConfig: "video tokenizer's config",
+    CosmosConfig: "imported video tokenizer's config",
 }
 
 
@@ -85,8 +87,8 @@ def describe_recipe(path: Path) -> Facts:
     if isinstance(recipe, VideoTokenizerRecipe):
         size = (recipe.frames, recipe.height, recipe.width)
         steps = {"steps": recipe.steps, "clips a step": recipe.batch, "clips in all": recipe.steps * recipe.batch}
-        return {"is": RECIPES[VideoTokenizerRecipe], "run": recipe.run} | _autoencoder(recipe.model, size) | steps
-    return {"is": RECIPES[AutoencoderConfig]} | _autoencoder(recipe)
+        return {"is": RECIPES[VideoTokenizerRecipe], "run": recipe.run} | _network(recipe.model, size) | steps
+    return {"is": RECIPES[type(recipe)]} | _network(recipe)
 
 
 def describe_shard(path: Path) -> Facts:
@@ -180,7 +182,7 @@ def describe_text_tokenizer(path: Path) -> Facts:
 
 def describe_video_tokenizer(folder: Path) -> Facts:
     tokenizer = VideoTokenizer.load(folder)
-    return {"is": "video tokenizer", "hash": tokenizer.hash} | _autoencoder(tokenizer.model.config)
+    return {"is": "video tokenizer", "hash": tokenizer.hash} | _network(tokenizer.model.config)
 
 
 def describe_bundle(folder: Path) -> Facts:
@@ -201,7 +203,7 @@ def describe_bundle(folder: Path) -> Facts:
         **({"actions": about.actions.told()} if about.actions else {}),
         **_vocabulary(whole.transformer.vocabulary),
         **_transformer(whole.transformer, about.length),
-        "video tokenizer": _autoencoder(whole.video.model.config),
+        "video tokenizer": _network(load_settings(folder / bundle.VIDEO / video.CONFIG)),
     }
 
 
@@ -319,29 +321,30 @@ def _transformer(transformer: Transformer, length: int) -> Facts:
     }
 
 
-def _autoencoder(settings: AutoencoderConfig, size: tuple[int, int, int] | None = None) -> Facts:
-    """``size``: frames, height, width of a clip to count by; else a small one."""
-    stride = (settings.time_stride, settings.space_stride, settings.space_stride)
-    frames, height, width = size or (1 + 4 * stride[0], 16 * stride[1], 16 * stride[2])
+def _network(settings: Any, size: tuple[int, int, int] | None = None) -> Facts:
+    """Of a video tokenizer's config. ``size``: frames, height, width of a clip to count by; else a small one."""
     with torch.device("meta"):
-        model = Autoencoder(settings)
-        clip = torch.empty(1, frames, height, width, 3)
+        model = build(settings)
+        r, s, _ = model.stride
+        frames, height, width = size or (1 + 4 * r, 16 * s, 16 * s)
+        clip = torch.empty(1, 3, frames, height, width)
         with FlopCounterMode(display=False) as encoding:
-            cells = model.encoder(clip)
+            cells = model.vectors(clip)
         with FlopCounterMode(display=False) as decoding:
-            model.decoder(cells)
+            model.draw(cells)
     _, t, h, w, _ = cells.shape
     codebook = model.quantiser.size
     bits = math.log2(codebook)
 
-    def count(part: nn.Module) -> int:
-        return sum(parameter.numel() for parameter in part.parameters())
+    def count(part: str) -> int:
+        return sum(parameter.numel() for parameter in model.get_submodule(part).parameters())
 
     return {
-        "stride": "x".join(map(str, stride)),
+        **({"license": settings.license} if isinstance(settings, CosmosConfig) else {}),
+        "stride": "x".join(map(str, model.stride)),
         "codebook": f"{codebook} = {' * '.join(map(str, model.quantiser.levels))}",
         "bits a code": bits,
-        "parameters": {"encoder": count(model.encoder), "decoder": count(model.decoder)},
+        "parameters": {part: count(part) for part in ("encoder", "decoder")},
         "clip (frames, pixels)": f"{frames}x{height}x{width}",
         "codes of a clip": f"{t * h * w} = {t}x{h}x{w}",
         "bits a pixel": bits * t * h * w / (frames * height * width),

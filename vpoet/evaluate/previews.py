@@ -35,8 +35,8 @@ from vpoet.processes import Processes
 from vpoet.sequence.arrangements import Sample
 from vpoet.sequence.tasks import TABLE
 from vpoet.sequence.vocabulary import Vocabulary
+from vpoet.tokenizer.contract import Tokenizer
 from vpoet.tokenizer.text import TextTokenizer
-from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training.recipe import PretrainConfig
 from vpoet.training.run.folder import SAMPLES
 from vpoet.training.run.tracking import Sampled
@@ -53,7 +53,7 @@ def sample_prompts(
     weights: dict[str, Tensor],
     vocabulary: Vocabulary,
     text: TextTokenizer,
-    video: VideoTokenizer,
+    video: Tokenizer,
     step: int,
 ) -> list[Sampled]:
     """Sample the recipe's prompts from a copy of the weights on the CPU, into RUN/samples/step-N-i.mp4.
@@ -95,7 +95,7 @@ def sample_prompts(
 
 
 def reconstruct_clips(
-    tokenizer: VideoTokenizer, clips: Frames, picture: Path, name: str, processes: Processes
+    tokenizer: Tokenizer, clips: Frames, picture: Path, name: str, processes: Processes
 ) -> dict[str, float]:
     """Scores NAME/... of clips uint8 [N, T, H, W, 3], and a contact sheet of some originals and reconstructions.
 
@@ -127,7 +127,7 @@ def reconstruct_clips(
 
 
 def with_real(
-    shown: Sequence[Sampled], config: PretrainConfig, vocabulary: Vocabulary, video: VideoTokenizer
+    shown: Sequence[Sampled], config: PretrainConfig, vocabulary: Vocabulary, video: Tokenizer
 ) -> list[Sampled]:
     """``shown`` with their real clips, which have been through the tokenizer as the sampled ones have.
 

@@ -19,7 +19,8 @@ from vpoet.evaluate.intervals import clustered_interval
 from vpoet.evaluate.pixels import WINDOW, flicker, psnr, ssim
 from vpoet.generate.model import Model
 from vpoet.nn.features import FeatureNetwork, perceptual_distance
-from vpoet.tokenizer.video import VideoTokenizer, to_float, whole_cells
+from vpoet.tokenizer.contract import Tokenizer
+from vpoet.tokenizer.video import to_float, whole_cells
 
 NOTHING: Mapping[str, Any] = {}
 FRAMES_AT_ONCE = 16
@@ -42,7 +43,7 @@ class ReconstructionScores:
 
     def __init__(
         self,
-        coder: VideoTokenizer,
+        coder: Tokenizer,
         *,
         pad: bool = False,
         features: FeatureNetwork | None = None,
@@ -214,7 +215,7 @@ class StreamScores:
 
 
 def reconstruct_stream(
-    coder: VideoTokenizer, frames: Iterable[Frames], *, pad: bool = False
+    coder: Tokenizer, frames: Iterable[Frames], *, pad: bool = False
 ) -> Iterator[tuple[Frames, Frames, Codes]]:
     """A video of any length, frame by frame uint8 [H, W, 3], in pieces: original and drawn uint8 [T, H, W, 3], codes.
 

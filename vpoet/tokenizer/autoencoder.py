@@ -21,6 +21,7 @@ from vpoet.errors import ConfigError
 from vpoet.tokenizer.fsq import FSQ, LEVELS
 from vpoet.tokenizer.layers import Block, Down, Past, RMSNorm, SpaceConv, Up, fold, unfold
 from vpoet.tokenizer.lfq import LFQ
+from vpoet.tokenizer.network import Network
 from vpoet.tokenizer.quantiser import Quantised, Quantiser, QuantiserConfig
 from vpoet.tokenizer.vq import VQ
 
@@ -145,7 +146,7 @@ class Decoder(nn.Module):
         return unfold(self.out(self.norm(x)), self.patch)
 
 
-class Autoencoder(nn.Module):
+class Autoencoder(Network):
     """Encoder, quantiser and decoder. Chunks of a clip share one `Past` a direction; see `vpoet.tokenizer.layers`."""
 
     def __init__(self, config: AutoencoderConfig, *, evenness: float = 0.0) -> None:
@@ -160,24 +161,20 @@ class Autoencoder(nn.Module):
         quantised = self.quantise(video)
         return self.draw(quantised.points), quantised
 
-    def encode(self, video: Tensor, past: Past | None = None) -> Tensor:
-        """Video [B, 3, T, H, W] in [-1, 1] to int64 codes [B, t, h, w].
+    @property
+    def stride(self) -> tuple[int, int, int]:
+        return self.config.time_stride, self.config.space_stride, self.config.space_stride
 
-        T is 1 + r*(t-1); with ``past``, that for the first chunk and r*t for every later one.
-        """
-        return self.quantise(video, past).codes
-
-    def decode(self, codes: Tensor, past: Past | None = None) -> Tensor:
-        """Codes [B, t, h, w] to video [B, 3, T, H, W], not clipped; T as for `encode`."""
-        return self.draw(self.quantiser.codes_to_points(codes), past)
-
-    def quantise(self, video: Tensor, past: Past | None = None) -> Quantised:
+    def quantise(self, video: Tensor) -> Quantised:
         """Codes and the points [B, t, h, w, D] that carry the gradient."""
-        quantised: Quantised = self.quantiser(self.encoder(video.permute(0, 2, 3, 4, 1), past))
+        quantised: Quantised = self.quantiser(self.vectors(video))
         return quantised
 
+    def vectors(self, video: Tensor, past: Past | None = None) -> Tensor:
+        vectors: Tensor = self.encoder(video.permute(0, 2, 3, 4, 1), past)
+        return vectors
+
     def draw(self, points: Tensor, past: Past | None = None) -> Tensor:
-        """The decoder alone: points [B, t, h, w, D] to video [B, 3, T, H, W]."""
         video: Tensor = self.decoder(points, past)
         return video.permute(0, 4, 1, 2, 3)
 

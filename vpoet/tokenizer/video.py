@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,9 @@ from vpoet.arrays import Codes, Frames
 from vpoet.errors import BackendError, CheckpointError, ConfigError, DataError, ShapeError
 from vpoet.files import aside, write_atomic
 from vpoet.sequence.vocabulary import Vocabulary, grouped
-from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
+from vpoet.tokenizer import families
 from vpoet.tokenizer.layers import Past
+from vpoet.tokenizer.network import Network
 from vpoet.tokenizer.text import TextTokenizer
 
 CONFIG = "config.yaml"
@@ -36,7 +37,8 @@ _PRECISIONS = {"fp32": "ieee", "tf32": "tf32"}
 
 
 class VideoTokenizer:
-    """A trained `Autoencoder` for inference: fp32, no gradients, one device.
+    """A trained network, ours or an imported one (`vpoet.tokenizer.families`), for inference: fp32, no gradients, one
+    device.
 
     Codes are a function of the frames alone, except that a batch or a chunk may sum in another order: a value within
     about 1e-5 of a rounding border can then fall on its other side.
@@ -45,7 +47,7 @@ class VideoTokenizer:
     dtype = "fp32"
     """What it computes in; `to` changes it."""
 
-    def __init__(self, model: Autoencoder, codes: str = "") -> None:
+    def __init__(self, model: Network, codes: str = "") -> None:
         self.model = model.float().eval().requires_grad_(False)
         self.hash = content_hash(model, codes)
         """Of all that it is."""
@@ -55,7 +57,7 @@ class VideoTokenizer:
 
     @classmethod
     def load(cls, folder: str | Path = SHIPPED) -> "VideoTokenizer":
-        """Read what `save` wrote; without a folder, the tokenizer that ships.
+        """Read what `save` wrote, of whichever network its config says; without a folder, the tokenizer that ships.
 
         CheckpointError when a part is missing, damaged, foreign, or holds a NaN.
         """
@@ -64,7 +66,7 @@ class VideoTokenizer:
             if not (folder / part).is_file():
                 raise CheckpointError(f"{folder}: no {part}; a video tokenizer is a folder with {CONFIG} and {WEIGHTS}")
         try:
-            model = Autoencoder(config.load(folder / CONFIG, AutoencoderConfig))
+            model = families.build(families.load_settings(folder / CONFIG))
         except ConfigError as error:
             raise CheckpointError(f"{folder}: not a video tokenizer's config: {error}") from None
         try:
@@ -106,7 +108,7 @@ class VideoTokenizer:
         with aside(folder / CONFIG) as fresh:
             config.save(self.model.config, fresh)
 
-    def to(self, device: str | torch.device, dtype: str = "fp32") -> "VideoTokenizer":
+    def to(self, device: str | torch.device, dtype: str = "fp32") -> Self:
         """Move to a device, and compute there in fp32 or, on a GPU, tf32; returns itself.
 
         BackendError for any other arithmetic. In tf32 up to 0.07% of codes are others than in fp32, which is less than
@@ -125,13 +127,12 @@ class VideoTokenizer:
 
     @property
     def device(self) -> torch.device:
-        return self.model.encoder.out.weight.device
+        return next(self.model.parameters()).device
 
     @property
     def stride(self) -> tuple[int, int, int]:
         """(r, s, s): frames, pixels down and pixels across that one code stands for."""
-        settings = self.model.config
-        return settings.time_stride, settings.space_stride, settings.space_stride
+        return self.model.stride
 
     @property
     def levels(self) -> tuple[int, ...]:
@@ -146,7 +147,7 @@ class VideoTokenizer:
         """Frames that ``t`` cells of time make: 1 + r*(t-1)."""
         if t < 1:
             raise ShapeError(f"a video has at least one cell of time, not {t}")
-        return 1 + self.model.config.time_stride * (t - 1)
+        return 1 + self.stride[0] * (t - 1)
 
     def grid(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
         """Cells (t, h, w) of a video of this size; DataError naming the nearest size that has a grid."""
@@ -314,7 +315,7 @@ def to_uint8(video: Tensor) -> Frames:
     return pixels.round().to(torch.uint8).permute(0, 2, 3, 4, 1).contiguous().cpu().numpy()
 
 
-def content_hash(model: Autoencoder, codes: str = "") -> str:
+def content_hash(model: Network, codes: str = "") -> str:
     """The first 16 hex digits of the sha256 of the config, every weight (name, shape, fp32 value), on any device, and
     ``codes`` of `VideoTokenizer`."""
     digest = hashlib.sha256(json.dumps(config.to_dict(model.config), sort_keys=True).encode())
@@ -325,7 +326,7 @@ def content_hash(model: Autoencoder, codes: str = "") -> str:
     return digest.hexdigest()[:16]
 
 
-def _refuse_nan(model: Autoencoder, where: Path) -> None:
+def _refuse_nan(model: Network, where: Path) -> None:
     broken = [name for name, tensor in model.state_dict().items() if not bool(tensor.isfinite().all())]
     if broken:
         raise CheckpointError(

@@ -16,8 +16,8 @@ from vpoet.nn.visibility import Backend
 from vpoet.sequence.actions import ActionSpace
 from vpoet.sequence.tasks import TABLE
 from vpoet.sequence.vocabulary import Vocabulary
+from vpoet.tokenizer.contract import Tokenizer
 from vpoet.tokenizer.text import TextTokenizer
-from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training.engine.base import EngineConfig
 from vpoet.training.engine.ulysses import Share, shared_attention
 from vpoet.training.guard import GuardConfig
@@ -120,7 +120,7 @@ class PretrainConfig:
             if number % pieces:
                 raise ConfigError(f"engine.sequence_parallel = {pieces} must divide {name} = {number}")
 
-    def vocabulary(self, text: TextTokenizer, video: VideoTokenizer) -> Vocabulary:
+    def vocabulary(self, text: TextTokenizer, video: Tokenizer) -> Vocabulary:
         """Of the model; where it is to play, ``actions`` say from then on what the token shards do.
 
         DataError: no shards tell what can be done, or they tell different things.

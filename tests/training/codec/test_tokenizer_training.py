@@ -20,6 +20,7 @@ from vpoet.arrays import Frames
 from vpoet.errors import ConfigError
 from vpoet.processes import Processes
 from vpoet.tokenizer.autoencoder import AutoencoderConfig
+from vpoet.tokenizer.imported.cosmos import Cosmos, CosmosConfig
 from vpoet.tokenizer.layers import Block
 from vpoet.tokenizer.quantiser import QuantiserConfig
 from vpoet.tokenizer.video import VideoTokenizer
@@ -121,6 +122,13 @@ def test_codes_keep_their_name_only_while_the_encoder_is_the_same_to_the_bit(tmp
     for training in (whole, rounded):
         tokenizer = training.exported()
         assert tokenizer.codes == tokenizer.hash
+
+
+def test_an_imported_tokenizer_is_not_trained_further(tmp_path: Path) -> None:
+    small = CosmosConfig(time_stride=4, space_stride=8, patch=2, channels=4, widths=[8, 8, 8], blocks=1, latent=4)
+    VideoTokenizer(Cosmos(small)).save(tmp_path)
+    with pytest.raises(ConfigError, match="is an imported tokenizer"):
+        TokenizerTraining(recipe(begin=str(tmp_path)))
 
 
 def test_beginning_with_another_network_names_the_difference(tmp_path: Path) -> None:

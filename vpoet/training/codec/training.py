@@ -151,6 +151,10 @@ class TokenizerTraining:
 
     def _begin_with(self, folder: Path) -> None:
         tokenizer = VideoTokenizer.load(folder)
+        if not isinstance(tokenizer.model, Autoencoder):
+            raise ConfigError(
+                f"begin: {folder} is an imported tokenizer, and only vpoet's own networks are trained here"
+            )
         if tokenizer.model.config != self.recipe.model:
             theirs, ours = config.to_dict(tokenizer.model.config), config.to_dict(self.recipe.model)
             different = config.differences(theirs, ours, prefix="model.")

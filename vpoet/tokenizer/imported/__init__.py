@@ -1,0 +1,1 @@
+"""Tokenizers that others have trained: their networks, written here, and readers of their files."""

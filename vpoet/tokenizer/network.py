@@ -1,0 +1,42 @@
+"""What `VideoTokenizer` asks of a network: vectors out of video, video out of points, and a quantiser between them."""
+
+import abc
+from typing import Any
+
+from torch import Tensor, nn
+
+from vpoet.tokenizer.layers import Past
+from vpoet.tokenizer.quantiser import Quantiser
+
+
+class Network(nn.Module, abc.ABC):
+    """Base of the video tokenizers' networks, all causal in time: 1 + r*(t-1) frames are t cells.
+
+    Chunks of a clip share one `Past` a direction: the first chunk has 1 + r*(t-1) frames, every later one r*t.
+    """
+
+    config: Any
+    """The dataclass that it is built from (`vpoet.tokenizer.families`)."""
+    quantiser: Quantiser
+
+    @property
+    @abc.abstractmethod
+    def stride(self) -> tuple[int, int, int]:
+        """(r, s, s): frames, pixels down and pixels across that one code stands for."""
+
+    @abc.abstractmethod
+    def vectors(self, video: Tensor, past: Past | None = None) -> Tensor:
+        """Video [B, 3, T, H, W] in [-1, 1] to what is quantised, [B, t, h, w, D]."""
+
+    @abc.abstractmethod
+    def draw(self, points: Tensor, past: Past | None = None) -> Tensor:
+        """The quantiser's points [B, t, h, w, D] to video [B, 3, T, H, W], not clipped."""
+
+    def encode(self, video: Tensor, past: Past | None = None) -> Tensor:
+        """Video [B, 3, T, H, W] in [-1, 1] to int64 codes [B, t, h, w]."""
+        codes: Tensor = self.quantiser(self.vectors(video, past)).codes
+        return codes
+
+    def decode(self, codes: Tensor, past: Past | None = None) -> Tensor:
+        """Codes [B, t, h, w] to video [B, 3, T, H, W], not clipped."""
+        return self.draw(self.quantiser.codes_to_points(codes), past)
