@@ -1,4 +1,4 @@
-"""Compare two sets of clips under a protocol that is printed with every figure: Frechet distance, MMD, diversity."""
+"""Compare two sets of clips: distances with intervals and floors, under a pinned protocol."""
 
 import json
 from collections.abc import Iterable

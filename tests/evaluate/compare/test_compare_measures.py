@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vpoet.errors import ShapeError
-from vpoet.evaluate.compare.measures import LEAST, bootstrap, curve, diversity, mmd
+from vpoet.evaluate.compare.measures import LEAST, bootstrap, curve, diversity, mmd, mmd_bootstrap
 from vpoet.evaluate.distances import frechet
 
 
@@ -41,6 +41,12 @@ def test_intervals_are_as_wide_as_the_measure_spreads_over_sets() -> None:
     assert half == pytest.approx(1.96 * np.sqrt(1 / 100 + 1 / 400), rel=0.2)
     again = bootstrap(gap, np.arange(20.0)[:, None], np.arange(20.0)[:, None], 3, 20)
     assert again == bootstrap(gap, np.arange(20.0)[:, None], np.arange(20.0)[:, None], 3, 20)
+
+
+def test_mmds_interval_from_one_kernel_equals_that_from_sets_drawn_anew() -> None:
+    random = np.random.default_rng(5)
+    a, b = random.normal(size=(12, 6)), random.normal(size=(9, 6)) + 0.3
+    assert mmd_bootstrap(a, b, 4, 30) == pytest.approx(bootstrap(mmd, a, b, 4, 30), rel=1e-9)
 
 
 def test_a_curve_falls_to_its_floor_for_sets_alike_and_stays_above_for_others() -> None:

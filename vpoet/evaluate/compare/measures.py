@@ -56,6 +56,17 @@ def bootstrap(measure: Measure, a_ND: Doubles, b_MD: Doubles, seed: int, times: 
     return float(NORMAL * np.std(values, ddof=1))
 
 
+def mmd_bootstrap(a_ND: Doubles, b_MD: Doubles, seed: int, times: int) -> float:
+    """`bootstrap` of `mmd`, with each kernel computed once: a set drawn anew is a weight for each of its clips."""
+    random = np.random.default_rng(seed)
+    within_a, within_b, across = _kernel(a_ND, a_ND), _kernel(b_MD, b_MD), _kernel(a_ND, b_MD)
+    values = []
+    for _ in range(times):
+        u, v = (np.bincount(random.integers(n, size=n), minlength=n) / n for n in across.shape)
+        values.append(PERCENT * float(u @ within_a @ u + v @ within_b @ v - 2 * u @ across @ v))
+    return float(NORMAL * np.std(values, ddof=1))
+
+
 @dataclass(frozen=True)
 class Point:
     """The Frechet distance at a number of clips of each set, over `REPEATS` draws without repetition."""

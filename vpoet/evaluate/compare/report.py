@@ -9,7 +9,7 @@ import numpy as np
 from vpoet.arrays import Doubles
 from vpoet.errors import DataError
 from vpoet.evaluate.compare.clips import Clip, prepared
-from vpoet.evaluate.compare.measures import LEAST, Point, bootstrap, curve, distances, diversity, mmd
+from vpoet.evaluate.compare.measures import LEAST, Point, bootstrap, curve, distances, diversity, mmd, mmd_bootstrap
 from vpoet.evaluate.compare.protocol import Protocol
 from vpoet.evaluate.distances import frechet
 from vpoet.evaluate.intervals import NORMAL, mean_interval
@@ -53,9 +53,9 @@ def of_sets(protocol: Protocol, real_PD: Doubles, fake_ND: Doubles, times: int) 
     sets, halves = f"{count} + {count}", f"{most.clips} + {most.clips}"
     figures: list[tuple[str, float, float | None, str]] = [
         (protocol.title, frechet(ours, fake_ND), bootstrap(frechet, ours, fake_ND, seed, times), sets),
-        (f"{protocol.title}, {most.clips} clips", most.distance, NORMAL * most.deviation, halves),
-        ("its floor: real clips to other real clips", most.floor, NORMAL * most.floor_deviation, halves),
-        ("MMD x 100, (x . y / D)^2", mmd(ours, fake_ND), bootstrap(mmd, ours, fake_ND, seed, times), sets),
+        (f"the same, mean over draws of {most.clips} clips", most.distance, NORMAL * most.deviation, halves),
+        ("its floor, real clips to other real clips", most.floor, NORMAL * most.floor_deviation, halves),
+        ("MMD x 100, (x . y / D)^2", mmd(ours, fake_ND), mmd_bootstrap(ours, fake_ND, seed, times), sets),
         *((name, value, None, sets) for name, value in diversity(ours, fake_ND).items()),
     ]
     return [Row(*figure, protocol.id) for figure in figures], points
@@ -101,7 +101,7 @@ def of_training(
 def page(protocol: Protocol, about: str, rows: Sequence[Row], notes: Sequence[str]) -> str:
     """The comparison in Markdown."""
     cells = [
-        [row.measure, f"{row.value:.4g}", "" if row.half is None else f"± {row.half:.2g}", row.clips, row.protocol]
+        [row.measure, f"{row.value:.4g}", "" if row.half is None else f"± {row.half:.3g}", row.clips, row.protocol]
         for row in rows
     ]
     heads = ["measure", "value", "95%", "clips", "protocol"]
