@@ -42,9 +42,10 @@ def kept(folder: Path, clips: dict[str, Video]) -> list[Path]:
 
 def test_however_clips_are_kept_they_have_the_same_names_frames_and_order(tmp_path: Path) -> None:
     clips = made()
+    sources = kept(tmp_path, clips)
     for rules in (PLAIN, replace(PLAIN, real_start="random", seed=3), replace(PLAIN, fit="crop", size=12)):
         orders, starts = set(), set()
-        for source in kept(tmp_path / rules.id, clips):
+        for source in sources:
             found = gather(source)
             assert [clip.name for clip in found] == list(clips)
             orders.add(tuple(clip.name for clip in drawn(found, 5)))

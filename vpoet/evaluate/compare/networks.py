@@ -72,7 +72,7 @@ class TorchScriptClips:
     """
 
     def __init__(self, path: Path, device: torch.device) -> None:
-        """CheckpointError: not a TorchScript file. Its code is not run here, but when it is called."""
+        """CheckpointError: not a TorchScript file."""
         self.name, self.sha256 = path.name, str(fingerprint(path)["sha256"])
         self._known = self.sha256 in FVD_WEIGHTS
         self.input = (
