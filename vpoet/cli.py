@@ -44,6 +44,7 @@ PROGRAMS = {
     "complete": "sample/complete.py",
     "score": "sample/score.py",
     "evaluate": "sample/evaluate.py",
+    "compare": "sample/compare.py",
     "drift": "sample/drift.py",
     "reconstruct": "sample/reconstruct.py",
     "report": "train/report.py",

@@ -55,6 +55,10 @@ GOOD: dict[str, tuple[str, ...]] = {
     "complete": ("{segments.json}", "--model={bundle}", "--longest=2", "--out=OUT/whole"),
     "score": ("{clip.mp4}", "--model={bundle}"),
     "evaluate": ("--prompts={world}", "--model={bundle}", "--count=2", "--out=OUT/judged"),
+    "compare": (
+        *("{raw}", "{raw}", "--frames=5", "--size=16", "--bootstrap=10", "--device=cpu", "--training={raw}"),
+        "--out=OUT/compared",
+    ),
     "drift": ("--model={bundle}", "--count=2", "--frames=9", "--out=OUT/drift"),
     "reconstruct": ("{clip.mp4}", "--tokenizer={tokenizer}", "--out=OUT/both.mp4"),
     "report": ("{run}", "--out=OUT/page.html"),
@@ -64,7 +68,7 @@ GOOD: dict[str, tuple[str, ...]] = {
 
 FILES = {"train-text": ".model", "sample": ".mp4", "reconstruct": ".mp4", "report": ".html"}
 """Commands whose --out is a file, and how it ends; the others write a folder."""
-OUTPUTS = ("out", "plot", "sheet")
+OUTPUTS = ("out", "cache", "plot", "sheet")
 
 NOT_NUMBERS = ("x", "", "1,5", "0x10", "\udcff")
 NUMBERS = ("-1", "0", "1000000000", "1000000001", str(2**63), str(2**200), str(-(2**63)))
@@ -179,7 +183,7 @@ NO_INPUTS = (
 
 
 def bad_outputs(command: str, name: str) -> tuple[str, ...]:
-    suffix = FILES.get(command, "") if name == "out" else ".png"
+    suffix = FILES.get(command, "") if name in ("out", "cache") else ".png"
     if not suffix:
         return NO_FOLDERS
     folder = () if (command, name) == ("sample", "out") else (f"{{folder{suffix}}}",)  # sample also fills folders
@@ -247,6 +251,7 @@ READERS: dict[str, list[tuple[str | int, str, str]]] = {
     "sample": [BUNDLES, ("--batch", "", "batch"), ("--image", "", "video"), ("--video", "", "video")],
     "score": [BUNDLES, (0, "", "list"), (0, "", "video")],
     "evaluate": [BUNDLES, ("--prompts", "", "raw"), ("--train", "", "raw")],
+    "compare": [(0, "", "raw"), (1, "", "raw"), ("--training", "", "raw")],
     "drift": [BUNDLES],
     "reconstruct": [("--tokenizer", "", "tokenizer"), (0, "", "video")],
     "report": [(0, "", "run")],
@@ -518,7 +523,7 @@ class Things:
         shutil.copytree(folder / "bundle" / "video_tokenizer", folder / "tokenizer")
         random = np.random.default_rng(0)
         with ShardWriter(folder / "raw", kind="raw") as writer:
-            for i in range(3):
+            for i in range(8):
                 clip = Video(random.integers(0, 256, (9, 16, 16, 3), np.uint8), 8)
                 about = {"caption": "a robot walks", "fps": 8, "frames": 9, "height": 16, "width": 16, "source": f"{i}"}
                 writer.write(f"{i}", {"mp4": clip.encode(".mp4", lossless=True), "json": about})

@@ -1,0 +1,175 @@
+"""Sets of clips to compare, from wherever they lie, brought to one form as a protocol says and in no other way.
+
+A set is a video file; a folder of raw shards; a .csv or .jsonl list; or a folder: of videos (with sub-folders), or of
+sub-folders that hold the frames of a clip each, as pictures in the order of their names' numbers. A clip's name is the
+same in each form (a path without its suffix, a shard's key), and with the seed it decides which clips are taken and
+where they begin: so the same clips get the same scores, however they are kept.
+"""
+
+import hashlib
+import itertools
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vpoet.arrays import Frames
+from vpoet.data.fields import printable
+from vpoet.data.folder import read_samples
+from vpoet.data.lists import read_list
+from vpoet.data.shards import MANIFEST, Manifest, Problems
+from vpoet.errors import DataError
+from vpoet.evaluate.compare.protocol import Protocol
+from vpoet.files import fingerprint
+from vpoet.media.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Video, first_frame
+
+MOVING = VIDEO_SUFFIXES | {".gif"}
+STILL = IMAGE_SUFFIXES - {".gif"}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip that has not been read yet."""
+
+    name: str
+    content: str
+    """SHA-256 of the bytes that it is decoded from."""
+    read: Callable[[float], Video]
+    """Its frames at a rate (0: every one); DataError, naming the file, if it cannot be decoded."""
+
+    def start(self, protocol: Protocol, real: bool, length: int) -> int:
+        """The first frame that is taken of ``length``."""
+        if not real or protocol.real_start == "first":
+            return 0
+        return _chance(protocol.seed, "start", self.name) % (length - protocol.span + 1)
+
+
+def gather(source: str | Path) -> list[Clip]:
+    """The clips of a set, by their names. DataError: there are none, two of one name, or one cannot be read."""
+    path = Path(source)
+    if not path.exists():
+        raise DataError(
+            f"{source}: no such file or folder; give videos, a list, or a folder of videos, frames or shards"
+        )
+    if (path / MANIFEST).is_file():
+        clips = list(_of_shards(path))
+    elif path.is_dir():
+        clips = [_of_file(each, _name(each, path)) for each in _inside(path, MOVING)]
+        if not clips:
+            folders = sorted({picture.parent for picture in _inside(path, STILL)})
+            clips = [_of_frames(folder, _name(folder, path) if folder != path else path.name) for folder in folders]
+    elif path.suffix.lower() in (".csv", ".jsonl"):
+        clips = list(_of_list(path))
+    else:
+        clips = [_of_file(path, path.stem)]
+    if not clips:
+        raise DataError(f"{source}: no clip in it: neither videos, nor folders of frames, nor shards")
+    names = sorted(clip.name for clip in clips)
+    if twice := [name for name, after in itertools.pairwise(names) if name == after]:
+        raise DataError(f"{source}: two clips are called {twice[0]!r} (suffixes left out); rename one of them")
+    return sorted(clips, key=lambda clip: clip.name)
+
+
+def drawn(clips: Sequence[Clip], seed: int) -> list[Clip]:
+    """All of them, in an order that seed and names decide: the first of it are those that are compared."""
+    return sorted(clips, key=lambda clip: (_chance(seed, "order", clip.name), clip.name))
+
+
+def prepared(clip: Clip, protocol: Protocol, real: bool) -> Video:
+    """Its frames as the protocol has them, and the rate that they were read at (0 of pictures, whose rate nobody
+    knows). DataError: the clip is too short."""
+    video = clip.read(protocol.fps)
+    if len(video) < protocol.span:
+        raise DataError(
+            f"{clip.name}: {len(video)} frames{f' at {protocol.fps:g} fps' if protocol.fps else ''}, and the protocol "
+            f"takes {protocol.span}; leave the clip out, or ask for fewer frames"
+        )
+    first = clip.start(protocol, real, len(video))
+    return Video(fitted(video.frames[first : first + protocol.span : protocol.step], protocol), video.fps)
+
+
+def fitted(frames: Frames, protocol: Protocol) -> Frames:
+    """Frames at the protocol's size; those that have it, and all with fit ``none``, are left as they are."""
+    side, (height, width) = protocol.size, frames.shape[1:3]
+    if protocol.fit == "none" or (height, width) == (side, side):
+        return np.ascontiguousarray(frames)
+    if protocol.fit == "crop":
+        # the shorter side becomes `side`, the longer one at least that
+        scaled = (side, -(-width * side // height)) if height < width else (-(-height * side // width), side)
+    else:
+        scaled = (side, side)
+    pictures = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float()
+    pictures = resize(pictures, scaled, protocol.filter, protocol.antialias)
+    top, left = (scaled[0] - side) // 2, (scaled[1] - side) // 2
+    cut = pictures[:, :, top : top + side, left : left + side].round().clamp(0, 255).byte()
+    return cut.permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def resize(pictures_NCHW: Tensor, size: tuple[int, int], filter: str, antialias: bool) -> Tensor:
+    """Pictures at another size, as float, with pixels taken for squares (corners not aligned)."""
+    return torch.nn.functional.interpolate(
+        pictures_NCHW, size=size, mode=filter, align_corners=False, antialias=antialias
+    )
+
+
+def _of_file(path: Path, name: str) -> Clip:
+    try:
+        content = str(fingerprint(path)["sha256"])
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    return Clip(name, content, lambda fps: Video.read(path, fps=fps or None))
+
+
+def _of_frames(folder: Path, name: str) -> Clip:
+    files = [file for file in folder.iterdir() if file.is_file() and file.suffix.lower() in STILL]
+    files.sort(key=lambda file: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", file.name)])
+    hashes = [str(fingerprint(file)["sha256"]) for file in files]
+
+    def read(fps: float) -> Video:
+        # no rate is known of pictures: they are taken to have the one that is asked for
+        frames = [first_frame(file) for file in files]
+        if len({frame.shape for frame in frames}) > 1:
+            raise DataError(f"{folder}: its frames are of several sizes; a clip has one")
+        return Video(np.stack(frames), fps)
+
+    return Clip(name, hashlib.sha256("".join(hashes).encode()).hexdigest(), read)
+
+
+def _of_list(path: Path) -> Iterator[Clip]:
+    for row in read_list(path):
+        if row.problem or row.path is None:
+            raise DataError(f"{row.name}: {row.problem or 'several files, and no clip'}; take the row out of {path}")
+        name = Path(row.name).with_suffix("").as_posix()
+        yield _of_frames(row.path, name) if row.path.is_dir() else _of_file(row.path, name)
+
+
+def _of_shards(folder: Path) -> Iterator[Clip]:
+    if Manifest.load(folder).kind != "raw":
+        raise DataError(f"{folder}: shards of codes have no pixels; give the raw shards that they were made from")
+    problems = Problems()
+    for sample in read_samples(folder, problems=problems):
+        yield Clip(sample.key, hashlib.sha256(sample.video).hexdigest(), _reader(sample.video))
+    if problems.total:
+        raise DataError(f"{folder}: damaged samples: {problems}; make the shards again, as scores of the rest mislead")
+
+
+def _reader(data: bytes) -> Callable[[float], Video]:
+    return lambda fps: Video.read(data, fps=fps or None)
+
+
+def _inside(folder: Path, suffixes: frozenset[str]) -> list[Path]:
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+    return sorted(path for path in found if not path.name.startswith("."))
+
+
+def _name(path: Path, base: Path) -> str:
+    relative = path.relative_to(base)
+    return printable((relative if path.is_dir() else relative.with_suffix("")).as_posix())
+
+
+def _chance(seed: int, what: str, name: str) -> int:
+    return int(hashlib.sha256(f"{seed} {what} {name}".encode()).hexdigest()[:15], 16)
