@@ -29,6 +29,7 @@ import typer.models
 from vpoet import cli
 from vpoet.data.shards import ShardWriter
 from vpoet.media.video import Video
+from vpoet.tokenizer.imported.cosmos import Cosmos, CosmosConfig
 from vpoet.training.codec.recipe import VideoTokenizerRecipe
 from vpoet.training.recipe import PretrainConfig
 
@@ -47,6 +48,7 @@ GOOD: dict[str, tuple[str, ...]] = {
         *("{raw}", "--held-out={raw}", "--steps=1", "--seeds=0", "--codebooks=256", "--variants=fsq"),
         *("--windows=2", "--out=OUT/compared"),
     ),
+    "import-tokenizer": ("cosmos", "{cosmos}", "--strides=4x8x8", "--out=OUT/imported"),
     "encode": ("{raw}", "--tokenizer={tokenizer}", "--out=OUT/tokens"),
     "pretrain": ("{recipe.yaml}", "run=OUT/run"),
     "finetune": ("{bundle}", "{tokens}", "steps=1", "--out=OUT/bundle"),
@@ -244,11 +246,13 @@ READERS: dict[str, list[tuple[str | int, str, str]]] = {
     "train-video": [(0, "", "recipe"), ("data=", "", "raw")],
     "evaluate-tokenizer": [(0, "", "tokenizer"), (1, "", "raw"), BUNDLES],
     "compare-quantisers": [(0, "", "raw"), ("--held-out", "", "raw")],
+    "import-tokenizer": [],
     "encode": [(0, "", "raw"), ("--tokenizer", "", "tokenizer")],
     "pretrain": [(0, "", "recipe"), ("text=", "", "text"), ("video=", "", "tokenizer"), ("begin=", "", "bundle")],
     "finetune": [(0, "", "bundle"), (1, "", "list"), (1, "", "raw")],
     "export": [(0, "", "run")],
     "sample": [BUNDLES, ("--batch", "", "batch"), ("--image", "", "video"), ("--video", "", "video")],
+    "complete": [BUNDLES],
     "score": [BUNDLES, (0, "", "list"), (0, "", "video")],
     "evaluate": [BUNDLES, ("--prompts", "", "raw"), ("--train", "", "raw")],
     "compare": [(0, "", "raw"), (1, "", "raw"), ("--training", "", "raw")],
@@ -553,6 +557,9 @@ class Things:
             ),
         ):
             assert run(*map(str, command)) == 0, command
+        small = CosmosConfig(time_stride=4, space_stride=8, patch=2, channels=4, widths=[8, 8, 8], blocks=1, latent=4)
+        (folder / "cosmos").mkdir()
+        torch.save(Cosmos(small).state_dict(), folder / "cosmos" / "model.pt")
         (folder / "segments.json").write_text('[{"text": "a robot"}, {"image": null}]')
         (folder / "file").write_text("a file")
         (folder / "empty").mkdir()
