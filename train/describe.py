@@ -7,7 +7,7 @@ import typer
 
 from vpoet import cli
 from vpoet.errors import DataError
-from vpoet.evaluate import budget, describe
+from vpoet.evaluate import budget, describe, sequences
 from vpoet.evaluate.page.curves import draw_learning
 from vpoet.evaluate.plots import PLOTS, law_figure, save
 from vpoet.evaluate.scaling import predict
@@ -90,8 +90,8 @@ def drawings(thing: Path, text: Path | None, length: int) -> dict[str, str]:
     if thing.is_dir():
         if text is None:
             raise DataError(f"{thing}: drawing its sequences needs the text tokenizer; add --text text.model")
-        return describe.draw_shards(thing, TextTokenizer.load(text), length)
-    return describe.draw_recipe(pretraining(thing, "--draw draws folders of token shards and"))
+        return sequences.draw_shards(thing, TextTokenizer.load(text), length)
+    return sequences.draw_recipe(pretraining(thing, "--draw draws folders of token shards and"))
 
 
 def pretraining(thing: Path, wanted: str) -> PretrainConfig:

@@ -14,8 +14,9 @@ from vpoet import bundle, config
 from vpoet.data.shards import Manifest, ShardWriter
 from vpoet.data.token_stream import Source, StreamConfig, heldout_packs
 from vpoet.errors import CheckpointError, ConfigError, DataError
-from vpoet.evaluate.describe import describe, draw_recipe, draw_shards
+from vpoet.evaluate.describe import describe
 from vpoet.evaluate.scaling import predict
+from vpoet.evaluate.sequences import draw_recipe, draw_shards
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.sequence.packing import Pack
 from vpoet.sequence.vocabulary import Vocabulary, grouped
@@ -243,7 +244,7 @@ def test_drawings_say_that_no_document_fits(things: Things, monkeypatch: pytest.
         return real(data, **_) if len(data.tasks) == 1 else []  # type: ignore[arg-type]
 
     real = heldout_packs
-    monkeypatch.setattr("vpoet.evaluate.describe.heldout_packs", packs)
+    monkeypatch.setattr("vpoet.evaluate.sequences.heldout_packs", packs)
     pictures = draw_recipe(things.recipe)
     assert "<task:i2v>" in pictures["i2v"]
     assert pictures["pack"] == "none: no document fits a pack of 128 tokens"

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,10 @@ from vpoet import bundle, config
 from vpoet.data import recordings, segments
 from vpoet.data.npy import npy_to_codes
 from vpoet.data.shards import MANIFEST, Manifest, Problems, read_shard
-from vpoet.data.token_stream import Source, StreamConfig, heldout_packs
+from vpoet.data.token_stream import heldout_packs
 from vpoet.errors import ConfigError, DataError
 from vpoet.nn.transformer import Transformer
 from vpoet.nn.visibility import Visibility
-from vpoet.sequence.drawing import draw_pack, draw_sequence
-from vpoet.sequence.packing import unpack
 from vpoet.sequence.tasks import TABLE, servable
 from vpoet.sequence.vocabulary import Vocabulary
 from vpoet.tokenizer import video
@@ -220,40 +218,6 @@ def describe_run(folder: Path) -> Facts:
     return facts | {"recipe": recipe}
 
 
-def draw(data: StreamConfig, vocabulary: Vocabulary, text: TextTokenizer) -> dict[str, str]:
-    """A picture of one sequence for each of the config's tasks, and one of a pack of all of them."""
-    data = replace(data, drop_caption=0.0)
-    pictures: dict[str, str] = {}
-    alone = {task: replace(data, tasks={task: 1.0}, lookahead=1) for task in data.tasks}
-    for name, drawn in (alone | {"": data}).items():
-        if not name and all(picture.startswith("none: ") for picture in pictures.values()):
-            break
-        try:
-            rows = heldout_packs(drawn, vocabulary=vocabulary, text=text.encode, count=1)
-            if not rows:
-                raise DataError(f"no document fits a pack of {data.length} tokens")
-            pictures[name or "pack"] = draw_sequence(unpack(rows[0])[0], vocabulary) if name else draw_pack(rows[0])
-        except DataError as error:
-            pictures[name or "pack"] = f"none: {error}"
-    return pictures
-
-
-def draw_recipe(recipe: PretrainConfig) -> dict[str, str]:
-    """`draw` of a pretraining recipe's own data."""
-    text, vocabulary = _tokenizers(recipe)
-    return draw(recipe.data, vocabulary, text)
-
-
-def draw_shards(folder: Path, text: TextTokenizer, length: int) -> dict[str, str]:
-    """`draw` of a folder of token shards, with every task there is; the tokenizer's levels have no part in it."""
-    manifest = Manifest.load(folder)
-    vocabulary = Vocabulary(text.size, (2**30,), text.hash, manifest.tokenizer or "")
-    if manifest.actions:
-        vocabulary = manifest.actions.vocabulary(vocabulary)
-    data = StreamConfig(sources=[Source(path=str(folder))], tasks=dict.fromkeys(TABLE, 1.0), length=length)
-    return draw(data, vocabulary, text)
-
-
 def _pretraining(recipe: PretrainConfig) -> Facts:
     """Counts of the whole model where its tokenizers are there, else of its blocks, which know no vocabulary."""
     facts: Facts = {"is": RECIPES[PretrainConfig], "run": recipe.run, "tasks": dict(recipe.data.tasks)}
@@ -266,7 +230,7 @@ def _pretraining(recipe: PretrainConfig) -> Facts:
         facts["note"] = "the tokenizers are not there yet: embeddings and heads are not counted"
         blocks = _model(recipe, Vocabulary(1, (2,) * recipe.model.visual_groups, "", "")).blocks
         return facts | {"parameters in blocks": sum(parameter.numel() for parameter in blocks.parameters())}
-    _, vocabulary = _tokenizers(recipe)
+    _, vocabulary = tokenizers(recipe)
     facts |= _vocabulary(vocabulary) | _transformer(_model(recipe, vocabulary), recipe.data.length)
     if there == sources:
         facts["of the data"] = of_the_data(recipe)
@@ -275,7 +239,7 @@ def _pretraining(recipe: PretrainConfig) -> Facts:
 
 def of_the_data(recipe: PretrainConfig, packs: int = 8) -> Facts:
     """What the first packs of a recipe's own data hold, and the FLOPs of its run if all are like them."""
-    text, vocabulary = _tokenizers(recipe)
+    text, vocabulary = tokenizers(recipe)
     transformer = _model(recipe, vocabulary)
     rows = heldout_packs(recipe.data, vocabulary=vocabulary, text=text.encode, count=packs)
     total = sum(map(len, rows))
@@ -290,7 +254,8 @@ def of_the_data(recipe: PretrainConfig, packs: int = 8) -> Facts:
     }
 
 
-def _tokenizers(recipe: PretrainConfig) -> tuple[TextTokenizer, Vocabulary]:
+def tokenizers(recipe: PretrainConfig) -> tuple[TextTokenizer, Vocabulary]:
+    """A recipe's text tokenizer, and the vocabulary that its two tokenizers make."""
     text, codes = TextTokenizer.load(recipe.text), VideoTokenizer.load(recipe.video)
     return text, recipe.vocabulary(text, codes)
 
