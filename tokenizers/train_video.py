@@ -48,6 +48,7 @@ def main(
     expect_folder(run)
     cli.hold(run)
     training = TokenizerTraining(cfg)
+    cfg = training.recipe
     processes, leads = training.processes, training.processes.rank == 0
     console.quiet = not leads
     VideoTokenizer(training.average).grid(cfg.frames, cfg.height, cfg.width)

@@ -47,8 +47,8 @@ stage world "make clips of the platformer world, with captions and actions" "$ru
 stage train-text "learn text pieces from the captions" "$run/text.model" \
   vpoet train-text "$run/raw/train" --out "$run/text.model" --size 512
 
-stage train-video "learn the video tokenizer" "$run/video/tokenizer" \
-  vpoet train-video tokenizers/configs/tiny-platformer.yaml "run=$run/video" "data=[$run/raw/train]" "held_out=[$run/raw/heldout]"
+stage train-video "learn the video tokenizer in two processes" "$run/video/tokenizer" \
+  deepspeed --quiet --num_accelerators 2 tokenizers/train_video.py tokenizers/configs/tiny-platformer.yaml "run=$run/video" "data=[$run/raw/train]" "held_out=[$run/raw/heldout]"
 
 stage evaluate-tokenizer "look at the tokenizer on held-out clips" "$run/reconstructions.png" \
   vpoet evaluate-tokenizer "$run/video/tokenizer" "$run/raw/heldout" --sheet "$run/reconstructions.png"

@@ -74,11 +74,32 @@ def adamw(module: nn.Module, config: OptimizerConfig, but: Iterable[Tensor] = ()
     return torch.optim.AdamW(parameter_groups(module, config, but), **adamw_settings(config))
 
 
-def muon(matrices: Iterable[Tensor], lr: float, config: OptimizerConfig) -> torch.optim.Muon:
+class Muon(torch.optim.Muon):
+    """torch's own by way of `orthogonal`: where a CPU has no arithmetic in bf16 torch's takes twenty times as long, half
+    of a small network's step."""
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Move every matrix that has a gradient."""
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    state = self.state[weight]
+                    if "momentum_buffer" not in state:
+                        state["momentum_buffer"] = torch.zeros_like(weight)
+                    muon_step(weight, weight.grad, state["momentum_buffer"], group)
+
+
+def muon(matrices: Iterable[Tensor], lr: float, config: OptimizerConfig) -> Muon:
     """Muon (Jordan et al., 2024) with updates as large as AdamW's: `as_adamw`."""
-    return torch.optim.Muon(
-        matrices, lr=lr, weight_decay=config.weight_decay, momentum=MOMENTUM, adjust_lr_fn="match_rms_adamw"
-    )
+    return Muon(matrices, lr=lr, weight_decay=config.weight_decay, momentum=MOMENTUM, adjust_lr_fn="match_rms_adamw")
+
+
+def muon_step(weight: Tensor, grad: Tensor, momentum: Tensor, group: Mapping[str, Any]) -> None:
+    """One step for a whole matrix, in place; ``group`` has its ``lr`` and ``weight_decay``."""
+    momentum.lerp_(grad, 1 - MOMENTUM)
+    weight.mul_(1 - group["lr"] * group["weight_decay"])
+    weight.add_(orthogonal(grad.lerp(momentum, MOMENTUM)), alpha=-group["lr"] * as_adamw(weight.shape))
 
 
 def as_adamw(shape: torch.Size) -> float:

@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from vpoet.training.codec.checkpoint import Networks, Optimizers, load_tensors, 
 from vpoet.training.codec.loss import reconstruction_loss, still_error
 from vpoet.training.codec.recipe import FREE_TO_CHANGE, TokenizerOptimizerConfig, VideoTokenizerRecipe
 from vpoet.training.optim import adamw, learning_rate, muon
-from vpoet.training.precision import DTYPES
+from vpoet.training.precision import DTYPES, fastest
 
 
 class TokenizerTraining:
@@ -38,6 +39,8 @@ class TokenizerTraining:
         for name in ("batch", "image_batch"):
             if getattr(recipe, name) % self.processes.world:
                 raise ConfigError(f"{name} = {getattr(recipe, name)}: {self.processes.world} processes share it evenly")
+        if recipe.dtype == "auto":
+            recipe = replace(recipe, dtype=fastest(self.device))
         self.recipe = recipe
         self.step = 0
         self.stopping = False

@@ -30,6 +30,7 @@ from vpoet.training.optim import (
     adamw_settings,
     as_adamw,
     block_matrices,
+    muon_step,
     orthogonal,
     parameter_groups,
 )
@@ -150,12 +151,11 @@ class SharedOptimizer(torch.optim.AdamW):
         grad = weight.grad
         assert grad is not None
         momentum = self.state[weight]["momentum_buffer"]
+        if weight not in self.cut:
+            muon_step(weight, grad, momentum, group)
+            return
         momentum.lerp_(grad, 1 - MOMENTUM)
         weight.mul_(1 - group["lr"] * group["weight_decay"])
-        if weight not in self.cut:
-            update = orthogonal(grad.lerp(momentum, MOMENTUM))
-            weight.add_(update, alpha=-group["lr"] * as_adamw(weight.shape))
-            return
         for matrices in self.cut[weight]:
             mine = [(name, slice(piece.at, piece.at + piece.size)) for name, piece in matrices.mine]
             raw = [grad[at].lerp(momentum[at], MOMENTUM).to(self.device, torch.bfloat16) for _, at in mine]
