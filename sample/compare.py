@@ -1,6 +1,5 @@
 """Compare two sets of clips: distances with intervals and floors, under a pinned protocol."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +12,12 @@ from rich.progress import track
 from vpoet import cli
 from vpoet.devices import pick
 from vpoet.evaluate.compare.clips import drawn, gather
+from vpoet.evaluate.compare.compared import compared
 from vpoet.evaluate.compare.features import Features
 from vpoet.evaluate.compare.networks import load
 from vpoet.evaluate.compare.protocol import choose
-from vpoet.evaluate.compare.report import as_json as for_machines
-from vpoet.evaluate.compare.report import figure, notes, of_pairs, of_sets, of_training, page, taken
-from vpoet.evaluate.plots import save
-from vpoet.files import write_atomic
+from vpoet.evaluate.compare.report import of_pairs, of_training, page, taken
+from vpoet.evaluate.page.comparison import publish
 from vpoet.outputs import expect_folder
 
 console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
@@ -28,7 +26,7 @@ console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
 def main(
     real: Annotated[Path, typer.Argument(help="Real clips: videos, folders of frames, a list, or raw shards.")],
     fake: Annotated[Path, typer.Argument(help="The clips to judge, in any of these forms.")],
-    out: Annotated[Path, typer.Option(help="Folder for compare.md, compare.json and compare.png.")],
+    out: Annotated[Path, typer.Option(help="Folder for compare.html, compare.md, compare.json and compare.png.")],
     protocol: Annotated[
         str, typer.Option(help="vpoet-16, stylegan-v-16, stylegan-v-128 or videogpt-ucf; the flags below change it.")
     ] = "vpoet-16",
@@ -69,7 +67,8 @@ def main(
 
     A protocol is all that changes the figures: frames, rate, resizing, number of clips, seed, network. Its id, eight
     digits, stands beside each of them; compare only figures of one id. The distance is called FVD with the weights of
-    FVD alone. Features are kept by content: a second run, or one after a kill, computes what is not there.
+    FVD alone. Features are kept by content: a second run, or one after a kill, computes what is not there. The page,
+    OUT/compare.html, shows the clips that are nearest and farthest, and what moved the distance.
 
     Examples:
 
@@ -97,27 +96,19 @@ def main(
         return track(list(steps), what, console=console, transient=True)
 
     features = Features(judge, rules, features_folder, batch_size)
-    # up to as many real clips again: the floor is the distance of real clips to other real clips
-    known = features.of(real_clips[: 2 * number], True, shown)
-    judged = features.of(fake_clips[:number], False, shown)
-    rows, points = of_sets(rules, known, judged, bootstrap)
-    told = notes(rules, judged.shape[1])
+    found = compared(f"{fake.name} beside {real.name}", rules, features, real_clips, fake_clips, bootstrap, shown)
     if training is not None:
         trained = gather(training)
-        more, nearest = of_training(rules, known[:number], judged, features.of(trained, False, shown))
-        rows += more
+        more, nearest = of_training(rules, found.ours, found.fake_ND, features.of(trained, False, shown))
+        found.rows.extend(more)
         pairs = "; ".join(f"{fake_clips[a].name} to {trained[b].name}" for a, b in nearest)
-        told.append(f"\nNearest to training clips: {pairs}.")
+        found.notes.append(f"\nNearest to training clips: {pairs}.")
     if paired:
-        rows += of_pairs(rules, real_clips, fake_clips[:number], lambda clips: shown(clips, "pairs"))
+        found.rows.extend(of_pairs(rules, real_clips, found.fake, lambda clips: shown(clips, "pairs")))
 
-    text = page(rules, f"{fake.name} beside {real.name}", rows, told)
-    result = for_machines(rules, rows, points)
-    write_atomic(out / "compare.md", text)
-    write_atomic(out / "compare.json", json.dumps(result, indent=1) + "\n")
-    save(figure(rules, points), out / "compare.png")
-    console.print(text.partition("\n## ")[0])
-    console.print(f"{features.computed} clips seen by the network; {out}/compare.md, compare.json, compare.png")
+    result = publish(found, out)
+    console.print(page(rules, found.about, found.rows, found.notes).partition("\n## ")[0])
+    console.print(f"{features.computed} clips seen by the network; {out}/compare.html, compare.md, .json and .png")
     cli.finish(result | {"out": out, "computed": features.computed}, as_json)
 
 
