@@ -12,11 +12,11 @@ from rich.progress import track
 from vpoet import cli
 from vpoet.devices import pick
 from vpoet.evaluate.compare.clips import drawn, gather
-from vpoet.evaluate.compare.compared import compared
+from vpoet.evaluate.compare.compared import Compared
 from vpoet.evaluate.compare.features import Features
 from vpoet.evaluate.compare.networks import load
 from vpoet.evaluate.compare.protocol import choose
-from vpoet.evaluate.compare.report import of_pairs, of_training, page, taken
+from vpoet.evaluate.compare.report import notes, of_pairs, of_sets, of_training, page, taken
 from vpoet.evaluate.page.comparison import publish
 from vpoet.outputs import expect_folder
 
@@ -67,8 +67,8 @@ def main(
 
     A protocol is all that changes the figures: frames, rate, resizing, number of clips, seed, network. Its id, eight
     digits, stands beside each of them; compare only figures of one id. The distance is called FVD with the weights of
-    FVD alone. Features are kept by content: a second run, or one after a kill, computes what is not there. The page,
-    OUT/compare.html, shows the clips that are nearest and farthest, and what moved the distance.
+    FVD alone. Features are kept by content: a second run, or one after a kill, computes what is not there. OUT has a
+    page, compare.html, with the clips that are nearest and farthest, and what moved the distance.
 
     Examples:
 
@@ -96,18 +96,23 @@ def main(
         return track(list(steps), what, console=console, transient=True)
 
     features = Features(judge, rules, features_folder, batch_size)
-    found = compared(f"{fake.name} beside {real.name}", rules, features, real_clips, fake_clips, bootstrap, shown)
+    # up to as many real clips again: the floor is the distance of real clips to other real clips
+    known = features.of(real_clips[: 2 * number], True, shown)
+    judged = features.of(fake_clips[:number], False, shown)
+    rows, points = of_sets(rules, known, judged, bootstrap)
+    told = notes(rules, judged.shape[1])
     if training is not None:
         trained = gather(training)
-        more, nearest = of_training(rules, found.ours, found.fake_ND, features.of(trained, False, shown))
-        found.rows.extend(more)
+        more, nearest = of_training(rules, known[:number], judged, features.of(trained, False, shown))
+        rows += more
         pairs = "; ".join(f"{fake_clips[a].name} to {trained[b].name}" for a, b in nearest)
-        found.notes.append(f"\nNearest to training clips: {pairs}.")
+        told.append(f"\nNearest to training clips: {pairs}.")
     if paired:
-        found.rows.extend(of_pairs(rules, real_clips, found.fake, lambda clips: shown(clips, "pairs")))
+        rows += of_pairs(rules, real_clips, fake_clips[:number], lambda clips: shown(clips, "pairs"))
 
-    result = publish(found, out)
-    console.print(page(rules, found.about, found.rows, found.notes).partition("\n## ")[0])
+    about, clips = f"{fake.name} beside {real.name}", (real_clips[: 2 * number], fake_clips[:number])
+    result = publish(Compared(about, rules, *clips, known, judged, rows, points, told), out)
+    console.print(page(rules, about, rows, told).partition("\n## ")[0])
     console.print(f"{features.computed} clips seen by the network; {out}/compare.html, compare.md, .json and .png")
     cli.finish(result | {"out": out, "computed": features.computed}, as_json)
 

@@ -147,9 +147,9 @@ def test_clips_that_no_world_drew_are_compared_with_samples_by_class_and_by_firs
     assert found["protocol"]["count"] == 9
     rows = {row["measure"]: row for row in found["rows"]}
     assert {row["protocol"] for row in rows.values()} == {found["protocol"]["id"]}
-    real = rows["class of most of 5 nearest real clips, real clips"]
+    real = rows["nearest real clip is of the same class, real clips"]
     assert (real["value"], real["clips"]) == (1, "9 of 2 classes")
-    assert 0 <= rows["class of most of 5 nearest real clips, samples"]["value"] <= 1
+    assert 0 <= rows["nearest real clip is of the same class, samples"]["value"] <= 1
     assert 3 < rows["PSNR, dB, of predicted frames"]["value"] < 40
     assert "SSIM of predicted frames" in rows
     beside = result["sets"][ceiling]["compared"]["filmed"]["rows"]

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from vpoet.arrays import Codes, Doubles
+from vpoet.arrays import Codes
 from vpoet.bundle import Bundle
 from vpoet.data.folder import read_samples
 from vpoet.errors import ConfigError
 from vpoet.evaluate.compare.clips import Clip, drawn, gather, prepared
 from vpoet.evaluate.compare.compared import Compared, compared
 from vpoet.evaluate.compare.features import Features, Watch
-from vpoet.evaluate.compare.measures import K, distances
+from vpoet.evaluate.compare.measures import distances
 from vpoet.evaluate.compare.networks import ClipNetwork
 from vpoet.evaluate.compare.protocol import Protocol
 from vpoet.evaluate.compare.report import Row, of_training, taken
@@ -155,20 +155,20 @@ def classes(folder: Path, field: str) -> dict[str, str]:
 
 
 def of_classes(found: Compared, known: Mapping[str, str]) -> list[Row]:
-    """How often most of a clip's K nearest real clips are of its class: of samples, and of real clips, where the clip
-    itself is left out. What a classifier would say, by neighbours, without one."""
-    names = [known[clip.name] for clip in found.real[: len(found.fake_ND)]]
-    across, within = distances(found.fake_ND, found.ours), distances(found.ours, found.ours)
-    np.fill_diagonal(within, np.inf)
+    """How often the real clip that is nearest in features is of a clip's class: of samples, and of real clips, where
+    the clip itself does not count. What a classifier would say, without one."""
+    names = [known[clip.name] for clip in found.real]
+    among = distances(found.ours, found.real_PD)
+    np.fill_diagonal(among, np.inf)
     rows = []
     for what, asked, apart in (
-        ("samples", [known[clip.name] for clip in found.fake], across),
-        ("real clips", names, within),
+        ("samples", [known[clip.name] for clip in found.fake], distances(found.fake_ND, found.real_PD)),
+        ("real clips", names[: len(among)], among),
     ):
-        right = sum(_common(row, names) == one for row, one in zip(apart, asked, strict=True))
+        right = sum(names[at] == one for at, one in zip(apart.argmin(1), asked, strict=True))
         low, high = wilson(right, len(asked))
-        measure = f"class of most of {K} nearest real clips, {what}"
         clips = f"{len(asked)} of {len(set(asked))} classes"
+        measure = f"nearest real clip is of the same class, {what}"
         rows.append(Row(measure, right / len(asked), (high - low) / 2, clips, found.protocol.id))
     return rows
 
@@ -184,12 +184,6 @@ def of_predicted(found: Compared, everything: Sequence[Clip], given: int) -> lis
     return [
         Row(name, *mean_interval(values), f"{len(values)} pairs", found.protocol.id) for name, values in scores.items()
     ]
-
-
-def _common(distances_N: Doubles, names: Sequence[str]) -> str:
-    """The most frequent of the nearest clips' names; of equally frequent ones that of the nearest clip."""
-    nearest = [names[at] for at in distances_N.argsort()[:K]]
-    return max(nearest, key=nearest.count)
 
 
 def _cell(row: Mapping[str, Any]) -> str:
