@@ -1,4 +1,4 @@
-"""Score a bundle on raw shards: samples beside real clips under a protocol, prompt adherence in worlds."""
+"""Score a bundle: its samples beside real clips under a protocol, prompt adherence in worlds."""
 
 import json as json_module
 from functools import partial

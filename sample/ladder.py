@@ -1,4 +1,4 @@
-"""Damage clips step by step, and see which measures notice: blur, shuffled and frozen frames, compression, colour."""
+"""Damage clips step by step (blur, order, compression, ...) and see which measures notice."""
 
 import json
 from collections.abc import Iterable, Sequence

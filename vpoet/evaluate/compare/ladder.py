@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 UNDAMAGED = ("", 0)
 """The name of no damage, and its rung."""
-PAIRS = 16
+PAIRS = 8
 """Clips that are scored beside themselves, at most: SSIM takes longer than features do."""
 HIGHER = ("precision", "recall", "density", "coverage", "PSNR", "SSIM")
 """How the names of measures begin that are better the higher they are; all others are better the lower."""
