@@ -82,7 +82,8 @@ class SpaceConv(nn.Module):
 
 
 class Block(nn.Module):
-    """Residual block: norm, 3x3 over space, SiLU, causal ``kernel`` over time. The last layer starts at zero: the identity."""
+    """Residual block: norm, 3x3 over space, SiLU, causal ``kernel`` over time. The last layer starts at zero: an
+    identity."""
 
     def __init__(self, channels: int, kernel: int = KERNEL) -> None:
         super().__init__()
