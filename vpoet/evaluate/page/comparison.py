@@ -62,10 +62,7 @@ def _movers(found: Compared, scratch: Path) -> Section:
         "real clips": (percents, [float(value) for value in np.sort(real)]),
     }
     save(panels_figure([Panel("from the real mean (0) to the samples' (1), by percentile", curves)]), scratch / "l.svg")
-    ends = [
-        *_clips(found, [int(at) for at in np.argsort(-fake)[:SHOWN]], False, "sample", scratch / "far"),
-        *_clips(found, [int(at) for at in np.argsort(real)[:SHOWN]], True, "real", scratch / "back"),
-    ]
+    far, back = ([int(at) for at in np.argsort(values)[:SHOWN]] for values in (-fake, real))
     sizes = [[name, f"{a:.2f}", f"{b:.2f}", f"{d:+.2f}"] for name, a, b, d in moved(found)]
     return Section(
         "What moved the distance",
@@ -78,7 +75,8 @@ def _movers(found: Compared, scratch: Path) -> Section:
             Table(["", "real clips", "samples", "difference"], sizes),
             "Along the line that joins the means, the samples that are farthest on and the real clips that are "
             "farthest back: what the network sees in the first and misses, or the reverse.",
-            ends,
+            _clips(found, far, False, "sample", scratch / "far"),
+            _clips(found, back, True, "real", scratch / "back"),
             [Picture(scratch / "l.svg", "where all clips lie on that line")],
         ],
     )

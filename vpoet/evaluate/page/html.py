@@ -110,7 +110,7 @@ PAGE = """<!doctype html>
   img[src^="data:image/svg"] { padding: .3rem; }
   video { width: 14rem; }
   video + figcaption { max-width: 14rem; }
-  figcaption { font-size: .85rem; color: var(--soft); margin-top: .3rem; max-width: 60rem; }
+  figcaption { font-size: .85rem; color: var(--soft); margin-top: .3rem; max-width: 60rem; overflow-wrap: anywhere; }
   .wide { overflow-x: auto; }
   table { border-collapse: collapse; font-size: .88rem; margin: .5rem 0; }
   th, td { text-align: left; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
