@@ -59,7 +59,7 @@ GOOD: dict[str, tuple[str, ...]] = {
     "evaluate": ("--prompts={world}", "--model={bundle}", "--count=2", "--out=OUT/judged"),
     "compare": (
         *("{raw}", "{raw}", "--frames=5", "--size=16", "--bootstrap=10", "--device=cpu", "--training={raw}"),
-        "--out=OUT/compared",
+        *("--bits={bundle}", "--out=OUT/compared"),
     ),
     "drift": ("--model={bundle}", "--count=2", "--frames=9", "--out=OUT/drift"),
     "reconstruct": ("{clip.mp4}", "--tokenizer={tokenizer}", "--out=OUT/both.mp4"),
@@ -255,7 +255,7 @@ READERS: dict[str, list[tuple[str | int, str, str]]] = {
     "complete": [BUNDLES],
     "score": [BUNDLES, (0, "", "list"), (0, "", "video")],
     "evaluate": [BUNDLES, ("--prompts", "", "raw"), ("--train", "", "raw")],
-    "compare": [(0, "", "raw"), (1, "", "raw"), ("--training", "", "raw")],
+    "compare": [(0, "", "raw"), (1, "", "raw"), ("--training", "", "raw"), ("--bits", "", "bundle")],
     "drift": [BUNDLES],
     "reconstruct": [("--tokenizer", "", "tokenizer"), (0, "", "video")],
     "report": [(0, "", "run")],
