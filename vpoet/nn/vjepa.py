@@ -44,6 +44,8 @@ class CrossAttention(nn.Module):
 
 
 class MLP(nn.Module):
+    """Two layers with GELU between."""
+
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
@@ -85,6 +87,8 @@ class CrossBlock(nn.Module):
 
 
 class PatchEmbedding(nn.Module):
+    """A token for each block of pixels, time first."""
+
     def __init__(self, width: int, patch: tuple[int, ...]) -> None:
         super().__init__()
         self.proj = nn.Conv3d(3, width, patch, patch)  # type: ignore[arg-type]
@@ -95,6 +99,8 @@ class PatchEmbedding(nn.Module):
 
 
 class Pooler(nn.Module):
+    """The probe: what its query makes of the tokens, [N, D]."""
+
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.query_tokens = nn.Parameter(torch.zeros(1, 1, width))

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from vpoet.arrays import Frames
-from vpoet.data.fields import captions, printable
+from vpoet.data.fields import captions, parse_json, printable
 from vpoet.data.folder import read_samples
 from vpoet.data.lists import read_list
 from vpoet.data.shards import MANIFEST, Manifest, Problems
 from vpoet.errors import DataError
 from vpoet.evaluate.compare.protocol import Protocol
-from vpoet.files import fingerprint, read_json
+from vpoet.files import fingerprint, open_file
 from vpoet.generate.clip_file import beside
 from vpoet.media.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Video, first_frame
 
@@ -131,8 +131,9 @@ def _of_file(path: Path, name: str, prompt: str | None = None) -> Clip:
 def _recorded(path: Path) -> str:
     """The prompt in the record that `vpoet sample` left beside a clip."""
     try:
-        prompt = read_json(beside(path))["prompt"]
-    except (OSError, ValueError, LookupError, TypeError):
+        with open_file(beside(path)) as record:
+            prompt = parse_json(record.read())["prompt"]
+    except (OSError, DataError, LookupError, TypeError):
         return ""
     return prompt if isinstance(prompt, str) else ""
 

@@ -32,7 +32,9 @@ class Kept:
         watched: Watched = iter,
     ) -> list[list[float]]:
         """The numbers of each of the contents, in order; ``compute`` gets the position of one that is not there."""
-        hashes = (hashlib.sha256(f"{about} {content}".encode()).hexdigest() for content in contents)
+        hashes = (
+            hashlib.sha256(f"{about} {content}".encode("utf-8", "surrogatepass")).hexdigest() for content in contents
+        )
         files = [self._folder / f"{each[:40]}.npy" for each in hashes]
 
         def found(i: int) -> list[float]:
