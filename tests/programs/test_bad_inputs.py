@@ -59,7 +59,7 @@ GOOD: dict[str, tuple[str, ...]] = {
     "evaluate": ("--prompts={world}", "--model={bundle}", "--count=2", "--out=OUT/judged"),
     "compare": (
         *("{raw}", "{raw}", "--frames=5", "--size=16", "--bootstrap=10", "--device=cpu", "--training={raw}"),
-        "--out=OUT/compared",
+        *("--bits={bundle}", "--out=OUT/compared"),
     ),
     "ladder": (
         *("{raw}", "--protocol=vpoet-16,frames=5,size=16", "--bootstrap=10", "--device=cpu", "--out=OUT/ladder"),
@@ -258,7 +258,7 @@ READERS: dict[str, list[tuple[str | int, str, str]]] = {
     "complete": [BUNDLES],
     "score": [BUNDLES, (0, "", "list"), (0, "", "video")],
     "evaluate": [BUNDLES, ("--prompts", "", "raw"), ("--train", "", "raw")],
-    "compare": [(0, "", "raw"), (1, "", "raw"), ("--training", "", "raw")],
+    "compare": [(0, "", "raw"), (1, "", "raw"), ("--training", "", "raw"), ("--bits", "", "bundle")],
     "ladder": [(0, "", "raw")],
     "drift": [BUNDLES],
     "reconstruct": [("--tokenizer", "", "tokenizer"), (0, "", "video")],

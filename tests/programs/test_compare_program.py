@@ -111,6 +111,33 @@ def test_pairs_are_scored_by_name(sets: Path, tmp_path: Path, program: Program) 
     assert (status, "no real clip is called" in err) == (2, True)
 
 
+def test_a_bundle_in_place_of_clips_and_processes_share_out_all_of_it(
+    sets: Path, tmp_path: Path, make_bundle: Callable[..., Path], program: Program, together: Callable[..., list[str]]
+) -> None:
+    bundle = make_bundle(tmp_path / "bundle", depth=1, length=120, frames=5, height=32, width=32)
+    file = tmp_path / "prompts.txt"
+    file.write_text("".join(f"a robot {i}\n" for i in range(8)))
+    words = (sets / "real", bundle, "--prompts", file, "--bits", bundle, *SMALL)
+    status, out, err = program("sample/compare.py", *words, "--out", tmp_path / "alone")
+    assert status == 0, err
+    result = json.loads(out)
+    assert result["computed"] == 24
+    measures = [row["measure"] for row in result["rows"]]
+    assert measures[-4:-2] == ["flicker by itself, samples", "flicker by itself, real clips"]
+    assert all(name.startswith("bits per token under bundle") for name in measures[-2:])
+    assert len(list((tmp_path / "alone" / "samples").glob("*.mp4"))) == 8
+    first, second = together("sample/compare.py", 2, *words, "--out", tmp_path / "shared")
+    assert second == ""
+    shared = json.loads(first)
+    assert shared["computed"] == 24
+    assert [row["measure"] for row in shared["rows"]] == measures
+    assert [row["value"] for row in shared["rows"]] == pytest.approx([row["value"] for row in result["rows"]], rel=1e-4)
+    status, out, err = program("sample/compare.py", *words, "--out", tmp_path / "shared")
+    assert status == 0, err
+    assert json.loads(out)["computed"] == 0
+    assert json.loads(out)["rows"] == shared["rows"]
+
+
 def test_what_cannot_be_compared_is_refused(sets: Path, tmp_path: Path, program: Program) -> None:
     for words, said in (
         (("--protocol", "fvd"), "no protocol 'fvd'"),
@@ -118,6 +145,9 @@ def test_what_cannot_be_compared_is_refused(sets: Path, tmp_path: Path, program:
         (("--count", 9), "FAKE: 8 clips, and the protocol takes 9"),
         (("--network", sets / "fake" / "c16.mp4"), "no kind of feature network"),
         (("--paired", "--real-start", "random"), "both clips of a pair begin at their first frame"),
+        (("--lpips", sets), "--lpips is of pairs"),
+        (("--prompts", sets / "frames"), "they are for a bundle"),
+        (("--network", sets / "shards" / "manifest.json"), "no kind of feature network"),
     ):
         arguments = (sets / "real", sets / "fake", *SMALL, *words, "--out", tmp_path / "out")
         status, _, err = program("sample/compare.py", *arguments)

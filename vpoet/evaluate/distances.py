@@ -65,12 +65,16 @@ def frechet(a_ND: Doubles, b_ND: Doubles) -> float:
 
 
 def gaussian_distance(mean_a: Doubles, cov_a: Doubles, mean_b: Doubles, cov_b: Doubles) -> float:
-    """Of means [D] and covariances [D, D]. tr (Ca Cb)^(1/2) is that of the symmetric Ca^(1/2) Cb Ca^(1/2)."""
-    values, vectors = np.linalg.eigh(np.atleast_2d(cov_a))
-    root = vectors * np.sqrt(values.clip(min=0)) @ vectors.T
-    product = np.linalg.eigvalsh(root @ np.atleast_2d(cov_b) @ root)
+    """Of means [D] and covariances [D, D]. tr (Ca Cb)^(1/2) is that of the symmetric L' Cb L, where L L' is Ca."""
+    cov_a, cov_b = np.atleast_2d(cov_a), np.atleast_2d(cov_b)
+    try:
+        root = np.linalg.cholesky(cov_a)
+    except np.linalg.LinAlgError:  # it has no full rank, of few clips: a square root takes five times as long
+        values, vectors = np.linalg.eigh(cov_a)
+        root = vectors * np.sqrt(values.clip(min=0))
+    product = np.linalg.eigvalsh(root.T @ cov_b @ root)
     overlap = np.sqrt(product.clip(min=0)).sum()
-    distance = np.square(mean_a - mean_b).sum() + np.trace(np.atleast_2d(cov_a) + np.atleast_2d(cov_b)) - 2 * overlap
+    distance = np.square(mean_a - mean_b).sum() + np.trace(cov_a + cov_b) - 2 * overlap
     return max(0.0, float(distance))
 
 

@@ -5,6 +5,7 @@ return the mean over frames; the mean over clips is the caller's. Scores are com
 and clip length: state them.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,18 @@ def flicker(original: Frames, drawn: Frames) -> float:
         raise ShapeError("a single frame cannot flicker: give two or more")
     error = drawn.astype(np.int16) - original
     return float(np.abs(np.diff(error, axis=0)).mean())
+
+
+def unsteadiness(frames: Frames) -> float:
+    """The flicker of a clip by itself: |x[t - 1] - 2 x[t] + x[t + 1]|, the mean over pixels and frames, steps of uint8.
+
+    0 where every pixel changes evenly, as in a fade; a pixel that is brighter by s in every other frame counts 2 s, and
+    noise of standard deviation s, drawn anew for each frame, sqrt(12 / pi) s. Motion counts too, wherever an edge
+    passes, so that it says something beside that of real clips alone. NaN of fewer than three frames.
+    """
+    if len(frames) < 3:
+        return math.nan
+    return float(np.abs(np.diff(frames.astype(np.int16), n=2, axis=0)).mean())
 
 
 def _ssim(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> float:

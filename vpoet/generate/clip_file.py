@@ -22,9 +22,10 @@ class Film:
     """One sample's file in the making. Use it as a context: an exception inside leaves no file.
 
     An .mp4 is written as its frames come, aside, and put in place by `finish`; other kinds are held until then.
+    ``lossless``: an .mp4 that holds the frames bit for bit, for programs more than for players.
     """
 
-    def __init__(self, file: Path, fps: float) -> None:
+    def __init__(self, file: Path, fps: float, *, lossless: bool = False) -> None:
         self.file = file
         self._fps = fps
         self._held: list[Frames] = []
@@ -33,7 +34,7 @@ class Film:
         if file.suffix.lower() == ".mp4":
             sweep(file.parent)  # of an earlier run that was killed
             fresh = self._open.enter_context(aside(file))
-            self._add = self._open.enter_context(open_mp4(fresh, fps))
+            self._add = self._open.enter_context(open_mp4(fresh, fps, lossless=lossless))
 
     def add(self, frames: Frames) -> None:
         """Frames uint8 [T, H, W, 3] that follow those before."""

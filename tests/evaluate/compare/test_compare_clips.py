@@ -113,3 +113,21 @@ def test_what_cannot_be_compared_is_named(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("path\nvideos/clip-0.mp4\n\n,\n")
     with pytest.raises(DataError, match="entry 2"):
         gather(tmp_path / "list.csv")
+
+
+def test_prompts_are_captions_or_what_the_record_beside_a_sample_says(tmp_path: Path) -> None:
+    (video,) = made(1).values()
+    video.write(tmp_path / "a.mp4", lossless=True)
+    for record, said in (
+        ('{"prompt": "a robot"}', "a robot"), ('{"prompt": 3}', ""), ("[]", ""), ("{", ""), ("\xff", ""),
+        ('{"prompt": "\\ud800"}', "\ufffd"),
+    ):  # fmt: skip
+        (tmp_path / "a.mp4.json").write_text(record, "latin-1")
+        assert gather(tmp_path)[0].prompt == said
+    (tmp_path / "list.csv").write_text("path,caption\na.mp4,a dog\n")
+    assert gather(tmp_path / "list.csv")[0].prompt == "a dog"
+    with ShardWriter(tmp_path / "shards", kind="raw") as writer:
+        json = {"caption": ["a cat", "a tomcat"], "fps": 8, "source": "a"}
+        writer.write("a", {"mp4": (tmp_path / "a.mp4").read_bytes(), "json": json})
+    writer.manifest().save(tmp_path / "shards")
+    assert gather(tmp_path / "shards")[0].prompt == "a cat"

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 import pytest
 
 from vpoet.errors import ConfigError
-from vpoet.evaluate.compare.protocol import FVD_WEIGHTS, PRESETS, Protocol, choose
+from vpoet.evaluate.compare.protocol import FVD_WEIGHTS, PRESETS, REACH, Protocol, choose
 
 OTHER = {
     "frames": 17, "step": 2, "fps": 8.0, "real_start": "random", "fit": "stretch", "size": 64, "filter": "bilinear",
@@ -32,8 +32,8 @@ def test_the_id_of_the_default_is_pinned() -> None:
 
 
 def test_only_known_weights_are_called_fvd() -> None:
-    (known,) = FVD_WEIGHTS
-    assert replace(PRESETS["stylegan-v-16"], network=known).title.startswith("FVD")
+    for known in FVD_WEIGHTS:
+        assert replace(PRESETS["stylegan-v-16"], network=known).title.startswith("FVD")
     assert PRESETS["stylegan-v-16"].title.startswith("Frechet distance")
     assert replace(Protocol(), network="0" * 64).title == "Frechet distance (features 00000000)"
 
@@ -57,3 +57,17 @@ def test_what_cannot_be_is_named(changes: dict[str, object], said: str) -> None:
 def test_an_unknown_preset_is_told_with_those_there_are() -> None:
     with pytest.raises(ConfigError, match="no protocol 'fvd'; there are vpoet-16, stylegan-v-16"):
         choose("fvd", {})
+
+
+def test_the_published_presets_are_pinned() -> None:
+    """Each with what its source says, so that its figures stay comparable."""
+    taken = {name: (each.frames, each.count, each.real_start, each.fit, each.size) for name, each in PRESETS.items()}
+    assert taken == {
+        "vpoet-16": (16, 0, "first", "crop", 128),
+        "stylegan-v-16": (16, 2048, "random", "none", 0),
+        "stylegan-v-128": (128, 2048, "random", "none", 0),
+        "videogpt-ucf": (16, 256, "random", "crop", 128),
+        "jedi": (16, 5000, "first", "crop", 224),
+    }
+    assert [each.id for each in PRESETS.values()] == ["52c4aeea", "a5d3e161", "a0cbff09", "7dc4d64d", "2fcb5cbd"]
+    assert REACH == {"videogpt-ucf": 0.5}

@@ -18,13 +18,14 @@ import torch
 from torch import Tensor
 
 from vpoet.arrays import Frames
-from vpoet.data.fields import printable
+from vpoet.data.fields import captions, parse_json, printable
 from vpoet.data.folder import read_samples
 from vpoet.data.lists import read_list
 from vpoet.data.shards import MANIFEST, Manifest, Problems
 from vpoet.errors import DataError
 from vpoet.evaluate.compare.protocol import Protocol
-from vpoet.files import fingerprint
+from vpoet.files import fingerprint, open_file
+from vpoet.generate.clip_file import beside
 from vpoet.media.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Video, first_frame
 
 MOVING = VIDEO_SUFFIXES | {".gif"}
@@ -40,6 +41,8 @@ class Clip:
     """SHA-256 of the bytes that it is decoded from."""
     read: Callable[[float], Video]
     """Its frames at a rate (0: every one); DataError, naming the file, if it cannot be decoded."""
+    prompt: str = ""
+    """What it shall show, as a list's or a shard's caption or the record beside a sample says; "" where none does."""
 
     def start(self, protocol: Protocol, real: bool, length: int) -> int:
         """The first frame that is taken of ``length``."""
@@ -116,15 +119,26 @@ def resize(pictures_NCHW: Tensor, size: tuple[int, int], filter: str, antialias:
     )
 
 
-def _of_file(path: Path, name: str) -> Clip:
+def _of_file(path: Path, name: str, prompt: str | None = None) -> Clip:
     try:
         content = str(fingerprint(path)["sha256"])
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    return Clip(name, content, lambda fps: Video.read(path, fps=fps or None))
+    text = _recorded(path) if prompt is None else prompt
+    return Clip(name, content, lambda fps: Video.read(path, fps=fps or None), text)
 
 
-def _of_frames(folder: Path, name: str) -> Clip:
+def _recorded(path: Path) -> str:
+    """The prompt in the record that `vpoet sample` left beside a clip."""
+    try:
+        with open_file(beside(path)) as record:
+            prompt = parse_json(record.read())["prompt"]
+    except (OSError, DataError, LookupError, TypeError):
+        return ""
+    return prompt if isinstance(prompt, str) else ""
+
+
+def _of_frames(folder: Path, name: str, prompt: str = "") -> Clip:
     files = [file for file in folder.iterdir() if file.is_file() and file.suffix.lower() in STILL]
     files.sort(key=lambda file: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", file.name)])
     hashes = [str(fingerprint(file)["sha256"]) for file in files]
@@ -136,7 +150,7 @@ def _of_frames(folder: Path, name: str) -> Clip:
             raise DataError(f"{folder}: its frames are of several sizes; a clip has one")
         return Video(np.stack(frames), fps)
 
-    return Clip(name, hashlib.sha256("".join(hashes).encode()).hexdigest(), read)
+    return Clip(name, hashlib.sha256("".join(hashes).encode()).hexdigest(), read, prompt)
 
 
 def _of_list(path: Path) -> Iterator[Clip]:
@@ -144,7 +158,8 @@ def _of_list(path: Path) -> Iterator[Clip]:
         if row.problem or row.path is None:
             raise DataError(f"{row.name}: {row.problem or 'several files, and no clip'}; take the row out of {path}")
         name = Path(row.name).with_suffix("").as_posix()
-        yield _of_frames(row.path, name) if row.path.is_dir() else _of_file(row.path, name)
+        prompt = next(iter(captions(row.fields)), "")
+        yield (_of_frames if row.path.is_dir() else _of_file)(row.path, name, prompt)
 
 
 def _of_shards(folder: Path) -> Iterator[Clip]:
@@ -152,7 +167,9 @@ def _of_shards(folder: Path) -> Iterator[Clip]:
         raise DataError(f"{folder}: shards of codes have no pixels; give the raw shards that they were made from")
     problems = Problems()
     for sample in read_samples(folder, problems=problems):
-        yield Clip(sample.key, hashlib.sha256(sample.video).hexdigest(), _reader(sample.video))
+        yield Clip(
+            sample.key, hashlib.sha256(sample.video).hexdigest(), _reader(sample.video), next(iter(sample.captions), "")
+        )
     if problems.total:
         raise DataError(f"{folder}: damaged samples: {problems}; make the shards again, as scores of the rest mislead")
 

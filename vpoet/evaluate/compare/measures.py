@@ -117,6 +117,14 @@ def diversity(real_ND: Doubles, fake_MD: Doubles) -> dict[str, float]:
     }
 
 
+def spread(features_ND: Doubles) -> float:
+    """How diverse a set is: the mean distance between two of its clips. ShapeError for fewer than two."""
+    count = len(features_ND)
+    if count < 2:
+        raise ShapeError(f"two clips have a distance, not {count}")
+    return float(distances(features_ND, features_ND).sum() / (count * (count - 1)))
+
+
 def distances(a_ND: Doubles, b_MD: Doubles) -> Doubles:
     """Euclidean distances [N, M]."""
     squares = np.square(a_ND).sum(1)[:, None] - 2 * a_ND @ b_MD.T + np.square(b_MD).sum(1)

@@ -3,8 +3,9 @@
 Whatever a network does to the frames that it gets is a part of the protocol, in words and in its hash: `INPUT`.
 
     EfficientNet-Lite0      of pictures, trained on ImageNet: how frames look and how much they change; not FVD
+    state dicts             I3D, V-JEPA: our own networks (`state_dicts`)
+    transformers folder     VideoMAE, V-JEPA 2, CLIP: a model of the library's own code, weights in safetensors alone
     TorchScript FILE        a program of its own, which runs with the user's rights: only when told to
-    transformers folder     VideoMAE, CLIP: a model of the library's own code, weights in safetensors alone
 
 Shape letters: B clips, T frames of a clip, H and W their sides, D features.
 """
@@ -20,11 +21,12 @@ from torch import Tensor
 from vpoet.errors import BackendError, CheckpointError, ShapeError
 from vpoet.evaluate.compare.clips import resize
 from vpoet.evaluate.compare.protocol import FVD_WEIGHTS
+from vpoet.evaluate.compare.state_dicts import IMAGENET, SUFFIXES, files_of, is_script, known
 from vpoet.files import fingerprint
 from vpoet.nn.features import EfficientNetLite0
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-TRANSFORMERS = ("videomae", "clip", "clip_vision_model")
+VIDEO = ("videomae", "vjepa2")
+TRANSFORMERS = (*VIDEO, "clip", "clip_vision_model")
 MODEL = "model.safetensors"
 
 
@@ -105,7 +107,8 @@ class TorchScriptClips:
 
 
 class TransformersClips:
-    """VideoMAE: the mean of the last layer's tokens. CLIP: its image embedding, averaged over frames."""
+    """VideoMAE and V-JEPA 2's encoder: the mean of the last layer's tokens. CLIP: its image embedding, averaged over
+    frames."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         """BackendError: transformers is not installed, or the folder holds another kind of model; CheckpointError: it
@@ -124,55 +127,89 @@ class TransformersClips:
             raise CheckpointError(f"{folder}: not a folder with config.json and {MODEL}: {told}") from None
         if kind not in TRANSFORMERS:
             raise BackendError(f"{folder}: a model of type {kind!r}; features come from {', '.join(TRANSFORMERS)}")
-        self._video = kind == "videomae"
-        made: Any = transformers.VideoMAEModel if self._video else transformers.CLIPVisionModelWithProjection
-        try:
-            model, told = made.from_pretrained(
-                str(folder), local_files_only=True, use_safetensors=True, output_loading_info=True
-            )
-        except Exception as error:
-            raise CheckpointError(f"{folder}: cannot be loaded: {' '.join(str(error).split())[:200]}") from None
-        if told["missing_keys"]:
-            missing = ", ".join(sorted(told["missing_keys"])[:3])
-            raise CheckpointError(f"{folder}: {MODEL} lacks weights of {kind}: {missing}; export the model again")
-        self._model = model.to(device).eval()
-        self._device, self._side, self._frames = device, model.config.image_size, getattr(model.config, "num_frames", 0)
+        self.kind = kind
+        made: Any = {"videomae": transformers.VideoMAEModel, "vjepa2": transformers.VJEPA2Model}.get(
+            kind, transformers.CLIPVisionModelWithProjection
+        )
+        model: Any = loaded(made, folder, "vision_config" if kind == "clip" else "")
+        self._model, self._device = model.to(device).eval(), device
+        self._side = model.config.crop_size if kind == "vjepa2" else model.config.image_size
         mean, deviation = _normalisation(folder)
         self._mean = torch.tensor(mean, device=device).view(3, 1, 1)
         self._deviation = torch.tensor(deviation, device=device).view(3, 1, 1)
         self.name, self.sha256 = f"{kind} {folder.name}", digest.hexdigest()
         self.input = (
             f"{kind}: stretched to {self._side}, bicubic, antialiased; (pixels / 255 - {mean}) / {deviation}; mean "
-            + ("over tokens" if self._video else "over frames of image embeddings")
+            + ("over tokens" if kind in VIDEO else "over frames of image embeddings")
         )
 
     def __call__(self, clips_BTHW3: Tensor, /) -> Tensor:
-        count, length = clips_BTHW3.shape[:2]
-        if self._video and length != self._frames:
-            raise ShapeError(f"{self.name}: takes clips of {self._frames} frames, not {length}; give --frames")
+        if self.kind not in VIDEO:
+            return self.pictures(clips_BTHW3).mean(1)
+        length, config = clips_BTHW3.shape[1], self._model.config
+        if self.kind == "videomae" and length != config.num_frames:
+            raise ShapeError(f"{self.name}: takes clips of {config.num_frames} frames, not {length}; give --frames")
+        if self.kind == "vjepa2" and length % config.tubelet_size:
+            raise ShapeError(f"{self.name}: takes frames by {config.tubelet_size}, not {length}; give --frames")
+        told: Any = {"pixel_values": self._normal(clips_BTHW3)}
+        if self.kind == "vjepa2":
+            told = {"pixel_values_videos": told["pixel_values"], "skip_predictor": True}
+        tokens: Tensor = self._model(**told).last_hidden_state
+        return tokens.mean(1)
+
+    def pictures(self, clips_BTHW3: Tensor) -> Tensor:
+        """CLIP's embeddings of frames, [B, T, D]."""
+        pixels = self._normal(clips_BTHW3)
+        embeddings: Tensor = self._model(pixel_values=pixels.flatten(0, 1)).image_embeds
+        return embeddings.unflatten(0, pixels.shape[:2])
+
+    def _normal(self, clips_BTHW3: Tensor) -> Tensor:
+        """[B, T, 3, H, W] as the model was trained."""
         pictures = clips_BTHW3.flatten(0, 1).to(self._device).permute(0, 3, 1, 2).float()
         if pictures.shape[2:] != (self._side, self._side):
             pictures = resize(pictures, (self._side, self._side), "bicubic", True).clamp(0, 255)
-        pictures = (pictures / 255 - self._mean) / self._deviation
-        if self._video:
-            clips = pictures.view(count, length, *pictures.shape[1:])
-            tokens: Tensor = self._model(pixel_values=clips).last_hidden_state
-            return tokens.mean(1)
-        embeddings: Tensor = self._model(pixel_values=pictures).image_embeds
-        return embeddings.view(count, length, -1).mean(1)
+        return ((pictures / 255 - self._mean) / self._deviation).unflatten(0, clips_BTHW3.shape[:2])
 
 
-def load(path: Path | None, device: torch.device, run_torchscript: bool = False) -> ClipNetwork:
-    """The network of a file or folder; None: EfficientNet-Lite0. BackendError: of no kind that is known, or TorchScript
-    that was not allowed to run."""
+def loaded(made: Any, folder: Path, part: str = "") -> Any:
+    """A model of transformers with the weights of a folder, or of CLIP a ``part`` of it, by its config.
+    CheckpointError: it cannot be loaded, or weights are missing or of another shape."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()  # of weights that are not used it makes a long table
+    told: dict[str, Any] = {}
+    try:
+        if part:  # a part's own config does not say how wide the space is that the parts share
+            whole: Any = transformers.CLIPConfig.from_pretrained(str(folder), local_files_only=True)
+            told["config"] = getattr(whole, part)
+            told["config"].projection_dim = whole.projection_dim
+        model, found = made.from_pretrained(
+            str(folder), local_files_only=True, use_safetensors=True, output_loading_info=True, **told
+        )
+    except Exception as error:
+        raise CheckpointError(f"{folder}: cannot be loaded: {' '.join(str(error).split())[:200]}") from None
+    if wrong := [*found["missing_keys"], *(each[0] for each in found["mismatched_keys"])]:
+        some = ", ".join(sorted(wrong)[:3])
+        raise CheckpointError(f"{folder}: {MODEL} lacks weights of {made.__name__}: {some}; export the model again")
+    return model
+
+
+def load(path: Path | None, device: torch.device, run_torchscript: bool = False, reach: float = 1.0) -> ClipNetwork:
+    """The network of a file or folder; None: EfficientNet-Lite0. ``reach`` is that of `I3DClips`. BackendError: of no
+    kind that is known, or TorchScript that was not allowed to run; CheckpointError: it cannot be loaded."""
     if path is None:
         return EfficientNetClips(device)
     if path.is_dir():
-        return TransformersClips(path, device)
+        stated = not (path / "config.json").exists() and files_of(path)
+        return known(path, device, reach) if stated else TransformersClips(path, device)
     if not path.is_file():
-        raise BackendError(f"{path}: no such feature network; give a TorchScript file or a folder of transformers")
-    if path.suffix.lower() not in (".pt", ".pth", ".jit", ".ts"):
-        raise BackendError(f"{path}: no kind of feature network; give TorchScript (.pt) or a folder of transformers")
+        raise BackendError(f"{path}: no such feature network; give a file of weights or a folder of transformers")
+    if path.suffix.lower() not in (*SUFFIXES, ".jit", ".ts"):
+        raise BackendError(
+            f"{path}: no kind of feature network; give a state dict or TorchScript (.pt), or a folder of transformers"
+        )
+    if not is_script(path):
+        return known(path, device, reach)
     if not run_torchscript:
         raise BackendError(
             f"{path}: TorchScript is a program, which would run with your rights; if you trust its source, add "

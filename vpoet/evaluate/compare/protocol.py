@@ -9,7 +9,11 @@ The presets are what published code does, as far as it says so:
                           random frame, samples at their first; pictures have the data set's size, and the network
                           itself resizes them. (Its covariances divide by N, here by N - 1: 0.05% at 2,048 clips.)
     videogpt-ucf          wilson1yan/VideoGPT, scripts/compute_fvd.py: 256 clips, the shorter side to 128, the middle.
-                          It draws from all windows of the videos; here a video gives one.
+                          Its I3D, i3d_pretrained_400.pt, gets pixels in [-0.5, 0.5], where all others give [-1, 1]:
+                          `REACH`. It draws from all windows of the videos; here a video gives one.
+    jedi                  oooolga/JEDi, videojedi 1.1.0: 16 frames, 5,000 clips, V-JEPA ViT-H/16 with the probe of
+                          SSv2 (vith16.pth.tar and ssv2-probe.pth.tar in a folder), and of what is reported the MMD:
+                          times 100, (x . y / D)^2. It leaves resizing to its user; here 224, the middle, as V-JEPA's.
 """
 
 import hashlib
@@ -27,6 +31,7 @@ MOST = 10**9
 COLOUR = "RGB, 8 bits, full range"
 FVD_WEIGHTS = {
     "bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2": "I3D of Kinetics-400, i3d_torchscript.pt",
+    "55095f049e706479d48e221adcdb145b2b9dc930ba28b081ed72367ffaa32343": "I3D of Kinetics-400, i3d_pretrained_400.pt",
 }
 """SHA-256 of the weights whose Frechet distance is called FVD (Unterthiner et al., 2018)."""
 
@@ -103,7 +108,10 @@ PRESETS: Mapping[str, Protocol] = {
     "stylegan-v-16": Protocol(frames=16, real_start="random", fit="none", size=0, count=2048),
     "stylegan-v-128": Protocol(frames=128, real_start="random", fit="none", size=0, count=2048),
     "videogpt-ucf": Protocol(real_start="random", filter="bilinear", antialias=False, count=256),
+    "jedi": Protocol(size=224, filter="bilinear", count=5000),
 }
+REACH: Mapping[str, float] = {"videogpt-ucf": 0.5}
+"""Presets under which I3D gets other pixels than those in [-1, 1]."""
 
 
 def choose(preset: str, changes: Mapping[str, Any]) -> Protocol:

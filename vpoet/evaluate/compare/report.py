@@ -1,15 +1,27 @@
 """What a comparison found, as rows that each name their protocol, as a page of Markdown, and as a figure."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vpoet.arrays import Doubles
+from vpoet.arrays import Doubles, Frames
 from vpoet.errors import DataError
 from vpoet.evaluate.compare.clips import Clip, prepared
-from vpoet.evaluate.compare.measures import LEAST, Point, bootstrap, curve, distances, diversity, mmd, mmd_bootstrap
+from vpoet.evaluate.compare.kept import Kept, Watched
+from vpoet.evaluate.compare.measures import (
+    LEAST,
+    Point,
+    bootstrap,
+    curve,
+    distances,
+    diversity,
+    mmd,
+    mmd_bootstrap,
+    spread,
+)
 from vpoet.evaluate.compare.protocol import Protocol
 from vpoet.evaluate.distances import frechet
 from vpoet.evaluate.intervals import NORMAL, mean_interval
@@ -20,6 +32,9 @@ from vpoet.evaluate.tables import markdown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+PairMeasure = Callable[[Frames, Frames], float]
+"""Of two clips uint8 [T, H, W, 3], the original first."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +49,7 @@ class Row:
     """The protocol's id."""
 
 
-def taken(real: Sequence[Clip], fake: Sequence[Clip], protocol: Protocol) -> int:
+def taken(real: Sequence[object], fake: Sequence[object], protocol: Protocol) -> int:
     """How many clips of each set are compared. DataError: a set has too few; none is ever taken twice."""
     least = max(LEAST, protocol.count)
     for name, clips in (("REAL", real), ("FAKE", fake)):
@@ -57,28 +72,43 @@ def of_sets(protocol: Protocol, real_PD: Doubles, fake_ND: Doubles, times: int) 
         ("its floor, real clips to other real clips", most.floor, NORMAL * most.floor_deviation, halves),
         ("MMD x 100, (x . y / D)^2", mmd(ours, fake_ND), mmd_bootstrap(ours, fake_ND, seed, times), sets),
         *((name, value, None, sets) for name, value in diversity(ours, fake_ND).items()),
+        ("mean distance between two samples", spread(fake_ND), None, f"{count} clips"),
+        ("mean distance between two real clips", spread(ours), None, f"{count} clips"),
     ]
     return [Row(*figure, protocol.id) for figure in figures], points
 
 
 def of_pairs(
-    protocol: Protocol, real: Sequence[Clip], fake: Sequence[Clip], watched: Callable[[Iterable[Any]], Iterable[Any]]
+    protocol: Protocol,
+    real: Sequence[Clip],
+    fake: Sequence[Clip],
+    watched: Watched = iter,
+    more: Mapping[str, PairMeasure] = MappingProxyType({}),
+    kept: Kept | None = None,
 ) -> list[Row]:
-    """PSNR, SSIM and flicker of clips of one name. DataError: a sample has no real clip of its name, or of its size."""
+    """PSNR, SSIM and flicker of clips of one name, and what ``more`` measures of two clips, by a name that tells its
+    weights. DataError: a sample has no real clip of its name, or of its size."""
     if protocol.real_start != "first":
         raise DataError("--paired: both clips of a pair begin at their first frame; give --real-start first")
     originals = {clip.name: clip for clip in real}
-    measures = {"PSNR, dB": psnr, "SSIM": ssim} | ({"flicker": flicker} if protocol.frames > 1 else {})
-    scores: dict[str, list[float]] = {name: [] for name in measures}
-    for clip in watched(fake):
-        if clip.name not in originals:
-            raise DataError(f"--paired: no real clip is called {clip.name!r}; pairs have one name (suffixes left out)")
-        a, b = (prepared(each, protocol, real=False).frames for each in (originals[clip.name], clip))
+    if alone := [clip.name for clip in fake if clip.name not in originals]:
+        raise DataError(f"--paired: no real clip is called {alone[0]!r}; pairs have one name (suffixes left out)")
+    moving: Mapping[str, PairMeasure] = {"flicker": flicker} if protocol.frames > 1 else {}
+    measures = {"PSNR, dB": psnr, "SSIM": ssim, **moving, **more}
+
+    def scores(i: int) -> list[float]:
+        a, b = (prepared(each, protocol, real=False).frames for each in (originals[fake[i].name], fake[i]))
         if a.shape != b.shape:
-            raise DataError(f"--paired: {clip.name}: {a.shape} and {b.shape} (T, H, W, 3); give --size")
-        for name, measure in measures.items():
-            scores[name].append(measure(a, b))
-    return [Row(name, *mean_interval(values), f"{len(values)} pairs", protocol.id) for name, values in scores.items()]
+            raise DataError(f"--paired: {fake[i].name}: {a.shape} and {b.shape} (T, H, W, 3); give --size")
+        return [measure(a, b) for measure in measures.values()]
+
+    if kept is None:
+        values = [scores(i) for i in watched(range(len(fake)))]
+    else:
+        contents = [f"{originals[clip.name].content} {clip.content}" for clip in fake]
+        values = kept.of(f"pairs {'; '.join(measures)} {protocol.pixels}", contents, scores, watched)
+    columns = zip(measures, zip(*values, strict=True), strict=True)
+    return [Row(name, *mean_interval(column), f"{len(column)} pairs", protocol.id) for name, column in columns]
 
 
 def of_training(
