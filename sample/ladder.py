@@ -17,7 +17,7 @@ from vpoet.evaluate.compare.clips import Clip, drawn, gather
 from vpoet.evaluate.compare.features import Features
 from vpoet.evaluate.compare.networks import load
 from vpoet.evaluate.compare.report import taken
-from vpoet.evaluate.compare.written import read_protocol
+from vpoet.evaluate.compare.written import read_protocol, read_reach
 from vpoet.evaluate.plots import save
 from vpoet.files import aside, write_atomic
 from vpoet.media.sheet import contact_sheet
@@ -34,7 +34,10 @@ def main(
     ] = "vpoet-16,count=64",
     network: Annotated[
         Path | None,
-        typer.Option(help="TorchScript, or a folder of transformers.", show_default="EfficientNet-Lite0"),
+        typer.Option(
+            help="I3D's or V-JEPA's weights, a folder of transformers, or TorchScript.",
+            show_default="EfficientNet-Lite0",
+        ),
     ] = None,
     run_torchscript: Annotated[
         bool, typer.Option("--run-torchscript", help="Allow --network FILE.pt: a program that can do all that you can.")
@@ -68,7 +71,7 @@ def main(
     everything = drawn(gather(clips), rules.seed)
     number = taken(everything[::2], everything[1::2], rules)
     others, chosen = everything[0::2][:number], everything[1::2][:number]
-    judge = load(network, pick(device), run_torchscript)
+    judge = load(network, pick(device), run_torchscript, read_reach(protocol))
     rules = replace(rules, count=number, network=judge.sha256, network_input=judge.input)
     console.print(f"protocol {rules.id}: {number} clips to damage, {number} to compare with; features of {judge.name}")
 

@@ -15,8 +15,9 @@ from vpoet.data.shards import Manifest, Problems
 from vpoet.devices import pick
 from vpoet.errors import ConfigError, DataError
 from vpoet.evaluate.codecs import CODECS, RateDistortion
+from vpoet.evaluate.compare.each import LPIPSPairs
 from vpoet.evaluate.compare.networks import load as load_network
-from vpoet.evaluate.compare.written import read_protocol
+from vpoet.evaluate.compare.written import read_protocol, read_reach
 from vpoet.evaluate.comparison import Comparison, bigram_bits, in_words
 from vpoet.evaluate.plots import PLOTS, SHEETS, rates_figure, save
 from vpoet.evaluate.reconstructed import ReconstructionDistances
@@ -55,6 +56,9 @@ def main(
     ] = None,
     network: Annotated[Path | None, typer.Option(help="For --protocol, as of `vpoet compare`.")] = None,
     run_torchscript: Annotated[bool, typer.Option("--run-torchscript", help="Allow --network FILE.pt.")] = False,
+    lpips: Annotated[
+        Path | None, typer.Option(help="Also LPIPS, of these weights: a state dict, or a folder of its two.")
+    ] = None,
     model: Annotated[
         Path | None,
         typer.Option(
@@ -103,16 +107,17 @@ def main(
     folders = [tokenizer, *(also or [])]
     coders = [VideoTokenizer.load(folder).to(place) for folder in folders]
     expecting = load(model, device) if model else None
-    scored = [ReconstructionScores(coders[0], pad=pad, features=features, model=expecting)]
-    scored += [ReconstructionScores(coder, pad=pad, features=features) for coder in coders[1:]]
+    pairing = LPIPSPairs(lpips, place) if lpips else None
+    more = {pairing.name: pairing} if pairing else {}
+    scored = [ReconstructionScores(coders[0], pad=pad, features=features, model=expecting, more=more)]
+    scored += [ReconstructionScores(coder, pad=pad, features=features, more=more) for coder in coders[1:]]
     curves = [RateDistortion(codec) for codec in CODECS] if codecs or plot else []
     distances = None
     if network and not protocol:
         raise ConfigError("--network is for --protocol; give both")
     if protocol:
-        distances = ReconstructionDistances(
-            read_protocol(protocol), load_network(network, place, run_torchscript), len(coders)
-        )
+        judge = load_network(network, place, run_torchscript, read_reach(protocol))
+        distances = ReconstructionDistances(read_protocol(protocol), judge, len(coders))
     problems = Problems()
     comparison = Comparison(scored, curves, problems, distances)
     total = min(sum(Manifest.load(folder).samples for folder in raw), clips or math.inf)

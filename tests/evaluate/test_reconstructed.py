@@ -84,3 +84,23 @@ def test_clips_that_are_too_short_for_the_protocol_are_left_out_of_all_scores() 
     assert values["compared"][0]["clips"] == "8 + 8"
     told = comparison.protocol([Path("raw")])["compared"]
     assert any(f"protocol {told['id']}" in line for line in in_words(Path("x"), values, 8))
+
+
+def test_more_measures_of_a_pair_are_means_over_clips_under_their_own_names() -> None:
+    torch.manual_seed(0)
+    sizes = AutoencoderConfig(
+        widths=[8, 8, 8], encoder_blocks=[0] * 3, decoder_blocks=[0] * 3, quantiser=QuantiserConfig(levels=[5, 5, 5])
+    )
+    seen: list[float] = []
+
+    def brightness(original: np.ndarray, drawn: np.ndarray) -> float:
+        seen.append(float(original.mean()) - float(drawn.mean()))
+        return seen[-1]
+
+    scores = ReconstructionScores(VideoTokenizer(Autoencoder(sizes)), more={"brightness (none)": brightness})
+    for frames in clips(3):
+        scores.add(frames, 8.0)
+    assert len(seen) == 3
+    assert scores.result()["more"] == {"brightness (none)": pytest.approx(np.mean(seen))}
+    values = scores.result() | {"perceptual_distance": 0.5}
+    assert f"brightness (none) {np.mean(seen):.4f}" in in_words(Path("x"), values, 3)[0]

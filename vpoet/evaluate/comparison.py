@@ -120,6 +120,7 @@ def in_words(folder: Path, values: dict[str, Any], clips: int) -> list[str]:
         parts.append(f"flicker {values['flicker']:.2f}")
     if "perceptual_distance" in values:
         parts.append(f"{EfficientNetLite0.NAME} {values['perceptual_distance']:.4f}")
+    parts += [f"{name} {value:.4f}" for name, value in values.get("more", {}).items()]
     parts += [
         f"{values['bits_per_pixel']:.4f} bits per pixel ({values['bits_per_pixel_entropy_coded']:.4f} entropy-coded); "
         f"{values['codes_used']} of {values['codebook']} codes used (uniform ones would use "

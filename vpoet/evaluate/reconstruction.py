@@ -14,6 +14,7 @@ from vpoet.arrays import Codes, Frames
 from vpoet.errors import DataError, HashMismatch, PromptError, ShapeError
 from vpoet.evaluate.codecs import TokenizerPoint
 from vpoet.evaluate.codes import CodeStatistics
+from vpoet.evaluate.compare.report import PairMeasure
 from vpoet.evaluate.figures import CodeChanges, FigureScores, figure_boxes
 from vpoet.evaluate.intervals import clustered_interval
 from vpoet.evaluate.pixels import WINDOW, flicker, psnr, ssim
@@ -38,7 +39,8 @@ def pad_to_grid(frames: Frames, stride: Sequence[int]) -> Frames:
 class ReconstructionScores:
     """The scores of one tokenizer. ``pad`` codes clips off its grid padded, and scores them cropped back.
 
-    With ``model``, also the bits that the codes take as that model expects them; HashMismatch for one of other codes.
+    ``more``: measures of an original and its reconstruction, as LPIPS, by a name that tells their weights. With
+    ``model``, also the bits that the codes take as that model expects them; HashMismatch for one of other codes.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class ReconstructionScores:
         pad: bool = False,
         features: FeatureNetwork | None = None,
         model: Model | None = None,
+        more: Mapping[str, PairMeasure] = NOTHING,
     ) -> None:
         if model is not None and model.bundle.video.codes != coder.codes:
             raise HashMismatch(
@@ -70,6 +73,8 @@ class ReconstructionScores:
         """PSNR and SSIM of each clip."""
         self.sources: list[str] = []
         """What each clip was cut from."""
+        self._more = dict(more)
+        self._more_scores: dict[str, list[float]] = {name: [] for name in more}
         self._flicker: list[float] = []
         self._perceptual: list[float] = []
 
@@ -112,6 +117,8 @@ class ReconstructionScores:
             self._flicker.append(flicker(frames, drawn))
         if self.features is not None:
             self._perceptual.append(clip_distance(self.features, drawn, frames, self.coder.device))
+        for name, measure in self._more.items():
+            self._more_scores[name].append(measure(frames, drawn))
         return drawn
 
     @property
@@ -180,6 +187,8 @@ class ReconstructionScores:
             result["model"] = self.model.bundle.hash
             result["bits_per_pixel_by_model"] = self.model_bits_per_pixel
             result["model_bits"] = self.model_bits / self.codes.total
+        if self._more:
+            result["more"] = {name: float(np.mean(values)) for name, values in self._more_scores.items()}
         return result | ({"perceptual_distance": float(np.mean(self._perceptual))} if self._perceptual else {})
 
 

@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 from vpoet.errors import ConfigError
-from vpoet.evaluate.compare.protocol import Protocol, choose
+from vpoet.evaluate.compare.protocol import REACH, Protocol, choose
 
 FIELDS = {field.name: field.type for field in fields(Protocol) if not field.name.startswith("network")}
 TRUTH = {"true": True, "false": False}
@@ -27,6 +27,11 @@ def read_protocol(text: str) -> Protocol:
             )
         changes[name] = _value(name, value)
     return choose(preset.strip(), changes)
+
+
+def read_reach(text: str) -> float:
+    """What I3D's pixels reach to, from -1 to 1 times this, under the preset that the word names."""
+    return REACH.get(text.partition(",")[0].strip(), 1.0)
 
 
 def _value(name: str, value: str) -> Any:
