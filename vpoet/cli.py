@@ -40,6 +40,8 @@ PROGRAMS = {
     "pretrain": "train/pretrain.py",
     "finetune": "train/finetune.py",
     "export": "train/export.py",
+    "push": "train/push.py",
+    "pull": "train/pull.py",
     "sample": "sample/generate.py",
     "complete": "sample/complete.py",
     "score": "sample/score.py",

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from vpoet import config
+from vpoet import config, hub
 from vpoet.arrays import Codes, Frames
 from vpoet.errors import BackendError, CheckpointError, ConfigError, DataError, ShapeError
 from vpoet.files import aside, write_atomic
@@ -27,6 +27,7 @@ from vpoet.tokenizer.text import TextTokenizer
 
 CONFIG = "config.yaml"
 WEIGHTS = "model.safetensors"
+FILES = (CONFIG, WEIGHTS)
 
 SHIPPED = Path(__file__).parent.parent / "weights" / "video-4x8x8"
 """The tokenizer that comes with vpoet; its card.md says what it was trained on and how well it does."""
@@ -57,12 +58,13 @@ class VideoTokenizer:
 
     @classmethod
     def load(cls, folder: str | Path = SHIPPED) -> "VideoTokenizer":
-        """Read what `save` wrote, of whichever network its config says; without a folder, the tokenizer that ships.
+        """Read what `save` wrote, of whichever network its config says, from a folder or a hub (``hf://user/name``); by
+        itself the tokenizer that ships.
 
         CheckpointError when a part is missing, damaged, foreign, or holds a NaN.
         """
-        folder = Path(folder)
-        for part in (CONFIG, WEIGHTS):
+        folder = hub.local(folder, FILES)
+        for part in FILES:
             if not (folder / part).is_file():
                 raise CheckpointError(f"{folder}: no {part}; a video tokenizer is a folder with {CONFIG} and {WEIGHTS}")
         try:
