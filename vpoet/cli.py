@@ -40,6 +40,7 @@ PROGRAMS = {
     "pretrain": "train/pretrain.py",
     "finetune": "train/finetune.py",
     "export": "train/export.py",
+    "export-hf": "train/export_hf.py",
     "push": "train/push.py",
     "pull": "train/pull.py",
     "sample": "sample/generate.py",
