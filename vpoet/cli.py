@@ -34,6 +34,7 @@ PROGRAMS = {
     "train-text": "tokenizers/train_text.py",
     "train-video": "tokenizers/train_video.py",
     "import-tokenizer": "tokenizers/import_tokenizer.py",
+    "export-tokenizer": "tokenizers/export_tokenizer.py",
     "evaluate-tokenizer": "tokenizers/evaluate_tokenizer.py",
     "compare-quantisers": "tokenizers/compare_quantisers.py",
     "encode": "tokenizers/encode_shards.py",
