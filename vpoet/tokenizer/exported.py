@@ -21,6 +21,7 @@ class _Encoder(nn.Module):
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
+        network.decoder = nn.Identity()  # whose weights would only lie in the file
 
     def forward(self, frames: Tensor) -> Tensor:
         return self.network.encode(frames.permute(0, 4, 1, 2, 3).float() / 127.5 - 1).int()
@@ -32,6 +33,7 @@ class _Decoder(nn.Module):
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
+        network.encoder = nn.Identity()
 
     def forward(self, codes: Tensor) -> Tensor:
         pixels = (self.network.decode(codes.long()).clamp(-1, 1) + 1) * 127.5
@@ -40,9 +42,10 @@ class _Decoder(nn.Module):
 
 def programs(tokenizer: VideoTokenizer) -> dict[str, ExportedProgram]:
     """``encoder`` and ``decoder``. BackendError: PyTorch cannot trace the network for all sizes at once."""
-    network = copy.deepcopy(tokenizer.model).cpu()
+    model = copy.deepcopy(tokenizer.model).cpu()
     # how many codes a clip uses is training's to know, and asks for the clip's size as a number
-    network.quantiser.use = lambda codes: codes.new_zeros((), dtype=torch.float32)  # type: ignore[method-assign]
+    model.quantiser.use = lambda codes: codes.new_zeros((), dtype=torch.float32)  # type: ignore[method-assign]
+    encoder, decoder = _Encoder(copy.deepcopy(model)), _Decoder(model)
     (r, s, _), first = tokenizer.stride, tokenizer.frames(1)
     t, h, w = (Dim(name, min=2, max=1 << 12) for name in ("cells", "rows", "columns"))
     further = Dim("further_cells", min=1, max=1 << 12)
@@ -51,13 +54,9 @@ def programs(tokenizer: VideoTokenizer) -> dict[str, ExportedProgram]:
     sizes = {1: r * further + first, 2: s * h, 3: s * w}
     try:
         return {
-            "encoder": torch.export.export(_Encoder(network), (frames,), dynamic_shapes=(sizes,)),
-            "decoder": torch.export.export(_Decoder(network), (codes,), dynamic_shapes=({1: t, 2: h, 3: w},)),
+            "encoder": torch.export.export(encoder, (frames,), dynamic_shapes=(sizes,)),
+            "decoder": torch.export.export(decoder, (codes,), dynamic_shapes=({1: t, 2: h, 3: w},)),
         }
-    except (
-        RuntimeError,
-        ValueError,
-        AssertionError,
-    ) as error:  # torch's own, some of them without a class of their own
+    except (RuntimeError, ValueError, AssertionError) as error:  # torch's errors of tracing have no common class
         told = " ".join(str(error).split())[:300]
         raise BackendError(f"torch.export cannot trace this tokenizer ({tokenizer.hash}): {told}") from None
