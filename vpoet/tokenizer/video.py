@@ -58,8 +58,7 @@ class VideoTokenizer:
 
     @classmethod
     def load(cls, folder: str | Path = SHIPPED) -> "VideoTokenizer":
-        """Read what `save` wrote, of whichever network its config says, from a folder or a hub (``hf://user/name``); by
-        itself the tokenizer that ships.
+        """Read what `save` wrote, of whichever network its config says, of a folder or a hub; by itself what ships.
 
         CheckpointError when a part is missing, damaged, foreign, or holds a NaN.
         """
