@@ -204,7 +204,7 @@ class VideoTokenizer:
 
     def _encode_chunk(self, held: list[Frames], past: Past) -> Codes:
         frames = _check_frames(np.stack(held), axes=4)
-        self.grid(1, *frames.shape[1:3])
+        self.grid(self.first, *frames.shape[1:3])
         codes: Codes = self._encode(frames[None], past)[0]
         return codes
 

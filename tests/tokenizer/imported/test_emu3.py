@@ -101,7 +101,7 @@ def test_its_clips_are_whole_cells_and_no_images(ours):
     for frames, cut, filled in ((3, 0, 4), (4, 4, 4), (9, 8, 12)):
         assert len(list(whole_cells(clip(frames), tokenizer.stride, pad=False, first=4))) == cut
         assert len(list(whole_cells(clip(frames), tokenizer.stride, pad=True, first=4))) == filled
-    expect_whole(Request("a robot"), "t2v", tokenizer)
+    expect_whole(Request(prompt="a robot"), "t2v", tokenizer)
     for request, task in ((Request(), "i2v"), (Request(), "inpainting"), (Request(via_image=True), "t2v")):
         with pytest.raises(PromptError, match=r"is not causal: its first cell is 4 frames"):
             expect_whole(request, task, tokenizer)
@@ -139,7 +139,7 @@ def test_it_is_imported_under_either_kind_of_names_and_runs_in_the_chain(theirs,
     recipe.write_text(
         f"run: {tmp_path / 'run'}\ntext: {tmp_path / 'text.model'}\nvideo: {ours}\n"
         f"data: {{sources: [{{path: {tokens}}}], length: 256, lookahead: 2, tasks: {{t2v: 1}}}}\n"
-        "model: {width: 32, depth: 1, heads: 2, kv_heads: 1, hidden: 48}\n"
+        "model: {width: 32, depth: 1, heads: 2, kv_heads: 1, hidden: 48, visual_groups: 1}\n"
         "batch: 1\nsteps: 1\nsamples: {frames: 8, height: 16, width: 16}\n"
     )
     status, _, err = program("train/pretrain.py", recipe, "data.tasks={i2v: 1}")
