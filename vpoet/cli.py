@@ -42,6 +42,7 @@ PROGRAMS = {
     "export": "train/export.py",
     "sample": "sample/generate.py",
     "complete": "sample/complete.py",
+    "play": "sample/play.py",
     "score": "sample/score.py",
     "evaluate": "sample/evaluate.py",
     "compare": "sample/compare.py",
