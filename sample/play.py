@@ -125,6 +125,7 @@ def main(
     from vpoet.serve.app import listen, server
     from vpoet.serve.play import House
 
+    worlds.begin(seed, prompt)  # what is wrong with it is told here
     height, width = worlds.session.size
     page = {"name": bundle.resolve().name, "height": height, "width": width}
     house = House(open_worlds, about | page, rate)

@@ -133,7 +133,7 @@ def _in_browser(bundle: Path) -> dict[str, Any]:
         assert address is not None
         with sync_playwright() as driver:
             browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-            page = browser.new_page()
+            page = browser.new_page(bypass_csp=True)
             page.goto(address[0])
             page.wait_for_function("document.body.dataset.frame > 3", timeout=60_000)
             page.select_option("#pace", "240")

@@ -37,7 +37,7 @@ class Page:
     def until(self, say: str) -> dict[str, Any]:
         """The next message of this kind."""
         while True:
-            message = self.socket.recv(60)
+            message = self.socket.recv(300)
             if isinstance(message, str):
                 told: dict[str, Any] = json.loads(message)
                 if told["say"] == say:
@@ -45,7 +45,7 @@ class Page:
 
     def frame(self) -> tuple[dict[str, Any], list[np.ndarray]]:
         while True:
-            message = self.socket.recv(60)
+            message = self.socket.recv(300)
             if isinstance(message, bytes) and message[0] == FRAME:
                 (head,) = np.frombuffer(message[: HEAD.itemsize], HEAD)
                 told = {name: head[name].item() for name in HEAD.names or ()}
@@ -60,14 +60,14 @@ class Page:
             for _ in range(times):
                 self.socket.send(message)
             for _ in range(1000):
-                self.socket.recv(60)
+                self.socket.recv(300)
         except ConnectionClosed:
             return True
         return False
 
     def film(self) -> tuple[dict[str, Any], bytes]:
         record = self.until("film")["record"]
-        message = self.socket.recv(60)
+        message = self.socket.recv(300)
         assert isinstance(message, bytes)
         assert message[0] == FILM
         return record, message[1:]
@@ -167,7 +167,7 @@ def test_nonsense_is_told_and_too_much_of_it_ends_the_game_and_no_other(served: 
 def test_there_are_so_many_games_and_one_that_closes_makes_room(served: int) -> None:
     def one_more() -> dict[str, Any]:
         with connect(f"ws://127.0.0.1:{served}/play") as socket:
-            told: dict[str, Any] = json.loads(socket.recv(60))
+            told: dict[str, Any] = json.loads(socket.recv(300))
             return told
 
     sockets = [connect(f"ws://127.0.0.1:{served}/play") for _ in range(MOST)]

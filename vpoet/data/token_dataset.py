@@ -26,7 +26,6 @@ from vpoet.sequence.arrangements import LATEST, Painting
 from vpoet.sequence.tasks import PAINTED
 from vpoet.sequence.vocabulary import Vocabulary
 
-
 _FIRST = 64
 
 

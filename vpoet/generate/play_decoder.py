@@ -178,10 +178,10 @@ class PlayDecoder:
         first = self.scene.actions + 1
         ranges = (rows_BR[:, : first - 1], "actions"), (rows_BR[:, first - 1 : first], "outcomes")
         parts = [self._vocabulary.ids(values, name) for values, name in (*ranges, (rows_BR[:, first:], "codes"))]
-        self._ids_BR = np.concatenate(parts, 1).astype(np.int64)
+        ids_BR = self._ids_BR = np.concatenate(parts, 1).astype(np.int64)
         begins = first - 1 if self.frames == 0 else 0  # what stands before was read with the prompt
         offset_BW = np.tile(np.arange(begins, self.scene.tokens), (len(rows_BR), 1))
-        ids_NW, offset_NW = self._of_slots(self._ids_BR[:, begins:]), self._of_slots(offset_BW)
+        ids_NW, offset_NW = self._of_slots(ids_BR[:, begins:]), self._of_slots(offset_BW)
         positions_NW3 = self._positions(offset_NW)
         self._run(ids_NW.reshape(-1), positions_NW3.reshape(-1, 3), self._cache.attend_frame(offset_NW))
         self._cache.frames += 1
@@ -291,19 +291,20 @@ class PlayDecoder:
         offset_NW = self._of_slots(offset_BW)
         turn = self._turn(self._positions(offset_NW).reshape(-1, 3))
         at_BW = torch.from_numpy((offset_BW + 1 - first).clip(0, codes_BCV.shape[1] - 1)).to(self._device)
-        ids_M, nats_M = self._draws(
+        noise_MV = codes_BCV[torch.arange(count, device=self._device)[:, None], at_BW].flatten(0, 1)
+        ids_2M, nats_2M = self._draws(
             torch.from_numpy(np.take_along_axis(self._ids_BR, offset_BW, 1)).to(self._device),
             torch.stack(turn, 1).view(*offset_NW.shape, 2, -1),
             *self._cache.places(offset_NW),
-            torch.from_numpy(offset_BW.reshape(-1) + 1 == first - 1).to(self._device),
-            codes_BCV[torch.arange(count, device=self._device)[:, None], at_BW].flatten(0, 1),
-            outcome_B1V[:, 0].repeat_interleave(width, 0),
+            torch.cat((noise_MV, outcome_B1V[:, 0].repeat_interleave(width, 0)), 1),
             self._settings,
             self._cache.keys,
             self._cache.values,
         )
         self.passes += 1
-        return ids_M.view(count, width).cpu().numpy(), nats_M.view(count, width).cpu().numpy()
+        is_code_BW = offset_BW + 1 != first - 1
+        ids, nats = (x.view(2, count, width).cpu().numpy() for x in (ids_2M, nats_2M))
+        return np.where(is_code_BW, *ids), np.where(is_code_BW, *nats)
 
     def _of_slots(self, each_BW: Longs) -> Longs:
         """What a document and its null prompt have in common, of each slot."""

@@ -1,6 +1,6 @@
 """One pass of play: tokens of a frame go in, and what stands behind each is drawn: codes, and an outcome.
 
-Shapes: as in `vpoet.generate.step`; S places of a ring (`vpoet.nn.ring`), O outcomes.
+Shapes: as in `vpoet.generate.step`; S places of a ring (`vpoet.nn.ring`).
 
 All that changes from pass to pass is an input, as there: a pass can be compiled once and serves every game.
 """
@@ -45,23 +45,23 @@ class PlayStep(nn.Module):
         turn_NW2P: Tensor,
         place_NW: Tensor,
         sees_NWS: Tensor,
-        outcome_M: Tensor,
         noise_MV: Tensor,
-        noise_MO: Tensor,
         settings: Tensor,
         keys: list[Tensor],
         values: list[Tensor],
     ) -> tuple[Tensor, Tensor]:
-        """The token behind each of ``ids_BW``, and -log p of it in nats: [M], [M].
+        """The token behind each of ``ids_BW``, drawn as a code and as an outcome, and -log p of each in nats: [2, M],
+        [2, M].
 
-        ``outcome_M``: an outcome stands there, not a code. ``place_NW`` and ``sees_NWS`` are those of
-        `RingCache.places`, the others as in `Step.forward`.
+        ``place_NW`` and ``sees_NWS`` are those of `RingCache.places`; ``noise_MV`` is that of a code, and behind it
+        that of an outcome; the others as in `Step.forward`.
         """
         twice = len(place_NW) // len(ids_BW)
         attend = attend_where(keys, values, place_NW, sees_NWS)
         rotation = Rotation(*turn_NW2P.flatten(0, 1).unbind(1))
         h_ND = self.transformer(ids_BW.repeat(twice, 1).flatten(), rotation, attend)
-        codes_M, nats_M = self.step.draw(h_ND, noise_MV, settings)
-        chosen_M, more_M = self.step.choose(self.outcomes(h_ND), noise_MO, settings)
+        logits_NV, codes = self.outcomes(h_ND), sum(self.transformer.visual.radices)
+        codes_M, nats_M = self.step.draw(h_ND, noise_MV[:, :codes], settings)
+        chosen_M, more_M = self.step.choose(logits_NV, noise_MV[:, codes:], settings)
         first = self.transformer.ranges["outcomes"].start
-        return torch.where(outcome_M, chosen_M + first, codes_M), torch.where(outcome_M, more_M, nats_M)
+        return torch.stack((codes_M, chosen_M + first)), torch.stack((nats_M, more_M))

@@ -43,6 +43,7 @@ def listen(port: int) -> socket.socket:
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((LOOPBACK, port))
+        found.listen()  # who comes before the server is up waits for it
     except OSError as error:
         found.close()
         raise BackendError(f"port {port}: {error.strerror}; choose another with --port, or 0 for any") from None

@@ -72,7 +72,5 @@ def test_a_page_of_elsewhere_gets_no_socket(served: int) -> None:
 
 
 def test_a_port_that_is_taken_is_told(open_worlds: Callable[..., Worlds]) -> None:
-    with listen(0) as at:
-        at.listen()
-        with pytest.raises(BackendError, match="choose another with --port"):
-            listen(at.getsockname()[1])
+    with listen(0) as at, pytest.raises(BackendError, match="choose another with --port"):
+        listen(at.getsockname()[1])
