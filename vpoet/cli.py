@@ -46,6 +46,7 @@ PROGRAMS = {
     "pull": "train/pull.py",
     "sample": "sample/generate.py",
     "complete": "sample/complete.py",
+    "play": "sample/play.py",
     "score": "sample/score.py",
     "evaluate": "sample/evaluate.py",
     "compare": "sample/compare.py",

@@ -29,9 +29,11 @@ import typer.models
 from vpoet import cli
 from vpoet.data.shards import ShardWriter
 from vpoet.media.video import Video
+from vpoet.sequence.actions import ActionSpace
 from vpoet.tokenizer.imported.cosmos import Cosmos, CosmosConfig
 from vpoet.training.codec.recipe import VideoTokenizerRecipe
 from vpoet.training.recipe import PretrainConfig
+from vpoet.worlds.playground.physics import ACTIONS
 
 EVERY = int(os.environ.get("VPOET_EVERY", "16"))
 SECONDS = 60
@@ -59,6 +61,7 @@ GOOD: dict[str, tuple[str, ...]] = {
     "pull": ("someone/model", "--out=OUT/bundle"),
     "sample": ("--model={bundle}", "--prompt=a robot", "--frames=1", "--out=OUT/s.png"),
     "complete": ("{segments.json}", "--model={bundle}", "--longest=2", "--out=OUT/whole"),
+    "play": ("{playing}", "--record={keys.txt}", "--out=OUT/played.mp4"),
     "score": ("{clip.mp4}", "--model={bundle}"),
     "evaluate": ("--prompts={world}", "--model={bundle}", "--count=2", "--out=OUT/judged"),
     "compare": (
@@ -72,7 +75,7 @@ GOOD: dict[str, tuple[str, ...]] = {
 }
 """A command line of each that works: {name} is one of `Things`, OUT the case's own folder."""
 
-FILES = {"train-text": ".model", "sample": ".mp4", "reconstruct": ".mp4", "report": ".html"}
+FILES = {"train-text": ".model", "sample": ".mp4", "play": ".mp4", "reconstruct": ".mp4", "report": ".html"}
 """Commands whose --out is a file, and how it ends; the others write a folder."""
 OUTPUTS = ("out", "cache", "plot", "sheet")
 
@@ -261,6 +264,7 @@ READERS: dict[str, list[tuple[str | int, str, str]]] = {
     "pull": [],
     "sample": [BUNDLES, ("--batch", "", "batch"), ("--image", "", "video"), ("--video", "", "video")],
     "complete": [BUNDLES],
+    "play": [(0, "", "playing")],
     "score": [BUNDLES, (0, "", "list"), (0, "", "video")],
     "evaluate": [BUNDLES, ("--prompts", "", "raw"), ("--train", "", "raw")],
     "compare": [(0, "", "raw"), (1, "", "raw"), ("--training", "", "raw")],
@@ -492,6 +496,7 @@ BUNDLE_DAMAGE = {
 }  # fmt: skip
 DAMAGE: dict[str, dict[str, Callable[[Path], Any]]] = {
     "bundle": BUNDLE_DAMAGE,
+    "playing": BUNDLE_DAMAGE,
     "tokenizer": {
         **weights_damage("model.safetensors"), **any_file("config.yaml"), **yaml_damage("config.yaml"),
         **{f"config {value}": changed("config.yaml", set_value(value)) for value in (
@@ -533,6 +538,10 @@ class Things:
         self.folder = folder
         make_bundle(folder, depth=1, frames=5, height=16, width=16, length=128)
         shutil.copytree(folder / "bundle" / "video_tokenizer", folder / "tokenizer")
+        settings = {"actions": ActionSpace(names=list(ACTIONS)), "tasks": ["play"], "window": 2}
+        playing = make_bundle(folder / "player", depth=1, time_stride=1, length=300, height=32, width=32, **settings)
+        playing.rename(folder / "playing")
+        (folder / "keys.txt").write_text("right 2\n")
         random = np.random.default_rng(0)
         with ShardWriter(folder / "raw", kind="raw") as writer:
             for i in range(8):

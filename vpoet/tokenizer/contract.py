@@ -29,6 +29,10 @@ class Tokenizer(Protocol):
     """The arithmetic it computes in: fp32 or tf32."""
 
     @property
+    def model(self) -> torch.nn.Module:
+        """The network, of whose layers a `Past` tells."""
+
+    @property
     def device(self) -> torch.device: ...
 
     @property
