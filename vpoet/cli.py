@@ -51,6 +51,7 @@ PROGRAMS = {
     "evaluate": "sample/evaluate.py",
     "compare": "sample/compare.py",
     "drift": "sample/drift.py",
+    "evaluate-play": "sample/evaluate_play.py",
     "reconstruct": "sample/reconstruct.py",
     "report": "train/report.py",
     "inspect": "train/describe.py",
