@@ -50,6 +50,7 @@ PROGRAMS = {
     "score": "sample/score.py",
     "evaluate": "sample/evaluate.py",
     "compare": "sample/compare.py",
+    "ladder": "sample/ladder.py",
     "drift": "sample/drift.py",
     "evaluate-play": "sample/evaluate_play.py",
     "reconstruct": "sample/reconstruct.py",

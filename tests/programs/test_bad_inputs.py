@@ -68,6 +68,9 @@ GOOD: dict[str, tuple[str, ...]] = {
         *("{raw}", "{raw}", "--frames=5", "--size=16", "--bootstrap=10", "--device=cpu", "--training={raw}"),
         "--out=OUT/compared",
     ),
+    "ladder": (
+        *("{raw}", "--protocol=vpoet-16,frames=5,size=16", "--bootstrap=10", "--device=cpu", "--out=OUT/ladder"),
+    ),
     "drift": ("--model={bundle}", "--count=2", "--frames=9", "--out=OUT/drift"),
     "evaluate-play": (*("--model={playing}", "--count=1", "--seen=2", "--length=2", "--drift=2", "--out=OUT/judged"),),
     "reconstruct": ("{clip.mp4}", "--tokenizer={tokenizer}", "--out=OUT/both.mp4"),
@@ -269,6 +272,7 @@ READERS: dict[str, list[tuple[str | int, str, str]]] = {
     "score": [BUNDLES, (0, "", "list"), (0, "", "video")],
     "evaluate": [BUNDLES, ("--prompts", "", "raw"), ("--train", "", "raw")],
     "compare": [(0, "", "raw"), (1, "", "raw"), ("--training", "", "raw")],
+    "ladder": [(0, "", "raw")],
     "drift": [BUNDLES],
     "evaluate-play": [("--model", "", "playing")],
     "reconstruct": [("--tokenizer", "", "tokenizer"), (0, "", "video")],
@@ -546,7 +550,7 @@ class Things:
         (folder / "keys.txt").write_text("right 2\n")
         random = np.random.default_rng(0)
         with ShardWriter(folder / "raw", kind="raw") as writer:
-            for i in range(8):
+            for i in range(16):
                 clip = Video(random.integers(0, 256, (9, 16, 16, 3), np.uint8), 8)
                 about = {"caption": "a robot walks", "fps": 8, "frames": 9, "height": 16, "width": 16, "source": f"{i}"}
                 writer.write(f"{i}", {"mp4": clip.encode(".mp4", lossless=True), "json": about})
