@@ -1,6 +1,5 @@
 """Compare two sets of clips: distances with intervals and floors, under a pinned protocol."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -14,16 +13,15 @@ from vpoet import cli
 from vpoet.devices import pick
 from vpoet.errors import ConfigError
 from vpoet.evaluate.compare.clips import drawn, gather
+from vpoet.evaluate.compare.compared import Compared
 from vpoet.evaluate.compare.each import CLIPScore, LPIPSPairs, of_bits, of_flicker, of_prompts
 from vpoet.evaluate.compare.features import Features
 from vpoet.evaluate.compare.kept import Kept
 from vpoet.evaluate.compare.networks import load
 from vpoet.evaluate.compare.of_bundle import asked_by, is_bundle, make
 from vpoet.evaluate.compare.protocol import REACH, choose
-from vpoet.evaluate.compare.report import as_json as for_machines
-from vpoet.evaluate.compare.report import figure, notes, of_pairs, of_sets, of_training, page, taken
-from vpoet.evaluate.plots import save
-from vpoet.files import write_atomic
+from vpoet.evaluate.compare.report import notes, of_pairs, of_sets, of_training, page, taken
+from vpoet.evaluate.page.comparison import publish
 from vpoet.generate.model import load as load_model
 from vpoet.outputs import expect_folder
 from vpoet.processes import Processes
@@ -36,7 +34,7 @@ def main(
     fake: Annotated[
         Path, typer.Argument(help="The clips to judge, in any of these forms; or a bundle that makes them.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder for compare.md, compare.json and compare.png.")],
+    out: Annotated[Path, typer.Option(help="Folder for compare.html, compare.md, compare.json and compare.png.")],
     protocol: Annotated[
         str,
         typer.Option(help="vpoet-16, stylegan-v-16, stylegan-v-128, videogpt-ucf or jedi; the flags below change it."),
@@ -95,7 +93,8 @@ def main(
     A protocol is all that changes the figures: frames, rate, resizing, number of clips, seed, network. Its id, eight
     digits, stands beside each of them; compare only figures of one id. The distance is called FVD with the weights of
     FVD alone. Whatever is computed is kept by content: a second run, or one after a kill, computes what is not there.
-    Under a launcher (torchrun, deepspeed) the processes share out the clips.
+    Under a launcher (torchrun, deepspeed) the processes share out the clips. OUT has a page, compare.html, with the
+    clips that are nearest and farthest, and what moved the distance.
 
     Examples:
 
@@ -174,13 +173,10 @@ def main(
         told.append(f"\nNearest to training clips: {pairs}.")
     rows += each
 
-    text = page(rules, f"{fake.name} beside {real.name}", rows, told)
-    result = for_machines(rules, rows, points)
-    write_atomic(out / "compare.md", text)
-    write_atomic(out / "compare.json", json.dumps(result, indent=1) + "\n")
-    save(figure(rules, points), out / "compare.png")
-    console.print(text.partition("\n## ")[0])
-    console.print(f"{computed} clips seen by the network; {out}/compare.md, compare.json, compare.png")
+    about, clips = f"{fake.name} beside {real.name}", (real_clips[: 2 * number], theirs)
+    result = publish(Compared(about, rules, *clips, known, judged, rows, points, told), out)
+    console.print(page(rules, about, rows, told).partition("\n## ")[0])
+    console.print(f"{computed} clips seen by the network; {out}/compare.html, compare.md, .json and .png")
     cli.finish(result | {"out": out, "computed": computed}, as_json)
 
 

@@ -45,6 +45,7 @@ PROGRAMS = {
     "score": "sample/score.py",
     "evaluate": "sample/evaluate.py",
     "compare": "sample/compare.py",
+    "ladder": "sample/ladder.py",
     "drift": "sample/drift.py",
     "reconstruct": "sample/reconstruct.py",
     "report": "train/report.py",

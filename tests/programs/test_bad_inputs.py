@@ -61,6 +61,9 @@ GOOD: dict[str, tuple[str, ...]] = {
         *("{raw}", "{raw}", "--frames=5", "--size=16", "--bootstrap=10", "--device=cpu", "--training={raw}"),
         *("--bits={bundle}", "--out=OUT/compared"),
     ),
+    "ladder": (
+        *("{raw}", "--protocol=vpoet-16,frames=5,size=16", "--bootstrap=10", "--device=cpu", "--out=OUT/ladder"),
+    ),
     "drift": ("--model={bundle}", "--count=2", "--frames=9", "--out=OUT/drift"),
     "reconstruct": ("{clip.mp4}", "--tokenizer={tokenizer}", "--out=OUT/both.mp4"),
     "report": ("{run}", "--out=OUT/page.html"),
@@ -256,6 +259,7 @@ READERS: dict[str, list[tuple[str | int, str, str]]] = {
     "score": [BUNDLES, (0, "", "list"), (0, "", "video")],
     "evaluate": [BUNDLES, ("--prompts", "", "raw"), ("--train", "", "raw")],
     "compare": [(0, "", "raw"), (1, "", "raw"), ("--training", "", "raw"), ("--bits", "", "bundle")],
+    "ladder": [(0, "", "raw")],
     "drift": [BUNDLES],
     "reconstruct": [("--tokenizer", "", "tokenizer"), (0, "", "video")],
     "report": [(0, "", "run")],
@@ -527,7 +531,7 @@ class Things:
         shutil.copytree(folder / "bundle" / "video_tokenizer", folder / "tokenizer")
         random = np.random.default_rng(0)
         with ShardWriter(folder / "raw", kind="raw") as writer:
-            for i in range(8):
+            for i in range(16):
                 clip = Video(random.integers(0, 256, (9, 16, 16, 3), np.uint8), 8)
                 about = {"caption": "a robot walks", "fps": 8, "frames": 9, "height": 16, "width": 16, "source": f"{i}"}
                 writer.write(f"{i}", {"mp4": clip.encode(".mp4", lossless=True), "json": about})
