@@ -93,8 +93,8 @@ def main(
     A protocol is all that changes the figures: frames, rate, resizing, number of clips, seed, network. Its id, eight
     digits, stands beside each of them; compare only figures of one id. The distance is called FVD with the weights of
     FVD alone. Whatever is computed is kept by content: a second run, or one after a kill, computes what is not there.
-    Under a launcher (torchrun, deepspeed) the processes share out the clips. OUT has a
-    page, compare.html, with the clips that are nearest and farthest, and what moved the distance.
+    Under a launcher (torchrun, deepspeed) the processes share out the clips. OUT has a page, compare.html, with the
+    clips that are nearest and farthest, and what moved the distance.
 
     Examples:
 
@@ -173,8 +173,8 @@ def main(
         told.append(f"\nNearest to training clips: {pairs}.")
     rows += each
 
-    about, sides = f"{fake.name} beside {real.name}", (real_clips[: 2 * number], theirs)
-    result = publish(Compared(about, rules, *sides, known, judged, rows, points, told), out)
+    about, clips = f"{fake.name} beside {real.name}", (real_clips[: 2 * number], theirs)
+    result = publish(Compared(about, rules, *clips, known, judged, rows, points, told), out)
     console.print(page(rules, about, rows, told).partition("\n## ")[0])
     console.print(f"{computed} clips seen by the network; {out}/compare.html, compare.md, .json and .png")
     cli.finish(result | {"out": out, "computed": computed}, as_json)
