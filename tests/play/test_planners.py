@@ -47,7 +47,7 @@ def test_a_plan_on_the_oracle_is_exactly_what_the_simulator_does_and_seeds_repea
 
     best = first.best
     done = carried_out(world, best.actions)
-    assert np.array_equal(done.frames, best.future.frames[: best.steps])
+    assert np.array_equal(done.frames, first.future.frames[: best.steps])
     assert best.cost == cost.distance(done.frames[-1:], goal)[0]
     assert np.hypot(world.truth["x"] - place[0], world.truth["y"] - place[1]) <= 3
 
@@ -76,7 +76,7 @@ def test_a_suggested_plan_is_tried_and_the_middle_of_all_in_the_last_round() -> 
         anything(space_of(world), PLANNER.horizon), [right],
     )  # fmt: skip
     assert (planned.best.round, planned.best.cost, planned.best.steps) == (0, 0.0, 6)
-    assert planned.best.future.plan.tolist() == right.tolist()
+    assert planned.best.plan.tolist() == right.tolist()
     assert [sum(each.round == r for each in planned.candidates) for r in range(3)] == PLANNER.sizes
 
 
@@ -118,7 +118,7 @@ def test_control_replans_and_what_it_expects_of_the_oracle_comes() -> None:
     )  # fmt: skip
     state = world.save()
     episode = control.run(world, frame, steps=24, seed=1)
-    assert len(episode.plans) >= 2
+    assert len(episode.parts) >= 2
     assert all(len(part) <= 4 for part in episode.parts)
     assert np.array_equal(episode.imagined, episode.seen.frames)
     assert len(episode.seen.frames) == len(episode.seen.actions) + 1 <= 25
@@ -153,9 +153,9 @@ def test_control_can_plan_in_a_learned_world_and_is_told_what_came_of_it(toy: Mo
     episode = control.run(world, frame, steps=4, dream=dream)
     assert [len(seen.frames) for seen in told] == [1 + sum(map(len, episode.parts[:n])) for n in range(len(told))]
     assert np.array_equal(told[-1].frames, episode.seen.frames[: len(told[-1].frames)])
-    for seen, plan in zip(list(told), episode.plans, strict=True):
-        (wanted,) = futures(dream(seen), plan.future.plan[None])
-        assert np.array_equal(plan.future.frames, wanted.frames)
+    for seen, planned in zip(list(told), episode.searches, strict=True):
+        (wanted,) = futures(dream(seen), planned.best.plan[None])
+        assert np.array_equal(planned.future.frames, wanted.frames)
     assert not np.array_equal(episode.imagined, episode.seen.frames)
 
 

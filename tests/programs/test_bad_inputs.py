@@ -29,6 +29,7 @@ import typer.models
 from vpoet import cli
 from vpoet.data.shards import ShardWriter
 from vpoet.media.video import Video
+from vpoet.sequence.actions import ActionSpace
 from vpoet.tokenizer.imported.cosmos import Cosmos, CosmosConfig
 from vpoet.training.codec.recipe import VideoTokenizerRecipe
 from vpoet.training.recipe import PretrainConfig
@@ -56,6 +57,12 @@ GOOD: dict[str, tuple[str, ...]] = {
     "sample": ("--model={bundle}", "--prompt=a robot", "--frames=1", "--out=OUT/s.png"),
     "complete": ("{segments.json}", "--model={bundle}", "--longest=2", "--out=OUT/whole"),
     "score": ("{clip.mp4}", "--model={bundle}"),
+    "plan": (
+        *("world:playground", "--goal={clip.mp4}", "--size=32", "--horizon=2", "--samples=2", "--rounds=1"),
+        *("--steps=2", "--out=OUT/plan"),
+    ),
+    "actions": ("{clip.mp4}", "--model={player/bundle}"),
+    "reach": ("world:playground", "--count=2", "--samples=2", "--size=32", "--out=OUT/reach"),
     "evaluate": ("--prompts={world}", "--model={bundle}", "--count=2", "--out=OUT/judged"),
     "compare": (
         *("{raw}", "{raw}", "--frames=5", "--size=16", "--bootstrap=10", "--device=cpu", "--training={raw}"),
@@ -254,6 +261,9 @@ READERS: dict[str, list[tuple[str | int, str, str]]] = {
     "sample": [BUNDLES, ("--batch", "", "batch"), ("--image", "", "video"), ("--video", "", "video")],
     "complete": [BUNDLES],
     "score": [BUNDLES, (0, "", "list"), (0, "", "video")],
+    "plan": [BUNDLES, ("--goal", "", "video")],
+    "actions": [BUNDLES, (0, "", "list"), (0, "", "video")],
+    "reach": [BUNDLES],
     "evaluate": [BUNDLES, ("--prompts", "", "raw"), ("--train", "", "raw")],
     "compare": [(0, "", "raw"), (1, "", "raw"), ("--training", "", "raw")],
     "drift": [BUNDLES],
@@ -524,6 +534,8 @@ class Things:
     def __init__(self, folder: Path, make_bundle: Callable[..., Path], run: Callable[..., int]) -> None:
         self.folder = folder
         make_bundle(folder, depth=1, frames=5, height=16, width=16, length=128)
+        size, keys = {"frames": 3, "height": 16, "width": 16, "length": 400}, ActionSpace(names=["left", "right"])
+        make_bundle(folder / "player", depth=1, time_stride=1, actions=keys, **size)
         shutil.copytree(folder / "bundle" / "video_tokenizer", folder / "tokenizer")
         random = np.random.default_rng(0)
         with ShardWriter(folder / "raw", kind="raw") as writer:

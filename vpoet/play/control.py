@@ -12,7 +12,7 @@ import numpy as np
 from vpoet.arrays import Frames
 from vpoet.play.costs import Cost, Goal
 from vpoet.play.futures import Actions, Future, Place, carried_out
-from vpoet.play.planners import Candidate, Planned, Planner, search
+from vpoet.play.planners import Planned, Planner, search
 from vpoet.play.proposals import anything
 from vpoet.sequence.actions import ActionSpace
 from vpoet.worlds.world import SteppedWorld
@@ -46,12 +46,10 @@ class Episode:
     """What was done in a world, as it was planned and as it came."""
 
     first: Frames
-    plans: list[Candidate]
-    """Each from where the one before was left."""
-    parts: list[Future]
-    """What came of each, as far as it was carried out."""
     searches: list[Planned]
-    """All that was tried: for each plan, and for a last one that was left undone because to stay costs no more."""
+    """Each from where the plan before was left; the last one's plan is left undone where to stay costs no more."""
+    parts: list[Future]
+    """What came of the plans, as far as they were carried out; or of what was not planned at all."""
 
     @property
     def seen(self) -> Seen:
@@ -63,8 +61,9 @@ class Episode:
     @property
     def imagined(self) -> Frames:
         """uint8 [T + 1, H, W, 3]: the frames that were seen, as they were expected when they were planned for."""
-        pairs = zip(self.plans, self.parts, strict=True)
-        return np.concatenate([self.first[None], *(plan.future.frames[: len(part)] for plan, part in pairs)])
+        expected = [planned.future for planned in self.searches] or self.parts
+        pairs = zip(expected, self.parts, strict=False)
+        return np.concatenate([self.first[None], *(future.frames[: len(part)] for future, part in pairs)])
 
     @property
     def ended(self) -> bool:
@@ -97,7 +96,7 @@ class Control:
         With a `Goal` it ends, too, where no plan comes nearer than one is. The same seed gives the same.
         """
         random = np.random.default_rng(seed)
-        episode = Episode(frame, [], [], [])
+        episode = Episode(frame, [], [])
         proposal, known, left = anything(self.space, self.planner.horizon), list[Actions](), steps
         while left and not episode.ended and not done():
             seen = episode.seen
@@ -109,11 +108,10 @@ class Control:
             if isinstance(self.cost, Goal) and best.cost >= self.cost.stay(seen.frames[-1]):
                 break
             part = carried_out(world, best.actions[: min(self.every, left)])
-            episode.plans.append(best)
             episode.parts.append(part)
             left -= len(part)
             proposal = planned.proposal.later(len(part))
-            known = [_later(best.future.plan, len(part), proposal.middle())]
+            known = [_later(best.plan, len(part), proposal.middle())]
         return episode
 
 

@@ -19,7 +19,7 @@ except ImportError:
     raise BackendError('rewards for environments need gymnasium: pip install "vpoet[gym]"') from None
 
 
-class Likelihood(gymnasium.Wrapper):  # type: ignore[misc]
+class Likelihood(gymnasium.Wrapper):
     """Frames are what the environment renders (``rgb_array``), brought to the model's size; a step is a frame.
 
     With a tokenizer that makes a grid of codes of r frames, every r-th step has a reward, and those between 0.

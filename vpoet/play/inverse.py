@@ -82,7 +82,7 @@ def between(model: Model, codes: Codes, prompt: str = "") -> Inferred:
             f"the {bundle.config.length} tokens that this model was trained on"
         )
     values, nats = [], []
-    heads = Heads(steady(bundle.transformer), Sampling(temperature=0.0))
+    heads = Heads(steady(bundle.transformer), Sampling())
     for start in range(0, len(codes) - 1, most - 1):
         part = Given(stretch=(start, min(start + most, len(codes))))
         track = Track(model.decoding, served(bundle, sample, TASK, part))
@@ -97,7 +97,8 @@ def drawn(
     track: Track, heads: Heads, numbers: Iterable[int], random: np.random.Generator | None = None
 ) -> tuple[Ints, Floats]:
     """Action tokens, by their numbers among those that a document predicts, one after the other: values of their range
-    [N], and -log p of each [N]. The value that says that nothing led to a frame is none of them."""
+    [N], and -log p of each [N]. The value that says that nothing led to a frame is none of them. Without ``random``
+    each is the most probable one."""
     vocabulary, ids, nats = track.vocabulary, list[int](), list[float]()
     for number in numbers:
         state_1D = track.before(number)

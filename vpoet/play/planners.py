@@ -52,7 +52,8 @@ class Planner:
         """Plans of each round; they sum up to `samples`."""
         weights = self.decay ** -np.arange(self.rounds)
         ends = np.rint(self.samples * weights.cumsum() / weights.sum()).astype(int)
-        return np.diff(ends, prepend=0).tolist()
+        sizes: list[int] = np.diff(ends, prepend=0).tolist()
+        return sizes
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -64,12 +65,13 @@ class Candidate:
     """At its best step."""
     steps: int
     """Actions up to there, 1 or more."""
-    future: Future
+    plan: Actions
+    """[K] or [K, D]."""
 
     @property
     def actions(self) -> Actions:
         """Those that lead to its best step."""
-        return self.future.plan[: self.steps]
+        return self.plan[: self.steps]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -78,6 +80,8 @@ class Planned:
 
     candidates: list[Candidate]
     """All, the best first; of equal ones the shorter, and then the one that was tried first."""
+    future: Future
+    """Of the best one."""
     proposal: Proposal
     """What the best were drawn from at last."""
 
@@ -99,15 +103,18 @@ def search(
     ``proposal`` is what the first round is drawn from, beside whole plans that are ``suggested``.
     """
     tried: list[Candidate] = []
+    best: tuple[float, int, Future] | None = None
     for number, size in enumerate(planner.sizes):
-        known = [each.future.plan for each in tried[: planner.elites]] or list(suggested)
-        middle = [proposal.middle()] * (number > 0 and number == planner.rounds - 1)
-        fresh = max(size - len(middle) - (len(known) if number == 0 else 0), 0)
-        plans = [*(known if number == 0 else []), *middle, *proposal.draw(random, fresh, planner.colour)]
-        for future in futures(place, np.stack(plans)):
+        given = list(suggested) if number == 0 else [proposal.middle()] * (number == planner.rounds - 1)
+        fresh = max(size - len(given), 0)
+        plans = [*given, *proposal.draw(random, fresh, planner.colour)]
+        for future in futures(place, np.stack(plans)) if plans else ():
             costs = cost(future)
-            best = int(costs.argmin())
-            tried.append(Candidate(number, float(costs[best]), best + 1, future))
+            steps = int(costs.argmin()) + 1
+            tried.append(Candidate(number, float(costs[steps - 1]), steps, future.plan))
+            if best is None or (tried[-1].cost, steps) < best[:2]:
+                best = tried[-1].cost, steps, future
         tried.sort(key=lambda each: (each.cost, each.steps))
-        proposal = proposal.fitted(np.stack([each.future.plan for each in tried[: planner.elites]]), planner.kept)
-    return Planned(tried, proposal)
+        proposal = proposal.fitted(np.stack([each.plan for each in tried[: planner.elites]]), planner.kept)
+    assert best is not None
+    return Planned(tried, best[2], proposal)

@@ -6,15 +6,16 @@ was within `NEAR` units (pixels, of a frame of 64) of its place in the goal's pi
 Clips that end early are left out, and those that end as near to where they began: nobody would have to do anything.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from vpoet.arrays import Doubles, Frames
+from vpoet.arrays import Frames
 from vpoet.errors import DataError
-from vpoet.play.futures import Actions, carried_out
+from vpoet.play.control import Episode
+from vpoet.play.futures import carried_out
 from vpoet.worlds.world import SteppedWorld, World
 
 AHEAD = 16
@@ -52,16 +53,26 @@ def starts(clips: World, first: int = FIRST) -> Iterator[Start | None]:
         seed += 1
 
 
-def distances(world: SteppedWorld, start: Start, actions: Actions) -> Doubles:
-    """[L + 1]: how far the figure is from its place in the goal, at the start and behind each action."""
+def attempt(world: SteppedWorld, start: Start, play: Callable[[Start, int], Episode], seed: int) -> Episode:
+    """What somebody does from a start; the seed is of it and the start."""
     world.restore(start.state)
-    found = [_away(world.truth, start.place)]
-    for action in actions:
-        ended = carried_out(world, np.array([action])).ended
-        found.append(_away(world.truth, start.place))
-        if ended:
-            break
-    return np.array(found)
+    return play(start, int(np.random.SeedSequence([seed, start.seed]).generate_state(1)[0]))
+
+
+def judged(world: SteppedWorld, start: Start, episode: Episode) -> dict[str, Any]:
+    """Whether the goal was reached, behind which action, how near the figure came, and what was planned for it; told by
+    doing it once more."""
+    world.restore(start.state)
+    distances = [away(world.truth, start.place)]
+    for action in episode.seen.actions:
+        carried_out(world, np.array([action]))
+        distances.append(away(world.truth, start.place))
+    there = next((step for step, distance in enumerate(distances) if distance <= NEAR), None)
+    return {
+        "clip": start.seed, "policy": start.policy, "reached": there is not None, "steps": there,
+        "nearest": min(distances), "actions": episode.seen.actions.tolist(), "ended": episode.ended,
+        "searches": len(episode.searches),
+    }  # fmt: skip
 
 
 def _start(seed: int, frames: Frames, told: dict[str, Any], whole: int) -> Start | None:
@@ -73,10 +84,11 @@ def _start(seed: int, frames: Frames, told: dict[str, Any], whole: int) -> Start
             f"{told.get('source')}: it says no state or no place of a figure (x, y); world:playground does"
         ) from None
     place = float(ends["x"]), float(ends["y"])
-    if len(frames) < whole or _away(begins, place) <= NEAR:
+    if len(frames) < whole or away(begins, place) <= NEAR:
         return None
     return Start(seed, policy, told["caption"][0], state, frames[0], frames[-1], place)
 
 
-def _away(truth: dict[str, Any], place: tuple[float, float]) -> float:
+def away(truth: dict[str, Any], place: tuple[float, float]) -> float:
+    """How far a figure is from a place, in units."""
     return float(np.hypot(truth["x"] - place[0], truth["y"] - place[1]))

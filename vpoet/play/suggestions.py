@@ -37,14 +37,14 @@ POLICIES = 8
 class Policy:
     """A model's task `policy`: what is done next, given all that was seen and done."""
 
-    def __init__(self, model: Model, prompt: str = "", sampling: Sampling = Sampling()) -> None:
+    def __init__(self, model: Model, prompt: str = "") -> None:
         """PromptError: the model was not trained for it."""
         if "policy" not in model.bundle.config.tasks or model.bundle.config.actions is None:
             trained = ", ".join(model.bundle.config.tasks)
             raise PromptError(f"this model was not trained for policy (what to do next); it was for {trained}")
         self._model, self._space = model, model.bundle.config.actions
         self._text = np.array(model.bundle.text.encode(prompt), np.int32)
-        self._heads = Heads(steady(model.bundle.transformer), sampling)
+        self._heads = Heads(steady(model.bundle.transformer), Sampling())
 
     def draw(self, seen: Seen, random: np.random.Generator) -> Actions:
         """An action: an index, or a vector [D]. Of a longer past than the model's document holds, the end counts."""
@@ -69,7 +69,8 @@ class Policy:
         numbers = range(len(track.predicted) - frame, len(track.predicted) - frame + arity)
         with few_threads(bundle.transformer):
             values, _ = drawn(track, self._heads, numbers, random)
-        return np.asarray(self._space.actions(values[None]))[0]
+        action: Actions = np.asarray(self._space.actions(values[None]))[0]
+        return action
 
     def plan(self, world: Session, seen: Seen, horizon: int, random: np.random.Generator) -> Actions:
         """[K] or [K, D]: what is done in the model's own imagination, from a world at the last frame of what was seen;
