@@ -14,7 +14,7 @@ from vpoet.worlds.playground.physics import ACTIONS
 
 @pytest.fixture(scope="session")
 def toy_bundle(tmp_path_factory: pytest.TempPathFactory, make_bundle: Callable[..., Path]) -> Path:
-    """Frames of 32x32, a grid of 8x8 codes for each, the playground's actions."""
+    """Frames of 32x32, a grid of 4x4 codes for each, the playground's actions."""
     folder = tmp_path_factory.mktemp("toy")
     keys = ActionSpace(names=list(ACTIONS))
     return make_bundle(folder, depth=1, time_stride=1, length=1600, frames=9, height=32, width=32, actions=keys)

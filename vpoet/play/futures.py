@@ -78,7 +78,7 @@ def futures(place: Place, plans: Actions) -> list[Future]:
 
 
 def carried_out(world: Steps, actions: Actions) -> Future:
-    """The future of one plan, in the world itself: it goes on from there."""
+    """The future of one plan, of one action at least, in the world itself: it goes on from there."""
     told: list[_Told] = []
     for action in actions:
         told.append(world.step(_given(action)))
