@@ -93,9 +93,9 @@ def main(
             file = out / "episodes" / f"{name.replace(', ', '-').replace(' ', '-')}-{start.seed}.json"
             kept = read_json(file) if file.is_file() else {}
             if kept.get("setting") != setting:
-                begun = time.perf_counter()
+                begun = time.process_time()
                 episode = attempt(real, start, play, seed)
-                passed = time.perf_counter() - begun
+                passed = time.process_time() - begun
                 kept = judged(real, start, episode) | {"seconds": passed, "setting": setting}
                 write_atomic(file, json.dumps(kept))
             told.append(kept)
@@ -108,7 +108,7 @@ def main(
             label = f"{name}, clip {start.seed}: {'reached' if kept['reached'] else 'missed'}; the goal is the last"
             sheet += [(f"{label}; imagined", np.concatenate([episode.imagined, start.goal[None]])), ("what came", came)]
     rows = [[str(line[key]) for key in ("who", "reached", "share", "interval", "steps", "seconds")] for line in lines]
-    table = markdown(["who", "reached", "share", "95%", "median steps", "seconds a plan"], rows)
+    table = markdown(["who", "reached", "share", "95%", "median steps", "CPU seconds a plan"], rows)
     left = f"{count} starts of clips {first} to {first + len(looked) - 1} of {world}; {len(looked) - count} left out."
     with aside(out / "reach.png") as unfinished:
         contact_sheet(sheet, max_frames=SHOWN_FRAMES, scale=1).save(unfinished)
