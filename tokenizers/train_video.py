@@ -52,15 +52,15 @@ def main(
     processes, leads = training.processes, training.processes.rank == 0
     console.quiet = not leads
     VideoTokenizer(training.average).grid(cfg.frames, cfg.height, cfg.width)
-    shape = ClipShape(cfg.frames, cfg.height, cfg.width, cfg.augment)
+    shape = ClipShape(cfg.frames, cfg.height, cfg.width, cfg.augment, cfg.window, cfg.clips_of_video)
     world, share = processes.world, {"seed": cfg.seed, "rank": processes.rank, "world": processes.world}
     share |= {"decoders": cfg.decoders}
     streams = [ClipStream(cfg.data, shape, batch=cfg.batch // world, **share)]
     if cfg.image_batch:
         images = cfg.images or cfg.data
-        streams.append(ClipStream(images, replace(shape, frames=1), batch=cfg.image_batch // world, **share))
+        streams.append(ClipStream(images, replace(shape, frames=1, clips=1), batch=cfg.image_batch // world, **share))
     # the same clips at every evaluation
-    whole = replace(shape, augment=False)
+    whole = replace(shape, augment=False, window=0, clips=1)
     clips = next(ClipStream(cfg.held_out or cfg.data, whole, batch=cfg.evaluate_clips, seed=EVALUATION_SEED))
     positions = training.restore(run)
     if positions is not None:

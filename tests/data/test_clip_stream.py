@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vpoet.data.clip_stream import ClipShape, ClipStream, random_view
+from vpoet.data.clip_stream import GRID, ClipShape, ClipStream, moving_window, random_view
 from vpoet.data.shards import Manifest, ShardWriter
 from vpoet.errors import DataError
 from vpoet.media.video import Video
@@ -220,3 +220,31 @@ def test_a_smaller_clip_is_scaled_to_cover_the_window() -> None:
 def test_the_same_seed_gives_the_same_view() -> None:
     views = [random_view(PICTURES, 8, 6, np.random.default_rng(5)) for _ in range(2)]
     assert np.array_equal(*views)
+
+
+def test_most_windows_lie_around_what_moves_and_at_the_grid() -> None:
+    frames = np.zeros((3, 96, 96, 3), np.uint8)
+    frames[..., 1], frames[..., 2] = np.mgrid[:96, :96]  # a pixel tells where it was
+    frames[1, 70, 20, 0] = 255
+    windows = [moving_window(frames, 32, np.random.default_rng(seed)) for seed in range(200)]
+    assert {window.shape for window in windows} == {(3, 32, 32, 3)}
+    corners = np.array([window[0, 0, 0, 1:] for window in windows])
+    assert (corners % GRID == 0).all()
+    assert (corners.min(), corners.max()) == (0, 64)
+    assert 0.7 < np.mean([bool(window[1, ..., 0].any()) for window in windows]) < 0.95
+    again = moving_window(frames, 32, np.random.default_rng(7))
+    np.testing.assert_array_equal(again, windows[7])
+
+
+def test_windows_of_a_still_clip_lie_anywhere() -> None:
+    frames = np.stack([np.mgrid[:96, :96].sum(0)] * 2)[..., None].repeat(3, -1).astype(np.uint8)
+    corners = {int(moving_window(frames, 32, np.random.default_rng(seed))[0, 0, 0, 0]) for seed in range(100)}
+    assert corners == set(range(0, 129, GRID))
+
+
+def test_several_clips_of_a_video(folder: Path) -> None:
+    batch = next(ClipStream([folder], ClipShape(2, 16, 16, clips=2), batch=4, seed=0))
+    assert batch.shape == (4, 2, 16, 16, 3)
+    assert batch[0, 0, 0, 0, 0] == batch[1, 0, 0, 0, 0] != batch[2, 0, 0, 0, 0] == batch[3, 0, 0, 0, 0]
+    with pytest.raises(DataError, match="a batch of 3 clips, 2 of each video"):
+        ClipStream([folder], ClipShape(2, 16, 16, clips=2), batch=3, seed=0)

@@ -4,6 +4,8 @@ B clips, T frames, t cells. Blocks start as the identity, so every test first gi
 """
 
 import functools
+import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,11 +13,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from vpoet.config import load
+from vpoet.config import load, to_dict
 from vpoet.errors import ConfigError
 from vpoet.tokenizer.autoencoder import SIZES, Autoencoder, AutoencoderConfig, count_parameters, halvings
 from vpoet.tokenizer.layers import CausalConv, Past, fold, unfold
 from vpoet.tokenizer.quantiser import QuantiserConfig
+from vpoet.tokenizer.video import content_hash
 from vpoet.training.codec.recipe import VideoTokenizerRecipe
 
 RECIPES = Path(__file__).parents[2] / "tokenizers/configs"
@@ -235,3 +238,32 @@ def test_halvings_of_the_default_and_of_an_image_tokenizer() -> None:
     assert halvings(AutoencoderConfig()) == [(True, True), (True, False)]
     image = AutoencoderConfig(time_stride=1, widths=[8, 8], encoder_blocks=[0, 0], decoder_blocks=[0, 0])
     assert halvings(image) == [(False, True)]
+
+
+def test_with_a_time_kernel_of_1_a_frame_is_coded_and_drawn_on_its_own() -> None:
+    config = AutoencoderConfig(
+        time_stride=1, time_kernel=1, widths=[8, 12], encoder_blocks=[1, 1], decoder_blocks=[1, 1],
+        quantiser=QuantiserConfig(levels=[8, 5, 5]),
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = Autoencoder(config).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    video = torch.rand(2, 3, 4, 16, 16) * 2 - 1
+    codes, drawn = model.encode(video), model.decode(model.encode(video))
+    for frame in range(4):
+        torch.testing.assert_close(model.encode(video[:, :, frame : frame + 1])[:, 0], codes[:, frame])
+        torch.testing.assert_close(model.decode(codes[:, frame : frame + 1])[:, :, 0], drawn[:, :, frame])
+    with pytest.raises(ConfigError, match="time_kernel is 1; it is 3, or 1 where time_stride is 1"):
+        AutoencoderConfig(time_stride=4, time_kernel=1)
+
+
+def test_the_key_that_came_later_leaves_the_hash_of_older_tokenizers() -> None:
+    model = build()
+    facts = to_dict(model.config)
+    assert facts.pop("time_kernel") == 3
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {list(tensor.shape)}".encode())
+        digest.update(tensor.numpy().astype("<f4").tobytes())
+    assert content_hash(model) == digest.hexdigest()[:16]

@@ -17,6 +17,12 @@ from vpoet.media.video import Video
 
 SHARDS_MIXED = 8
 """Shards whose samples are shuffled together: their compressed bytes are what a stream holds in memory."""
+GRID = 16
+"""Pixels: windows begin at multiples of it, so that every network's cells lie in them as in the whole picture."""
+MOVED = 16
+"""Levels of 255 by which a pixel that moves changes."""
+AROUND = 0.75
+"""Share of windows around something that moves."""
 RECOLOURED = 0.25
 """Share of random views whose colour channels change places."""
 
@@ -31,6 +37,10 @@ class ClipShape:
     """Pixels."""
     augment: bool = False
     """Clips are random views of a video (`random_view`), and not the whole picture resized."""
+    window: int = 0
+    """Pixels of a side of the square that is cut out of that, around something that moves (`moving_window`); 0: all."""
+    clips: int = 1
+    """Clips that are taken of each video, each of frames and a window of its own: to decode it is most of the work."""
 
 
 class _Place(NamedTuple):
@@ -88,10 +98,15 @@ class ClipStream:
         self.problems = Problems()
         self._by_shard = len(shards) >= world
         self._shards = shards[rank::world] if self._by_shard else shards
-        self._shape, self._batch, self._seed, self._rank, self._world = shape, batch, seed, rank, world
+        if batch % shape.clips:
+            raise DataError(f"a batch of {batch} clips, {shape.clips} of each video: make one a multiple of the other")
+        self._shape, self._seed, self._rank, self._world = shape, seed, rank, world
+        self._batch = batch // shape.clips  # videos
         # All that the order depends on: a place in another stream would be another sample, and nobody would notice.
         size = shape.frames, shape.height, shape.width
-        self._identity = zlib.crc32(repr((checksums, size, batch, seed, shape.augment, rank, world)).encode())
+        window = (shape.window, shape.clips) if shape.window or shape.clips > 1 else ()
+        facts = (checksums, size, batch, seed, shape.augment, rank, world, *window)
+        self._identity = zlib.crc32(repr(facts).encode())
         self._place = _Place(0, 0, 0)
         self._walk: Iterator[_Step] | None = None
         self._ahead: Future[tuple[Frames, _Place, Problems]] | None = None
@@ -141,7 +156,7 @@ class ClipStream:
             place = steps[-1].following
             if not clips and epochs_ended > 1:
                 raise DataError(f"no clip of {self._shape.frames} frames in {len(self._shards)} shards: {problems}")
-        return np.stack(clips), place, problems
+        return np.concatenate(clips), place, problems
 
     def _steps(self, place: _Place) -> Iterator[_Step]:
         """Every sample of this rank from ``place`` on, epoch after epoch."""
@@ -164,7 +179,7 @@ class ClipStream:
             epoch, first_group = epoch + 1, 0
 
     def _clip(self, step: _Step) -> Frames | None:
-        """The step's clip; None, with the reason among its problems, if it has none to give."""
+        """The step's clips [C, T, H, W, 3]; None, with the reason among its problems, if it has none to give."""
         if step.sample is None or step.chance is None:
             return None
         shape = self._shape
@@ -176,14 +191,21 @@ class ClipStream:
         if len(video) < shape.frames:
             step.problems.add("too short" if video.fps else "an image", step.sample.key)
             return None
-        first = int(step.chance.random() * (len(video) - shape.frames + 1))
-        clip = Video(video.frames[first : first + shape.frames], video.fps)
-        if shape.augment:
-            return random_view(clip, shape.height, shape.width, step.chance)
-        return clip.resize(shape.height, shape.width).frames
+        return np.stack([_cut(video, shape, step.chance) for _ in range(shape.clips)])
 
     def _generator(self, *path: int) -> np.random.Generator:
         return np.random.default_rng((self._seed, *path))
+
+
+def _cut(video: Video, shape: ClipShape, chance: np.random.Generator) -> Frames:
+    """A clip of that shape at a random place of a video that is long enough."""
+    first = int(chance.random() * (len(video) - shape.frames + 1))
+    clip = Video(video.frames[first : first + shape.frames], video.fps)
+    if shape.augment:
+        frames = random_view(clip, shape.height, shape.width, chance)
+    else:
+        frames = clip.resize(shape.height, shape.width).frames
+    return moving_window(frames, shape.window, chance) if shape.window else frames
 
 
 def random_view(video: Video, height: int, width: int, chance: np.random.Generator) -> Frames:
@@ -203,6 +225,25 @@ def random_view(video: Video, height: int, width: int, chance: np.random.Generat
     if chance.random() < RECOLOURED:
         frames = frames[..., chance.permutation(3)]
     return np.ascontiguousarray(frames)
+
+
+def moving_window(frames: Frames, side: int, chance: np.random.Generator) -> Frames:
+    """A square of ``side`` pixels cut from a clip [T, H, W, 3], at multiples of `GRID`: [T, side, side, 3].
+
+    Around a pixel drawn from those that change from frame to frame, three times of four, and anywhere else, or where
+    nothing moves. In most clips little moves: in windows around it a network sees several times as much of that.
+    """
+    height, width = frames.shape[1:3]
+    moved = np.abs(np.diff(frames.astype(np.int16), axis=0)).max((0, 3), initial=0) > MOVED
+    rows, columns = np.nonzero(moved)
+    spots = np.array([(height - side) // GRID, (width - side) // GRID])
+    corner = chance.integers(spots + 1)
+    if len(rows) and chance.random() < AROUND:
+        pick = int(chance.integers(len(rows)))
+        middle = np.array([rows[pick], columns[pick]]) - side / 2 + chance.uniform(-side / 4, side / 4, 2)
+        corner = np.clip(np.rint(middle / GRID).astype(int), 0, spots)
+    top, left = (GRID * corner).tolist()
+    return np.ascontiguousarray(frames[:, top : top + side, left : left + side])
 
 
 def _places(shard: tuple[Path, int], problems: Problems) -> list[Sample | None]:

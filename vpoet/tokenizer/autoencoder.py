@@ -26,6 +26,7 @@ from vpoet.tokenizer.quantiser import Quantised, Quantiser, QuantiserConfig
 from vpoet.tokenizer.vq import VQ
 
 TIME_STRIDES = (1, 2, 4, 8)
+TIME_KERNELS = (1, 3)
 SPACE_STRIDES = (4, 8, 16)
 PATCHES = (2, 4, 8)
 
@@ -49,6 +50,9 @@ class AutoencoderConfig:
     """tiny, small or base (`SIZES`): what the lists below are where they are not given."""
     time_stride: int = 4
     """Frames a cell stands for: 1, 2, 4 or 8."""
+    time_kernel: int = 3
+    """Frames that a convolution over time sees: 3, or 1 with a time_stride of 1: every frame is coded on its own, and
+    equal frames have equal codes whatever came before."""
     space_stride: int = 8
     """Pixels a cell stands for, down and across: 4, 8 or 16."""
     patch: int = 4
@@ -65,6 +69,8 @@ class AutoencoderConfig:
         # The lists are filled in here, so that a saved config means the same when a size is tuned again.
         if self.size not in SIZES:
             raise ConfigError(f"size is {self.size!r}; choose one of {', '.join(SIZES)}")
+        if self.time_kernel not in TIME_KERNELS or (self.time_kernel == 1 and self.time_stride > 1):
+            raise ConfigError(f"time_kernel is {self.time_kernel}; it is 3, or 1 where time_stride is 1")
         levels = len(halvings(self)) + 1
         for name, values in zip(("widths", "encoder_blocks", "decoder_blocks"), SIZES[self.size], strict=True):
             if not getattr(self, name):
@@ -105,12 +111,12 @@ class Encoder(nn.Module):
     def __init__(self, config: AutoencoderConfig, vector: int) -> None:
         super().__init__()
         self.patch = config.patch
-        widths = config.widths
+        widths, kernel = config.widths, config.time_kernel
         self.stem = nn.Linear(3 * config.patch**2, widths[0])
-        layers: list[nn.Module] = [Block(widths[0]) for _ in range(config.encoder_blocks[0])]
+        layers: list[nn.Module] = [Block(widths[0], kernel) for _ in range(config.encoder_blocks[0])]
         for level, (time, space) in enumerate(halvings(config), start=1):
-            layers.append(Down(widths[level - 1], widths[level], time=time, space=space))
-            layers += [Block(widths[level]) for _ in range(config.encoder_blocks[level])]
+            layers.append(Down(widths[level - 1], widths[level], time=time, space=space, kernel=kernel))
+            layers += [Block(widths[level], kernel) for _ in range(config.encoder_blocks[level])]
         self.layers = nn.ModuleList(layers)
         self.norm = RMSNorm(widths[-1])
         self.out = nn.Linear(widths[-1], vector)
@@ -129,12 +135,12 @@ class Decoder(nn.Module):
     def __init__(self, config: AutoencoderConfig, vector: int) -> None:
         super().__init__()
         self.patch = config.patch
-        widths = config.widths
+        widths, kernel = config.widths, config.time_kernel
         self.stem = nn.Linear(vector, widths[-1])
-        layers: list[nn.Module] = [Block(widths[-1]) for _ in range(config.decoder_blocks[-1])]
+        layers: list[nn.Module] = [Block(widths[-1], kernel) for _ in range(config.decoder_blocks[-1])]
         for level, (time, space) in reversed(list(enumerate(halvings(config)))):
             layers.append(Up(widths[level + 1], widths[level], time=time, space=space))
-            layers += [Block(widths[level]) for _ in range(config.decoder_blocks[level])]
+            layers += [Block(widths[level], kernel) for _ in range(config.decoder_blocks[level])]
         self.layers = nn.ModuleList(layers)
         self.norm = RMSNorm(widths[0])
         self.out = SpaceConv(widths[0], 3 * config.patch**2)

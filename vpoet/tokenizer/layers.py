@@ -35,15 +35,20 @@ class RMSNorm(nn.RMSNorm):
 class CausalConv(nn.Module):
     """Convolution over time with a kernel of 3, stride 1 or 2; output j sees inputs up to ``stride * j``, no later.
 
-    With stride 2 a clip of 1 + 2n frames gives 1 + n, the first from the first frame alone.
+    With stride 2 a clip of 1 + 2n frames gives 1 + n, the first from the first frame alone. A kernel of 1, at stride 1,
+    is a linear layer: frames are taken one by one.
     """
 
-    def __init__(self, channels: int, out: int, stride: int = 1) -> None:
+    def __init__(self, channels: int, out: int, stride: int = 1, kernel: int = KERNEL) -> None:
         super().__init__()
-        self.stride = stride
-        self.linear = nn.Linear(KERNEL * channels, out)
+        assert kernel == KERNEL or stride == 1
+        self.stride, self.kernel = stride, kernel
+        self.linear = nn.Linear(kernel * channels, out)
 
     def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
+        if self.kernel == 1:
+            alone: Tensor = self.linear(x)
+            return alone
         before = None if past is None else past.get(self)
         if before is None:
             before = x[:, :1].expand(-1, KERNEL - 1, -1, -1, -1)
@@ -77,13 +82,14 @@ class SpaceConv(nn.Module):
 
 
 class Block(nn.Module):
-    """Residual block: norm, 3x3 over space, SiLU, causal 3 over time. The last layer starts at zero: the identity."""
+    """Residual block: norm, 3x3 over space, SiLU, causal ``kernel`` over time. The last layer starts at zero: an
+    identity."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, kernel: int = KERNEL) -> None:
         super().__init__()
         self.norm = RMSNorm(channels)
         self.space = SpaceConv(channels, channels)
-        self.time = CausalConv(channels, channels)
+        self.time = CausalConv(channels, channels, kernel=kernel)
         nn.init.zeros_(self.time.linear.weight)
         nn.init.zeros_(self.time.linear.bias)
 
@@ -95,10 +101,10 @@ class Block(nn.Module):
 class Down(nn.Module):
     """Halve space (2x2 positions become channels) and, where asked, time; then to ``out`` channels."""
 
-    def __init__(self, channels: int, out: int, *, time: bool, space: bool) -> None:
+    def __init__(self, channels: int, out: int, *, time: bool, space: bool, kernel: int = KERNEL) -> None:
         super().__init__()
         self.factor = 2 if space else 1
-        self.mix = CausalConv(channels * self.factor**2, out, stride=2 if time else 1)
+        self.mix = CausalConv(channels * self.factor**2, out, stride=2 if time else 1, kernel=kernel)
 
     def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
         out: Tensor = self.mix(fold(x, self.factor), past)

@@ -63,6 +63,11 @@ class VideoTokenizerRecipe:
     width: int = 64
     augment: bool = False
     """Train on random views (`clip_stream.random_view`): windows instead of resized frames, mirrored, backwards."""
+    window: int = 0
+    """Pixels of a side of the squares of these clips that are trained on, a multiple of 16, most of them around what
+    moves (`clip_stream.moving_window`); 0: whole clips. Whole ones are evaluated either way."""
+    clips_of_video: int = 1
+    """Clips that a step takes of each video that is read: more of them are less work to decode, and less different."""
     model: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     begin: str = ""
     """A video tokenizer's folder whose weights the run begins with, instead of random ones."""
@@ -109,6 +114,12 @@ class VideoTokenizerRecipe:
         for name, most in (("image_batch", LARGEST), ("seed", 2**63 - 1)):
             if not 0 <= getattr(self, name) <= most:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be 0 to {most}")
+        if self.clips_of_video < 1 or self.batch % self.clips_of_video:
+            raise ConfigError(f"clips_of_video = {self.clips_of_video}: batch = {self.batch} must be a multiple of it")
+        if self.window % 16 or not 0 <= self.window <= min(self.height, self.width):
+            raise ConfigError(
+                f"window = {self.window}: a multiple of 16 up to height and width ({self.height}, {self.width}), or 0"
+            )
         if self.dtype not in TRAINED_IN:
             raise ConfigError(f"dtype is {self.dtype!r}; choose one of {', '.join(TRAINED_IN)}")
         if self.export_dtype not in IN_FILES:
