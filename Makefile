@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 INSTALLED := .venv/installed
 
-.PHONY: help demo test gpu torture lint check format bench clean
+.PHONY: help demo test browser gpu torture lint check format bench clean
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -19,7 +19,10 @@ demo: $(INSTALLED) ## the whole chain on a laptop's CPU: world, tokenizers, pret
 	@train/demo.sh
 
 test: $(INSTALLED) ## every test that runs without a GPU, in two processes
-	@pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not gpu"
+	@pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not gpu and not browser"
+
+browser: $(INSTALLED) ## the page of play in Chromium (apt install chromium): keys change frames
+	@pytest -q -rs -m browser tests/serve
 
 gpu: $(INSTALLED) ## on a machine with a card: what only that can prove, in under ten minutes, and one table -> runs/gpu/table.json
 	@python tests/gpu

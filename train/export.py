@@ -1,5 +1,6 @@
 """Make a bundle, everything that sampling loads, from a training run; or an adapter from a LoRA run."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -8,14 +9,14 @@ from rich.console import Console
 
 from vpoet import adapter as adapters
 from vpoet import bundle, cli, config
-from vpoet.data.token_dataset import caption_words
+from vpoet.data.token_dataset import caption_words, played_as
 from vpoet.errors import CheckpointError, ConfigError, HashMismatch
 from vpoet.nn import lora
 from vpoet.nn.transformer import Transformer
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training.precision import DTYPES, IN_FILES
-from vpoet.training.recipe import PretrainConfig
+from vpoet.training.recipe import PretrainConfig, SampleConfig
 from vpoet.training.run import checkpoint
 from vpoet.training.run.folder import RESOLVED, checkpoint_of
 
@@ -83,7 +84,8 @@ def main(
         each.append(config.load(Path(cfg.begin) / bundle.CONFIG, bundle.BundleConfig).words)
     transformer = Transformer(cfg.model, vocabulary)
     transformer.load_state_dict(lora.trained(weights, cfg.lora))
-    samples, drawn = cfg.samples, sorted(task for task, weight in cfg.data.tasks.items() if weight > 0)
+    samples = cfg.samples if cfg.actions is None else as_played(cfg, video)
+    drawn = sorted(task for task, weight in cfg.data.tasks.items() if weight > 0)
     described = bundle.BundleConfig(
         model=cfg.model, bidirectional=cfg.data.bidirectional, window=cfg.data.window, length=cfg.data.length,
         tasks=drawn, frames=samples.frames, height=samples.height, width=samples.width,
@@ -92,6 +94,21 @@ def main(
     )  # fmt: skip
     bundle.save(out, transformer, described, text, video, card(run, folder, transformer), DTYPES[dtype])
     finish(out, folder, as_json)
+
+
+def as_played(cfg: PretrainConfig, video: VideoTokenizer) -> SampleConfig:
+    """The recipe's ``samples`` at the rate and size of the recordings that a model that plays was trained on."""
+    found = played_as(source.path for source in cfg.data.sources)
+    cells = video.stride[1]
+    each = sorted({(fps, cells * high, cells * wide) for fps, high, wide in found})
+    told, samples = ", ".join(f"{high}x{wide} at {fps} fps" for fps, high, wide in each), cfg.samples
+    if len(each) == 1 and each[0] != (samples.fps, samples.height, samples.width):
+        console.print(f"it plays {told}, as the recordings that it was trained on")
+        return replace(samples, fps=each[0][0], height=each[0][1], width=each[0][2])
+    if len(each) > 1:
+        asked = f"{samples.height}x{samples.width} at {samples.fps} fps"
+        console.print(f"warning: the recordings are {told}; it plays {asked}, as the recipe says (samples)")
+    return samples
 
 
 def finish(out: Path, made_of: Path, as_json: bool) -> None:
@@ -110,7 +127,7 @@ def finish(out: Path, made_of: Path, as_json: bool) -> None:
 def first_use(out: Path, tasks: list[str]) -> str:
     """What a bundle that was trained for these tasks is first tried with."""
     if "play" in tasks and "t2v" not in tasks:
-        return f'vpoet.load("{out}").play("...") in Python'
+        return f"vpoet play {out}"
     if set(tasks) == {"interleaved"}:
         return f"vpoet complete segments.json --model {out} --out DIR"
     return f'vpoet sample --model {out} --prompt "..." --out clip.mp4'

@@ -1,22 +1,48 @@
-"""Play that goes on for ever: milliseconds a frame near its beginning and 10,000 frames later, and the memory it holds.
+"""Play: ``play_without_end``, what a frame costs later; ``play_pace``, frames a second, and a browser's key to pixel.
 
-A network of random weights (4 blocks of width 192), frames of 8x8 codes of 1,024, a window of 16 frames. Processor
-time, one thread, the best of three stretches of ten frames; the two places are timed in turn.
+**Without end**: milliseconds a frame near its beginning and 10,000 frames later, and the memory it holds. A network of
+random weights (4 blocks of width 192), frames of 8x8 codes of 1,024, a window of 16 frames. Processor time, one thread,
+the best of three stretches of ten frames; the two places are timed in turn.
+
+**Pace**: frames a second from keys to pixels under random keys, each held for a while: code by code, guessed as by
+default, with guidance, and compiled; ``ratio`` is that of guessed frames to those of one code a pass. In processor time
+of one thread. Then a page of it in Chromium, if that is there: the time from a key to the first frame on the canvas
+that heeds it, of `PRESSES` keys at random moments, and the frames that were shown in a second, by the clock. The bundle
+is that of the environment's VPOET_PLAY_BUNDLE, or the first of those that ship that plays; without either it has random
+weights and the sizes of train/configs/play.yaml, whose guesses are never right.
 """
 
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from interactive import compiled_anew
 
+from vpoet import bundle as bundles
+from vpoet import config
 from vpoet.generate.decoder import Decoding
+from vpoet.generate.model import Model
 from vpoet.generate.play_decoder import PlayDecoder, Scene
 from vpoet.nn.attention import backend
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.sequence.actions import ActionSpace
-from vpoet.sequence.vocabulary import Vocabulary
+from vpoet.sequence.vocabulary import Vocabulary, grouped
+from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
+from vpoet.tokenizer.quantiser import QuantiserConfig
+from vpoet.tokenizer.text import TextTokenizer
+from vpoet.tokenizer.video import VideoTokenizer
+from vpoet.worlds.recording import Sticky
 
+ROOT = Path(__file__).parents[2]
+FRAMES, PRESSES = 12, 60
 WINDOW, LATER, STRETCH, ROUNDS = 16, 10_000, 10, 3
 SPACE = ActionSpace(names=["left", "right", "jump", "climb"])
 
@@ -56,3 +82,101 @@ def play_without_end(_: float) -> dict[str, Any]:
 def _frames(decoder: PlayDecoder, count: int) -> None:
     for _ in range(count):
         decoder.step(np.full((1, 1), 1, np.int32), [np.random.default_rng(decoder.frames)])
+
+
+def play_pace(_: float) -> dict[str, Any]:
+    """Without a browser, then with one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        found = os.environ.get("VPOET_PLAY_BUNDLE") or _shipped() or _random(Path(folder))
+        bundle = bundles.load(found)
+        guided = {"guidance": 2.0}
+        one, guessed = _pace(Model(bundle, guesses=0)), _pace(Model(bundle))
+        line: dict[str, Any] = {"bundle": Path(found).name, "code_by_code": one, "guessed": guessed}
+        line |= {"ratio": round(guessed["fps"] / one["fps"], 2), "guided": _pace(Model(bundle), **guided)}
+        with compiled_anew() as compiler:
+            line["compiled"] = _pace(Model(bundle, compiler))
+            line["compiled_guided"] = _pace(Model(bundle, compiler), **guided)
+        torch.set_num_threads(threads)
+        return line | {"browser": _in_browser(Path(found)) if shutil.which("chromium") else "no Chromium here"}
+
+
+def _pace(model: Model, **sampling: float) -> dict[str, float]:
+    """Of a stretch behind one that is not counted."""
+    world = model.play("", seed=1, **sampling)
+    random = np.random.default_rng(0)
+    keys: Sticky[int] = Sticky(lambda: int(random.integers(len(world.actions))), random)
+    decoder = world._decoder
+    assert decoder is not None
+
+    def stretch() -> tuple[float, int]:
+        began, passes = time.process_time(), decoder.passes
+        for _ in range(FRAMES):
+            world.outcome = "unknown"  # goes on, whatever the model says
+            world.step(keys())
+        return time.process_time() - began, decoder.passes - passes
+
+    stretch()
+    took, passes = stretch()
+    return {"fps": round(FRAMES / took, 1), "passes_a_frame": round(passes / FRAMES, 1)}
+
+
+def _in_browser(bundle: Path) -> dict[str, Any]:
+    from playwright.sync_api import sync_playwright
+
+    command = [sys.executable, ROOT / "sample/play.py", bundle, "--world", "none", "--no-browser", "--port", "0"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as server:
+        assert server.stderr is not None
+        address = re.match(r"http://\S+", server.stderr.readline())
+        assert address is not None
+        with sync_playwright() as driver:
+            browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+            page = browser.new_page(bypass_csp=True)
+            page.goto(address[0])
+            page.wait_for_function("document.body.dataset.frame > 3", timeout=60_000)
+            page.select_option("#pace", "240")
+            random, shown, began = np.random.default_rng(0), [], time.perf_counter()
+            for _ in range(PRESSES):
+                key = str(1 + random.integers(page.locator("#keys button").count()))
+                page.keyboard.down(key)
+                page.wait_for_timeout(float(random.uniform(50, 250)))
+                page.keyboard.up(key)
+                if "end" in page.inner_text("#status"):
+                    page.keyboard.press("n")
+                shown.append(float(page.evaluate("Number(measures.textContent.match(/([\\d.]+) a second/)[1])")))
+            waits = page.evaluate("latencies")
+            browser.close()
+        server.terminate()
+    return {
+        "fps": round(float(np.median(shown)), 1),
+        "key_to_pixel_ms": {"median": round(np.median(waits)), "p95": round(np.percentile(waits, 95))},
+        "keys": len(waits),
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+
+
+def _shipped() -> Path | None:
+    """The first bundle that ships that plays."""
+    for folder in sorted(bundles.SHIPPED.parent.glob("*/")):
+        told = folder / bundles.CONFIG
+        if (folder / bundles.TEXT).is_file() and "play" in config.load(told, bundles.BundleConfig).tasks:
+            return folder
+    return None
+
+
+def _random(folder: Path) -> Path:
+    """A bundle of the sizes of train/configs/play.yaml and random weights."""
+    torch.manual_seed(0)
+    quantiser = QuantiserConfig(levels=[3] * 7)
+    sizes = AutoencoderConfig(
+        time_stride=1, widths=[64, 128], encoder_blocks=[1, 3], decoder_blocks=[1, 3], quantiser=quantiser
+    )
+    video = VideoTokenizer(Autoencoder(sizes))
+    text = TextTokenizer.train(["a robot on grass", "a hero on sand"], folder / "text.model", 300)
+    network = TransformerConfig(width=256, depth=4, heads=4, kv_heads=2, hidden=512, visual_groups=2)
+    plain = Vocabulary(text.size, grouped(video.levels, network.visual_groups), text.hash, video.hash)
+    told = bundles.BundleConfig(model=network, window=WINDOW, length=4096, tasks=["play"], actions=SPACE)
+    bundles.save(folder / "random", Transformer(network, SPACE.vocabulary(plain)), told, text, video, "")
+    return folder / "random"

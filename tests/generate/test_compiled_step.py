@@ -12,6 +12,7 @@ import torch
 
 import vpoet
 from vpoet.errors import BackendError, ConfigError
+from vpoet.generate.ahead import Ahead
 from vpoet.generate.compiled_step import StepCompiler, compiled_file
 from vpoet.generate.decode import decode
 from vpoet.generate.decoder import Decoding
@@ -21,6 +22,7 @@ from vpoet.generate.sampling import Sampling
 from vpoet.generate.step import Step
 from vpoet.nn.attention import backend
 from vpoet.nn.transformer import Transformer, TransformerConfig
+from vpoet.sequence.actions import ActionSpace
 from vpoet.sequence.arrangements import Sample
 from vpoet.sequence.document import Document
 from vpoet.sequence.tasks import TABLE
@@ -63,6 +65,31 @@ def test_a_compiled_step_decodes_as_the_plain_one_and_is_compiled_once(
     )
     assert len(made) == 1
     assert [path.suffix for path in tmp_path.rglob("*") if path.is_file()] == [".pt2"]
+
+
+@needs_compiler
+def test_a_compiled_pass_plays_as_the_plain_one_and_is_compiled_once(
+    make_bundle: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over a window and a change of prompt, made ahead or not; a prompt of another length needs no other one."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    settings = {"actions": ActionSpace(names=["noop", "left", "right"]), "tasks": ["play"], "window": 3}
+    folder = make_bundle(tmp_path / "toy", depth=1, time_stride=1, length=300, height=16, width=16, **settings)
+    made: list[Path] = []
+    plain = vpoet.load(folder, "cpu").play("a robot", 3)
+    model = vpoet.load(folder, "cpu", compiler=StepCompiler(made.append))
+    fast = Ahead(model.play("a robot", 3))
+    for key in (1, 2, 0, 1, 2, 2):
+        for one in (plain, fast.session):
+            one.outcome = "unknown"  # an untrained model says at random that this is the end
+        fast.make(1)
+        assert np.array_equal(fast.step(key)[0], plain.step(key)[0])
+        np.testing.assert_allclose(fast.session.nats, plain.nats, atol=1e-4)
+        if key == 0:
+            for one in (plain, fast.session):
+                one.prompt("a hero on sand")
+    model.play("a hero jumps on the sand", 4)
+    assert len(made) == 1
 
 
 @needs_compiler

@@ -1,5 +1,7 @@
 """The learned world: driven by the code that drives any stepped world, and repeatable."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 import torch
 
 from vpoet.arrays import Frames
-from vpoet.errors import DataError, PromptError
+from vpoet.errors import DataError, PromptError, ShapeError
 from vpoet.generate.decoder import Decoding
 from vpoet.generate.environment import Game, Session
 from vpoet.generate.play_decoder import Scene
@@ -20,23 +22,26 @@ from vpoet.sequence.vocabulary import Vocabulary
 SPACE = ActionSpace(names=["left", "right", "jump"])
 
 
-def session(**options: Any) -> Session:
+def session(window: int = 3, guidance: float = 1.0, temperature: float = 1.0) -> Session:
     torch.manual_seed(0)
     config = TransformerConfig(width=32, depth=2, heads=4, kv_heads=2, hidden=48)
     transformer = Transformer(config, SPACE.vocabulary(Vocabulary(30, (6, 4), "t", "v"))).eval().requires_grad_(False)
     for parameter in transformer.parameters():
         parameter.mul_(4 if parameter.dim() > 1 else 1)
     decoding = Decoding(
-        transformer=transformer, attention=backend("sdpa", torch.device("cpu"), torch.float32), window=3
+        transformer=transformer, attention=backend("sdpa", torch.device("cpu"), torch.float32), window=window
     )
     game = Game(
+        model="toy",
         space=SPACE,
         scene=Scene(fps=8, grid=(2, 2), actions=1),
+        size=(2, 2),
         length=200,
         encode=lambda text: [len(word) for word in text.split()],
         show=lambda codes, past: np.repeat(codes[..., None], 3, axis=3).astype(np.uint8),
+        see=lambda frames: frames[..., 0].astype(np.int32),
     )
-    return Session(decoding, game, **options)
+    return Session(decoding, game, Sampling(guidance=guidance, temperature=temperature))
 
 
 class Corridor:
@@ -112,7 +117,7 @@ def test_another_prompt_changes_what_comes() -> None:
 
 
 def test_what_came_of_a_step_is_told() -> None:
-    played = session(sampling=Sampling(temperature=1.5))
+    played = session(temperature=1.5)
     seen = set()
     for seed in range(20):
         played.reset(seed)
@@ -142,3 +147,82 @@ def test_nothing_can_be_done_before_a_world_has_begun() -> None:
         session().step(0)
     with pytest.raises(PromptError, match="nothing has begun"):
         session().prompt("a robot")
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_frames_that_were_seen_are_gone_on_from_as_if_they_had_been_made(guidance: float) -> None:
+    """Those a model made, their actions and rewards, given to another session bring the same state: what comes next is
+    equal bit for bit, after a change of prompt, too."""
+    made, seen = session(guidance=guidance), session(guidance=guidance)
+    for seed in range(200):  # an untrained model says at random what came of a step, and seldom what a recording can
+        frames, rewards, outcomes = [made.reset(seed, "a robot")], [], []
+        while len(rewards) < 2 and not made.outcome.endswith("end"):
+            frame, reward, _ = made.step(KEYS[len(rewards)])
+            frames.append(frame)
+            rewards.append(reward)
+            outcomes.append(made.outcome)
+        if all(outcome.startswith("reward") and not outcome.endswith("end") for outcome in outcomes):
+            break
+    shown = seen.begin(seed, "a robot", np.stack(frames), KEYS[:2], rewards)
+    assert np.array_equal(shown, made.frame)
+    assert seen.outcome == made.outcome
+    for one in (seen, made):
+        one.prompt("a zombie on snow")
+    assert [press(seen, key) for key in KEYS] == [press(made, key) for key in KEYS]
+
+
+def test_frames_that_do_not_fit_are_refused_and_the_world_goes_on() -> None:
+    world = session()
+    world.reset(3, "a robot")
+    fork = world.fork()
+    picture = np.zeros((1, 2, 2, 3), np.uint8)
+    with pytest.raises(DataError, match="2 frames, 0 actions, 0 rewards: there is an action"):
+        world.begin(0, "", np.repeat(picture, 2, 0))
+    with pytest.raises(DataError, match="no action 9"):
+        world.begin(0, "", np.repeat(picture, 2, 0), [9])
+    with pytest.raises(ShapeError, match="frames of 3 x 2 cells, and those of this model have 2 x 2"):
+        world.begin(0, "", np.zeros((1, 3, 2, 3), np.uint8))
+    long = session(window=0)
+    with pytest.raises(ShapeError, match="play ends here"):
+        long.begin(0, "", np.repeat(picture, 40, 0), [0] * 39)
+    assert press(world, 1) == press(fork, 1)
+
+
+def test_the_learned_world_obeys_the_contract_of_worlds(obeys_the_contract: Callable[..., None]) -> None:
+    obeys_the_contract(session(temperature=0.3), seeds=3, steps=12)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_a_saved_state_goes_on_in_another_session(guidance: float) -> None:
+    one, other = session(guidance=guidance), session(guidance=guidance)
+    one.reset(5, "a robot on grass")
+    for key in KEYS[:5]:
+        press(one, key)
+    one.prompt("a zombie")
+    state = one.save()
+    other.reset(9, "a longer prompt than the first one was")
+    other.restore(state)
+    assert np.array_equal(other.frame, one.frame)
+    assert (other.outcome, other.nats.tolist()) == (one.outcome, one.nats.tolist())
+    assert [press(other, key) for key in KEYS] == [press(one, key) for key in KEYS]
+
+
+def test_what_is_no_state_of_this_world_is_refused_and_it_goes_on() -> None:
+    world = session()
+    with pytest.raises(DataError, match="reset first"):
+        world.save()
+    world.reset(3, "a robot")
+    state, fork = world.save(), world.fork()
+    for wrong in (b"", state[:-1], state[:50], bytes([state[0] ^ 1]) + state[1:], state[:-1] + bytes([state[-1] ^ 1])):
+        with pytest.raises(DataError, match="no saved state of a learned world"):
+            world.restore(wrong)
+    for strange in (session(window=4), session(guidance=2.0)):
+        strange.reset(0)
+        with pytest.raises(DataError, match="another window or guidance"):
+            world.restore(strange.save())
+    foreign = session()
+    foreign.reset(0)
+    foreign._game = replace(foreign._game, model="another")
+    with pytest.raises(DataError, match="of model another; this is toy"):
+        world.restore(foreign.save())
+    assert press(world, 1) == press(fork, 1)

@@ -147,6 +147,28 @@ def test_guesses_that_are_right_take_a_pass_a_frame() -> None:
     assert decoder.passes <= 5 + 2 + 4
 
 
+@BIDIRECTIONAL
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_frames_that_are_given_leave_what_frames_that_were_drawn_leave(guidance: float, bidirectional: bool) -> None:
+    """Over two windows and a change of prompt, what is drawn next is equal bit for bit."""
+    how, sampling = decoding(bidirectional=bidirectional, guesses=3), Sampling(guidance=guidance)
+    prompts, changes = texts((3, 4, 5), (6,)), {5: texts((1,), ())}
+    frames = 2 * WINDOW + 1
+    _, steps, drawn = play(how, prompts, frames, changes, sampling=sampling)
+    given = PlayDecoder(how, scene(), prompts, sampling=sampling, length=400)
+    for frame, step in enumerate(steps):
+        if frame in changes:
+            given.tell(changes[frame])
+        done = actions(frame, 2) if frame else np.zeros((2, 1), np.int32)
+        given.give(np.concatenate([done, step.outcome_B[:, None], step.codes_Bhw.reshape(2, -1)], 1))
+    assert given.passes == 0
+    for _ in range(WINDOW + 1):
+        at = drawn.frames
+        one, other = (x.step(actions(at, 2), [np.random.default_rng([i, at]) for i in (0, 1)]) for x in (drawn, given))
+        assert np.array_equal(one.nats_BR, other.nats_BR)
+        assert np.array_equal(one.codes_Bhw, other.codes_Bhw)
+
+
 def test_outcomes_and_codes_have_the_distribution_of_the_model() -> None:
     """Chi-squared of the second frame's outcome and of its first code over 600 documents, given the first one's."""
     how = decoding()

@@ -33,6 +33,7 @@ from vpoet.sequence.actions import ActionSpace
 from vpoet.tokenizer.imported.cosmos import Cosmos, CosmosConfig
 from vpoet.training.codec.recipe import VideoTokenizerRecipe
 from vpoet.training.recipe import PretrainConfig
+from vpoet.worlds.playground.physics import ACTIONS
 
 EVERY = int(os.environ.get("VPOET_EVERY", "16"))
 SECONDS = 60
@@ -49,13 +50,18 @@ GOOD: dict[str, tuple[str, ...]] = {
         *("{raw}", "--held-out={raw}", "--steps=1", "--seeds=0", "--codebooks=256", "--variants=fsq"),
         *("--windows=2", "--out=OUT/compared"),
     ),
-    "import-tokenizer": ("cosmos", "{cosmos}", "--strides=4x8x8", "--out=OUT/imported"),
+    "import-tokenizer": ("cosmos", "{cosmos}", "--strides=4x8x8", "--clips={raw}", "--out=OUT/imported"),
     "encode": ("{raw}", "--tokenizer={tokenizer}", "--out=OUT/tokens"),
     "pretrain": ("{recipe.yaml}", "run=OUT/run"),
     "finetune": ("{bundle}", "{tokens}", "steps=1", "--out=OUT/bundle"),
     "export": ("{run}", "--out=OUT/bundle"),
+    "export-hf": ("{bundle}", "--out=OUT/qwen3"),
+    "export-tokenizer": ("--tokenizer={tokenizer}", "--out=OUT/exported"),
+    "push": ("{bundle}", "someone/model"),
+    "pull": ("someone/model", "--out=OUT/bundle"),
     "sample": ("--model={bundle}", "--prompt=a robot", "--frames=1", "--out=OUT/s.png"),
     "complete": ("{segments.json}", "--model={bundle}", "--longest=2", "--out=OUT/whole"),
+    "play": ("{playing}", "--record={keys.txt}", "--out=OUT/played.mp4"),
     "score": ("{clip.mp4}", "--model={bundle}"),
     "plan": (
         *("world:playground", "--goal={clip.mp4}", "--size=32", "--horizon=2", "--samples=2", "--rounds=1"),
@@ -68,14 +74,18 @@ GOOD: dict[str, tuple[str, ...]] = {
         *("{raw}", "{raw}", "--frames=5", "--size=16", "--bootstrap=10", "--device=cpu", "--training={raw}"),
         "--out=OUT/compared",
     ),
+    "ladder": (
+        *("{raw}", "--protocol=vpoet-16,frames=5,size=16", "--bootstrap=10", "--device=cpu", "--out=OUT/ladder"),
+    ),
     "drift": ("--model={bundle}", "--count=2", "--frames=9", "--out=OUT/drift"),
+    "evaluate-play": (*("--model={playing}", "--count=1", "--seen=2", "--length=2", "--drift=2", "--out=OUT/judged"),),
     "reconstruct": ("{clip.mp4}", "--tokenizer={tokenizer}", "--out=OUT/both.mp4"),
     "report": ("{run}", "--out=OUT/page.html"),
     "inspect": ("{bundle}",),
 }
 """A command line of each that works: {name} is one of `Things`, OUT the case's own folder."""
 
-FILES = {"train-text": ".model", "sample": ".mp4", "reconstruct": ".mp4", "report": ".html"}
+FILES = {"train-text": ".model", "sample": ".mp4", "play": ".mp4", "reconstruct": ".mp4", "report": ".html"}
 """Commands whose --out is a file, and how it ends; the others write a folder."""
 OUTPUTS = ("out", "cache", "plot", "sheet")
 
@@ -253,20 +263,27 @@ READERS: dict[str, list[tuple[str | int, str, str]]] = {
     "train-video": [(0, "", "recipe"), ("data=", "", "raw")],
     "evaluate-tokenizer": [(0, "", "tokenizer"), (1, "", "raw"), BUNDLES],
     "compare-quantisers": [(0, "", "raw"), ("--held-out", "", "raw")],
-    "import-tokenizer": [],
+    "import-tokenizer": [("--clips", "", "raw")],
     "encode": [(0, "", "raw"), ("--tokenizer", "", "tokenizer")],
     "pretrain": [(0, "", "recipe"), ("text=", "", "text"), ("video=", "", "tokenizer"), ("begin=", "", "bundle")],
     "finetune": [(0, "", "bundle"), (1, "", "list"), (1, "", "raw")],
     "export": [(0, "", "run")],
+    "export-hf": [(0, "", "bundle")],
+    "export-tokenizer": [("--tokenizer", "", "tokenizer")],
+    "push": [(0, "", "bundle"), (0, "", "tokenizer")],
+    "pull": [],
     "sample": [BUNDLES, ("--batch", "", "batch"), ("--image", "", "video"), ("--video", "", "video")],
     "complete": [BUNDLES],
+    "play": [(0, "", "playing")],
     "score": [BUNDLES, (0, "", "list"), (0, "", "video")],
     "plan": [BUNDLES, ("--goal", "", "video")],
     "actions": [BUNDLES, (0, "", "list"), (0, "", "video")],
     "reach": [BUNDLES],
     "evaluate": [BUNDLES, ("--prompts", "", "raw"), ("--train", "", "raw")],
     "compare": [(0, "", "raw"), (1, "", "raw"), ("--training", "", "raw")],
+    "ladder": [(0, "", "raw")],
     "drift": [BUNDLES],
+    "evaluate-play": [("--model", "", "playing")],
     "reconstruct": [("--tokenizer", "", "tokenizer"), (0, "", "video")],
     "report": [(0, "", "run")],
     "inspect": [(0, "", "bundle"), (0, "", "tokenizer"), (0, "", "raw"), (0, "", "run"), (0, "", "recipe")],
@@ -494,6 +511,7 @@ BUNDLE_DAMAGE = {
 }  # fmt: skip
 DAMAGE: dict[str, dict[str, Callable[[Path], Any]]] = {
     "bundle": BUNDLE_DAMAGE,
+    "playing": BUNDLE_DAMAGE,
     "tokenizer": {
         **weights_damage("model.safetensors"), **any_file("config.yaml"), **yaml_damage("config.yaml"),
         **{f"config {value}": changed("config.yaml", set_value(value)) for value in (
@@ -537,9 +555,13 @@ class Things:
         size, keys = {"frames": 3, "height": 16, "width": 16, "length": 400}, ActionSpace(names=["left", "right"])
         make_bundle(folder / "player", depth=1, time_stride=1, actions=keys, **size)
         shutil.copytree(folder / "bundle" / "video_tokenizer", folder / "tokenizer")
+        settings = {"actions": ActionSpace(names=list(ACTIONS)), "tasks": ["play"], "window": 2}
+        playing = make_bundle(folder / "player", depth=1, time_stride=1, length=300, height=32, width=32, **settings)
+        playing.rename(folder / "playing")
+        (folder / "keys.txt").write_text("right 2\n")
         random = np.random.default_rng(0)
         with ShardWriter(folder / "raw", kind="raw") as writer:
-            for i in range(8):
+            for i in range(16):
                 clip = Video(random.integers(0, 256, (9, 16, 16, 3), np.uint8), 8)
                 about = {"caption": "a robot walks", "fps": 8, "frames": 9, "height": 16, "width": 16, "source": f"{i}"}
                 writer.write(f"{i}", {"mp4": clip.encode(".mp4", lossless=True), "json": about})

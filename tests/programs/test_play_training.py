@@ -38,7 +38,7 @@ batch: 4
 steps: 2
 evaluate_every: 2
 evaluate_packs: 2
-samples: {{frames: 9, height: 16, width: 16}}
+samples: {{frames: 9}}
 """
 
 
@@ -49,7 +49,7 @@ def chain(tmp_path: Path) -> Path:
     rows: list[dict[str, Any]] = []
     for number in range(3):
         frames = random.integers(0, 256, (9, 16, 16, 3), dtype=np.uint8)
-        Video(frames, 8.0).write(tmp_path / f"{number}.mp4", lossless=True)
+        Video(frames, 10.0).write(tmp_path / f"{number}.mp4", lossless=True)
         row = {"path": f"{number}.mp4", "actions": random.integers(0, 3, 8).tolist(), "action_space": KEYS.told()}
         captions = [{"from": 0, "to": 5, "text": "walk"}, {"from": 5, "to": 9, "text": "jump"}]
         rows.append(row | {"outcomes": {"reward": [0.0] * 8, "end": [False] * 8}, "captions": captions})
@@ -72,7 +72,7 @@ def test_from_a_list_of_recordings_to_a_bundle_that_knows_its_actions(chain: Pat
         assert status == 0, err
         return out
 
-    size = ("--frames", 9, "--height", 16, "--width", 16)
+    size = ("--frames", 9, "--height", 16, "--width", 16, "--fps", 10)
     report = json.loads(run("train/ingest.py", chain / "list.jsonl", "--out", chain / "raw", *size, "--json"))
     assert report["sides"]["all"]["skipped"]["counts"] == {}
     run("tokenizers/encode_shards.py", chain / "raw", "--tokenizer", chain / "video", "--out", chain / "tokens")
@@ -85,8 +85,11 @@ def test_from_a_list_of_recordings_to_a_bundle_that_knows_its_actions(chain: Pat
     assert "heldout/wrong_key_bits" in rows[-1]
     assert config.load(chain / "run/resolved.yaml", PretrainConfig).actions == KEYS
     run("train/pretrain.py", chain / "recipe.yaml", "steps=3", "--resume")
-    run("train/export.py", chain / "run", "--out", chain / "bundle")
+    status, _, err = program("train/export.py", chain / "run", "--out", chain / "bundle")
+    assert status == 0, err
+    assert "it plays 16x16 at 10 fps, as the recordings that it was trained on" in err
     whole = bundle.load(chain / "bundle")
+    assert (whole.config.fps, whole.config.height, whole.config.width) == (10, 16, 16)  # the recipe says 8 and 64x64
     assert whole.config.actions == KEYS
     assert dict(whole.transformer.vocabulary.appended) == {"actions": 4, "outcomes": 8}
     told = run("train/describe.py", chain / "bundle")

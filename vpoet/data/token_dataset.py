@@ -7,6 +7,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from vpoet.sequence.actions import ActionSpace
 from vpoet.sequence.arrangements import LATEST, Painting
 from vpoet.sequence.tasks import PAINTED
 from vpoet.sequence.vocabulary import Vocabulary
+
+_FIRST = 64
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -277,6 +280,20 @@ def played_space(folders: Iterable[str]) -> ActionSpace | None:
                 "action space"
             )
     return next(iter(spaces.values()), None)
+
+
+def played_as(folders: Iterable[str | Path]) -> set[tuple[int, int, int]]:
+    """(frames per second, cells down, cells across) of the recordings of these folders of token shards, by the first
+    `_FIRST` of each; folders that are not there tell nothing."""
+    found = set()
+    for folder in folders:
+        if (Path(folder) / MANIFEST).is_file() and Manifest.load(folder).actions is not None:
+            recorded = (sample.json for sample in read_samples(folder) if "actions.npy" in sample.parts)
+            for told in islice(recorded, _FIRST):
+                grid = told.get("grid")
+                if isinstance(told.get("fps"), int | float) and isinstance(grid, list) and len(grid) == 3:
+                    found.add((round(told["fps"]), int(grid[1]), int(grid[2])))
+    return found
 
 
 def caption_words(folder: str | Path, most: int) -> list[str]:

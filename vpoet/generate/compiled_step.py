@@ -25,7 +25,9 @@ from torch.export import Dim
 from vpoet.errors import BackendError
 from vpoet.files import aside
 from vpoet.generate import logits as logits_module
+from vpoet.generate import play_step as play_step_module
 from vpoet.generate import step as step_module
+from vpoet.generate.play_step import PlayStep
 from vpoet.generate.step import SETTINGS, Run, Step
 from vpoet.nn import cache as cache_module
 from vpoet.nn import int8 as int8_module
@@ -34,7 +36,7 @@ from vpoet.nn import transformer as transformer_module
 from vpoet.nn.cache import BLOCK, HEADS, LANES, KVCache
 
 _SOURCES: tuple[ModuleType, ...] = (
-    *(step_module, logits_module, cache_module, int8_module, rope_module, transformer_module),
+    *(step_module, play_step_module, logits_module, cache_module, int8_module, rope_module, transformer_module),
 )
 _INDUCTOR = {
     "freezing": True,  # weights are constants: packed for the kernel that takes them
@@ -42,6 +44,8 @@ _INDUCTOR = {
     "max_autotune_gemm_backends": "CPP,ATEN",
 }
 _MOST_BLOCKS = 4096
+Inputs = tuple[Any, ...]
+"""Of a step, in order."""
 
 
 class StepCompiler:
@@ -59,10 +63,18 @@ class StepCompiler:
         BackendError where it cannot be compiled.
         """
         path = compiled_file(model, step, documents, slots, width)
+        return self._run(path, lambda: _compile(step, *_example(step, documents, slots, width), path))
+
+    def play(self, model: str, step: PlayStep, documents: int, slots: int, width: int, places: int) -> Run:
+        """The same of a pass of play, through a ring of so many ``places``."""
+        path = compiled_file(model, step, documents, slots, width, places)
+        return self._run(path, lambda: _compile(step, _play_example(step, documents, slots, width, places), None, path))
+
+    def _run(self, path: Path, compiles: Callable[[], None]) -> Run:
         if path not in self._loaded:
             if not path.is_file():
                 self.on_compile(path)
-                _compile(step, documents, slots, width, path)
+                compiles()
             try:
                 loader = torch._inductor.aoti_load_package(str(path)).loader
             except RuntimeError as error:
@@ -78,13 +90,13 @@ def _run(loader: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
     return ids_M, nats_M
 
 
-def compiled_file(model: str, step: Step, documents: int, slots: int, width: int) -> Path:
+def compiled_file(model: str, step: Step | PlayStep, *shape: int) -> Path:
     """Where a compiled step lies, or will: its name is a hash of all that it depends on."""
     weight = step.transformer.language.weight
     if weight.device.type != "cpu":
         raise BackendError(f"compiled decoding is for the CPU, and the model is on {weight.device.type}")
     kinds = sorted({type(part).__name__ for part in step.modules()})  # of 8 bits or of 16
-    facts = [model, weight.dtype, kinds, documents, slots, width, step.filtered, _INDUCTOR, BLOCK]
+    facts = [model, weight.dtype, kinds, *shape, step.filtered, _INDUCTOR, BLOCK]
     facts += [torch.__version__, torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()]
     digest = hashlib.sha256(repr(facts).encode())
     for module in _SOURCES:
@@ -98,9 +110,8 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vpoet"
 
 
-def _compile(step: Step, documents: int, slots: int, width: int, path: Path) -> None:
-    if shutil.which(os.environ.get("CXX", "g++")) is None:
-        raise BackendError("compiling a step needs a C++ compiler (apt install g++); without it, decode uncompiled")
+def _example(step: Step, documents: int, slots: int, width: int) -> tuple[Inputs, Any]:
+    """Inputs of the shapes that the compiled step takes, and which sizes of them are left open."""
     config, weight = step.transformer.config, step.transformer.language.weight
     cache = KVCache(
         layers=config.depth, slots=slots, size=4 * BLOCK, kv_heads=config.kv_heads, head=config.head,
@@ -119,6 +130,27 @@ def _compile(step: Step, documents: int, slots: int, width: int, path: Path) -> 
     # a cache of any size, read as far as it is filled: one compiled step serves clips of all lengths
     reach, size = (BLOCK * Dim(name, min=1, max=_MOST_BLOCKS) for name in ("reach", "size"))
     shapes = (None, None, None, {0: reach}, None, None, [{2: size}] * config.depth, [{2: size}] * config.depth)
+    return inputs, shapes
+
+
+def _play_example(step: PlayStep, documents: int, slots: int, width: int, places: int) -> Inputs:
+    config, weight = step.transformer.config, step.transformer.language.weight
+    cache = [weight.new_zeros(slots, config.kv_heads, places, config.head) for _ in range(2 * config.depth)]
+    return (
+        torch.full((documents, width), step.transformer.ranges["codes"].start),
+        torch.zeros(slots, width, 2, config.head // 2),
+        torch.zeros(slots, width, dtype=torch.int64),
+        torch.ones(slots, width, places, dtype=torch.bool),
+        torch.zeros(documents * width, sum(step.transformer.visual.radices) + step.outcomes.out_features),
+        torch.zeros(len(SETTINGS)),
+        cache[: config.depth],
+        cache[config.depth :],
+    )
+
+
+def _compile(step: Step | PlayStep, inputs: Inputs, shapes: Any, path: Path) -> None:
+    if shutil.which(os.environ.get("CXX", "g++")) is None:
+        raise BackendError("compiling a step needs a C++ compiler (apt install g++); without it, decode uncompiled")
     level = logging.getLogger("torch._inductor").level
     logging.getLogger("torch._inductor").setLevel(logging.ERROR)
     said = io.StringIO()

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vpoet.generate.play_step import BuildPlay
 from vpoet.generate.sampling import Sampling
 from vpoet.generate.step import SETTINGS, Run, Step
 from vpoet.generate.transfer import send
@@ -51,6 +52,8 @@ class Decoding:
     """Frames for which it sees a frame (`vpoet.sequence.windows`); 0: to the end."""
     build: Build | None = None
     """Makes another step of the plain one."""
+    build_play: BuildPlay | None = None
+    """The same of a pass of play."""
     through: CacheBackend | None = None
     """Attention through the cache; None: sdpa, or, where ``build`` compiles the step as a whole, plain products."""
     memory: Callable[..., KVCache] = KVCache

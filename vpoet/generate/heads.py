@@ -32,7 +32,7 @@ class Heads:
             assert isinstance(table, nn.Embedding)
             ids[name], rows[name] = torch.arange(*transformer.ranges[name], device=weight.device), table.weight
         self._ids = ids
-        self._maps = {name: _linear(rows_VD) for name, rows_VD in rows.items()}
+        self._maps = {name: steady(nn.Sequential(linear_of(rows_VD))) for name, rows_VD in rows.items()}
 
     def noise(self, payload: str, generator: np.random.Generator | None, count: int) -> Floats:
         """[count, V] for as many draws of this range, the same in however many calls; none at temperature 0."""
@@ -49,8 +49,9 @@ class Heads:
         return self._ids[payload][choice_B], nats_B
 
 
-def _linear(rows_VD: Tensor) -> nn.Module:
+def linear_of(rows_VD: Tensor) -> nn.Linear:
+    """The map whose weights are these rows."""
     with torch.device("meta"):
         linear = nn.Linear(rows_VD.shape[1], rows_VD.shape[0], bias=False)
     linear.weight = nn.Parameter(rows_VD.detach(), requires_grad=False)
-    return steady(nn.Sequential(linear))
+    return linear

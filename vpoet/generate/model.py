@@ -232,9 +232,10 @@ class Model:
         )
         if self._graphs:
             return replace(plain, build=self._graphs, through=self._through, memory=self._graphs.cache)
-        return replace(
-            plain, build=None if self.compiler is None else functools.partial(self.compiler, self.bundle.hash)
-        )
+        if self.compiler is None:
+            return plain
+        build = functools.partial(self.compiler, self.bundle.hash)
+        return replace(plain, build=build, build_play=functools.partial(self.compiler.play, self.bundle.hash))
 
     @property
     def rounding(self) -> dict[str, Any]:
@@ -296,6 +297,7 @@ class Model:
             documents,
             attention=self.attention,
             stride=self.bundle.video.stride,
+            first=self.bundle.video.first,
             length=self.bundle.config.length,
             bidirectional=self.bundle.config.bidirectional,
             window=self.bundle.config.window,

@@ -6,7 +6,8 @@
 
 A frame is drawn one token after the other, or guessed to be like the one before it, several tokens a pass: each token
 is determined by those before it and the noise of its place, so what was drawn behind right guesses is what one token a
-pass would give, as in `vpoet.generate.speculate`; the proof and its limits stand there.
+pass would give, as in `vpoet.generate.speculate`; the proof and its limits stand there. A frame that is known goes in
+as a whole (`give`).
 
 Shapes: B documents that are played side by side; N slots of the cache, B or, with guidance, 2B; R tokens of a frame, A
 of them actions, one its outcome, the others codes; W tokens of a pass; M of all documents, B * W; V logits.
@@ -14,8 +15,9 @@ of them actions, one its outcome, the others codes; W tokens of a pass; M of all
 
 import copy
 import math
+from collections.abc import Mapping
 from collections.abc import Sequence as Items
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -25,10 +27,13 @@ from vpoet.arrays import Floats, Ints, Longs
 from vpoet.errors import PromptError, ShapeError
 from vpoet.generate.decoder import Decoding, automatic
 from vpoet.generate.heads import Heads
+from vpoet.generate.play_draft import Draft
+from vpoet.generate.play_step import PlayStep
 from vpoet.generate.sampling import Sampling
-from vpoet.generate.step import Step
+from vpoet.generate.step import SETTINGS, Run, Step
+from vpoet.nn.cache import BLOCK
 from vpoet.nn.ring import RingCache, RingSizes
-from vpoet.nn.rope import rotations
+from vpoet.nn.rope import Rotation, rotations
 from vpoet.nn.steady import steady
 from vpoet.nn.visibility import Attend, Visibility
 from vpoet.sequence.actions import NONE, START
@@ -39,6 +44,9 @@ from vpoet.sequence.vocabulary import Modality
 
 TEXT = 256
 """Tokens that a change of prompt may take, with the structure around it."""
+GUESSES = 31
+"""Of the tokens of a frame that is drawn alone, at most: few passes, of which each costs little more than a short one
+(`python tests/bench play_pace`)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,16 +90,18 @@ class PlayDecoder:
         length: int,
     ) -> None:
         """Read the prompts, pieces of text. The window is that of ``decoding``; a model without one plays as long as
-        its document has ``length`` tokens at most. `Decoding.build` is for batches of steps, and not used here."""
+        its document has ``length`` tokens at most. Passes are those of `Decoding.build_play`, if it has one."""
         transformer = decoding.transformer
         assert not transformer.training, "dropout would be sampled too: call eval() first"
         self.scene, self._vocabulary = scene, transformer.vocabulary
-        self._network = steady(transformer)
+        self._network, build = steady(transformer), decoding.build_play
         self._heads = Heads(self._network, sampling)
         self._guided = sampling.guidance != 1
+        self._settings = torch.tensor([float(getattr(sampling, name)) for name in SETTINGS], device=self._device)
         slots = [self._begin(text, 0) for text in self._texts(texts)]
-        step = Step(self._network, filtered=sampling.filtered)
-        guesses = automatic(step, len(slots), len(texts)) if decoding.guesses is None else decoding.guesses
+        step = PlayStep(transformer if build else self._network, filtered=sampling.filtered)
+        step = step if build else steady(step)  # its last map, too
+        guesses = self._automatic(step, len(slots), len(texts)) if decoding.guesses is None else decoding.guesses
         self.width = guesses + 1
         """Tokens of a pass."""
         lengths = tuple(slot.prefix for slot in slots)
@@ -101,7 +111,11 @@ class PlayDecoder:
             raise ShapeError(f"a prompt and a frame take more than the {length} tokens that this model was trained on")
         self._length = 0 if decoding.window else length
         """Tokens that a document may have; 0: any number."""
-        self._sizes = RingSizes(int(sinks.max()), TEXT, decoding.window or fits, scene.tokens)
+        sink = -(-int(sinks.max()) // BLOCK) * BLOCK  # a compiled pass serves prompts of many lengths
+        self._sizes = RingSizes(sink, TEXT, decoding.window or fits, scene.tokens)
+        self._draws: Run = step
+        if build:
+            self._draws = build(step, len(texts), len(slots), self.width, self._sizes.places)
         weight = transformer.language.weight
         self._cache = RingCache(transformer.config, self._sizes, slots=len(slots), like=weight)
         visibility = Visibility(lengths, lengths if decoding.bidirectional else (0,) * len(lengths))
@@ -133,12 +147,7 @@ class PlayDecoder:
         """
         scene, first, at = self.scene, self.scene.actions + 1, self._cache.frames
         assert (actions_BA is None) == (at == 0)
-        filled = int((self._cache.sink_N + self._cache.text_N).max()) + (at + 1) * scene.tokens
-        if 0 < self._length < filled:
-            raise ShapeError(
-                f"play ends here: {at} frames fill the {self._length} tokens of the documents that this model was "
-                "trained on, and it was trained without a window (data.window), so it can forget none; begin again"
-            )
+        self._expect_room()
         self._ids_BR = self._ids_BR.copy()  # all but the actions is guessed to be as it was
         if actions_BA is not None:
             self._ids_BR[:, : first - 1] = self._vocabulary.ids(actions_BA, "actions")
@@ -149,8 +158,7 @@ class PlayDecoder:
         nats_BR = np.zeros(self._ids_BR.shape, np.float32)
         begins, known = (first - 1, first) if at == 0 else (0, first - 1)
         drafts = [
-            _Draft(ids_R, nats_R, begins, known, self.width)
-            for ids_R, nats_R in zip(self._ids_BR, nats_BR, strict=True)
+            Draft(ids_R, nats_R, begins, known, self.width) for ids_R, nats_R in zip(self._ids_BR, nats_BR, strict=True)
         ]
         while not all(draft.through for draft in drafts):
             offset_BW = np.stack([draft.offsets() for draft in drafts])
@@ -161,6 +169,22 @@ class PlayDecoder:
         outcome_B = self._vocabulary.values(self._ids_BR[:, first - 1], "outcomes")
         codes_BC = self._vocabulary.values(self._ids_BR[:, first:], "codes")
         return Played(outcome_B, codes_BC.reshape(-1, *scene.grid), nats_BR)
+
+    @torch.inference_mode()
+    def give(self, rows_BR: Ints) -> None:
+        """A frame that is known goes in: the values, each of its range, of its actions, outcome and codes. ShapeError
+        as of `step`."""
+        self._expect_room()
+        first = self.scene.actions + 1
+        ranges = (rows_BR[:, : first - 1], "actions"), (rows_BR[:, first - 1 : first], "outcomes")
+        parts = [self._vocabulary.ids(values, name) for values, name in (*ranges, (rows_BR[:, first:], "codes"))]
+        ids_BR = self._ids_BR = np.concatenate(parts, 1).astype(np.int64)
+        begins = first - 1 if self.frames == 0 else 0  # what stands before was read with the prompt
+        offset_BW = np.tile(np.arange(begins, self.scene.tokens), (len(rows_BR), 1))
+        ids_NW, offset_NW = self._of_slots(ids_BR[:, begins:]), self._of_slots(offset_BW)
+        positions_NW3 = self._positions(offset_NW)
+        self._run(ids_NW.reshape(-1), positions_NW3.reshape(-1, 3), self._cache.attend_frame(offset_NW))
+        self._cache.frames += 1
 
     @torch.inference_mode()
     def tell(self, texts: Items[Ints]) -> None:
@@ -198,6 +222,49 @@ class PlayDecoder:
         other._cache = self._cache.copy()
         return other
 
+    def state(self) -> dict[str, Tensor]:
+        """All that `put` needs to go on from here."""
+        cache = self._cache
+        numbers = {"sink": cache.sink_N, "text": cache.text_N, "places": self._places_NR3, "here": self._here_N}
+        held = {name: torch.from_numpy(x) for name, x in (*numbers.items(), ("ids", self._ids_BR))}
+        for name, layers in (("keys", cache.keys), ("values", cache.values)):
+            held |= {f"{name}.{layer}": x for layer, x in enumerate(layers)}
+        sizes = self._sizes
+        told = torch.tensor([sizes.text, sizes.window, sizes.frame, sizes.sink])
+        return held | {"frames": torch.tensor(cache.frames), "sizes": told}
+
+    @torch.inference_mode()
+    def put(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a `state` of as many documents of the same model. KeyError, RuntimeError: it is of another."""
+        sizes, like = self._sizes, self._cache.keys[0]
+        *others, sink = state["sizes"].tolist()
+        if others != [sizes.text, sizes.window, sizes.frame]:
+            raise KeyError("sizes")
+        self._sizes = replace(sizes, sink=sink)
+        cache = RingCache(self._network.config, self._sizes, slots=len(self._here_N), like=like)
+        for name, layers in (("keys", cache.keys), ("values", cache.values)):
+            for layer, x in enumerate(layers):
+                x.copy_(state[f"{name}.{layer}"])
+        cache.sink_N, cache.text_N = state["sink"].numpy(), state["text"].numpy()
+        cache.frames = int(state["frames"])
+        self._places_NR3, self._here_N = state["places"].numpy(), state["here"].numpy()
+        self._ids_BR, self._cache = state["ids"].numpy(), cache
+
+    def _automatic(self, step: PlayStep, slots: int, documents: int) -> int:
+        """As `vpoet.generate.decoder.automatic`, and more where there is one document: most of a frame stays."""
+        plain, most = Step(self._network, filtered=step.filtered), min(GUESSES, self.scene.tokens - 1)
+        exact = documents == 1 and self._device.type == "cpu" and plain.is_exact(slots, most + 1)
+        return most if exact else automatic(plain, slots, documents)
+
+    def _expect_room(self) -> None:
+        at = self._cache.frames
+        filled = int((self._cache.sink_N + self._cache.text_N).max()) + (at + 1) * self.scene.tokens
+        if 0 < self._length < filled:
+            raise ShapeError(
+                f"play ends here: {at} frames fill the {self._length} tokens of the documents that this model was "
+                "trained on, and it was trained without a window (data.window), so it can forget none; begin again"
+            )
+
     def _texts(self, texts: Items[Ints]) -> list[Ints]:
         """Of all slots: a null prompt has none."""
         return [*texts, *([texts[0][:0]] * len(texts) if self._guided else [])]
@@ -214,65 +281,48 @@ class PlayDecoder:
 
     @property
     def _device(self) -> torch.device:
-        return self._cache.keys[0].device
+        return self._network.language.weight.device
 
     def _draw(self, offset_BW: Longs, outcome_B1V: Tensor, codes_BCV: Tensor) -> tuple[Longs, Floats]:
         """Tokens of the frame go in, at their offsets in it, and those behind each are drawn, with their nats: [B, W],
         [B, W]. What is drawn where the next token is given, or of the next frame, means nothing."""
         count, width = offset_BW.shape
         first = self.scene.actions + 1
-        offset_NW = np.tile(offset_BW, (len(self._places_NR3) // count, 1))
-        ids_NW = self._ids_BR[np.arange(len(offset_NW))[:, None] % count, offset_NW]
-        positions_NW3 = self._places_NR3[np.arange(len(offset_NW))[:, None], offset_NW]
-        positions_NW3 = positions_NW3 + np.array([self._cache.frames, 0, 0])
-        attend = self._cache.attend_frame(offset_NW)
-        h_ND = self._run(ids_NW.reshape(-1), positions_NW3.reshape(-1, 3), attend)
+        offset_NW = self._of_slots(offset_BW)
+        turn = self._turn(self._positions(offset_NW).reshape(-1, 3))
         at_BW = torch.from_numpy((offset_BW + 1 - first).clip(0, codes_BCV.shape[1] - 1)).to(self._device)
         noise_MV = codes_BCV[torch.arange(count, device=self._device)[:, None], at_BW].flatten(0, 1)
-        ids_M, nats_M = self._heads.draw("codes", h_ND, noise_MV)
-        is_outcome_M = offset_BW.reshape(-1) + 1 == first - 1
-        if is_outcome_M.any():
-            chosen_M = torch.from_numpy(is_outcome_M).to(self._device)
-            others = self._heads.draw("outcomes", h_ND, outcome_B1V[:, 0].repeat_interleave(width, 0))
-            ids_M, nats_M = torch.where(chosen_M, others[0], ids_M), torch.where(chosen_M, others[1], nats_M)
+        ids_2M, nats_2M = self._draws(
+            torch.from_numpy(np.take_along_axis(self._ids_BR, offset_BW, 1)).to(self._device),
+            torch.stack(turn, 1).view(*offset_NW.shape, 2, -1),
+            *self._cache.places(offset_NW),
+            torch.cat((noise_MV, outcome_B1V[:, 0].repeat_interleave(width, 0)), 1),
+            self._settings,
+            self._cache.keys,
+            self._cache.values,
+        )
         self.passes += 1
-        return ids_M.view(count, width).cpu().numpy(), nats_M.view(count, width).cpu().numpy()
+        is_code_BW = offset_BW + 1 != first - 1
+        ids, nats = (x.view(2, count, width).cpu().numpy() for x in (ids_2M, nats_2M))
+        return np.where(is_code_BW, *ids), np.where(is_code_BW, *nats)
 
-    def _run(self, ids_T: Ints | Longs, positions_T3: Longs, attend: Attend) -> Tensor:
-        """States [T, D]. Angles are of double precision: play goes on for ever."""
+    def _of_slots(self, each_BW: Longs) -> Longs:
+        """What a document and its null prompt have in common, of each slot."""
+        return np.tile(each_BW, (len(self._places_NR3) // len(each_BW), 1))
+
+    def _positions(self, offset_NW: Longs) -> Longs:
+        """[N, W, 3], of tokens of the frame."""
+        slot_N1 = np.arange(len(offset_NW))[:, None]
+        positions: Longs = self._places_NR3[slot_N1, offset_NW] + np.array([self._cache.frames, 0, 0])
+        return positions
+
+    def _turn(self, positions_T3: Longs) -> Rotation:
+        """Angles are of double precision: play goes on for ever."""
         config = self._network.config
-        turn = rotations(torch.from_numpy(positions_T3).to(self._device, torch.double), config.head, config.rope_base)
-        h_TD: Tensor = self._network(torch.from_numpy(ids_T.astype(np.int64)).to(self._device), turn, attend)
-        return h_TD
+        return rotations(torch.from_numpy(positions_T3).to(self._device, torch.double), config.head, config.rope_base)
 
-
-class _Draft:
-    """A frame of one document: its tokens as far as they are final, and guesses from there on."""
-
-    def __init__(self, ids_R: Longs, nats_R: Floats, at: int, final: int, width: int) -> None:
-        self._ids_R, self._nats_R, self._final, self._width = ids_R, nats_R, final, width
-        self._at = at
-        """Tokens that are final, and in the cache."""
-
-    @property
-    def through(self) -> bool:
-        return self._at == len(self._ids_R)
-
-    def offsets(self) -> Longs:
-        """[W]: the tokens that go in next. Behind the frame's last one, it idles."""
-        return np.minimum(self._at + np.arange(self._width), len(self._ids_R) - 1)
-
-    def take(self, drawn_W: Longs, nats_W: Floats) -> None:
-        """What was drawn behind them: final as far as they were right, guesses beyond."""
-        start, size = self._at, len(self._ids_R)
-        behind = min(start + self._width, size)
-        right = True
-        while right and self._at < behind:
-            self._at += 1
-            if self._final <= self._at < size:
-                drawn = drawn_W[self._at - 1 - start]
-                right = bool(self._ids_R[self._at] == drawn)
-                self._ids_R[self._at], self._nats_R[self._at] = drawn, nats_W[self._at - 1 - start]
-                self._final = self._at + 1
-        for at in range(self._at + 1, min(behind + 1, size)):
-            self._ids_R[at] = drawn_W[at - 1 - start]
+    def _run(self, ids_T: Ints | Longs, positions_T3: Longs, attend: Attend) -> None:
+        """Tokens go in, and nothing is drawn."""
+        self._network(
+            torch.from_numpy(ids_T.astype(np.int64)).to(self._device), self._turn(positions_T3), attend
+        )  # fmt: skip

@@ -82,16 +82,21 @@ class RingCache:
         assert offset_NW.max() < self.sizes.text, (offset_NW.max(), self.sizes)
         seen_S = self._row_S < min(self.frames, self.sizes.window)
         self.text_N = offset_NW.max(1) + 1
-        return self._attend(seen_S, self.sizes.sink, np.zeros_like(self.text_N), offset_NW)
+        places = self._places(seen_S, self.sizes.sink, np.zeros_like(self.text_N), offset_NW)
+        return attend_where(self.keys, self.values, *places)
 
     def attend_frame(self, offset_NW: Longs) -> Attend:
         """Attention of tokens of the frame behind those that are whole: the ``offset_NW``-th of it, over what is there;
         what lies behind it in the frame is unseen."""
+        return attend_where(self.keys, self.values, *self.places(offset_NW))
+
+    def places(self, offset_NW: Longs) -> tuple[Tensor, Tensor]:
+        """Where `attend_frame` writes each token, and which places it sees: [N, W], [N, W, S]."""
         assert offset_NW.max() < self.sizes.frame, (offset_NW.max(), self.sizes)
         row = self.frames % self.sizes.window
         seen_S = (self._row_S < min(self.frames, self.sizes.window)) & (self._row_S != row)
         first = self.sizes.sink + self.sizes.text + row * self.sizes.frame
-        return self._attend(seen_S, first, self.text_N, offset_NW)
+        return self._places(seen_S, first, self.text_N, offset_NW)
 
     def copy(self) -> "RingCache":
         """The same content, in memory of its own."""
@@ -99,7 +104,7 @@ class RingCache:
         other.keys, other.values = ([x.clone() for x in held] for held in (self.keys, self.values))
         return other
 
-    def _attend(self, seen_S: Tensor, first: int, text_N: Longs, offset_NW: Longs) -> Attend:
+    def _places(self, seen_S: Tensor, first: int, text_N: Longs, offset_NW: Longs) -> tuple[Tensor, Tensor]:
         """Tokens go to ``first`` and their offsets, and see what lies between, ``seen_S``, the sink and the text."""
         device = self._place_S.device
         sink_N1, text_N1, offset_NW1 = (
@@ -108,4 +113,4 @@ class RingCache:
         text_S = self._place_S - self.sizes.sink
         before_NS = seen_S | (self._place_S < sink_N1) | ((text_S >= 0) & (text_S < text_N1))
         own_NWS = (self._place_S >= first) & (self._place_S <= first + offset_NW1)
-        return attend_where(self.keys, self.values, first + offset_NW1[..., 0], before_NS[:, None] | own_NWS)
+        return first + offset_NW1[..., 0], before_NS[:, None] | own_NWS

@@ -15,7 +15,7 @@ import numpy as np
 from vpoet.arrays import Frames
 from vpoet.errors import DataError
 from vpoet.worlds.platformer.scenery import CHARACTERS, GROUNDS, SKIES
-from vpoet.worlds.playground.captions import understood
+from vpoet.worlds.playground.captions import captions, understood
 from vpoet.worlds.playground.drawing import Painter, pose
 from vpoet.worlds.playground.levels import Level, levels
 from vpoet.worlds.playground.physics import ACTIONS, Body, advance, touches
@@ -57,6 +57,11 @@ class Playground:
         away = [number for number, coin in enumerate(self.level.coins) if not touches(self.body, coin)]
         self.body.coin = away[int(random.integers(len(away)))]
         return self._frame()
+
+    @property
+    def caption(self) -> str:
+        """Who plays where, in words that `reset` understands."""
+        return captions(self.truth)[1]
 
     @property
     def level(self) -> Level:
