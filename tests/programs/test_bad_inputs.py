@@ -63,6 +63,12 @@ GOOD: dict[str, tuple[str, ...]] = {
     "complete": ("{segments.json}", "--model={bundle}", "--longest=2", "--out=OUT/whole"),
     "play": ("{playing}", "--record={keys.txt}", "--out=OUT/played.mp4"),
     "score": ("{clip.mp4}", "--model={bundle}"),
+    "plan": (
+        *("world:playground", "--goal={clip.mp4}", "--size=32", "--horizon=2", "--samples=2", "--rounds=1"),
+        *("--steps=2", "--out=OUT/plan"),
+    ),
+    "actions": ("{clip.mp4}", "--model={player/bundle}"),
+    "reach": ("world:playground", "--count=2", "--samples=2", "--size=32", "--out=OUT/reach"),
     "evaluate": ("--prompts={world}", "--model={bundle}", "--count=2", "--out=OUT/judged"),
     "compare": (
         *("{raw}", "{raw}", "--frames=5", "--size=16", "--bootstrap=10", "--device=cpu", "--training={raw}"),
@@ -270,6 +276,9 @@ READERS: dict[str, list[tuple[str | int, str, str]]] = {
     "complete": [BUNDLES],
     "play": [(0, "", "playing")],
     "score": [BUNDLES, (0, "", "list"), (0, "", "video")],
+    "plan": [BUNDLES, ("--goal", "", "video")],
+    "actions": [BUNDLES, (0, "", "list"), (0, "", "video")],
+    "reach": [BUNDLES],
     "evaluate": [BUNDLES, ("--prompts", "", "raw"), ("--train", "", "raw")],
     "compare": [(0, "", "raw"), (1, "", "raw"), ("--training", "", "raw"), ("--bits", "", "bundle")],
     "ladder": [(0, "", "raw")],
@@ -543,6 +552,8 @@ class Things:
     def __init__(self, folder: Path, make_bundle: Callable[..., Path], run: Callable[..., int]) -> None:
         self.folder = folder
         make_bundle(folder, depth=1, frames=5, height=16, width=16, length=128)
+        size, keys = {"frames": 3, "height": 16, "width": 16, "length": 400}, ActionSpace(names=["left", "right"])
+        make_bundle(folder / "player", depth=1, time_stride=1, actions=keys, **size)
         shutil.copytree(folder / "bundle" / "video_tokenizer", folder / "tokenizer")
         settings = {"actions": ActionSpace(names=list(ACTIONS)), "tasks": ["play"], "window": 2}
         playing = make_bundle(folder / "player", depth=1, time_stride=1, length=300, height=32, width=32, **settings)

@@ -31,7 +31,7 @@ from vpoet.nn.cache import KVCache, attend_where
 from vpoet.nn.steady import steady
 from vpoet.nn.visibility import Visibility
 from vpoet.sequence.document import FORMS, KINDS, Document, Sequence, build, parse
-from vpoet.sequence.vocabulary import Modality
+from vpoet.sequence.vocabulary import Modality, Vocabulary
 from vpoet.sequence.windows import windowed
 
 LONGEST = 64
@@ -89,7 +89,7 @@ def _blank(document: Document, longest: int) -> Document:
     return Document(document.task, tuple(spans))
 
 
-class _Track:
+class Track:
     """A document on a cache of its own, and how far it has been read."""
 
     def __init__(self, decoding: Decoding, document: Document) -> None:
@@ -106,6 +106,10 @@ class _Track:
         )
         self._read = 0
 
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return self._decoding.transformer.vocabulary
+
     def lay(self, document: Document, drawn: list[int]) -> None:
         """The document anew, with the tokens that have been drawn; what has been read of it stays as it was."""
         transformer = self._decoding.transformer
@@ -116,7 +120,12 @@ class _Track:
 
     def before(self, number: int) -> Tensor:
         """The state [1, D] that predicts the ``number``-th predicted token: all before it is read."""
-        stop = int(self.predicted[number])
+        return self.read(int(self.predicted[number]))[-1:]
+
+    def read(self, stop: int) -> Tensor:
+        """The states [W, D] of the tokens up to, not with, ``stop`` that had not been read; there is one at least. The
+        first call reads the prompt alone: a model that reads prompts both ways takes all of it for one."""
+        assert stop > self._read
         here = slice(self._read, stop)
         ids_T, positions_T3 = (
             torch.from_numpy(x[here].astype(np.int64)).to(self._cache.keys[0].device)
@@ -125,7 +134,7 @@ class _Track:
         attend = self._prefill(stop) if self._read == 0 else self._extend(here)
         self._read = stop
         h_TD: Tensor = self._decoding.transformer(ids_T, positions_T3, attend)
-        return h_TD[-1:]
+        return h_TD
 
     def _prefill(self, stop: int) -> Callable[[int, Tensor, Tensor, Tensor], Tensor]:
         until = None if self.sequence.until is None else (self.sequence.until[:stop],)
@@ -149,7 +158,7 @@ class _Filling:
 
     def __init__(self, decoding: Decoding, heads: Heads, document: Document, guided: bool) -> None:
         self._transformer, self._heads, self._document, self._guided = decoding.transformer, heads, document, guided
-        self._tracks = [_Track(decoding, one) for one in self._laid()]
+        self._tracks = [Track(decoding, one) for one in self._laid()]
         self._drawn: list[int] = []
         self._nats: list[float] = []
 

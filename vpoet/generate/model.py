@@ -13,7 +13,7 @@ request as a chain of documents), `decode` (their tokens filled in), `Rollout.ta
 import functools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Items
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +41,7 @@ from vpoet.generate.likelihood import Likelihood, likelihoods, token_nats
 from vpoet.generate.observe import fit, observe
 from vpoet.generate.plan import Decoded
 from vpoet.generate.request import Clip, Request
+from vpoet.generate.reward import Reward, Rewards
 from vpoet.generate.rollout import Rollout, roll
 from vpoet.generate.sampling import Sampling
 from vpoet.generate.step import Step
@@ -272,6 +273,12 @@ class Model:
         clip = fit(self.bundle, video, frames=frames, height=height, width=width, fps=fps)
         codes = self.bundle.video.encode(clip.video)
         return self.likelihoods([self.observed(codes, clip.video.fps, prompt, given_frames)])[0]
+
+    def reward(self, frames: Iterable[Frames], prompt: str = "") -> Iterator[Reward]:
+        """How probable each cell of a stream of frames uint8 [H, W, 3] is given those before it, as soon as its frames
+        are there: of a clip as long as the model's they are what `score` says. `vpoet.generate.reward` says more."""
+        stream = Rewards(self.bundle, self.decoding, prompt)
+        yield from (told for frame in frames if (told := stream(frame)) is not None)
 
     def observed(self, codes: Ints, fps: float, prompt: str = "", given_frames: int = 0) -> Document:
         """A clip [t, h, w] as the document to score: the one that `document` makes to sample it, filled."""

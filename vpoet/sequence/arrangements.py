@@ -276,11 +276,15 @@ def a_stretch(sample: Sample, random: np.random.Generator) -> Given:
 
 def a_short_stretch(sample: Sample, random: np.random.Generator) -> Given:
     """As much of a recording as fits a document, and the header of a video, from anywhere."""
+    return Given(stretch=_a_part(sample, frames_between(sample), random))
+
+
+def frames_between(sample: Sample) -> int:
+    """Of a recording: so many frames fit a document that tells a video, and then what was done between them."""
     assert sample.actions is not None
     frame = int(sample.actions.shape[1]) + 1 + math.prod(sample.codes.shape[1:])
     headers = sum(2 + len(FORMS[modality].header) for modality in (Modality.VIDEO, Modality.PLAY))
-    fit = (sample.room - 3 - 2 - len(sample.text) - headers) // frame
-    return Given(stretch=_a_part(sample, min(fit, 255), random))
+    return min((sample.room - 3 - 2 - len(sample.text) - headers) // frame, 255)
 
 
 def _a_part(sample: Sample, most: int, random: np.random.Generator) -> tuple[int, int]:

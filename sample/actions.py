@@ -1,0 +1,89 @@
+"""Read the actions off videos: what was done between each two frames."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import track
+
+from vpoet import cli
+from vpoet.data.sources import gather
+from vpoet.errors import DataError, VpoetError
+from vpoet.files import write_atomic
+from vpoet.generate.model import load
+from vpoet.outputs import expect_apart, expect_file
+from vpoet.play.inverse import actions_of, space_of, told
+
+console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+
+
+def main(
+    videos: Annotated[
+        list[str], typer.Argument(metavar="VIDEO...", help="Videos, folders, or .csv and .jsonl lists of them.")
+    ],
+    model: Annotated[Path, typer.Option(help="Bundle folder of a model that was trained for inverse.")],
+    prompt: Annotated[str, typer.Option(help="What the videos show. [default: none]")] = "",
+    out: Annotated[Path | None, typer.Option(help="A .jsonl list of the videos with their actions.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
+) -> None:
+    """Read the actions off videos: what was done between each two frames.
+
+    Videos are brought to the size and rate of the model, which was trained for `inverse` on recordings that say what
+    was done (`vpoet ingest world:playground`). Each action is the most probable one, given the video and the actions
+    before it, and is told with its probability. The videos may be real or sampled; a sampled one whose actions
+    are carried out in the world (`vpoet plan` imagines such plans with --proposals inverse) is a plan (UniPi).
+
+    With --out the lines of the list are as `vpoet ingest` reads them: path, actions and action_space. A video that
+    can't be read is reported, and the others are done.
+
+    Examples:
+
+        vpoet actions played.mp4 --model runs/play/bundle
+        vpoet actions clips/ --model runs/play/bundle --prompt "a robot on grass" --out actions.jsonl --json
+    """
+    expect_file(out, (".jsonl",))
+    items = [item for source in videos for item in gather([source])]
+    expect_apart(out, [item.path for item in items])
+    reader = load(model, device)
+    space = space_of(reader)
+    rows: list[dict[str, Any]] = []
+    problems = [f"{item.name}: {item.problem}" for item in items if item.problem]
+    for item in track(
+        [item for item in items if not item.problem], "reading", console=console, disable=not console.is_terminal
+    ):
+        try:
+            found, changes = actions_of(reader, item.path, prompt)
+        except VpoetError as error:
+            problems.append(str(error) if item.path in str(error) else f"{item.path}: {error}")
+            continue
+        if changes:
+            console.print(f"{item.path}: read {', '.join(changes)}")
+        steps = told(found)
+        rows.append(
+            {"path": item.path, "fps": reader.bundle.config.fps, "nats": float(found.nats.sum()), "steps": steps}
+        )
+        console.print(f"{item.path}: {' '.join(_word(step) for step in steps)}")
+    for problem in problems:
+        console.print(f"skipped: {problem}")
+    if not rows:
+        raise DataError(f"none of {len(problems)} videos could be read; the reasons are above")
+    if out:
+        about = {"action_space": space.told()}
+        lines = ({"path": row["path"], "actions": [step["action"] for step in row["steps"]]} | about for row in rows)
+        write_atomic(out, "".join(json.dumps(line) + "\n" for line in lines))
+        console.print(f"{out}: the actions of {len(rows)} videos")
+    cli.finish({"model": reader.bundle.hash, "rows": rows, "failed": problems, "out": out}, as_json)
+    if problems:
+        raise DataError(f"{len(problems)} videos could not be read; they are listed above, the others are done")
+
+
+def _word(step: dict[str, object]) -> str:
+    """An action and its probability."""
+    return f"{step['action']} ({step['probability']:.2f})"
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,140 @@
+"""Measure planning: the share of goal pictures that is reached, by the world itself, a model, and chance."""
+
+import json
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import track
+
+from vpoet import cli, worlds
+from vpoet.arrays import Frames
+from vpoet.devices import pick
+from vpoet.errors import PromptError
+from vpoet.evaluate.intervals import wilson
+from vpoet.evaluate.tables import markdown
+from vpoet.files import aside, read_json, write_atomic
+from vpoet.generate.model import load
+from vpoet.media.sheet import contact_sheet
+from vpoet.outputs import expect_folder
+from vpoet.play.players import players
+from vpoet.play.reaching import AHEAD, FIRST, NEAR, Start, attempt, judged, starts
+
+MOST = 1_000_000
+"""Plans at a time."""
+SHOWN = 3
+"""Episodes of each row that pictures show: those that failed first."""
+SHOWN_FRAMES = 10
+console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder for the table, the episodes and their pictures.")],
+    world: Annotated[str, typer.Argument(help="Its recordings say state and place.")] = "world:playground",
+    model: Annotated[Path | None, typer.Option(help="Bundle of a model that was trained for play.")] = None,
+    count: Annotated[int, typer.Option(help="Starts.", min=2, max=1_000_000)] = 200,
+    samples: Annotated[str, typer.Option(help="Plans that are tried each time, a row for each.")] = "64,256",
+    every: Annotated[int, typer.Option(help="Plan again after so many actions.", min=1)] = 8,
+    seed: Annotated[int, typer.Option(help="Of whoever acts, with the number of the start.", min=0)] = 0,
+    first: Annotated[int, typer.Option(help="Number of the first clip.", min=0)] = FIRST,
+    size: Annotated[int, typer.Option(help="Pixels of a side, if no bundle says it.", min=32, max=4096)] = 64,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
+) -> None:
+    """Measure planning: the share of goal pictures that is reached, by the world itself, a model, and chance.
+
+    A start is the first frame of a recording of the world, and its goal the picture that the recording comes to 16
+    steps later, played half of the time by random keys and half by a player who seeks coins. It is reached if
+    the figure comes within 3 pixels (of 64) of its place there, in any of twice as many steps. Recordings that end
+    early, or where they began, are left out.
+
+    Rows: random keys; random shooting and the cross-entropy method in the world itself (the oracle); with --model the
+    same in the learned world, with and without plans that the model suggests, the actions that its inverse task reads
+    off an imagined video, and its policy, which knows no goal. Intervals are of 95%, Wilson's.
+
+    OUT gets results.md, results.json, episodes/ROW-CLIP.json (what is there is not done again) and reach.png: starts,
+    what was imagined, what came of it, and the goal.
+
+    Examples:
+
+        vpoet reach --out runs/reach
+        vpoet reach --model runs/play/bundle --count 200 --samples 64,256,1024 --out runs/reach-learned
+    """
+    expect_folder(out)
+    pick(device)
+    sizes = [int(each) for each in samples.split(",") if each.strip().isdecimal()]
+    if not sizes or not 1 <= min(sizes) <= max(sizes) <= MOST or len(sizes) < len(samples.split(",")):
+        raise PromptError(f"--samples {samples}: numbers from 1 to {MOST}, with commas between")
+    player = None if model is None else load(model, device)
+    shape = (size, size, 8.0)
+    if player is not None:
+        shape = (player.bundle.config.height, player.bundle.config.width, float(player.bundle.config.fps))
+    real = worlds.stepped(world, *shape)
+    clips = worlds.find(world.removeprefix(worlds.WORLD))(*shape, AHEAD + 1)
+
+    cli.hold(out)
+
+    looked: list[Start | None] = []
+    for each in starts(clips, first):
+        looked.append(each)
+        if len(taken := [each for each in looked if each]) == count:
+            break
+    setting = {"world": world, "shape": list(shape), "every": every, "seed": seed, "near": NEAR}
+    setting["model"] = None if player is None else player.bundle.hash
+    lines, sheet = [], list[tuple[str, Frames]]()
+    for name, play in players(real, player, sizes, every).items():
+        told = []
+        for start in track(taken, name, console=console, disable=not console.is_terminal):
+            file = out / "episodes" / f"{name.replace(', ', '-').replace(' ', '-')}-{start.seed}.json"
+            kept = read_json(file) if file.is_file() else {}
+            if kept.get("setting") != setting:
+                begun = time.process_time()
+                episode = attempt(real, start, play, seed)
+                passed = time.process_time() - begun
+                kept = judged(real, start, episode) | {"seconds": passed, "setting": setting}
+                write_atomic(file, json.dumps(kept))
+            told.append(kept)
+        lines.append(line(name, told))
+        console.print(f"{name}: {lines[-1]['reached']} of {count}")
+        pairs = sorted(zip(taken, told, strict=True), key=lambda pair: bool(pair[1]["reached"]))
+        for start, kept in pairs[:SHOWN]:
+            episode = attempt(real, start, play, seed)
+            came = np.concatenate([episode.seen.frames, start.goal[None]])
+            label = f"{name}, clip {start.seed}: {'reached' if kept['reached'] else 'missed'}; the goal is the last"
+            sheet += [(f"{label}; imagined", np.concatenate([episode.imagined, start.goal[None]])), ("what came", came)]
+    rows = [[str(line[key]) for key in ("who", "reached", "share", "interval", "steps", "seconds")] for line in lines]
+    table = markdown(["who", "reached", "share", "95%", "median steps", "CPU seconds a plan"], rows)
+    left = f"{count} starts of clips {first} to {first + len(looked) - 1} of {world}; {len(looked) - count} left out."
+    with aside(out / "reach.png") as unfinished:
+        contact_sheet(sheet, max_frames=SHOWN_FRAMES, scale=1).save(unfinished)
+    result = {"rows": lines, "starts": count, "left_out": len(looked) - count} | setting
+    write_atomic(out / "results.json", json.dumps(result, indent=1))
+    write_atomic(out / "results.md", f"{table}\n\n{left}\n")
+    console.print(f"{table}\n\n{left}\n{out}: results.md, episodes, and reach.png")
+    cli.finish(result | {"out": out}, as_json)
+
+
+def line(name: str, told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A row of the table, of all its episodes."""
+    reached = [each for each in told if each["reached"]]
+    low, high = wilson(len(reached), len(told))
+    searches = sum(each["searches"] for each in told)
+    return {
+        "who": name, "reached": len(reached), "of": len(told), "share": f"{len(reached) / len(told):.1%}",
+        "interval": f"{low:.1%} to {high:.1%}",
+        "steps": statistics.median(each["steps"] for each in reached) if reached else "-",
+        "seconds": f"{sum(each['seconds'] for each in told) / searches:.2f}" if searches else "-",
+        "by_policy": {
+            policy: [sum(each["policy"] == policy for each in some) for some in (reached, told)]
+            for policy in sorted({each["policy"] for each in told})
+        },
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,1 @@
+"""Plans, inverse dynamics and rewards, in worlds that are real or learned."""
