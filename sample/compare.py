@@ -1,6 +1,5 @@
 """Compare two sets of clips: distances with intervals and floors, under a pinned protocol."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +12,12 @@ from rich.progress import track
 from vpoet import cli
 from vpoet.devices import pick
 from vpoet.evaluate.compare.clips import drawn, gather
+from vpoet.evaluate.compare.compared import Compared
 from vpoet.evaluate.compare.features import Features
 from vpoet.evaluate.compare.networks import load
 from vpoet.evaluate.compare.protocol import choose
-from vpoet.evaluate.compare.report import as_json as for_machines
-from vpoet.evaluate.compare.report import figure, notes, of_pairs, of_sets, of_training, page, taken
-from vpoet.evaluate.plots import save
-from vpoet.files import write_atomic
+from vpoet.evaluate.compare.report import notes, of_pairs, of_sets, of_training, page, taken
+from vpoet.evaluate.page.comparison import publish
 from vpoet.outputs import expect_folder
 
 console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
@@ -28,7 +26,7 @@ console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
 def main(
     real: Annotated[Path, typer.Argument(help="Real clips: videos, folders of frames, a list, or raw shards.")],
     fake: Annotated[Path, typer.Argument(help="The clips to judge, in any of these forms.")],
-    out: Annotated[Path, typer.Option(help="Folder for compare.md, compare.json and compare.png.")],
+    out: Annotated[Path, typer.Option(help="Folder for compare.html, compare.md, compare.json and compare.png.")],
     protocol: Annotated[
         str, typer.Option(help="vpoet-16, stylegan-v-16, stylegan-v-128 or videogpt-ucf; the flags below change it.")
     ] = "vpoet-16",
@@ -69,7 +67,8 @@ def main(
 
     A protocol is all that changes the figures: frames, rate, resizing, number of clips, seed, network. Its id, eight
     digits, stands beside each of them; compare only figures of one id. The distance is called FVD with the weights of
-    FVD alone. Features are kept by content: a second run, or one after a kill, computes what is not there.
+    FVD alone. Features are kept by content: a second run, or one after a kill, computes what is not there. OUT has a
+    page, compare.html, with the clips that are nearest and farthest, and what moved the distance.
 
     Examples:
 
@@ -111,13 +110,10 @@ def main(
     if paired:
         rows += of_pairs(rules, real_clips, fake_clips[:number], lambda clips: shown(clips, "pairs"))
 
-    text = page(rules, f"{fake.name} beside {real.name}", rows, told)
-    result = for_machines(rules, rows, points)
-    write_atomic(out / "compare.md", text)
-    write_atomic(out / "compare.json", json.dumps(result, indent=1) + "\n")
-    save(figure(rules, points), out / "compare.png")
-    console.print(text.partition("\n## ")[0])
-    console.print(f"{features.computed} clips seen by the network; {out}/compare.md, compare.json, compare.png")
+    about, clips = f"{fake.name} beside {real.name}", (real_clips[: 2 * number], fake_clips[:number])
+    result = publish(Compared(about, rules, *clips, known, judged, rows, points, told), out)
+    console.print(page(rules, about, rows, told).partition("\n## ")[0])
+    console.print(f"{features.computed} clips seen by the network; {out}/compare.html, compare.md, .json and .png")
     cli.finish(result | {"out": out, "computed": features.computed}, as_json)
 
 

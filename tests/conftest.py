@@ -6,6 +6,8 @@ import os
 os.environ.update(
     WANDB_MODE="disabled", WANDB_SILENT="true", MPLBACKEND="agg", TERM="dumb", NO_COLOR="1", COLUMNS="100"
 )
+# The real hub is nobody's to reach: `server` is one on this machine.
+os.environ.update(HF_HUB_OFFLINE="1", HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_DISABLE_PROGRESS_BARS="1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
@@ -153,6 +155,28 @@ def make_bundle() -> Callable[..., Path]:
         return folder / "bundle"
 
     return make
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A hub on this machine (`Hub` of tests/hub_server.py), which huggingface_hub takes for the hub, in this process
+    and in those that it starts; its cache is empty, and we are the owner."""
+    from huggingface_hub import constants
+
+    server = runpy.run_path(str(ROOT / "tests" / "hub_server.py"))
+    with server["Hub"]() as running:
+        cache, template = tmp_path / "hf" / "hub", "/{repo_id}/resolve/{revision}/{filename}"
+        for name, value in {
+            "ENDPOINT": running.url, "HUGGINGFACE_CO_URL_TEMPLATE": running.url + template, "HF_HUB_CACHE": str(cache),
+            "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True,
+        }.items():  # fmt: skip
+            monkeypatch.setattr(constants, name, value)
+        for name, text in {
+            "HF_ENDPOINT": running.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": server["TOKEN"],
+        }.items():  # fmt: skip
+            monkeypatch.setenv(name, text)
+        yield running
 
 
 COLOURS = ("red", "green", "blue", "white", "black")

@@ -11,7 +11,7 @@ from vpoet import cli
 from vpoet.data.encode import Extras, Pace, encode_shard, finished
 from vpoet.data.shards import Manifest, Problems
 from vpoet.devices import pick
-from vpoet.errors import DataError
+from vpoet.errors import ConfigError, DataError
 from vpoet.outputs import expect_folder
 from vpoet.processes import announced
 from vpoet.tokenizer.video import VideoTokenizer
@@ -81,6 +81,11 @@ def main(
     rank, world = announced()
     expect_folder(out)
     coder = VideoTokenizer.load(tokenizer).to(pick(device), dtype)
+    if (keyframes or paintings) and not coder.causal:
+        raise ConfigError(
+            f"{'--keyframes' if keyframes else '--paintings'}: {tokenizer} is not causal: its first cell is "
+            f"{coder.first} frames, as all are, so that it has no codes of images, nor of clips that begin with one"
+        )
     manifest = Manifest.load(raw)
     if manifest.kind != "raw" or out.resolve() == raw.resolve():
         raise DataError(f"{raw}: {manifest.kind} shards, to write to {out}: raw ones are needed, and another folder")

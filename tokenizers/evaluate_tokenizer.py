@@ -13,10 +13,13 @@ from vpoet import cli
 from vpoet.data.folder import read_videos
 from vpoet.data.shards import Manifest, Problems
 from vpoet.devices import pick
-from vpoet.errors import DataError
+from vpoet.errors import ConfigError, DataError
 from vpoet.evaluate.codecs import CODECS, RateDistortion
+from vpoet.evaluate.compare.networks import load as load_network
+from vpoet.evaluate.compare.written import read_protocol
 from vpoet.evaluate.comparison import Comparison, bigram_bits, in_words
 from vpoet.evaluate.plots import PLOTS, SHEETS, rates_figure, save
+from vpoet.evaluate.reconstructed import ReconstructionDistances
 from vpoet.evaluate.reconstruction import ReconstructionScores
 from vpoet.files import aside
 from vpoet.generate.model import load
@@ -43,6 +46,15 @@ def main(
         bool,
         typer.Option("--perceptual", help="Distance in a trained network's features: pip install vpoet[perceptual]."),
     ] = False,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="Also the distance of reconstructions to originals, as `vpoet compare` has it: a preset, and what is "
+            "other than it, as in vpoet-16,size=64."
+        ),
+    ] = None,
+    network: Annotated[Path | None, typer.Option(help="For --protocol, as of `vpoet compare`.")] = None,
+    run_torchscript: Annotated[bool, typer.Option("--run-torchscript", help="Allow --network FILE.pt.")] = False,
     model: Annotated[
         Path | None,
         typer.Option(
@@ -74,10 +86,15 @@ def main(
     too. Flicker is the mean difference, of 255, between the changes from frame to frame in the reconstruction and in
     the original.
 
+    With --protocol also the Frechet distance and MMD of features between originals and reconstructions as sets, with
+    their floor and the protocol's id: rFVD, if --network has the weights of FVD. Clips that are too short for it are
+    left out of all scores.
+
     Example:
 
         vpoet evaluate-tokenizer runs/video/tokenizer runs/raw/heldout --sheet runs/reconstructions.png
         vpoet evaluate-tokenizer runs/a/tokenizer runs/raw/heldout --also runs/b/tokenizer --plot runs/rates.png
+        vpoet evaluate-tokenizer runs/a/tokenizer runs/raw/heldout --protocol vpoet-16,fps=8
     """
     place = pick(device)
     expect_file(sheet, SHEETS)
@@ -89,9 +106,18 @@ def main(
     scored = [ReconstructionScores(coders[0], pad=pad, features=features, model=expecting)]
     scored += [ReconstructionScores(coder, pad=pad, features=features) for coder in coders[1:]]
     curves = [RateDistortion(codec) for codec in CODECS] if codecs or plot else []
+    distances = None
+    if network and not protocol:
+        raise ConfigError("--network is for --protocol; give both")
+    if protocol:
+        distances = ReconstructionDistances(
+            read_protocol(protocol), load_network(network, place, run_torchscript), len(coders)
+        )
     problems = Problems()
-    comparison = Comparison(scored, curves, problems)
+    comparison = Comparison(scored, curves, problems, distances)
     total = min(sum(Manifest.load(folder).samples for folder in raw), clips or math.inf)
+    if distances:
+        distances.expect(int(total))
     readable = islice(read_videos(*raw, problems=problems), clips)
     for sample, video in track(readable, "clips", total=int(total), console=console):
         comparison.add(sample, video)

@@ -7,7 +7,7 @@ import torch
 import typer
 from rich.console import Console
 
-from vpoet import adapter, bundle, cli, config
+from vpoet import adapter, bundle, cli, config, hub
 from vpoet.data.shards import MANIFEST, Manifest
 from vpoet.errors import ConfigError
 from vpoet.files import aside
@@ -55,6 +55,7 @@ def main(
     (adapter if out.suffix == adapter.SUFFIX else bundle).check_vacant(out)
     run = out.with_name(f"{out.stem}-run")
     cli.hold(run)
+    model = hub.local(model, bundle.FILES)
     base = bundle.load(model)
     tokens = encoded(clips, run, model, base)
     tasks, told = usable_tasks(tokens, base)

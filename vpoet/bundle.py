@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from vpoet import config as configs
+from vpoet import hub
 from vpoet.adapter import Adapter
 from vpoet.errors import CheckpointError, ConfigError, DataError, HashMismatch
 from vpoet.files import folder_aside
@@ -31,6 +32,7 @@ from vpoet.outputs import expect_folder
 from vpoet.sequence.actions import ActionSpace
 from vpoet.sequence.tasks import TABLE
 from vpoet.sequence.vocabulary import Vocabulary
+from vpoet.tokenizer import video as video_tokenizer
 from vpoet.tokenizer.contract import Tokenizer
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer
@@ -43,6 +45,8 @@ CARD = "card.md"
 SHIPPED = Path(__file__).parent / "weights" / "platformer-64"
 """The bundle that comes with the package."""
 PARTS = (CONFIG, WEIGHTS, TEXT, VIDEO, CARD)
+FILES = (CONFIG, WEIGHTS, TEXT, CARD, *(f"{VIDEO}/{name}" for name in video_tokenizer.FILES))
+"""All that a bundle is, file by file."""
 
 
 @dataclass(kw_only=True)
@@ -159,14 +163,14 @@ def load(
     dtype: torch.dtype = torch.float32,
     adapter: str | Path | None = None,
 ) -> Bundle:
-    """Read a bundle, and add an adapter's update to its weights.
+    """Read a bundle, of a folder or of a hub (``hf://user/name@revision``), and add an adapter's update to its weights.
 
     The weights are hashed as they are read, whatever ``device`` and ``dtype``: 5 ms for the bundle that ships, half a
     second per gigabyte, which is less than a disk takes to read it; nothing switches it off, as samples of damaged
     weights look like samples. CheckpointError: a part is missing or damaged, or a weight is not finite; HashMismatch:
     two parts, or the adapter, don't belong together.
     """
-    folder, device = Path(folder), torch.device(device)
+    folder, device = hub.local(folder, FILES), torch.device(device)
     config, text, video = _parts(folder)
     vocabulary = _vocabulary(config, text, video.to(device))
     with _reading(folder):
@@ -262,13 +266,32 @@ def begin(transformer: Transformer, folder: str | Path) -> tuple[str, Weights]:
     sizes = replace(config.model, dropout=transformer.config.dropout)
     if sizes != transformer.config:
         raise ConfigError(f"begin = {folder}: its network is {sizes}, the recipe's model is {transformer.config}")
+    own_hash, on_disk = _verified(folder, config, vocabulary)
+    return own_hash, ((name, on_disk[name].float()) for name in transformer.state_dict())
+
+
+def verify(folder: Path) -> tuple[str, str]:
+    """What a folder holds, "bundle" or "video tokenizer", and its hash, found right; errors as in `load`."""
+    if not ((folder / TEXT).exists() or (folder / VIDEO).exists()):
+        return "video tokenizer", VideoTokenizer.load(folder).hash
+    config, text, video = _parts(folder)
+    return "bundle", _verified(folder, config, _vocabulary(config, text, video))[0]
+
+
+def files_of(folder: Path) -> list[str]:
+    """The files that belong to a bundle or a video tokenizer, of those in its folder."""
+    return [name for name in FILES if (folder / name).is_file()]
+
+
+def _verified(folder: Path, config: BundleConfig, vocabulary: Vocabulary) -> tuple[str, _OnDisk]:
     with _reading(folder):
         on_disk = _OnDisk(folder, vocabulary)
         with Weightless():
-            Transformer(sizes, vocabulary).load_state_dict({name: value.to("meta") for name, value in on_disk.items()})
+            found = {name: value.to("meta") for name, value in on_disk.items()}
+            Transformer(config.model, vocabulary).load_state_dict(found)
         own_hash = _hash(vocabulary, on_disk)
         _check_weights(folder / WEIGHTS, on_disk, own_hash, on_disk.saved)
-    return own_hash, ((name, on_disk[name].float()) for name in transformer.state_dict())
+    return own_hash, on_disk
 
 
 def _hash(vocabulary: Vocabulary, weights: Mapping[str, torch.Tensor]) -> str:

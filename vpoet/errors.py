@@ -40,6 +40,10 @@ class CheckpointError(VpoetError):
     """A checkpoint or bundle with a missing, damaged or foreign part."""
 
 
+class HubError(VpoetError):
+    """A hub of models that can't be reached, has not what was asked for, or does not let us."""
+
+
 class TrainingError(VpoetError):
     """A training that goes wrong and would not mend by going on."""
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from vpoet.arrays import Frames
 from vpoet.evaluate.pixels import psnr
 from vpoet.tokenizer.autoencoder import count_parameters
-from vpoet.tokenizer.video import to_float, to_uint8
+from vpoet.tokenizer.pixels import to_float, to_uint8
 from vpoet.training.codec.loss import LossConfig, reconstruction_loss
 from vpoet.training.codec.recipe import TokenizerOptimizerConfig
 from vpoet.training.codec.training import optimizers

@@ -50,11 +50,15 @@ GOOD: dict[str, tuple[str, ...]] = {
         *("{raw}", "--held-out={raw}", "--steps=1", "--seeds=0", "--codebooks=256", "--variants=fsq"),
         *("--windows=2", "--out=OUT/compared"),
     ),
-    "import-tokenizer": ("cosmos", "{cosmos}", "--strides=4x8x8", "--out=OUT/imported"),
+    "import-tokenizer": ("cosmos", "{cosmos}", "--strides=4x8x8", "--clips={raw}", "--out=OUT/imported"),
     "encode": ("{raw}", "--tokenizer={tokenizer}", "--out=OUT/tokens"),
     "pretrain": ("{recipe.yaml}", "run=OUT/run"),
     "finetune": ("{bundle}", "{tokens}", "steps=1", "--out=OUT/bundle"),
     "export": ("{run}", "--out=OUT/bundle"),
+    "export-hf": ("{bundle}", "--out=OUT/qwen3"),
+    "export-tokenizer": ("--tokenizer={tokenizer}", "--out=OUT/exported"),
+    "push": ("{bundle}", "someone/model"),
+    "pull": ("someone/model", "--out=OUT/bundle"),
     "sample": ("--model={bundle}", "--prompt=a robot", "--frames=1", "--out=OUT/s.png"),
     "complete": ("{segments.json}", "--model={bundle}", "--longest=2", "--out=OUT/whole"),
     "play": ("{playing}", "--record={keys.txt}", "--out=OUT/played.mp4"),
@@ -64,7 +68,11 @@ GOOD: dict[str, tuple[str, ...]] = {
         *("{raw}", "{raw}", "--frames=5", "--size=16", "--bootstrap=10", "--device=cpu", "--training={raw}"),
         "--out=OUT/compared",
     ),
+    "ladder": (
+        *("{raw}", "--protocol=vpoet-16,frames=5,size=16", "--bootstrap=10", "--device=cpu", "--out=OUT/ladder"),
+    ),
     "drift": ("--model={bundle}", "--count=2", "--frames=9", "--out=OUT/drift"),
+    "evaluate-play": (*("--model={playing}", "--count=1", "--seen=2", "--length=2", "--drift=2", "--out=OUT/judged"),),
     "reconstruct": ("{clip.mp4}", "--tokenizer={tokenizer}", "--out=OUT/both.mp4"),
     "report": ("{run}", "--out=OUT/page.html"),
     "inspect": ("{bundle}",),
@@ -249,18 +257,24 @@ READERS: dict[str, list[tuple[str | int, str, str]]] = {
     "train-video": [(0, "", "recipe"), ("data=", "", "raw")],
     "evaluate-tokenizer": [(0, "", "tokenizer"), (1, "", "raw"), BUNDLES],
     "compare-quantisers": [(0, "", "raw"), ("--held-out", "", "raw")],
-    "import-tokenizer": [],
+    "import-tokenizer": [("--clips", "", "raw")],
     "encode": [(0, "", "raw"), ("--tokenizer", "", "tokenizer")],
     "pretrain": [(0, "", "recipe"), ("text=", "", "text"), ("video=", "", "tokenizer"), ("begin=", "", "bundle")],
     "finetune": [(0, "", "bundle"), (1, "", "list"), (1, "", "raw")],
     "export": [(0, "", "run")],
+    "export-hf": [(0, "", "bundle")],
+    "export-tokenizer": [("--tokenizer", "", "tokenizer")],
+    "push": [(0, "", "bundle"), (0, "", "tokenizer")],
+    "pull": [],
     "sample": [BUNDLES, ("--batch", "", "batch"), ("--image", "", "video"), ("--video", "", "video")],
     "complete": [BUNDLES],
     "play": [(0, "", "playing")],
     "score": [BUNDLES, (0, "", "list"), (0, "", "video")],
     "evaluate": [BUNDLES, ("--prompts", "", "raw"), ("--train", "", "raw")],
     "compare": [(0, "", "raw"), (1, "", "raw"), ("--training", "", "raw")],
+    "ladder": [(0, "", "raw")],
     "drift": [BUNDLES],
+    "evaluate-play": [("--model", "", "playing")],
     "reconstruct": [("--tokenizer", "", "tokenizer"), (0, "", "video")],
     "report": [(0, "", "run")],
     "inspect": [(0, "", "bundle"), (0, "", "tokenizer"), (0, "", "raw"), (0, "", "run"), (0, "", "recipe")],
@@ -536,7 +550,7 @@ class Things:
         (folder / "keys.txt").write_text("right 2\n")
         random = np.random.default_rng(0)
         with ShardWriter(folder / "raw", kind="raw") as writer:
-            for i in range(8):
+            for i in range(16):
                 clip = Video(random.integers(0, 256, (9, 16, 16, 3), np.uint8), 8)
                 about = {"caption": "a robot walks", "fps": 8, "frames": 9, "height": 16, "width": 16, "source": f"{i}"}
                 writer.write(f"{i}", {"mp4": clip.encode(".mp4", lossless=True), "json": about})

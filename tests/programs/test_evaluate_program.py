@@ -11,6 +11,7 @@ import torch
 import vpoet
 from vpoet import bundle
 from vpoet.bundle import BundleConfig
+from vpoet.data.shards import ShardWriter
 from vpoet.evaluate.adherence import prompts
 from vpoet.media.video import Video
 from vpoet.nn.transformer import Transformer, TransformerConfig
@@ -114,3 +115,68 @@ def test_a_bundle_is_judged_beside_its_ceilings_and_an_interrupted_evaluation_go
         assert status == 2
         assert "--apart" in err
         assert told in err
+
+
+@pytest.fixture(scope="module")
+def filmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Raw shards of clips that no world drew, of two classes."""
+    folder = tmp_path_factory.mktemp("filmed") / "filmed"
+    with ShardWriter(folder, kind="raw") as writer:
+        for i in range(18):
+            frames = np.random.default_rng(i).integers(0, 100, (6, 36, 40, 3), np.uint8)
+            frames[..., i % 2] += 100
+            payload = Video(frames, 8.0).encode(".mp4", lossless=True)
+            fields = {"caption": f"clip {i}", "label": ("red", "green")[i % 2], "fps": 8, "source": f"film-{i}"}
+            writer.write(f"clip-{i:02}", {"mp4": payload, "json": fields})
+    writer.manifest().save(folder)
+    return folder
+
+
+def test_clips_that_no_world_drew_are_compared_with_samples_by_class_and_by_first_frames(
+    program: Run, together: Callable[..., list[str]], random_bundle: Path, filmed: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "judged"
+    arguments = ["--model", random_bundle, "--prompts", filmed, "--count", 9, "--protocol", "vpoet-16,frames=5,size=32"]
+    arguments += ["--classes", "label", "--given-frames", 1, "--json"]
+    status, page, err = program("sample/evaluate.py", *arguments, "--out", out)
+    assert status == 0, err
+    result = json.loads(page.splitlines()[-1])
+    ceiling, setting = result["sets"]
+    assert ceiling == "real clips, through the tokenizer"
+    found = result["sets"][setting]["compared"]["filmed"]
+    assert found["protocol"]["count"] == 9
+    rows = {row["measure"]: row for row in found["rows"]}
+    assert {row["protocol"] for row in rows.values()} == {found["protocol"]["id"]}
+    real = rows["nearest real clip is of the same class, real clips"]
+    assert (real["value"], real["clips"]) == (1, "9 of 2 classes")
+    assert 0 <= rows["nearest real clip is of the same class, samples"]["value"] <= 1
+    assert 3 < rows["PSNR, dB, of predicted frames"]["value"] < 40
+    assert "SSIM of predicted frames" in rows
+    beside = result["sets"][ceiling]["compared"]["filmed"]["rows"]
+    assert "SSIM of predicted frames" not in {row["measure"] for row in beside}
+    assert result["bits_per_token"]["filmed"] > 0
+    text = (out / "results.md").read_text()
+    assert f"filmed, protocol {found['protocol']['id']}, 9 clips" in text
+    assert "jointly" not in text
+    pages = list((out / "compared").glob("*/compare.html"))
+    assert len(pages) == 2
+    assert len(list((out / "given").iterdir())) == 9
+
+    first, second = together("sample/evaluate.py", 2, *arguments, "--out", tmp_path / "shared")
+    shared = json.loads(first.splitlines()[-1])
+    assert second == ""
+    for name in (ceiling, setting):
+        one, two = (each["sets"][name]["compared"]["filmed"]["rows"] for each in (result, shared))
+        assert [row["measure"] for row in one] == [row["measure"] for row in two]
+        assert [row["value"] for row in one] == pytest.approx([row["value"] for row in two], rel=1e-4)
+
+    for words, said in (
+        (("--distance",), "--distance is for the clips of a world"),
+        (("--apart", "who=robot"), "only the clips of a world"),
+        (("--classes", "colour"), "clip-00 has no field 'colour'"),
+        (("--protocol", "vpoet-16"), "frames, and the protocol takes 16"),
+        (("--protocol", "vpoet-16,frames=1,size=32"), "more frames than that"),
+        (("--count", 4), "4 clips, and a distance says nothing for fewer than 8"),
+    ):
+        status, _, err = program("sample/evaluate.py", *arguments, *words, "--out", tmp_path / "refused")
+        assert (status, said in err) == (2, True), err

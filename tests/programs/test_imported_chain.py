@@ -17,6 +17,7 @@ from vpoet.media.video import Video
 from vpoet.processes import Processes
 from vpoet.tokenizer.contract import Tokenizer
 from vpoet.tokenizer.imported.cosmos import Cosmos, CosmosConfig
+from vpoet.tokenizer.imported.vidtok import VidTok, VidTokConfig
 from vpoet.tokenizer.video import VideoTokenizer
 
 Run = Callable[..., tuple[int, str, str]]
@@ -52,28 +53,41 @@ def test_whatever_meets_the_contract_is_sampled_scored_and_reconstructed_with(
         _ = coders[1].model
 
 
-@pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cosmos(folder: Path) -> Path:
     """A folder as NVIDIA's, with random weights of small widths."""
-    folder = tmp_path_factory.mktemp("hub") / "Cosmos-Tokenize1-DV4x8x8-360p"
-    folder.mkdir()
-    torch.manual_seed(0)
+    published = folder / "Cosmos-Tokenize1-DV4x8x8-360p"
+    published.mkdir()
     small = CosmosConfig(time_stride=4, space_stride=8, patch=2, channels=4, widths=[8, 8, 8], blocks=1, latent=4)
-    torch.save(Cosmos(small).state_dict(), folder / "model.pt")
-    return folder
+    torch.save(Cosmos(small).state_dict(), published / "model.pt")
+    return published
 
 
-def test_the_chain_runs_on_an_imported_tokenizer(published: Path, program: Run, tmp_path: Path) -> None:
+def vidtok(folder: Path) -> Path:
+    """A checkpoint as Microsoft's, likewise; its decoder sees a cell ahead."""
+    published = folder / "vidtok_fsq_causal_488_32768_v1_1.ckpt"
+    small = VidTokConfig(version="1.1", digits=5, channels=4, widths=[4, 8, 8, 8], blocks=1)
+    torch.save({"state_dict": VidTok(small).state_dict(), "epoch": 1}, published)
+    return published
+
+
+@pytest.mark.parametrize(("publish", "licence"), [(cosmos, "NVIDIA Open Model License"), (vidtok, "MIT")])
+def test_the_chain_runs_on_an_imported_tokenizer(
+    publish: Callable[[Path], Path], licence: str, program: Run, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    published, family = publish(tmp_path), publish.__name__
+
     def done(path: str, *arguments: object) -> dict[str, Any]:
         status, out, err = program(path, *arguments, "--json")
         assert status == 0, err
         said: dict[str, Any] = json.loads(out.splitlines()[-1])
         return said
 
-    raw, tokens, ours = tmp_path / "raw", tmp_path / "tokens", tmp_path / "cosmos"
+    raw, tokens, ours = tmp_path / "raw", tmp_path / "tokens", tmp_path / "theirs"
     size = ("--frames", 5, "--height", 32, "--width", 32)
     done("train/ingest.py", "world:platformer", "--clips", 12, *size, "--holdout", 0.3, "--out", raw)
-    imported = done("tokenizers/import_tokenizer.py", "cosmos", published, "--out", ours)
+    imported = done("tokenizers/import_tokenizer.py", family, published, "--clips", raw / "heldout", "--out", ours)
+    assert 0 < imported["round_trip"]["psnr"] < 60
     done("tokenizers/train_text.py", raw / "train", "--out", tmp_path / "text.model", "--size", 300)
     done("tokenizers/encode_shards.py", raw / "train", "--tokenizer", ours, "--out", tokens)
     recipe = tmp_path / "recipe.yaml"
@@ -86,7 +100,7 @@ def test_the_chain_runs_on_an_imported_tokenizer(published: Path, program: Run, 
     done("train/pretrain.py", recipe)
     done("train/export.py", tmp_path / "run", "--out", tmp_path / "bundle")
     inside = (tmp_path / "bundle" / "video_tokenizer" / "config.yaml").read_text()
-    assert "license: NVIDIA Open Model License" in inside, "the licence goes with the weights"
+    assert f"license: {licence}" in inside, "the licence goes with the weights"
     clip = tmp_path / "clip.mp4"
     done("sample/generate.py", "--model", tmp_path / "bundle", "--prompt", "a red robot", "--out", clip)
     assert Video.read(clip).frames.shape == (5, 32, 32, 3)
@@ -98,6 +112,6 @@ def test_the_chain_runs_on_an_imported_tokenizer(published: Path, program: Run, 
     )  # fmt: skip
     assert judged["sets"]
     facts = done("train/describe.py", ours)
-    assert (facts["hash"], facts["license"]) == (imported["hash"], "NVIDIA Open Model License")
+    assert (facts["hash"], facts["license"]) == (imported["hash"], licence)
     assert facts["stride"] == "4x8x8"
     assert min(facts["FLOPs per code"].values()) > 0

@@ -414,6 +414,8 @@ def test_evaluation_beside_codecs_and_another_tokenizer(trained: Path, tmp_path:
     assert also["psnr"] != result["psnr"]
     assert plot.is_file()
 
+    status, out, err = program("tokenizers/evaluate_tokenizer.py", *arguments[:2], "--protocol", "vpoet-16,size=16")
+    assert (status, "3 clips to score, and the --protocol takes 8" in err) == (2, True), err
     status, out, err = program("tokenizers/evaluate_tokenizer.py", *arguments[:2], "--pad", "--perceptual", "--json")
     assert status == 0, err
     padded = json.loads(out.splitlines()[-1])

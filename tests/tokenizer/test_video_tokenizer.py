@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 from vpoet.errors import BackendError, CheckpointError, DataError, ShapeError
 from vpoet.evaluate.pixels import psnr
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
+from vpoet.tokenizer.pixels import to_float, to_uint8, whole_cells
 from vpoet.tokenizer.quantiser import QuantiserConfig
 from vpoet.tokenizer.text import TextTokenizer
-from vpoet.tokenizer.video import SHIPPED, VideoTokenizer, to_float, to_uint8, whole_cells
+from vpoet.tokenizer.video import SHIPPED, VideoTokenizer
 from vpoet.worlds.platformer.world import Platformer
 
 

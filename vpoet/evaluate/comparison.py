@@ -1,6 +1,7 @@
 """Video tokenizers scored on the same clips, beside codecs, with the protocol under which the scores are comparable."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from vpoet.data.shards import Problems, Sample
 from vpoet.errors import DataError
 from vpoet.evaluate.codecs import CRFS, RateDistortion, at_rate
 from vpoet.evaluate.codes import CodeStatistics
+from vpoet.evaluate.reconstructed import ReconstructionDistances
 from vpoet.evaluate.reconstruction import ReconstructionScores
 from vpoet.media.video import Video
 from vpoet.nn.features import EfficientNetLite0
@@ -26,9 +28,13 @@ class Comparison:
     """Scores of each tokenizer; a clip that one of them cannot take is left out for all."""
 
     def __init__(
-        self, scored: Sequence[ReconstructionScores], curves: Sequence[RateDistortion], problems: Problems
+        self,
+        scored: Sequence[ReconstructionScores],
+        curves: Sequence[RateDistortion],
+        problems: Problems,
+        distances: ReconstructionDistances | None = None,
     ) -> None:
-        self.scored, self.curves, self.problems = scored, curves, problems
+        self.scored, self.curves, self.problems, self.distances = scored, curves, problems, distances
         self.names: list[str] = []
         """Of the clips that were scored."""
         self.rows: list[tuple[str, Frames]] = []
@@ -40,10 +46,14 @@ class Comparison:
         try:
             for scores in self.scored:
                 scores.check(video.frames, video.fps)
+            if self.distances:
+                self.distances.check(video)
         except DataError as error:
             self.problems.add(str(error), sample.key)
             return
-        drawn, *_ = [scores.add(video.frames, video.fps, sample.json) for scores in self.scored]
+        drawn, *others = [scores.add(video.frames, video.fps, sample.json) for scores in self.scored]
+        if self.distances:
+            self.distances.add(video, [drawn, *others])
         for curve in self.curves:
             curve.add(video.frames, video.fps)
         self.names.append(sample.key)
@@ -67,6 +77,9 @@ class Comparison:
             if self.curves:
                 values |= {f"codecs_at_{rate}": peers(self.curves, values[rate]) for rate in RATES if rate in values}
             found.append(values)
+        if self.distances:
+            for values, rows in zip(found, self.distances.results(), strict=True):
+                values["compared"] = [asdict(row) for row in rows]
         return found
 
     def protocol(self, data: Sequence[Path]) -> dict[str, Any]:
@@ -78,6 +91,8 @@ class Comparison:
         found["off_the_grid"] = "padded by edges and last frames, scored cropped" if self.scored[0].pad else "left out"
         if self.scored[0].features is not None:
             found["perceptual_distance"] = f"{EfficientNetLite0.NAME}, not LPIPS"
+        if self.distances:
+            found["compared"] = self.distances.told()
         if self.curves:
             found["codecs"] = "4:2:0 BT.709, one group of pictures a clip, one thread; slices alone are counted"
         return found
@@ -116,6 +131,10 @@ def in_words(folder: Path, values: dict[str, Any], clips: int) -> list[str]:
     if "model_bits" in values:
         parts.append(f"{values['model_bits']:.2f} by the model")
     lines = [", ".join(parts), *_of_figures(values)]
+    for row in values.get("compared", []):
+        half = "" if row["half"] is None else f" ± {row['half']:.2g}"
+        told = f"{row['clips']} clips, protocol {row['protocol']}"
+        lines.append(f"  {row['measure']}: {row['value']:.4g}{half} ({told})")
     for rate in RATES:
         for label, peer in values.get(f"codecs_at_{rate}", {}).items():
             scores = f"PSNR {peer['psnr']:.2f} dB, SSIM {peer['ssim']:.4f}" if peer else f"no such rate at crf {CRFS}"

@@ -22,8 +22,7 @@ from vpoet.sequence.tasks import TABLE, servable
 from vpoet.sequence.vocabulary import Vocabulary
 from vpoet.tokenizer import video
 from vpoet.tokenizer.autoencoder import AutoencoderConfig
-from vpoet.tokenizer.families import build, load_settings
-from vpoet.tokenizer.imported.cosmos import CosmosConfig
+from vpoet.tokenizer.families import IMPORTED, build, load_settings
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training.codec.recipe import VideoTokenizerRecipe
@@ -39,7 +38,7 @@ RECIPES: dict[type[Any], str] = {
     PretrainConfig: "pretraining recipe",
     VideoTokenizerRecipe: "video tokenizer recipe",
     AutoencoderConfig: "video tokenizer's config",
-    CosmosConfig: "imported video tokenizer's config",
+    **dict.fromkeys(IMPORTED.values(), "imported video tokenizer's config"),
 }
 
 
@@ -291,7 +290,7 @@ def _network(settings: Any, size: tuple[int, int, int] | None = None) -> Facts:
     with torch.device("meta"):
         model = build(settings)
         r, s, _ = model.stride
-        frames, height, width = size or (1 + 4 * r, 16 * s, 16 * s)
+        frames, height, width = size or ((1 if model.causal else r) + 4 * r, 16 * s, 16 * s)
         clip = torch.empty(1, 3, frames, height, width)
         with FlopCounterMode(display=False) as encoding:
             cells = model.vectors(clip)
@@ -305,7 +304,7 @@ def _network(settings: Any, size: tuple[int, int, int] | None = None) -> Facts:
         return sum(parameter.numel() for parameter in model.get_submodule(part).parameters())
 
     return {
-        **({"license": settings.license} if isinstance(settings, CosmosConfig) else {}),
+        **({"license": settings.license} if type(settings) in IMPORTED.values() else {}),
         "stride": "x".join(map(str, model.stride)),
         "codebook": f"{codebook} = {' * '.join(map(str, model.quantiser.levels))}",
         "bits a code": bits,

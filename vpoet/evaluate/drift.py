@@ -12,9 +12,9 @@ adds up. What is measured of a segment, a key each of `measure`:
     prompt_NAME   what a clip that goes on for ever keeps (`World.kept`) is as the prompt says
     prompt_intact the world could have drawn it
     start_NAME    what it keeps is what the rollout's first segment shows
-    contrast      deviation of the pixels of a frame, of 255
-    sharpness     mean absolute difference of neighbouring pixels
-    motion        mean absolute difference of successive frames
+    contrast      these three as `vpoet.evaluate.looks` has them
+    sharpness
+    motion
 """
 
 import resource
@@ -28,6 +28,7 @@ from vpoet.arrays import Frames
 from vpoet.errors import DataError
 from vpoet.evaluate.adherence import Prompt
 from vpoet.evaluate.intervals import mean_interval, wilson
+from vpoet.evaluate.looks import looks
 from vpoet.evaluate.tables import markdown
 from vpoet.generate.model import Model
 from vpoet.media.video import Video
@@ -93,16 +94,13 @@ def measure(model: Model, world: World, prompt: Prompt, segment: Frames, first: 
     """What is measured of a segment of a rollout whose first was ``first``, itself if None, and what is ``seen``."""
     seen = world.see(segment)
     start = seen if first is None else first["seen"]
-    pixels = segment.astype(np.float32)
-    beside = [np.abs(np.diff(pixels, axis=axis)).mean() for axis in (1, 2)]
+    seen_in_pixels = looks(segment)
     return {
         "bits": model.score(Video(segment, prompt.fps), prompt.text).per_token.bits,
         **{f"prompt_{name}": seen[name] == prompt.stated[name] for name in world.kept},
         "prompt_intact": not seen[FAULTS],
         **{f"start_{name}": seen[name] == start[name] for name in world.kept},
-        "contrast": float(pixels.std(axis=(1, 2)).mean()),
-        "sharpness": float(np.mean(beside)),
-        "motion": float(np.abs(np.diff(pixels, axis=0)).mean()),
+        **{name: seen_in_pixels[name] for name in ("contrast", "sharpness", "motion")},
         "seen": seen,
     }
 

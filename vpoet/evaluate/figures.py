@@ -16,7 +16,7 @@ from vpoet import worlds
 from vpoet.arrays import Codes, Frames, Mask
 from vpoet.errors import DataError
 from vpoet.evaluate.pixels import psnr
-from vpoet.tokenizer.video import to_float
+from vpoet.tokenizer.pixels import to_float
 from vpoet.training.codec.loss import STILL, still_cells
 from vpoet.worlds.world import SteppedWorld
 

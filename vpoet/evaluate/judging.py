@@ -12,9 +12,12 @@ import numpy as np
 from PIL import Image
 
 from vpoet.arrays import Doubles, Frames
+from vpoet.errors import DataError
 from vpoet.evaluate.adherence import Prompt, shares, stating, table, wrong
+from vpoet.evaluate.conditions import Asked
 from vpoet.evaluate.distances import NAME, clip_features, frechet
 from vpoet.evaluate.intervals import mean_interval
+from vpoet.generate.likelihood import Likelihood
 from vpoet.generate.model import Model
 from vpoet.media.sheet import contact_sheet
 from vpoet.media.video import Video
@@ -25,14 +28,20 @@ SHEET_ROWS = 16
 NEAR = 5
 """Percentile of held-out clips' distances to training: a sample below it counts as near."""
 REAL = "real clips"
+CEILING = f"{REAL}, through the tokenizer"
 
 Parts = Mapping[str, Sequence[int]]
 """Of each label, the positions of its prompts."""
 
 
-def parts(sets: Mapping[str, Sequence[Prompt]], apart: Sequence[str] = ()) -> dict[str, Sequence[int]]:
-    """The parts of all prompts in order, by set and by what those of each ``apart`` state (`adherence.stating`)."""
-    asked = [prompt for prompts in sets.values() for prompt in prompts]
+def parts(sets: Mapping[str, Sequence[Asked]], apart: Sequence[str] = ()) -> dict[str, Sequence[int]]:
+    """The parts of all prompts in order, by set and by what those of each ``apart`` state (`adherence.stating`).
+
+    DataError: ``apart`` is asked for, and no world drew some of the clips."""
+    every = [one for group in sets.values() for one in group]
+    asked = [one for one in every if isinstance(one, Prompt)]
+    if apart and len(asked) < len(every):
+        raise DataError(f"--apart {apart[0]}: only the clips of a world say what their prompts state")
     ends = accumulate(len(prompts) for prompts in sets.values())
     found: dict[str, Sequence[int]] = {
         label: range(end - len(sets[label]), end) for label, end in zip(sets, ends, strict=True)
@@ -82,9 +91,7 @@ class Judging:
         """All rows; ``bits`` and ``other`` are what `prompt_bits` gave."""
         lines = []
         for label, part in self._parts.items():
-            more, half = other[label]
-            lines += [f"\n{label}: {len(part)} prompts, {bits[label]:.3f} bits per token on real clips;"]
-            lines += [f"another clip's prompt costs {more:.1f} (± {half:.1f}) more bits per clip\n"]
+            lines += [f"\n{bits_in_words({label: part}, bits, other)}"]
             lines += [table({name: row["following"][label] for name, row in self.rows.items()})]
         for name, row in self.rows.items():
             if "distance" in row:
@@ -97,15 +104,30 @@ class Judging:
         return "\n".join(lines).strip() + "\n"
 
 
+def bits_in_words(parts: Parts, bits: Mapping[str, float], other: Mapping[str, tuple[float, float]]) -> str:
+    """What `prompt_bits` gave of each part."""
+    return (
+        "".join(
+            f"\n{label}: {len(part)} prompts, {bits[label]:.3f} bits per token on real clips;\n"
+            f"another clip's prompt costs {other[label][0]:.1f} (± {other[label][1]:.1f}) more bits per clip\n"
+            for label, part in parts.items()
+        ).strip("\n")
+        + "\n"
+    )
+
+
 def prompt_bits(
-    model: Model, asked: Sequence[Prompt], parts: Parts, everyone: Processes = Processes()
+    model: Model, asked: Sequence[Asked], parts: Parts, everyone: Processes = Processes()
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
     """Of each part: bits per token of the real clips under their own prompts; and what a clip costs more under the
     prompt before it, in bits: (mean, half of its 95% interval). Several processes share the clips."""
-    videos = [Video(prompt.real, prompt.fps) for prompt in asked]
     numbers = range(len(asked))
-    own = everyone.each(lambda i: model.score(videos[i], asked[i].text), numbers)
-    other = everyone.each(lambda i: model.score(videos[i], asked[i - 1].text), numbers)
+
+    def cost(i: int, j: int) -> Likelihood:
+        return model.score(Video(asked[i].real, asked[i].fps), asked[j].text)
+
+    own = everyone.each(lambda i: cost(i, i), numbers)
+    other = everyone.each(lambda i: cost(i, i - 1), numbers)
     costs = [foreign.total.bits - mine.total.bits for foreign, mine in zip(other, own, strict=True)]
     per_token = {
         label: float(sum(own[i].total.bits for i in part) / sum(own[i].tokens for i in part))

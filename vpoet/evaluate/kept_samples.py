@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vpoet.arrays import Frames
+from vpoet.arrays import Codes
 from vpoet.files import appending
 from vpoet.generate.model import Model, Request
 from vpoet.generate.prompt_file import record
@@ -25,8 +25,9 @@ def sample(
     batch_size: int,
     watched: Callable[[Groups], Iterable[Sequence[int]]] = lambda groups: groups,
     everyone: Processes = Processes(),
-) -> list[Frames]:
-    """A clip for each request, those that the file holds already among them; new ones are appended, batch by batch.
+) -> list[Codes]:
+    """The codes of a clip for each request, those that the file holds already among them; new ones are appended, batch
+    by batch.
 
     ``watched`` passes the batches on and shows how many are done. Of several processes each samples its share, and all
     but the first append to files of their own beside ``file`` (samples-1.jsonl), which all of them read.
@@ -49,7 +50,7 @@ def sample(
             lines.flush()
     for share in everyone.gather({key: codes[key] for key in mine}):
         codes |= share
-    return everyone.each(lambda key: model.bundle.video.decode(np.array(codes[key], np.int32)), made)
+    return [np.array(codes[key], np.int32) for key in made]
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -20,19 +20,19 @@ from vpoet.evaluate.pixels import WINDOW, flicker, psnr, ssim
 from vpoet.generate.model import Model
 from vpoet.nn.features import FeatureNetwork, perceptual_distance
 from vpoet.tokenizer.contract import Tokenizer
-from vpoet.tokenizer.video import to_float, whole_cells
+from vpoet.tokenizer.pixels import to_float, whole_cells
 
 NOTHING: Mapping[str, Any] = {}
 FRAMES_AT_ONCE = 16
 """Frames that a feature network takes at once: its features are far larger than the frames."""
 
 
-def pad_to_grid(frames: Frames, stride: Sequence[int]) -> Frames:
-    """Lengthen a clip uint8 [T, H, W, 3] to the next size that a tokenizer of ``stride`` (r, s, s) takes.
+def pad_to_grid(frames: Frames, coder: Tokenizer) -> Frames:
+    """Lengthen a clip uint8 [T, H, W, 3] to the next size that a tokenizer takes.
 
     As `whole_cells` does: ``padded[:T, :H, :W]`` is the clip again.
     """
-    return np.stack(list(whole_cells(frames, stride, pad=True)))
+    return np.stack(list(whole_cells(frames, coder.stride, pad=True, first=coder.first)))
 
 
 class ReconstructionScores:
@@ -87,7 +87,7 @@ class ReconstructionScores:
         return self.coder.encode(self._padded(frames))
 
     def _padded(self, frames: Frames) -> Frames:
-        return pad_to_grid(frames, self.coder.stride) if self.pad else frames
+        return pad_to_grid(frames, self.coder) if self.pad else frames
 
     def add(self, frames: Frames, fps: float, facts: Mapping[str, Any] = NOTHING) -> Frames:
         """Score a clip uint8 [T, H, W, 3] and return its reconstruction, of the same size.
@@ -103,7 +103,9 @@ class ReconstructionScores:
         self.scores.append((psnr(frames, drawn), ssim(frames, drawn)))
         self.codes.update(codes)
         padded = self._padded(frames)
-        self.changes.update(codes, padded, figure_boxes(facts, len(padded)))
+        boxes = figure_boxes(facts, len(padded))
+        last = self.coder.first - 1  # of the first cell's frames, the one that the next cell follows
+        self.changes.update(codes, padded[last:], None if boxes is None else boxes[last:])
         self.figures.add(frames, drawn, facts, fps)
         if self.model is not None:
             self.model_bits += self.model.likelihoods([self.model.observed(codes, fps)])[0].total.bits
@@ -230,7 +232,7 @@ def reconstruct_stream(
             yield frame
 
     def coded() -> Iterator[Codes]:
-        for codes in coder.encode_stream(whole_cells(taken(), coder.stride, pad=pad)):
+        for codes in coder.encode_stream(whole_cells(taken(), coder.stride, pad=pad, first=coder.first)):
             pieces.append(codes)
             yield codes
 

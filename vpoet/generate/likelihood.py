@@ -50,12 +50,14 @@ class Likelihood:
     cells: Doubles
     """[t, h, w]: nats of each code; NaN where the code was given and not predicted."""
     stride: tuple[int, int, int]
-    """(r, s, s): frames, pixels down and pixels across that a code stands for; in the first cell of time, 1 frame."""
+    """(r, s, s): frames, pixels down and pixels across that a code stands for."""
+    first: int = 1
+    """Frames of the first cell of time."""
 
     @property
     def edges(self) -> npt.NDArray[np.int64]:
         """[t + 1]: cell i in time stands for the frames from ``edges[i]`` up to, not with, ``edges[i + 1]``."""
-        return np.concatenate(([0], 1 + self.stride[0] * np.arange(len(self.cells))))
+        return np.concatenate(([0], self.first + self.stride[0] * np.arange(len(self.cells))))
 
     @property
     def tokens(self) -> int:
@@ -115,19 +117,20 @@ def likelihoods(
     *,
     attention: Backend,
     stride: tuple[int, int, int],
+    first: int = 1,
     length: int,
     bidirectional: bool = False,
     window: int = 0,
 ) -> list[Likelihood]:
     """The likelihood of the visual targets of each document, given its other spans; the arguments are those of
-    `token_nats`. ShapeError: a document without a visual target."""
+    `token_nats` and `Likelihood`. ShapeError: a document without a visual target."""
     sequences = [build(document, transformer.vocabulary) for document in documents]
     for document, sequence in zip(documents, sequences, strict=True):
         if not (sequence.targets & sequence.visual).any():
             raise ShapeError(f"a document of task {document.task} without an image or video to predict has no score")
     how: dict[str, Any] = {"length": length, "bidirectional": bidirectional, "window": window}
     scored = zip(documents, sequences, token_nats(transformer, documents, attention, **how), strict=True)
-    return [Likelihood(one.task, _on_grid(one, sequence, nats), stride) for one, sequence, nats in scored]
+    return [Likelihood(one.task, _on_grid(one, sequence, nats), stride, first) for one, sequence, nats in scored]
 
 
 @torch.inference_mode()

@@ -290,6 +290,7 @@ class Model:
             documents,
             attention=self.attention,
             stride=self.bundle.video.stride,
+            first=self.bundle.video.first,
             length=self.bundle.config.length,
             bidirectional=self.bundle.config.bidirectional,
             window=self.bundle.config.window,

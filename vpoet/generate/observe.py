@@ -64,7 +64,8 @@ def fit(
         raise DataError(f"{name}: {len(held)} frames at {rate} fps, and {frames or 1} were asked for")
     whole = min(len(held), wanted)
     if frames is None:
-        whole = 1 + (whole - 1) // bundle.video.stride[0] * bundle.video.stride[0]
+        first, r = bundle.video.first, bundle.video.stride[0]
+        whole = first + max(0, whole - first) // r * r
     changes = (
         f"from {size[0]}x{size[1]} to {height}x{width} pixels" if size != (height, width) else "",
         f"from {found:g} to {rate} frames per second" if found and abs(found - rate) > 1e-3 else "",
@@ -82,7 +83,7 @@ def observe(bundle: Bundle, codes: Ints, fps: float, prompt: str, given_frames: 
     """
     tasks, tokenizer = bundle.config.tasks, bundle.video
     text = np.array(bundle.text.encode(prompt), np.int32)
-    choices = [0, *(tokenizer.frames(cells) for cells in range(1, len(codes)))]
+    choices = [0, *(tokenizer.frames(cells) for cells in range(1, len(codes) if tokenizer.causal else 0))]
     if given_frames not in choices:
         there = f"for a clip of {tokenizer.frames(len(codes))} frames it is {', '.join(map(str, choices))}"
         raise PromptError(f"given_frames = {given_frames}: {there}")

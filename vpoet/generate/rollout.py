@@ -29,7 +29,7 @@ from vpoet.arrays import Frames
 from vpoet.bundle import Bundle
 from vpoet.errors import PromptError
 from vpoet.generate.asks.base import ROLLING, frame_size
-from vpoet.generate.asks.table import document, family, joined, render, served
+from vpoet.generate.asks.table import document, expect_whole, family, joined, render, served
 from vpoet.generate.decode import OnStep
 from vpoet.generate.plan import Decoded
 from vpoet.generate.request import Request
@@ -148,12 +148,19 @@ def windows(request: Request, bundle: Bundle) -> list[Window]:
     config, tokenizer = bundle.config, bundle.video
     stride = tokenizer.stride[0]
     asked, task = family(request)
+    expect_whole(request, task, tokenizer)
     if request.via_image and task != "t2v":
         raise PromptError("via_image makes the first frame: an image or a video that is given would be it")
     if not asked.takes.issuperset(ROLLING):
         return [Window(0, 0, 1, request.prompt)]
     total = _grid(request, bundle, config.frames if request.frames is None else request.frames)[0]
     most = _grid(request, bundle, config.frames if request.window is None else request.window)[0]
+    if most < total and not tokenizer.causal:
+        raise PromptError(
+            f"a clip of {tokenizer.frames(total)} frames is made in windows of {tokenizer.frames(most)}, each the "
+            "continuation of the one before, and this model's video tokenizer, which is not causal, has no codes of "
+            f"what a clip begins with: ask for {tokenizer.frames(most)} frames or fewer"
+        )
     if most == 1 < total:
         raise PromptError(
             f"a clip of {tokenizer.frames(total)} frames is made in windows of {tokenizer.frames(2)} or more"

@@ -146,6 +146,9 @@ _ROWS = (
     ),
 )  # fmt: skip
 
+WHOLE = ("t2v", "unconditional")
+"""Tasks whose clip is made whole: they need codes of no image, as a tokenizer that is not causal has none."""
+
 TABLE: dict[str, Task] = {}
 """The tasks that there are, by name."""
 

@@ -180,7 +180,7 @@ class Autoencoder(Network):
         vectors: Tensor = self.encoder(video.permute(0, 2, 3, 4, 1), past)
         return vectors
 
-    def draw(self, points: Tensor, past: Past | None = None) -> Tensor:
+    def draw(self, points: Tensor, past: Past | None = None, *, last: bool = True) -> Tensor:
         video: Tensor = self.decoder(points, past)
         return video.permute(0, 4, 1, 2, 3)
 

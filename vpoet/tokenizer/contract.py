@@ -1,7 +1,8 @@
 """What everything downstream knows of a video tokenizer: whoever has these methods can be encoded, trained on, sampled
 and scored with. `VideoTokenizer` meets it, with a network of ours or an imported one.
 
-Causal in time: T = 1 + r*(t-1) frames are t cells, and an image is a clip of one frame.
+Most are causal in time: T = 1 + r*(t-1) frames are t cells, and an image is a clip of one frame. Of one that is not,
+T = r*t: it has no codes of images, and so none of the tasks that need some. Those are refused, and say why.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -39,6 +40,14 @@ class Tokenizer(Protocol):
         """(r, s, s): frames, pixels down and pixels across that one code stands for."""
 
     @property
+    def causal(self) -> bool:
+        """Whether a clip's first cell is its first frame alone."""
+
+    @property
+    def first(self) -> int:
+        """Frames of the first cell: 1, or r where it is not causal."""
+
+    @property
     def levels(self) -> tuple[int, ...]:
         """Radix of each digit of a code, the least significant first."""
 
@@ -71,9 +80,9 @@ class Tokenizer(Protocol):
         """Codes [t, h, w] to frames [T, s*h, s*w, 3]."""
 
     def decode_stream(self, pieces: Iterable[npt.NDArray[Any]]) -> Iterator[Frames]:
-        """Pieces [k, h, w] of a video's codes to pieces of its frames."""
+        """Pieces [k, h, w] of a video's codes to as many pieces of its frames."""
 
-    def decode_next(self, codes: npt.NDArray[Any], past: Past) -> Frames:
+    def decode_next(self, codes: npt.NDArray[Any], past: Past, *, last: bool = False) -> Frames:
         """One piece of `decode_stream`; ``past`` is empty before the first, and a copy of it goes on by itself."""
 
     def decode_batch(self, codes: npt.NDArray[Any]) -> Frames:

@@ -9,11 +9,20 @@ from typing import Any
 from vpoet import config
 from vpoet.errors import ConfigError
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
-from vpoet.tokenizer.imported import cosmos
+from vpoet.tokenizer.imported import cosmos, emu3, vidtok
 from vpoet.tokenizer.network import Network
 
-NETWORKS: dict[type[Any], type[Network]] = {AutoencoderConfig: Autoencoder, cosmos.CosmosConfig: cosmos.Cosmos}
-IMPORTED: dict[str, type[Any]] = {cosmos.FAMILY: cosmos.CosmosConfig}
+NETWORKS: dict[type[Any], type[Network]] = {
+    AutoencoderConfig: Autoencoder,
+    cosmos.CosmosConfig: cosmos.Cosmos,
+    vidtok.VidTokConfig: vidtok.VidTok,
+    emu3.Emu3Config: emu3.Emu3,
+}
+IMPORTED: dict[str, type[Any]] = {
+    cosmos.FAMILY: cosmos.CosmosConfig,
+    vidtok.FAMILY: vidtok.VidTokConfig,
+    emu3.FAMILY: emu3.Emu3Config,
+}
 
 
 def load_settings(path: str | Path) -> Any:

@@ -13,9 +13,8 @@ import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
 
-from vpoet import config
+from vpoet import config, hub
 from vpoet.arrays import Codes, Frames
 from vpoet.errors import BackendError, CheckpointError, ConfigError, DataError, ShapeError
 from vpoet.files import aside, write_atomic
@@ -23,10 +22,12 @@ from vpoet.sequence.vocabulary import Vocabulary, grouped
 from vpoet.tokenizer import families
 from vpoet.tokenizer.layers import Past
 from vpoet.tokenizer.network import Network
+from vpoet.tokenizer.pixels import to_float, to_uint8
 from vpoet.tokenizer.text import TextTokenizer
 
 CONFIG = "config.yaml"
 WEIGHTS = "model.safetensors"
+FILES = (CONFIG, WEIGHTS)
 
 SHIPPED = Path(__file__).parent.parent / "weights" / "video-4x8x8"
 """The tokenizer that comes with vpoet; its card.md says what it was trained on and how well it does."""
@@ -57,12 +58,12 @@ class VideoTokenizer:
 
     @classmethod
     def load(cls, folder: str | Path = SHIPPED) -> "VideoTokenizer":
-        """Read what `save` wrote, of whichever network its config says; without a folder, the tokenizer that ships.
+        """Read what `save` wrote, of whichever network its config says, of a folder or a hub; by itself what ships.
 
         CheckpointError when a part is missing, damaged, foreign, or holds a NaN.
         """
-        folder = Path(folder)
-        for part in (CONFIG, WEIGHTS):
+        folder = hub.local(folder, FILES)
+        for part in FILES:
             if not (folder / part).is_file():
                 raise CheckpointError(f"{folder}: no {part}; a video tokenizer is a folder with {CONFIG} and {WEIGHTS}")
         try:
@@ -135,6 +136,16 @@ class VideoTokenizer:
         return self.model.stride
 
     @property
+    def causal(self) -> bool:
+        """Whether an image is a clip of one cell (`Network.causal`)."""
+        return self.model.causal
+
+    @property
+    def first(self) -> int:
+        """Frames of the first cell: 1, or r where the network is not causal."""
+        return 1 if self.causal else self.stride[0]
+
+    @property
     def levels(self) -> tuple[int, ...]:
         """FSQ levels of each digit of a code, the least significant first."""
         return self.model.quantiser.levels
@@ -144,21 +155,23 @@ class VideoTokenizer:
         return self.model.quantiser.size
 
     def frames(self, t: int) -> int:
-        """Frames that ``t`` cells of time make: 1 + r*(t-1)."""
+        """Frames that ``t`` cells of time make: 1 + r*(t-1), or r*t where the network is not causal."""
         if t < 1:
             raise ShapeError(f"a video has at least one cell of time, not {t}")
-        return 1 + self.stride[0] * (t - 1)
+        return self.first + self.stride[0] * (t - 1)
 
     def grid(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
         """Cells (t, h, w) of a video of this size; DataError naming the nearest size that has a grid."""
         r, s, _ = self.stride
-        if frames >= 1 and (frames - 1) % r == 0 and min(height, width) >= s and height % s == 0 and width % s == 0:
-            return 1 + (frames - 1) // r, height // s, width // s
-        near_frames = 1 + r * max(0, round((frames - 1) / r))
+        later = frames - self.first
+        if later >= 0 and later % r == 0 and min(height, width) >= s and height % s == 0 and width % s == 0:
+            return 1 + later // r, height // s, width // s
+        near_frames = self.first + r * max(0, round(later / r))
         near_height, near_width = (s * max(1, round(size / s)) for size in (height, width))
+        length = f"1 + a multiple of {r}" if self.causal else f"a multiple of {r}, for it is not causal"
         raise DataError(
-            f"{frames} frames of {height}x{width} do not fit a {r}x{s}x{s} tokenizer: frames must be 1 + a multiple of "
-            f"{r}, height and width multiples of {s}; the nearest is {near_frames} frames of {near_height}x{near_width}"
+            f"{frames} frames of {height}x{width} do not fit a {r}x{s}x{s} tokenizer: frames must be {length}, height "
+            f"and width multiples of {s}; the nearest is {near_frames} frames of {near_height}x{near_width}"
         )
 
     def encode(self, video: Any, chunk_cells: int = 4) -> Codes:
@@ -192,7 +205,7 @@ class VideoTokenizer:
 
     def _encode_chunk(self, held: list[Frames], past: Past) -> Codes:
         frames = _check_frames(np.stack(held), axes=4)
-        self.grid(1, *frames.shape[1:3])
+        self.grid(self.first, *frames.shape[1:3])
         codes: Codes = self._encode(frames[None], past)[0]
         return codes
 
@@ -231,16 +244,26 @@ class VideoTokenizer:
     def decode_stream(self, pieces: Iterable[npt.NDArray[Any]]) -> Iterator[Frames]:
         """Pieces [k, h, w] of a video's codes, as `encode_stream` gives them, to pieces uint8 [T, s*h, s*w, 3] of it.
 
-        The first piece makes 1 + r*(k-1) frames, every later one r*k.
+        The first piece makes 1 + r*(k-1) frames, every later one r*k. Where the network sees ahead, a piece's frames
+        come when the next piece is there, and its last r-1 with those of the next.
         """
         past: Past = {}
+        if not self.model.sees_ahead:
+            for codes in pieces:
+                yield self.decode_next(codes, past)
+            return
+        held: npt.NDArray[Any] | None = None
         for codes in pieces:
-            yield self.decode_next(codes, past)
+            if held is not None:
+                yield self.decode_next(held, past)
+            held = codes
+        if held is not None:
+            yield self.decode_next(held, past, last=True)
 
-    def decode_next(self, codes: npt.NDArray[Any], past: Past) -> Frames:
-        """One piece of `decode_stream`. What the next one needs of it goes to ``past``, empty before the first; a copy
-        of that goes on by itself."""
-        frames: Frames = self._decode(self._check_codes(codes, axes=3)[None], past)[0]
+    def decode_next(self, codes: npt.NDArray[Any], past: Past, *, last: bool = False) -> Frames:
+        """One piece of `decode_stream`, the clip's ``last`` one or not. What the next one needs of it goes to ``past``,
+        empty before the first; a copy of that goes on by itself."""
+        frames: Frames = self._decode(self._check_codes(codes, axes=3)[None], past, last=last)[0]
         return frames
 
     def decode_batch(self, codes: npt.NDArray[Any]) -> Frames:
@@ -253,9 +276,10 @@ class VideoTokenizer:
             return self.model.encode(to_float(frames, self.device), past).int().cpu().numpy()
 
     @torch.no_grad()
-    def _decode(self, codes: npt.NDArray[Any], past: Past | None) -> Frames:
+    def _decode(self, codes: npt.NDArray[Any], past: Past | None, *, last: bool = True) -> Frames:
         with _precision(self.dtype):
-            return to_uint8(self.model.decode(torch.from_numpy(codes.astype(np.int64)).to(self.device), past))
+            cells = torch.from_numpy(codes.astype(np.int64)).to(self.device)
+            return to_uint8(self.model.decode(cells, past, last=last))
 
     def _check_codes(self, codes: npt.NDArray[Any], axes: int) -> npt.NDArray[Any]:
         codes = np.asarray(codes)
@@ -281,38 +305,6 @@ def _precision(dtype: str) -> Iterator[None]:
     finally:
         for kind, kept in zip(kinds, before, strict=True):
             kind.fp32_precision = kept
-
-
-def whole_cells(frames: Iterable[Frames], stride: Sequence[int], *, pad: bool) -> Iterator[Frames]:
-    """Frames uint8 [H, W, 3] as a tokenizer of ``stride`` (r, s, s) takes them: 1 + a multiple of r, of whole cells.
-
-    With ``pad``, the last frame is repeated, and so are the bottom row and the right column: the first T frames, cut to
-    [:H, :W], are the video again. Without, frames at the end that fill no cell are left out, and sides are as they are.
-    """
-    r, s, _ = stride
-    held: list[Frames] = []
-    for count, frame in enumerate(frames):
-        down, across = -frame.shape[0] % s, -frame.shape[1] % s
-        held.append(np.pad(frame, ((0, down), (0, across), (0, 0)), mode="edge") if pad and (down or across) else frame)
-        if count % r == 0:
-            yield from held
-            held = []
-    if pad and held:
-        yield from held + held[-1:] * (r - len(held))
-
-
-def to_float(frames: Frames, device: str | torch.device = "cpu") -> Tensor:
-    """Frames uint8 [B, T, H, W, 3] to what networks take: float32 [B, 3, T, H, W] in [-1, 1]."""
-    pixels = torch.from_numpy(np.ascontiguousarray(frames))
-    if torch.device(device).type == "cuda":
-        pixels = pixels.pin_memory().to(device, non_blocking=True)  # the host goes on while they are copied
-    return pixels.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
-
-
-def to_uint8(video: Tensor) -> Frames:
-    """Inverse of `to_float`: clipped, and rounded to the nearest."""
-    pixels = (video.float().clamp(-1, 1) + 1) * 127.5
-    return pixels.round().to(torch.uint8).permute(0, 2, 3, 4, 1).contiguous().cpu().numpy()
 
 
 AS_BEFORE = (("time_kernel", 3),)

@@ -60,7 +60,7 @@ class VQ(Quantiser):
             fresh = self.training and not self.initialised
             if fresh:
                 self._initialise(rows)
-            codes = self._nearest(rows)
+            codes = nearest(rows, self.codebook)
             chosen = self.codebook[codes].view_as(vectors)
             points = chosen + (vectors - vectors.detach())
             loss = vectors.new_zeros(())
@@ -75,12 +75,6 @@ class VQ(Quantiser):
     def codes_to_points(self, codes: Tensor) -> Tensor:
         """Integer codes [...] to the fp32 points [..., D] that `forward` gives for them."""
         return self.codebook[codes.long()]
-
-    def _nearest(self, rows: Tensor) -> Tensor:
-        """Codes [N] of the points nearest to ``rows`` [N, D]: |point|^2 - 2 row.point orders as the distance does."""
-        squares = self.codebook.square().sum(-1)
-        chunks = torch.split(rows, max(1, DISTANCES // self.size))
-        return torch.cat([torch.addmm(squares, chunk, self.codebook.T, alpha=-2).argmin(-1) for chunk in chunks])
 
     @torch.no_grad()
     def _initialise(self, rows: Tensor) -> None:
@@ -130,3 +124,11 @@ class VQ(Quantiser):
         everyone = Processes.joined()
         everyone.take_first(self.codebook)
         everyone.take_first(self.counts)
+
+
+def nearest(rows: Tensor, points: Tensor) -> Tensor:
+    """Codes [N] of the ``points`` [K, D] nearest to ``rows`` [N, D]: |point|^2 - 2 row.point orders as the distance
+    does."""
+    squares = points.square().sum(-1)
+    chunks = torch.split(rows, max(1, DISTANCES // len(points)))
+    return torch.cat([torch.addmm(squares, chunk, points.T, alpha=-2).argmin(-1) for chunk in chunks])

@@ -14,7 +14,7 @@ from vpoet.nn.lora import LoraConfig
 from vpoet.nn.transformer import TransformerConfig
 from vpoet.nn.visibility import Backend
 from vpoet.sequence.actions import ActionSpace
-from vpoet.sequence.tasks import TABLE
+from vpoet.sequence.tasks import TABLE, WHOLE
 from vpoet.sequence.vocabulary import Vocabulary
 from vpoet.tokenizer.contract import Tokenizer
 from vpoet.tokenizer.text import TextTokenizer
@@ -123,8 +123,15 @@ class PretrainConfig:
     def vocabulary(self, text: TextTokenizer, video: Tokenizer) -> Vocabulary:
         """Of the model; where it is to play, ``actions`` say from then on what the token shards do.
 
-        DataError: no shards tell what can be done, or they tell different things.
+        DataError: no shards tell what can be done, or they tell different things. ConfigError: a task needs codes of
+        images, or of clips that begin with one, and a tokenizer that is not causal has none.
         """
+        partial = [task for task, weight in self.data.tasks.items() if weight > 0 and task not in WHOLE]
+        if partial and not video.causal:
+            raise ConfigError(
+                f"data.tasks.{partial[0]}: {self.video} is not causal: its first cell is {video.first} frames, as all "
+                f"are, so that no image has codes; it goes with {' and '.join(WHOLE)}"
+            )
         plain = video.vocabulary(text, self.model.visual_groups)
         playing = [task for task, weight in self.data.tasks.items() if weight > 0 and TABLE[task].needs == "actions"]
         if not playing:

@@ -23,7 +23,8 @@ from vpoet.tokenizer.imported import cosmos_files
 from vpoet.tokenizer.imported.archive import read_tensors
 from vpoet.tokenizer.imported.cosmos import STRIDES
 from vpoet.tokenizer.imported.cosmos_layers import haar, inverse_haar
-from vpoet.tokenizer.video import VideoTokenizer, to_float
+from vpoet.tokenizer.pixels import to_float
+from vpoet.tokenizer.video import VideoTokenizer
 
 FIXTURE = Path(__file__).parent / "cosmos.safetensors"
 SIZES = {"4x8x8": (17, 24, 32), "8x8x8": (17, 24, 32), "8x16x16": (17, 32, 48)}

@@ -34,8 +34,11 @@ def is_run(folder: Path) -> bool:
     return (folder / METRICS).is_file()
 
 
-def run_sections(run: Path, scratch: Path) -> list[Section]:
-    """The page of a run folder; what is drawn for it goes to ``scratch``. DataError: not one step is logged."""
+def run_sections(run: Path, scratch: Path, drawn: str = ".svg") -> list[Section]:
+    """The page of a run folder; what is ``drawn`` for it goes to ``scratch``, as such files.
+
+    DataError: not one step is logged.
+    """
     rows = read_numbers(run / METRICS)
     if not rows:
         raise DataError(f"{run}: {METRICS} has no step yet; come back when the run has taken one")
@@ -44,8 +47,8 @@ def run_sections(run: Path, scratch: Path) -> list[Section]:
     sections = [
         _numbers(run, rows, recipe, starts),
         *_samples(run / SAMPLES, recipe),
-        *_drawn("Learning", learning_panels(rows), scratch / "learning.svg"),
-        *_drawn("Speed", speed_panels(rows), scratch / "speed.svg"),
+        *_drawn("Learning", learning_panels(rows), scratch / f"learning{drawn}"),
+        *_drawn("Speed", speed_panels(rows), scratch / f"speed{drawn}"),
     ]
     if starts:
         sections.append(_starts(starts))

@@ -21,7 +21,8 @@ from vpoet.generate.request import Request
 from vpoet.media.video import Video
 from vpoet.sequence.arrangements import Given, Sample
 from vpoet.sequence.document import Document, build
-from vpoet.sequence.tasks import TABLE
+from vpoet.sequence.tasks import TABLE, WHOLE
+from vpoet.tokenizer.contract import Tokenizer
 
 FAMILIES: tuple[type[Ask], ...] = (Painting, Forward, Backward, Between)
 """A request is of the first that claims it, or of the one whose video ``task`` names."""
@@ -55,7 +56,19 @@ def arrange(request: Request, bundle: Bundle) -> tuple[Sample, str, Given]:
     """The request's text and clip (what is given, and blank cells), its task, and how much of the clip is given."""
     found, task = family(request)
     check(request)
+    expect_whole(request, task, bundle.video)
     return found(request, bundle).arrange(task)
+
+
+def expect_whole(request: Request, task: str, tokenizer: Tokenizer) -> None:
+    """PromptError: a part of the clip would be given, and the tokenizer, not causal, has codes of whole clips alone."""
+    asked = [name for name in ROLLING if getattr(request, name)] if task in WHOLE else [task]
+    if asked and not tokenizer.causal:
+        raise PromptError(
+            f"{asked[0]}: this model's video tokenizer is not causal: its first cell is {tokenizer.first} frames, as "
+            "all are, so that it has no codes of an image, nor of a clip that begins with one; it makes clips whole, "
+            "from text or nothing"
+        )
 
 
 def document(request: Request, bundle: Bundle) -> Document:

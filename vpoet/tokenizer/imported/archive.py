@@ -7,6 +7,7 @@ code is left alone, and the pickle is read with five inert stand-ins in place of
 
 import io
 import pickle
+import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,8 @@ STORAGES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
+FOREIGN = re.compile(r"Unsupported (?:global: GLOBAL|class|operand) (\S+)")
+"""What torch's reader says of a name that it does not know."""
 UNREADABLE = (
     pickle.UnpicklingError,
     zipfile.BadZipFile,
@@ -47,8 +50,9 @@ UNREADABLE = (
 """What a damaged or hostile file makes the readers raise."""
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Name to tensor, on the CPU: of a TorchScript archive, or of a state dict. CheckpointError if it is neither."""
+def read_tensors(path: Path, part: str | None = None) -> dict[str, Tensor]:
+    """Name to tensor, on the CPU: of a TorchScript archive, or of a state dict, which may be the ``part`` of that name
+    in a checkpoint. CheckpointError if it is none of them."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     try:
@@ -58,14 +62,18 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
                     return dict(_walk(_read_script(archive), ""))
         state = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
-        words = " ".join(str(error).split())[:200]
+        foreign = FOREIGN.search(str(error))
+        words = f"it names {foreign[1]}, which no weights need" if foreign else " ".join(str(error).split())[:200]
         raise CheckpointError(
             f"{path}: neither a TorchScript archive nor a state dict of tensors alone, or not whole ({words}); "
             "download it again"
         ) from None
+    if part is not None and isinstance(state, Mapping):
+        state = state.get(part, state)
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         held = f"a mapping with {', '.join(map(str, list(state)[:5]))}" if isinstance(state, Mapping) else type(state)
-        raise CheckpointError(f"{path}: not a state dict, which maps names to tensors, but {held}; give the .jit files")
+        remedy = "give the .jit files" if part is None else f"it has no {part} of tensors alone"
+        raise CheckpointError(f"{path}: not a state dict, which maps names to tensors, but {held}; {remedy}")
     return {str(name): value for name, value in state.items()}
 
 

@@ -181,6 +181,6 @@ class Cosmos(Network):
         out: Tensor = self.quant_conv(self.encoder(video, past))
         return out.permute(0, 2, 3, 4, 1)
 
-    def draw(self, points: Tensor, past: Past | None = None) -> Tensor:
+    def draw(self, points: Tensor, past: Past | None = None, *, last: bool = True) -> Tensor:
         video: Tensor = self.decoder(self.post_quant_conv(points.permute(0, 4, 1, 2, 3)), past)
         return video

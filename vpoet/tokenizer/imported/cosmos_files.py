@@ -1,6 +1,5 @@
 """NVIDIA's published files of Cosmos-Tokenize1 DV to a network: a place for each tensor, a tensor for each place."""
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from torch import Tensor
 from vpoet.errors import CheckpointError, ConfigError
 from vpoet.tokenizer.imported.archive import read_tensors
 from vpoet.tokenizer.imported.cosmos import LEVELS, LICENSE, STRIDES, Cosmos, CosmosConfig
+from vpoet.tokenizer.imported.places import Reading, Shapes, fill
 
 CHOICES = (("autoencoder.jit",), ("encoder.jit", "decoder.jit"), ("model.pt",))
 """Of the files in a published folder, those that hold the whole network; the first that are there are read."""
@@ -19,8 +19,6 @@ NAMED = re.compile(r"\b([CD][IV])(\d+x\d+x\d+|\d+x\d+)")
 PATCHES = {3 * patch**3: patch for patch in (2, 4)}
 """Channels after the wavelets: the patch."""
 RESAMPLER = re.compile(r"(encoder\.down|decoder\.up)\.(\d+)\.(down|up)sample\.conv[123]\.conv3d\.(weight|bias)")
-SHOWN = 3
-"""Names of tensors that an error lists of each kind."""
 
 
 def find(path: Path) -> list[Path]:
@@ -32,6 +30,13 @@ def find(path: Path) -> list[Path]:
             return [path / name for name in names]
     wanted = ", or ".join(" and ".join(names) for names in CHOICES)
     raise CheckpointError(f"{path}: not a published Cosmos folder; it has no {wanted}")
+
+
+def read(path: Path, given: str | None) -> Reading:
+    """The tokenizer in a published folder or file; ``given`` of `STRIDES` where its name does not say."""
+    stride, files = strides(path, given), find(path)
+    tensors = gather(files)
+    return Reading(network(tensors, stride), files, len(tensors))
 
 
 def strides(path: Path, given: str | None) -> str:
@@ -77,19 +82,7 @@ def network(tensors: Mapping[str, Tensor], stride: str) -> Cosmos:
         for name in weights.keys() - places.keys()
         if (match := RESAMPLER.fullmatch(name)) and _leads_on(match[1], int(match[2]), len(settings.widths))
     }
-    missing, unknown = sorted(places.keys() - weights.keys()), sorted(weights.keys() - places.keys() - idle)
-    shapes = [
-        f"{name} {list(weights[name].shape)} instead of {list(place.shape)}"
-        for name, place in places.items()
-        if name in weights and weights[name].shape != place.shape
-    ]
-    if missing or unknown or shapes:
-        near = {name: difflib.get_close_matches(name, unknown, n=1, cutoff=0.8) for name in missing[:SHOWN]}
-        lost = [f"{name} (is it {other[0]}?)" if other else name for name, other in near.items()]
-        faults = (("missing", lost, missing), ("unknown", unknown, unknown), ("of another shape", shapes, shapes))
-        told = [f"{len(every)} {what}: {', '.join(some[:SHOWN])}" for what, some, every in faults if every]
-        raise CheckpointError(f"not the tensors of a Cosmos {stride}: {'; '.join(told)}")
-    cosmos.load_state_dict({name: weights[name].float() for name in places})
+    fill(cosmos, {name: tensor for name, tensor in weights.items() if name not in idle}, f"a Cosmos {stride}")
     return cosmos
 
 
@@ -118,34 +111,23 @@ def _leads_on(side: str, level: int, levels: int) -> bool:
 def _settings(tensors: Mapping[str, Tensor], stride: str) -> CosmosConfig:
     """The config that the shapes tell."""
 
-    def size(name: str, axis: int = 0) -> int:
-        if name not in tensors:
-            raise CheckpointError(f"not the tensors of a Cosmos tokenizer of video: {name} is missing")
-        if tensors[name].ndim != 5:
-            raise CheckpointError(
-                f"{name} is {list(tensors[name].shape)}; a convolution over time and space has 5 axes"
-            )
-        return tensors[name].shape[axis]
-
-    def count(pattern: str) -> int:
-        return len({match[1] for name in tensors if (match := re.match(pattern, name))})
-
+    shapes = Shapes(tensors, "a Cosmos tokenizer of video")
     time, space, _ = map(int, stride.split("x"))
-    gathered = size("encoder.conv_in.0.conv3d.weight", axis=1)
+    gathered = shapes.size("encoder.conv_in.0.conv3d.weight", axis=1)
     if gathered not in PATCHES:
         raise CheckpointError(f"encoder.conv_in.0.conv3d.weight takes {gathered} channels; Cosmos has 24 or 192")
     patch = PATCHES[gathered]
     if patch == 2 and stride != "4x8x8":
         raise ConfigError(f"strides {stride}: these tensors gather 2x2x2 pixels, as 4x8x8 alone does")
-    levels = range(count(r"encoder\.down\.(\d+)\.block\."))
+    levels = range(len(shapes.numbers(r"encoder\.down\.(\d+)\.block\.")))
     return CosmosConfig(
         time_stride=time,
         space_stride=space,
         patch=patch,
-        channels=size("encoder.conv_in.0.conv3d.weight"),
-        widths=[size(f"encoder.down.{level}.block.0.conv1.0.conv3d.weight") for level in levels],
-        blocks=count(r"encoder\.down\.0\.block\.(\d+)\."),
-        latent=size("encoder.conv_out.0.conv3d.weight"),
+        channels=shapes.size("encoder.conv_in.0.conv3d.weight"),
+        widths=[shapes.size(f"encoder.down.{level}.block.0.conv1.0.conv3d.weight") for level in levels],
+        blocks=len(shapes.numbers(r"encoder\.down\.0\.block\.(\d+)\.")),
+        latent=shapes.size("encoder.conv_out.0.conv3d.weight"),
     )
 
 

@@ -16,8 +16,9 @@ from vpoet.errors import ConfigError, VpoetError
 from vpoet.nn.features import EfficientNetLite0, FeatureNetwork
 from vpoet.processes import Processes, own_device
 from vpoet.tokenizer.autoencoder import Autoencoder
+from vpoet.tokenizer.pixels import to_float
 from vpoet.tokenizer.quantiser import Quantised
-from vpoet.tokenizer.video import VideoTokenizer, to_float
+from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training.codec import checkpoint
 from vpoet.training.codec.adversarial import Adversary
 from vpoet.training.codec.checkpoint import Networks, Optimizers, load_tensors, tensors_of

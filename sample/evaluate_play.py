@@ -1,0 +1,108 @@
+"""Judge a model that plays against the simulator that it learned from: places, keys, coins, drift."""
+
+import json as json_module
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import track
+
+from vpoet import cli, worlds
+from vpoet.errors import ConfigError
+from vpoet.evaluate import play
+from vpoet.evaluate.tables import markdown
+from vpoet.files import aside, write_atomic
+from vpoet.generate.model import load
+from vpoet.media.sheet import contact_sheet
+from vpoet.outputs import expect_folder
+
+SHOWN = 8
+"""Courses on the contact sheet, real and dreamt."""
+
+console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+
+
+def main(
+    model: Annotated[Path, typer.Option(help="Bundle folder of a model that was trained for play.")],
+    out: Annotated[Path, typer.Option(help="Folder for courses.jsonl, results.md, results.json and sheet.png.")],
+    world: Annotated[str, typer.Option(help="The world that it learned.")] = "playground",
+    count: Annotated[int, typer.Option(help="Courses, each a recording never trained on.", min=1, max=100_000)] = 200,
+    seen: Annotated[int, typer.Option(help="Frames of a course that the model is shown.", min=1, max=1000)] = 8,
+    length: Annotated[int, typer.Option(help="Frames that it then makes, told the keys.", min=1, max=10_000)] = 64,
+    drift: Annotated[int, typer.Option(help="Frames of one long play under random keys.", min=0)] = 2000,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
+) -> None:
+    """Judge a model that plays against the simulator that it learned from: places, keys, coins, drift.
+
+    Of COUNT recordings that no model was trained on, half of them under random keys, the model is shown SEEN frames and
+    plays on with the keys that were pressed. The world's judge reads the figure off its frames, and the simulator tells
+    where it is. Beside each figure stands its ceiling: the real frames through the model's tokenizer.
+
+    In OUT, courses.jsonl has a line for each course as it is done; the same command again goes on behind the last.
+
+    Examples:
+
+        vpoet evaluate-play --model runs/play/bundle --out runs/play/judged
+        vpoet evaluate-play --model runs/play/bundle --count 20 --drift 0 --out runs/play/quick
+    """
+    expect_folder(out)
+    player = load(model, device)
+    config = player.bundle.config
+    session = player.play()
+    size, fps = (config.height, config.width), float(config.fps)
+    made = worlds.find(world)
+    simulator = made.stepped(*size, fps)
+    if tuple(simulator.actions) != session.actions:
+        raise ConfigError(
+            f"{model}: its actions are {', '.join(session.actions)}, and those of world:{world} "
+            f"{', '.join(simulator.actions)}; give the --world that it learned"
+        )
+    cli.hold(out)
+    asked = {"model": player.bundle.hash, "world": world, "seen": seen, "length": length}
+    rows = _done(out / "courses.jsonl", asked)
+    shown: list[tuple[str, Any]] = []
+    found = play.courses(made, size, fps, seen, length)
+    with (out / "courses.jsonl").open("a") as lines:
+        for number, course in enumerate(track(islice(found, count), "courses", total=count, console=console)):
+            if number < SHOWN:
+                dreamt, _ = play.dream(session, course, course.keys, course.number)
+                shown += [(f"{course.text}: real", course.frames), ("dreamt with the same keys", dreamt)]
+            if number >= len(rows):
+                rows.append(play.row(player, session, simulator, course) | asked)
+                lines.write(json_module.dumps(rows[-1]) + "\n")
+                lines.flush()
+    figures = play.summary(rows[:count])
+    if drift:
+        course = next(play.courses(made, size, fps, seen, length))
+        frames = track(play.wander(session, course, drift, seed=0), "a long play", total=drift, console=console)
+        figures["drift_sound"] = float(np.mean(play.soundness(simulator, course.seen[-1:], np.stack(list(frames)))))
+        figures["drift_frames"] = drift
+    with aside(out / "sheet.png") as unfinished:
+        contact_sheet(shown, max_frames=16, scale=1).save(unfinished)
+    text = markdown(("", "figure"), [(name, f"{value:.4g}") for name, value in figures.items()])
+    write_atomic(out / "results.md", f"{text}\n\nModel {player.bundle.hash}, world:{world}.\n".encode())
+    write_atomic(out / "results.json", json_module.dumps(figures | asked, indent=2).encode())
+    console.print(text)
+    cli.finish(figures | asked | {"out": out}, json)
+
+
+def _done(path: Path, asked: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows that are there; a line that was cut short goes. ConfigError: they were asked for otherwise."""
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith("\n")]
+    write_atomic(path, "".join(whole).encode())
+    rows = [json_module.loads(line) for line in whole]
+    for row in rows:
+        if {name: row.get(name) for name in asked} != asked:
+            raise ConfigError(f"{path}: courses of another model, world, --seen or --length; give another --out")
+    return rows
+
+
+if __name__ == "__main__":
+    cli.run(main)

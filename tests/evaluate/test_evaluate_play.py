@@ -1,0 +1,114 @@
+"""The judge of a learned world: full marks for the simulator itself, none for one that does not answer."""
+
+import math
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vpoet import worlds
+from vpoet.arrays import Frames
+from vpoet.evaluate import play
+from vpoet.worlds.world import SteppedWorld
+
+WORLD, SIZE, FPS = worlds.find("playground"), (64, 64), 8.0
+COURSES = list(islice(play.courses(WORLD, SIZE, FPS, 4, 16), 6))
+
+
+class Player:
+    """The simulator as a learned world; ``deaf`` to keys if so asked."""
+
+    def __init__(self, deaf: bool = False) -> None:
+        self.world = WORLD.stepped(*SIZE, FPS)
+        self.actions, self.deaf = self.world.actions, deaf
+
+    def begin(self, seed: int, prompt: str, frames: Frames, actions: Any, rewards: Any) -> Frames:
+        (course,) = (one for one in COURSES if np.array_equal(one.seen, frames))
+        self.world.restore(course.state)
+        last: Frames = course.seen[-1]
+        return last
+
+    def step(self, key: int) -> tuple[Frames, float, bool]:
+        frame, reward, ended = self.world.step(0 if self.deaf else key)
+        return frame, reward, ended
+
+    def fork(self) -> "Player":
+        other = Player(self.deaf)
+        other.world.restore(self.world.save())
+        return other
+
+
+@pytest.fixture
+def simulator() -> SteppedWorld:
+    return WORLD.stepped(*SIZE, FPS)
+
+
+def test_courses_are_recordings_that_go_on_from_their_state(simulator: SteppedWorld) -> None:
+    for course in COURSES:
+        simulator.restore(course.state)
+        frames = [simulator.step(key)[0] for key in course.keys]
+        np.testing.assert_array_equal(np.stack(frames), course.frames)
+        assert (len(course.seen), len(course.did), len(course.keys)) == (4, 3, 16)
+
+
+def test_the_simulator_itself_makes_no_error_and_heeds_every_key(simulator: SteppedWorld) -> None:
+    pairs = []
+    for course in COURSES:
+        dreamt, rewards = play.dream(Player(), course, course.keys, 0)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(dreamt, course.frames)
+        assert play.errors(simulator, dreamt, course.places).max() == 0
+        assert play.coins(course.rewards, rewards)[0] == sum(reward > 0 for reward in course.rewards)
+        assert all(play.soundness(simulator, course.seen[-1:], dreamt))
+        pairs += play.followed(Player(), simulator, course, 0)  # type: ignore[arg-type]
+    assert len(pairs) > len(COURSES)
+    assert all(given == read for given, read in pairs)
+    assert play._f1(pairs) == 1
+
+
+def test_one_that_is_deaf_follows_one_key_in_several(simulator: SteppedWorld) -> None:
+    pairs = [
+        pair
+        for course in COURSES
+        for pair in play.followed(Player(deaf=True), simulator, course, 0)  # type: ignore[arg-type]
+    ]
+    assert np.mean([given == read for given, read in pairs]) <= 0.5
+    assert play._f1(pairs) < 0.3
+
+
+def test_nobody_and_frames_that_are_missing_are_infinitely_far(simulator: SteppedWorld) -> None:
+    course = COURSES[0]
+    far = play.errors(simulator, np.zeros((2, 64, 64, 3), np.uint8), course.places)
+    assert far.shape == (16,)
+    assert np.isinf(far).all()
+
+
+def test_another_scene_is_not_sound(simulator: SteppedWorld) -> None:
+    one, other = COURSES[0], next(course for course in COURSES if course.text != COURSES[0].text)
+    assert not any(play.soundness(simulator, one.seen[-1:], other.frames))
+
+
+@pytest.mark.parametrize(
+    ("real", "dreamt", "found"),
+    [
+        ([0, 1, 0, 0], [0, 0, 1, 0], (1, 1, 1)),
+        ([0, 1, 0, 0], [0, 0, 0, 1], (0, 1, 1)),
+        ([0, 1, 0, 0], [1, 1, 1, 0], (1, 3, 1)),
+        ([1, 0, 0, 1], [0, 0, 0, 0], (0, 0, 2)),
+    ],
+)
+def test_coins(real: Sequence[float], dreamt: Sequence[float], found: tuple[int, int, int]) -> None:
+    assert play.coins(real, dreamt) == found
+
+
+def test_a_summary_has_medians_and_percentiles_over_courses() -> None:
+    rows = [
+        {"frames": 8, "error_8": error, "ceiling_8": 0.0, "psnr_8": 30.0, "psnr_ceiling": 40.0, "psnr_lost": None}
+        | {"followed": [(1, 1), (2, 1)], "key_bits": 3.0, "sound": 4, "sound_ceiling": 1.0, "coins": (1, 1, 2)}
+        for error in (0.0, 1.0, math.inf)
+    ]
+    found = play.summary(rows)
+    assert (found["error_8"], found["error_8_p90"], found["sound"]) == (1.0, math.inf, 0.5)
+    assert found["coins_f1"] == pytest.approx(2 / 3)
+    assert found["followed_f1"] == pytest.approx((2 * 3 / 9 + 0) / 2)

@@ -1,0 +1,38 @@
+"""`vpoet evaluate-play`: a row a course, a table at the end, and going on behind what is there."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from vpoet.sequence.actions import ActionSpace
+from vpoet.worlds.playground.physics import ACTIONS
+
+Program = Callable[..., tuple[int, str, str]]
+
+
+def test_courses_are_judged_and_not_judged_again(
+    tmp_path: Path, make_bundle: Callable[..., Path], program: Program
+) -> None:
+    settings = {"actions": ActionSpace(names=list(ACTIONS)), "tasks": ["play"], "window": 3}
+    bundle = make_bundle(tmp_path / "model", depth=1, time_stride=1, length=400, height=32, width=32, **settings)
+    out = tmp_path / "judged"
+    asked = ("--model", bundle, "--out", out, "--seen", 2, "--length", 8, "--drift", 4, "--json")
+    status, printed, err = program("sample/evaluate_play.py", *asked, "--count", 1)
+    assert status == 0, err
+    (first,) = (out / "courses.jsonl").read_text().splitlines()
+    with (out / "courses.jsonl").open("a") as lines:
+        lines.write('{"course": 1, "cut sh')
+    status, printed, err = program("sample/evaluate_play.py", *asked, "--count", 2)
+    assert status == 0, err
+    rows = (out / "courses.jsonl").read_text().splitlines()
+    assert rows[0] == first
+    assert len({json.loads(row)["course"] for row in rows}) == 2
+    figures = json.loads(printed)
+    assert figures["courses"] == 2
+    assert {"error_8", "ceiling_8", "followed_f1", "key_bits", "sound", "drift_sound"} <= figures.keys()
+    assert (out / "sheet.png").stat().st_size > 1000
+    assert json.loads((out / "results.json").read_text())["model"] in (out / "results.md").read_text()
+
+    status, _, err = program("sample/evaluate_play.py", *asked[:4], "--seen", 3, "--length", 8)
+    assert status == 2
+    assert "courses of another model, world, --seen or --length" in err
