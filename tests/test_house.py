@@ -124,6 +124,7 @@ def test_a_wheel_is_one_package_that_carries_the_programs(tmp_path, python):
     assert {name.partition("/")[0] for name in names} == {"vpoet"}
     assert {f"vpoet/programs/{path}" for path in cli.PROGRAMS.values()} <= names
     assert {"vpoet/py.typed", *map(named, LIBRARY)} <= names
+    assert {named(path) for path in (ROOT / "vpoet/serve/page").iterdir()} <= names
     configs = [path for folder in PROGRAM_FOLDERS for path in (ROOT / folder).rglob("*.yaml")]
     assert {f"vpoet/programs/{named(path)}" for path in configs} <= names
     assert not [name for name in names if "__pycache__" in name]

@@ -165,6 +165,7 @@ class Game:
             self._fps = float(told["fps"])
         elif ask.do == "pause":
             self._paused = told["on"]
+            await self._say("paused", on=self._paused)
         elif ask.do == "record":
             await self._record(told["on"], told["view"])
         else:

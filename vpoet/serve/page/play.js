@@ -42,6 +42,8 @@ function heard(told) {
     element("prompt").value = told.prompt;
     coins = hello.shows.map(() => 0);
     say(told.told ? `“${told.told}”, seed ${told.seed}` : `seed ${told.seed}`);
+  } else if (told.say === "paused") {
+    requestAnimationFrame(() => { document.body.dataset.paused = told.on; }); // behind the frames before it
   } else if (told.say === "told") say(`The model is told “${told.prompt}”.`);
   else if (told.say === "recording") setRecording(true);
   else if (told.say === "film") { record = told.record; setRecording(false); }
