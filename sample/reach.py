@@ -1,4 +1,4 @@
-"""Measure planning: the share of goal pictures reached by the world itself, a model and chance."""
+"""Measure planning: the share of goal pictures reached by the world itself, a model, and chance."""
 
 import json
 import statistics
@@ -46,7 +46,7 @@ def main(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
-    """Measure planning: the share of goal pictures reached by the world itself, a model and chance.
+    """Measure planning: the share of goal pictures reached by the world itself, a model, and chance.
 
     A start is the first frame of a recording of the world, and its goal the picture that the recording comes to 16
     steps later, played half of the time by random keys and half by a player who seeks coins. It is reached if

@@ -10,7 +10,6 @@ import pytest
 from vpoet import worlds
 from vpoet.arrays import Frames
 from vpoet.errors import PromptError
-from vpoet.generate.environment import Session
 from vpoet.generate.model import Model
 from vpoet.media.video import Video
 from vpoet.play.control import Control, Seen
@@ -20,9 +19,6 @@ from vpoet.play.futures import carried_out, futures, space_of
 from vpoet.play.planners import Planner
 from vpoet.play.suggestions import POLICIES, suggestions
 
-pytestmark = pytest.mark.skipif(
-    not hasattr(Session, "begin"), reason="a session that begins with frames that were seen"
-)
 Run = Callable[..., tuple[int, str, str]]
 PLANNER = Planner(horizon=3, samples=12, rounds=2, elites=2)
 

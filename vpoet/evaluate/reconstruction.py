@@ -163,7 +163,7 @@ class ReconstructionScores:
         if not self.scores:
             raise DataError(f"tokenizer {self.coder.hash}: no clip was scored")
         dB, similarity = (clustered_interval(values, self.sources) for values in zip(*self.scores, strict=True))
-        result = {
+        result: dict[str, Any] = {
             "tokenizer": self.coder.hash,
             "stride": list(self.coder.stride),
             "levels": list(self.coder.levels),

@@ -1,8 +1,5 @@
 """Learned worlds at the last frame of what was seen in a real one: what a planner imagines futures in."""
 
-from typing import Protocol, cast
-
-from vpoet.arrays import Frames
 from vpoet.generate.environment import Session, session
 from vpoet.generate.model import Model
 from vpoet.generate.sampling import Sampling
@@ -10,10 +7,6 @@ from vpoet.play.control import Seen
 
 _AROUND = 32
 """Tokens at most around the frames of a document, beside its prompt."""
-
-
-class _Begins(Protocol):
-    def begin(self, seed: int, prompt: str, frames: Frames, actions: list[object], rewards: list[float]) -> Frames: ...
 
 
 class Dreams:
@@ -38,5 +31,5 @@ class Dreams:
         """What is drawn of a plan is a function of the seed, the number of frames that were told, and the plan."""
         world = session(self.model.bundle, self.model.decoding, self._sampling)
         last = seen.last(self.most)
-        cast(_Begins, world).begin(self.seed, self.prompt, last.frames, last.actions.tolist(), last.rewards)
+        world.begin(self.seed, self.prompt, last.frames, last.actions.tolist(), last.rewards)
         return world

@@ -161,14 +161,15 @@ class TransformersClips:
         """CLIP's embeddings of frames, [B, T, D]."""
         pixels = self._normal(clips_BTHW3)
         embeddings: Tensor = self._model(pixel_values=pixels.flatten(0, 1)).image_embeds
-        return embeddings.unflatten(0, pixels.shape[:2])
+        return embeddings.view(*pixels.shape[:2], -1)
 
     def _normal(self, clips_BTHW3: Tensor) -> Tensor:
         """[B, T, 3, H, W] as the model was trained."""
         pictures = clips_BTHW3.flatten(0, 1).to(self._device).permute(0, 3, 1, 2).float()
         if pictures.shape[2:] != (self._side, self._side):
             pictures = resize(pictures, (self._side, self._side), "bicubic", True).clamp(0, 255)
-        return ((pictures / 255 - self._mean) / self._deviation).unflatten(0, clips_BTHW3.shape[:2])
+        pictures = (pictures / 255 - self._mean) / self._deviation
+        return pictures.view(*clips_BTHW3.shape[:2], *pictures.shape[1:])
 
 
 def loaded(made: Any, folder: Path, part: str = "") -> Any:
@@ -176,7 +177,8 @@ def loaded(made: Any, folder: Path, part: str = "") -> Any:
     CheckpointError: it cannot be loaded, or weights are missing or of another shape."""
     import transformers
 
-    transformers.logging.set_verbosity_error()  # of weights that are not used it makes a long table
+    # of weights that are not used it makes a long table
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     told: dict[str, Any] = {}
     try:
         if part:  # a part's own config does not say how wide the space is that the parts share
