@@ -36,11 +36,13 @@ class PackedLinear(nn.Module):
 def steady(module: M) -> M:
     """The same module with each linear map packed; all else is shared with ``module``, hooks too.
 
-    It takes as much memory again as the maps' weights. A module on a device other than the CPU, or where torch has no
-    oneDNN, is given back as it is.
+    It takes as much memory again as the maps' weights. A module on a device other than the CPU, or whose weights oneDNN
+    does not pack here (bf16, on a CPU without AVX-512), is given back as it is.
     """
     weight = next(module.parameters(), None)
     if weight is None or weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return module
+    if weight.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return module
     twin = copy.copy(module)
     twin.__dict__["_modules"] = {
