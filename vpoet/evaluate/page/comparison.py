@@ -29,20 +29,21 @@ def publish(found: Compared, out: Path) -> dict[str, Any]:
     write_atomic(out / "compare.json", json.dumps(result, indent=1) + "\n")
     save(figure(found.protocol, found.points), out / "compare.png")
     with tempfile.TemporaryDirectory() as scratch:
-        write_report(out / "compare.html", found.about, comparison_sections(found, Path(scratch)))
+        sections = comparison_sections(found, out / "compare.png", Path(scratch))
+        write_report(out / "compare.html", found.about, sections)
     return result
 
 
-def comparison_sections(found: Compared, scratch: Path) -> list[Section]:
-    """The page; what is drawn for it goes to ``scratch``. Clips that are shown are read once more."""
+def comparison_sections(found: Compared, over_clips: Path, scratch: Path) -> list[Section]:
+    """The page, with the picture of the distance ``over_clips``; what else is drawn for it goes to ``scratch``. Clips
+    that are shown are read once more."""
     heads = ["measure", "value", "95%", "clips", "protocol"]
     rows = [
         [row.measure, f"{row.value:.4g}", "" if row.half is None else f"± {row.half:.3g}", row.clips, row.protocol]
         for row in found.rows
     ]
     told = "\n".join(f"{name}: {value}" for name, value in found.protocol.told().items())
-    save(figure(found.protocol, found.points), scratch / "curve.svg")
-    curve = Picture(scratch / "curve.svg", "the distance over the number of clips, beside its floor")
+    curve = Picture(over_clips, "the distance over the number of clips, beside its floor")
     notes = [line.strip() for line in found.notes]
     return [
         Section("Numbers", [Table(heads, rows), *notes, Listing(f"Protocol {found.protocol.id}", told)]),
