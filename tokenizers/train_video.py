@@ -17,6 +17,7 @@ from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training.codec.pace import Pace
 from vpoet.training.codec.recipe import VideoTokenizerRecipe
 from vpoet.training.codec.training import TokenizerTraining
+from vpoet.training.precision import fastest
 from vpoet.training.run.folder import SAMPLES, TOKENIZER, save_resolved
 from vpoet.training.run.stop import Stop, leave
 from vpoet.training.run.tracking import Tracker
@@ -72,6 +73,8 @@ def main(
     tracker = Tracker(
         run, config=config.to_dict(cfg), project="vpoet", name=run.name, enabled=leads, resume_step=training.step
     )
+    if leads and cfg.dtype == "bf16" and fastest(training.device) == "fp32":
+        console.print("this CPU imitates bf16, ten times as slowly as it computes in fp32: dtype=auto chooses")
     encoder, decoder = (count_parameters(part) / 1e6 for part in (training.model.encoder, training.model.decoder))
     console.print(
         f"encoder {encoder:.2f}M, decoder {decoder:.2f}M parameters, {training.model.quantiser.size} codes; "

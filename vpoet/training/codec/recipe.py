@@ -10,7 +10,7 @@ from vpoet.training.codec.loss import LossConfig
 from vpoet.training.optim import OptimizerConfig
 from vpoet.training.precision import IN_FILES
 
-TRAINED_IN = ("auto", "fp32", "bf16")
+TRAINED_IN = ("fp32", "bf16", "auto")
 TRAINED = ("all", "decoder")
 
 LARGEST = 16_384
@@ -84,7 +84,7 @@ class VideoTokenizerRecipe:
     """Optimiser steps of the whole run."""
     ema: float = 0.998
     """Decay of the averaged weights per step; they are what is evaluated and exported."""
-    dtype: str = "auto"
+    dtype: str = "bf16"
     """fp32; bf16: matrix products in bfloat16 (autocast), weights and optimiser in fp32 either way; or auto: bf16 where
     the device multiplies it itself, fp32 elsewhere. A run's checkpoints hold which it was."""
     export_dtype: str = "fp32"
