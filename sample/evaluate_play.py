@@ -64,6 +64,7 @@ def main(
     cli.hold(out)
     asked = {"model": player.bundle.hash, "world": world, "seen": seen, "length": length}
     rows = _done(out / "courses.jsonl", asked)
+    judged = []
     shown: list[tuple[str, Any]] = []
     found = play.courses(made, size, fps, seen, length)
     with (out / "courses.jsonl").open("a") as lines:
@@ -71,11 +72,12 @@ def main(
             if number < SHOWN:
                 dreamt, _ = play.dream(session, course, course.keys, course.number)
                 shown += [(f"{course.text}: real", course.frames), ("dreamt with the same keys", dreamt)]
-            if number >= len(rows):
-                rows.append(play.row(player, session, simulator, course) | asked)
-                lines.write(json_module.dumps(rows[-1]) + "\n")
+            if course.number not in rows:
+                rows[course.number] = play.row(player, session, simulator, course) | asked
+                lines.write(json_module.dumps(rows[course.number]) + "\n")
                 lines.flush()
-    figures = play.summary(rows[:count])
+            judged.append(rows[course.number])
+    figures = play.summary(judged)
     if drift:
         course = next(play.courses(made, size, fps, seen, length))
         frames = track(play.wander(session, course, drift, seed=0), "a long play", total=drift, console=console)
@@ -83,24 +85,27 @@ def main(
         figures["drift_frames"] = drift
     with aside(out / "sheet.png") as unfinished:
         contact_sheet(shown, max_frames=16, scale=1).save(unfinished)
-    text = markdown(("", "figure"), [(name, f"{value:.4g}") for name, value in figures.items()])
+    text = markdown(("", "figure"), [(name, "-" if value is None else f"{value:.4g}") for name, value in figures.items()])
     write_atomic(out / "results.md", f"{text}\n\nModel {player.bundle.hash}, world:{world}.\n".encode())
     write_atomic(out / "results.json", json_module.dumps(figures | asked, indent=2).encode())
     console.print(text)
     cli.finish(figures | asked | {"out": out}, json)
 
 
-def _done(path: Path, asked: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows that are there; a line that was cut short goes. ConfigError: they were asked for otherwise."""
-    if not path.exists():
-        return []
-    lines = path.read_text().splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith("\n")]
-    write_atomic(path, "".join(whole).encode())
-    rows = [json_module.loads(line) for line in whole]
-    for row in rows:
-        if {name: row.get(name) for name in asked} != asked:
+def _done(path: Path, asked: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    """The rows that are there, by course; lines that make no sense, as one that was cut short, go from the file.
+    ConfigError: they were asked for otherwise."""
+    rows: dict[int, dict[str, Any]] = {}
+    for line in path.read_text("utf-8", "replace").splitlines() if path.exists() else []:
+        try:
+            row = json_module.loads(line)
+            told = {name: row[name] for name in asked}
+            rows[int(row["course"])] = row
+        except (ValueError, TypeError, KeyError):
+            continue
+        if told != asked:
             raise ConfigError(f"{path}: courses of another model, world, --seen or --length; give another --out")
+    write_atomic(path, "".join(json_module.dumps(row) + "\n" for row in rows.values()))
     return rows
 
 

@@ -74,7 +74,7 @@ def main(
         run, config=config.to_dict(cfg), project="vpoet", name=run.name, enabled=leads, resume_step=training.step
     )
     if leads and cfg.dtype == "bf16" and fastest(training.device) == "fp32":
-        console.print("this CPU imitates bf16, ten times as slowly as it computes in fp32: dtype=auto chooses")
+        console.print("this CPU imitates bf16, and computes several times as fast in fp32: dtype=auto chooses")
     encoder, decoder = (count_parameters(part) / 1e6 for part in (training.model.encoder, training.model.decoder))
     console.print(
         f"encoder {encoder:.2f}M, decoder {decoder:.2f}M parameters, {training.model.quantiser.size} codes; "

@@ -204,8 +204,8 @@ def row(model: Model, session: Session, simulator: SteppedWorld, course: Course)
     found: dict[str, Any] = {"course": course.number, "frames": len(dreamt)}
     for horizon in (horizon for horizon in HORIZONS if horizon <= len(course.keys)):
         last = min(horizon, len(dreamt)) - 1
-        found[f"error_{horizon}"] = far[horizon - 1]
-        found[f"ceiling_{horizon}"] = ceiling[horizon - 1]
+        for name, each in (("error", far), ("ceiling", ceiling)):  # JSON has no infinity: None is nobody
+            found[f"{name}_{horizon}"] = float(each[horizon - 1]) if np.isfinite(each[horizon - 1]) else None
         found[f"psnr_{horizon}"] = psnr(course.frames[last : last + 1], dreamt[last : last + 1])
     pictures = [psnr(course.frames[at : at + 1], x[at : at + 1]) for x in (dreamt, others) if len(x) > at]
     found["psnr_lost"] = pictures[0] - pictures[1] if len(pictures) == 2 else None
@@ -231,15 +231,18 @@ def coins(real: Sequence[float], dreamt: Sequence[float], near: int = 1) -> tupl
     return hits, len(told), count
 
 
-def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """What the rows come to, by name; medians and 90th percentiles of errors are over courses."""
-    found: dict[str, float] = {"courses": len(rows)}
+def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """What the rows come to, by name; medians and 90th percentiles of errors are over courses, None where in so many of
+    them nobody is seen."""
+    found: dict[str, float | None] = {"courses": len(rows)}
     for horizon in HORIZONS:
         for name in ("error", "ceiling"):
-            values = [one[f"{name}_{horizon}"] for one in rows if f"{name}_{horizon}" in one]
-            if values:
-                found[f"{name}_{horizon}"] = float(np.median(values))
-                found[f"{name}_{horizon}_p90"] = float(np.sort(values)[math.ceil(0.9 * len(values)) - 1])
+            told = [one[f"{name}_{horizon}"] for one in rows if f"{name}_{horizon}" in one]
+            values = sorted(math.inf if value is None else value for value in told)
+            for suffix, share in (("", 0.5), ("_p90", 0.9)):
+                if values:
+                    value = values[math.ceil(share * len(values)) - 1]
+                    found[f"{name}_{horizon}{suffix}"] = value if math.isfinite(value) else None
         pictures = [one[f"psnr_{horizon}"] for one in rows if f"psnr_{horizon}" in one]
         if pictures:
             found[f"psnr_{horizon}"] = float(np.mean(pictures))

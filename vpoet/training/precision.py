@@ -21,7 +21,7 @@ def check_dtype(dtype: torch.dtype, device: torch.device) -> None:
 def fastest(device: torch.device) -> str:
     """What products are fastest in, by name: bf16 where the hardware multiplies it, and fp32 on any other CPU.
 
-    A CPU without such instructions widens and rounds each number: a step takes ten times as long as in fp32.
+    A CPU without such instructions widens and rounds each number, and takes several times as long as in fp32.
     """
     if device.type != "cpu" or torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported():
         return "bf16"

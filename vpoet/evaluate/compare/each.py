@@ -51,6 +51,8 @@ class LPIPSPairs:
             )
             try:
                 found.append(self._network(*pictures).double().cpu())
+            except torch.OutOfMemoryError:
+                raise
             except RuntimeError:
                 size = f"{a.shape[1]}x{a.shape[2]}"
                 raise ShapeError(f"{self.name}: pictures of {size} are too small for its layers; give --size") from None

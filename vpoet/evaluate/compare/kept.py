@@ -8,6 +8,7 @@ HASH is of what was measured, with the weights and the protocol that it was meas
 import hashlib
 import io
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -38,10 +39,8 @@ class Kept:
         files = [self._folder / f"{each[:40]}.npy" for each in hashes]
 
         def found(i: int) -> list[float]:
-            try:
+            with suppress(OSError, ValueError, TypeError, EOFError):  # nothing there, or damaged: computed again
                 return [float(value) for value in np.load(files[i], allow_pickle=False)]
-            except (OSError, ValueError, TypeError, EOFError):
-                pass  # nothing there, or damaged
             values = list(compute(i))
             buffer = io.BytesIO()
             np.save(buffer, np.array(values, np.float64))
