@@ -85,7 +85,9 @@ def main(
         figures["drift_frames"] = drift
     with aside(out / "sheet.png") as unfinished:
         contact_sheet(shown, max_frames=16, scale=1).save(unfinished)
-    text = markdown(("", "figure"), [(name, "-" if value is None else f"{value:.4g}") for name, value in figures.items()])
+    text = markdown(
+        ("", "figure"), [(name, "-" if value is None else f"{value:.4g}") for name, value in figures.items()]
+    )
     write_atomic(out / "results.md", f"{text}\n\nModel {player.bundle.hash}, world:{world}.\n".encode())
     write_atomic(out / "results.json", json_module.dumps(figures | asked, indent=2).encode())
     console.print(text)

@@ -75,8 +75,8 @@ def adamw(module: nn.Module, config: OptimizerConfig, but: Iterable[Tensor] = ()
 
 
 class Muon(torch.optim.Muon):
-    """torch's own by way of `orthogonal`: on a CPU without arithmetic in bf16 torch's takes many times as long, and then
-    half of a small network's step."""
+    """torch's own by way of `orthogonal`: without arithmetic in bf16 on a CPU torch's takes many times as long, half of
+    a small network's step."""
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
