@@ -203,14 +203,13 @@ class Documents:
             actions=sample.actions,
             outcomes=sample.outcomes,
             timeline=None if changes is None else tuple((first, self._pieces(text)) for first, text in changes),
-            segments=None
-            if parts is None
-            else tuple(
-                Segment(self._pieces(text) if codes is None else codes.astype(np.int32), fps, target)
-                for text, codes, fps, target in parts
-            ),
+            segments=None if parts is None else tuple(self._segment(*part) for part in parts),
             room=self.config.length,
+            window=self.config.window,
         )
+
+    def _segment(self, text: str, codes: Ints | None, fps: int, target: bool | None) -> Segment:
+        return Segment(self._pieces(text) if codes is None else codes.astype(np.int32), fps, target)
 
     def _pieces(self, text: str) -> Ints:
         return np.array(self._text(text), dtype=np.int32)
