@@ -34,7 +34,7 @@ PRESETS: list[Shape] = [
 ]
 """The same and the size: the networks as they are trained."""
 
-PLAY: list[Shape] = [(1, 8, 4, "play-1x8x8"), (1, 16, 4, "play-1x16x16")]
+PLAY: list[Shape] = [(1, 8, 2, "play-1x8x8"), (1, 16, 4, "play-1x16x16")]
 """A grid for each frame: the networks of these recipes."""
 
 TOLERANCE = 2e-5
