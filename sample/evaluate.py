@@ -15,6 +15,7 @@ from vpoet.bundle import SHIPPED
 from vpoet.devices import pick
 from vpoet.errors import ConfigError
 from vpoet.evaluate.adherence import Prompt, captions
+from vpoet.evaluate.compare import flags
 from vpoet.evaluate.compare.networks import load as load_network
 from vpoet.evaluate.compare.written import read_protocol, read_reach
 from vpoet.evaluate.conditions import common_world, conditions, requests
@@ -72,8 +73,8 @@ def main(
             show_default="vpoet-16 if no world drew the clips",
         ),
     ] = None,
-    network: Annotated[Path | None, typer.Option(help="For --protocol, as of `vpoet compare`.")] = None,
-    run_torchscript: Annotated[bool, typer.Option("--run-torchscript", help="Allow --network FILE.pt.")] = False,
+    network: flags.Network = None,
+    run_torchscript: flags.RunTorchScript = False,
     classes: Annotated[
         str, typer.Option(metavar="FIELD", help="Class-conditional: prompts are this field of the clips' json.")
     ] = "",

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from vpoet import adapter as adapters
-from vpoet import bundle, cli, config
+from vpoet import bundle, cli, config, hub
 from vpoet.data.token_dataset import caption_words, played_as
 from vpoet.errors import CheckpointError, ConfigError, HashMismatch
 from vpoet.nn import lora
@@ -48,6 +48,7 @@ def main(
     (adapters if out.suffix == adapters.SUFFIX else bundle).check_vacant(out)
     cli.hold(out, replaced=True)
     if adapter is not None:
+        run = hub.local(run, bundle.FILES)
         whole = bundle.load(run, adapter=adapter)
         about = (run / bundle.CARD).read_text() + f"\nThe adapter {adapter.name} is added to its weights.\n"
         bundle.save(out, whole.transformer, whole.config, whole.text, whole.video, about)
@@ -81,7 +82,7 @@ def main(
         finish(out, folder, as_json)
         return
     if cfg.begin:
-        each.append(config.load(Path(cfg.begin) / bundle.CONFIG, bundle.BundleConfig).words)
+        each.append(config.load(hub.local(cfg.begin, bundle.FILES) / bundle.CONFIG, bundle.BundleConfig).words)
     transformer = Transformer(cfg.model, vocabulary)
     transformer.load_state_dict(lora.trained(weights, cfg.lora))
     samples = cfg.samples if cfg.actions is None else as_played(cfg, video)

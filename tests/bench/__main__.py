@@ -69,6 +69,7 @@ def main() -> None:
         guessing.guessing,
         interactive.interactive,
         play.play_without_end,
+        play.play_futures,
         play.play_pace,
         judge.judge_accuracy,
         world.playground,

@@ -1,4 +1,5 @@
-"""Play: ``play_without_end``, what a frame costs later; ``play_pace``, frames a second, and a browser's key to pixel.
+"""Play: ``play_without_end``, what a frame costs later; ``play_pace``, frames a second, and a browser's key to pixel;
+``play_futures``, what a planner waits for.
 
 **Without end**: milliseconds a frame near its beginning and 10,000 frames later, and the memory it holds. A network of
 random weights (4 blocks of width 192), frames of 8x8 codes of 1,024, a window of 16 frames. Processor time, one thread,
@@ -10,6 +11,9 @@ of one thread. Then a page of it in Chromium, if that is there: the time from a 
 that heeds it, of `PRESSES` keys at random moments, and the frames that were shown in a second, by the clock. The bundle
 is that of the environment's VPOET_PLAY_BUNDLE, or the first of those that ship that plays; without either it has random
 weights and the sizes of train/configs/play.yaml, whose guesses are never right.
+
+**Futures**: processor time of one thread for the futures of `PLANS` plans of `STEPS` actions, drawn at random, in the
+bundle of **pace**: side by side, and one after the other with what plans share made once.
 """
 
 import os
@@ -29,10 +33,12 @@ from interactive import compiled_anew
 from vpoet import bundle as bundles
 from vpoet import config
 from vpoet.generate.decoder import Decoding
+from vpoet.generate.environment import Session
 from vpoet.generate.model import Model
 from vpoet.generate.play_decoder import PlayDecoder, Scene
 from vpoet.nn.attention import backend
 from vpoet.nn.transformer import Transformer, TransformerConfig
+from vpoet.play.futures import futures
 from vpoet.sequence.actions import ActionSpace
 from vpoet.sequence.vocabulary import Vocabulary, grouped
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
@@ -43,6 +49,7 @@ from vpoet.worlds.recording import Sticky
 
 ROOT = Path(__file__).parents[2]
 FRAMES, PRESSES = 12, 60
+PLANS, STEPS = 32, 4
 WINDOW, LATER, STRETCH, ROUNDS = 16, 10_000, 10, 3
 SPACE = ActionSpace(names=["left", "right", "jump", "climb"])
 
@@ -100,6 +107,33 @@ def play_pace(_: float) -> dict[str, Any]:
             line["compiled_guided"] = _pace(Model(bundle, compiler), **guided)
         torch.set_num_threads(threads)
         return line | {"browser": _in_browser(Path(found)) if shutil.which("chromium") else "no Chromium here"}
+
+
+def play_futures(_: float) -> dict[str, Any]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        found = os.environ.get("VPOET_PLAY_BUNDLE") or _shipped() or _random(Path(folder))
+        world = Model(bundles.load(found)).play("", seed=1)
+    plans = np.random.default_rng(0).integers(len(world.actions), size=(PLANS, STEPS))
+    took = {}
+    for name, place in (("together", world), ("one_after_the_other", _OnlyForks(world))):
+        began = time.process_time()
+        futures(place, plans)
+        took[name] = time.process_time() - began
+    torch.set_num_threads(threads)
+    line: dict[str, Any] = {"bundle": Path(found).name, "seconds": {name: round(x, 2) for name, x in took.items()}}
+    return line | {"ratio": round(took["one_after_the_other"] / took["together"], 2)}
+
+
+class _OnlyForks:
+    """A session that doesn't say that it can go on in many ways at once."""
+
+    def __init__(self, session: Session) -> None:
+        self.step, self._session = session.step, session
+
+    def fork(self) -> "_OnlyForks":
+        return _OnlyForks(self._session.fork())
 
 
 def _pace(model: Model, **sampling: float) -> dict[str, float]:
