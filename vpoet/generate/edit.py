@@ -59,7 +59,7 @@ class Draws:
     noise: Noise
     sampling: Sampling
     kept: Mask | None = None
-    """[M]: the predicted codes that stay what they are in the document."""
+    """[M], of a document that holds codes already: the predicted ones that stay what they are."""
 
     @classmethod
     def of(cls, decoding: Decoding, seed: "int | Redraw", sampling: Sampling) -> "Draws":
@@ -87,7 +87,7 @@ class Draws:
             )
             return cls.of(decoding, seed, replace(sampling, top_k=0, top_p=1.0, min_p=0.0))
         noise_MV[fresh_M] = gumbel(renews, len(kept_M), size)[fresh_M]
-        return cls(prepared(noise_MV), sampling, kept_M if kept_M.any() else None)
+        return cls(prepared(noise_MV), sampling, kept_M)
 
 
 @torch.inference_mode()

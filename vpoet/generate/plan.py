@@ -49,6 +49,8 @@ class Plan:
     ids_SB: Tensor
     known_SB: Tensor
     """True where the token is not to be sampled but taken from ``ids_SB``; so are the idle steps of finished slots."""
+    redrawn: list[bool]
+    """Of each document: whether it holds codes that it is likely to get again."""
     drawn_SB: Mask
     """The others, in the host's memory."""
     some_known: list[bool]
@@ -57,7 +59,7 @@ class Plan:
     def of(
         cls, transformer: Transformer, documents: Items[Document], guided: bool, kept: Items[Mask | None] = ()
     ) -> "Plan":
-        """``kept`` [M], for each document where one says so: which of its predicted codes stay what they are in it.
+        """``kept`` [M], for each document that holds codes already: which of the predicted ones stay what they are.
 
         PromptError: a document has targets that are no images or videos.
         """
@@ -92,6 +94,7 @@ class Plan:
             longest=(at_SN.max(1) + 1).tolist(),
             ids_SB=move(np.stack([s.ids[at_SN[:, i]] for i, s in enumerate(slots[: len(documents)])], axis=1)),
             known_SB=send(known_SB, device),
+            redrawn=[kept_M is not None for kept_M in kept] or [False] * len(documents),
             drawn_SB=~known_SB,
             some_known=[bool(known_B.any()) for known_B in known_SB],
         )

@@ -12,7 +12,8 @@ sample itself, with its guidance, temperature and filters.
 A pass adds one code at least, so there are never more passes than codes. What was drawn behind a wrong guess, d11 and
 d12, is the next pass's guess: drawn with the noise of its step, it mostly stays what it is once the code before it is
 corrected (Jacobi iteration coupled by Gumbel noise: So et al., arXiv:2510.24211). A step that was never drawn is
-guessed to be as the same place one cell of time before it, since much of a video stands still.
+guessed to be as the same place one cell of time before it, since much of a video stands still; or, where a clip is
+drawn again (`vpoet.generate.edit`), as what it was.
 
 The codes are those of one code a pass bit for bit, as far as a token comes out the same alone and beside others. On a
 CPU, uncompiled, it does (`vpoet.nn.steady`, `vpoet.nn.cache.TILE`), in fp32, bf16 and int8. A compiled step and a GPU
@@ -94,7 +95,7 @@ class _Draft:
         self._predicted_L = np.zeros(len(self._ids_L), np.bool_)
         self._predicted_L[self._prefix : self._prefix + steps] = plan.drawn_SB[:, index]
         self._nats_L = np.zeros(len(self._ids_L), np.float32)
-        self._origins_L = origins(sequence)
+        self._origins_L = np.arange(len(sequence)) if plan.redrawn[index] else origins(sequence)
         self._guessed = sequence.prefix
         """Tokens that are known or have been guessed or drawn."""
         self._noise_WV = noise(0)
