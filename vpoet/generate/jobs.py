@@ -56,9 +56,10 @@ class Jobs:
 
     def add(self, later: "Jobs") -> list[Job]:
         """What there is to do of a later round, now among the rest."""
-        for mine, theirs in ((self.todo, later.todo), (self.unlike, later.unlike), (self.problems, later.problems)):
-            mine += theirs  # type: ignore[operator]
+        self.todo += later.todo
         self.done += later.done
+        self.unlike += later.unlike
+        self.problems += later.problems
         return later.todo
 
 

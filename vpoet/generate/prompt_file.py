@@ -87,7 +87,7 @@ def _fields(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
             raise PromptError(unknown(name, known, "field"))
         kind = written(known[name])
         kind = str if kind is Path else get_origin(kind) or kind
-        if type(value) is not kind:
+        if type(value) is not kind and not (kind is float and type(value) is int):
             raise PromptError(f"{name} = {value!r}: it must be of type {kind.__name__}")
     files = {name: text for name, text in fields.items() if written(known[name]) is Path}
     return read_texts(fields) | {name: BEFORE if text == str(BEFORE) else folder / text for name, text in files.items()}
