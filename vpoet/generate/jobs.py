@@ -114,7 +114,8 @@ def linked(requests: Items[tuple[str, Request]], files: Items[Path]) -> list[tup
     """The requests of `requests_of`, each for its file: the clip of the step before is the file of the one before."""
     found = []
     for i, (where, request) in enumerate(requests):
-        found.append((where, replace(request, **dict.fromkeys(names_before(request), files[i - 1]))))
+        before: dict[str, Any] = dict.fromkeys(names_before(request), files[i - 1])
+        found.append((where, replace(request, **before)))
     return found
 
 

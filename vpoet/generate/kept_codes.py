@@ -5,7 +5,6 @@ file through H.264. The record tells the file's hash, so that the codes of a fil
 """
 
 import base64
-import binascii
 import hashlib
 import json
 import warnings
@@ -16,7 +15,7 @@ from typing import Any
 from vpoet.arrays import Ints
 from vpoet.data.npy import codes_to_npy, npy_to_codes
 from vpoet.errors import DataError, VpoetWarning
-from vpoet.media.video import check_file
+from vpoet.media.video import FASTEST, check_file
 from vpoet.tokenizer.contract import Tokenizer
 
 
@@ -42,31 +41,26 @@ def to_record(file: Path, codes: Ints, fps: float) -> dict[str, Any]:
     return {"npy": base64.b64encode(codes_to_npy(codes)).decode(), "fps": fps, "sha256": _hash(file)}
 
 
-def recorded(file: str | Path, tokenizer: Tokenizer) -> tuple[Source | None, str | None]:
-    """What the record beside a clip's file says: its codes, None where it tells none, and its prompt.
+def recorded(file: str | Path, tokenizer: Tokenizer) -> Source | None:
+    """The codes that the record beside a clip's file tells, if it does.
 
-    VpoetWarning: it tells codes, but of another tokenizer, or the file was changed since. DataError: there is no file.
+    VpoetWarning: it does, but of another tokenizer, or the file was changed since. DataError: there is no file.
     """
     check_file(file)
-    try:
-        found = json.loads(beside(Path(file)).read_text())
-        prompt, told, made_by = found["prompt"], found.get("codes"), found.get("decoder")
-    except (OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError):
-        return None, None
-    prompt = prompt if isinstance(prompt, str) else None
+    record = _record(Path(file))
+    told = record.get("codes")
     if not isinstance(told, dict):
-        return None, prompt
+        return None
     why = ""
     try:
-        codes = npy_to_codes(base64.b64decode(told["npy"], validate=True))
-        source = Source(codes, float(told["fps"]), prompt)
+        source = Source(npy_to_codes(base64.b64decode(told["npy"], validate=True)), float(told["fps"]))
         if told["sha256"] != _hash(Path(file)):
             why = "the file was changed since"
-        elif made_by != tokenizer.hash:
+        elif record.get("decoder") != tokenizer.hash:
             why = "another video tokenizer made them"
-        elif codes.size == 0 or codes.max() >= tokenizer.codebook_size or not 0 <= source.fps <= 1000:
+        elif not source.codes.size or source.codes.max() >= tokenizer.codebook_size or not 0 <= source.fps <= FASTEST:
             why = "they are none of this tokenizer"
-    except (KeyError, TypeError, ValueError, binascii.Error, DataError):
+    except (KeyError, TypeError, ValueError, DataError):
         why = "they cannot be read"
     if why:
         warnings.warn(
@@ -74,8 +68,25 @@ def recorded(file: str | Path, tokenizer: Tokenizer) -> tuple[Source | None, str
             VpoetWarning,
             stacklevel=2,
         )
-        return None, prompt
-    return source, prompt
+        return None
+    return source
+
+
+def recorded_prompt(file: str | Path) -> str | None:
+    """What a clip's file was sampled with, if the record beside it tells, and the file is what it was."""
+    record = _record(Path(file))
+    prompt, told = record.get("prompt"), record.get("codes")
+    if isinstance(told, dict) and told.get("sha256") != _hash(Path(file)):
+        return None
+    return prompt if isinstance(prompt, str) else None
+
+
+def _record(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(beside(file).read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _hash(file: Path) -> str:

@@ -12,7 +12,7 @@ from vpoet.errors import PromptError, VpoetWarning
 from vpoet.generate.asks.base import Ask, sources, unknown_words
 from vpoet.generate.asks.painting import BLACK, white
 from vpoet.generate.edit import Redraw
-from vpoet.generate.kept_codes import Source, recorded
+from vpoet.generate.kept_codes import Source, recorded, recorded_prompt
 from vpoet.generate.observe import fit, observe
 from vpoet.generate.request import Request
 from vpoet.media.video import Video, at_rate
@@ -49,7 +49,7 @@ class Edit(Ask):
         assert clip is not None
         known = clip if isinstance(clip, Source) else None
         if isinstance(clip, str | Path):
-            known = recorded(clip, self.tokenizer)[0]
+            known = recorded(clip, self.tokenizer)
         if known is not None:
             t, h, w = known.codes.shape
             s = self.tokenizer.stride[1]
@@ -59,8 +59,9 @@ class Edit(Ask):
                     raise PromptError(f"{name} = {asked}: the clip that is edited has {has}; an edit keeps its size")
             return known
         assert not isinstance(clip, Source)
-        asked = {"frames": request.frames, "height": request.height, "width": request.width, "fps": request.fps}
-        fitted = fit(self.bundle, clip, **asked)
+        fitted = fit(
+            self.bundle, clip, frames=request.frames, height=request.height, width=request.width, fps=request.fps
+        )
         if fitted.changes:
             told = "the clip" if isinstance(clip, Video) else clip
             warnings.warn(f"{told}: edited {', '.join(fitted.changes)}", VpoetWarning, stacklevel=2)
@@ -73,7 +74,7 @@ class Edit(Ask):
             clip = request.edit
             told = clip.prompt if isinstance(clip, Source) else None
             if isinstance(clip, str | Path):
-                told = recorded(clip, self.tokenizer)[1]
+                told = recorded_prompt(clip)
             if told is None:
                 raise PromptError(
                     "was: no record beside the clip says what it shows; tell it (--was 'a robot walks left'), or let "
