@@ -1,7 +1,7 @@
 """Edits on the bundle that ships: how exact, how true, how still.
 
-`edits_identity`: clips drawn again under the prompt that they have; all must come out bit for bit. Half are clips of
-the world, encoded, in which a filter leaves codes no way, so that the edit does without; half the model drew.
+`edits_identity`: clips drawn again under the prompt that they have; all must come out bit for bit. They are clips of
+the world, encoded; with filters, which leave codes of most of these no way, half are clips that the model drew by them.
 `edits_ground`: clips of the world that nobody trained on, drawn again under their caption with another ground, by
 strength, and beside them samples of that caption alone (``fresh``): ``true`` is the share that shows the ground asked
 for, ``moved`` by how many pixels the figure stands elsewhere (median over frames, then over clips, 64 where nobody is
@@ -30,7 +30,7 @@ from vpoet.worlds.platformer.world import Platformer
 
 FIRST = 2 * 10**9
 """Number of the first clip: far from those that the model was trained on."""
-IDENTITIES, GROUND_CLIPS, CHAINS, LINKS = 500, 40, 4, 10
+IDENTITIES, GROUND_CLIPS, CHAINS, LINKS = 500, 24, 4, 10
 AT_ONCE = 8
 FILTERED = {"top_k": 50, "top_p": 0.9, "min_p": 0.01}
 HOW: tuple[tuple[dict[str, Any], int | None, int], ...] = (
@@ -52,15 +52,12 @@ def edits_identity(_: float) -> dict[str, Any]:
         model, sampling = Model(one.bundle, guesses=guesses), one.sampling(**how)
         right = 0
         for members in _batches(range(number * each, (number + 1) * each), AT_ONCE):
-            clips = list(_sources(one, members[: len(members) // 2], frames=5))
-            drawn = [
-                Request(prompt=clip.prompt or "", frames=5, seed=i) for i, clip in zip(members, clips, strict=False)
-            ]
-            drawn += [
-                Request(prompt="a robot walks right on grass", frames=5, seed=i) for i in members[2 * len(clips) :]
-            ]
-            made = model.decode([model.document(request) for request in drawn], members[: len(drawn)], sampling)
-            clips += [Source(d.document.codes(), 8, r.prompt) for d, r in zip(made, drawn, strict=True)]
+            real = members[: len(members) // 2] if sampling.filtered else members
+            clips = list(_sources(one, real, frames=5))
+            if drawn := members[len(real) :]:
+                requests = [Request(prompt=clip.prompt or "", frames=5, seed=i) for clip, i in zip(clips, drawn)]  # noqa: B905
+                made = model.decode([model.document(request) for request in requests], drawn, sampling)
+                clips += [Source(d.document.codes(), 8, r.prompt) for d, r in zip(made, requests, strict=True)]
             for some in _batches(clips, batch):
                 requests = [Request(prompt=clip.prompt or "", edit=clip, strength=0.0, seed=7) for clip in some]
                 again = edited(model, requests, sampling)
@@ -80,7 +77,8 @@ def edits_ground(_: float) -> dict[str, Any]:
     clips = list(_sources(model, range(GROUND_CLIPS)))
     before = [witness.look(model.bundle.video.decode(clip.codes)) for clip in clips]
     found: dict[str, Any] = {}
-    for strength in (None, 0.0, 0.25, 0.5, 0.75):
+    own, plain = model.sampling(), model.sampling(guidance=1.0, temperature=1.0)
+    for strength, sampling in ((None, own), (0.0, own), (0.0, plain), (0.1, plain), (0.5, plain)):
         true, moved, kept = [], [], []
         for members in _batches(range(GROUND_CLIPS), AT_ONCE):
             requests = [
@@ -89,12 +87,13 @@ def edits_ground(_: float) -> dict[str, Any]:
                 )
                 for i in members
             ]
-            for i, codes in zip(members, edited(model, requests, model.sampling()), strict=True):
+            for i, codes in zip(members, edited(model, requests, sampling), strict=True):
                 after = witness.look(model.bundle.video.decode(codes))
                 true.append(after.shown["ground"] == asked[i][1])
                 moved.append(_moved(before[i].character, after.character))
                 kept.append(float((codes == clips[i].codes).mean()))
-        found["fresh" if strength is None else str(strength)] = {
+        how = f"cfg {sampling.guidance:g}, temperature {sampling.temperature:g}"
+        found[f"fresh, {how}" if strength is None else f"strength {strength}, {how}"] = {
             "true": round(float(np.mean(true)), 3),
             "moved": round(float(np.median(moved)), 2),
             "kept": round(float(np.mean(kept)), 3),

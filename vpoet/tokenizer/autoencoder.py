@@ -10,11 +10,15 @@ arXiv:2310.05737, section 3.2; the stem of patches and the factorised convolutio
       ...                                  level n   t      x H/s x W/s     widths[n]
       linear, quantiser                    codes     [B, t, h, w]
     and the same way back, with blocks of its own at each level.
+
+With ``upscale`` the patches of the way back are larger: the decoder draws more pixels than the encoder is shown, and
+the codes are those of the smaller picture, whatever decoder draws them.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpoet.errors import ConfigError
@@ -29,6 +33,7 @@ TIME_STRIDES = (1, 2, 4, 8)
 TIME_KERNELS = (1, 3)
 SPACE_STRIDES = (4, 8, 16)
 PATCHES = (2, 4, 8)
+UPSCALES = (1, 2, 4)
 
 
 SIZES: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = {
@@ -57,6 +62,9 @@ class AutoencoderConfig:
     """Pixels a cell stands for, down and across: 4, 8 or 16."""
     patch: int = 4
     """Pixels of a patch at level 0, down and across: 2, 4 or 8, at most ``space_stride``."""
+    upscale: int = 1
+    """1, 2 or 4: the decoder draws so many times the pixels down and across that the encoder sees, which sees means of
+    them. A cell stands for ``upscale * space_stride`` pixels a side then; all sizes above are the encoder's."""
     quantiser: QuantiserConfig = field(default_factory=QuantiserConfig)
     widths: list[int] = field(default_factory=list)
     """Channels of each level; one more than the halvings, max(log2 time_stride, log2 space_stride/patch)."""
@@ -89,6 +97,8 @@ def halvings(config: AutoencoderConfig) -> list[tuple[bool, bool]]:
     for name, allowed in (("time_stride", TIME_STRIDES), ("space_stride", SPACE_STRIDES), ("patch", PATCHES)):
         if getattr(config, name) not in allowed:
             raise ConfigError(f"{name} is {getattr(config, name)}; choose one of {', '.join(map(str, allowed))}")
+    if config.upscale not in UPSCALES:
+        raise ConfigError(f"upscale is {config.upscale}; choose one of {', '.join(map(str, UPSCALES))}")
     if config.patch > config.space_stride:
         raise ConfigError(f"patch {config.patch} is larger than space_stride {config.space_stride}; make it smaller")
     time = int(math.log2(config.time_stride))
@@ -134,7 +144,7 @@ class Decoder(nn.Module):
 
     def __init__(self, config: AutoencoderConfig, vector: int) -> None:
         super().__init__()
-        self.patch = config.patch
+        self.patch = config.patch * config.upscale
         widths, kernel = config.widths, config.time_kernel
         self.stem = nn.Linear(vector, widths[-1])
         layers: list[nn.Module] = [Block(widths[-1], kernel) for _ in range(config.decoder_blocks[-1])]
@@ -143,7 +153,7 @@ class Decoder(nn.Module):
             layers += [Block(widths[level], kernel) for _ in range(config.decoder_blocks[level])]
         self.layers = nn.ModuleList(layers)
         self.norm = RMSNorm(widths[0])
-        self.out = SpaceConv(widths[0], 3 * config.patch**2)
+        self.out = SpaceConv(widths[0], 3 * self.patch**2)
 
     def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
         x = self.stem(x)
@@ -169,7 +179,8 @@ class Autoencoder(Network):
 
     @property
     def stride(self) -> tuple[int, int, int]:
-        return self.config.time_stride, self.config.space_stride, self.config.space_stride
+        side = self.config.space_stride * self.config.upscale
+        return self.config.time_stride, side, side
 
     def quantise(self, video: Tensor) -> Quantised:
         """Codes and the points [B, t, h, w, D] that carry the gradient."""
@@ -177,8 +188,24 @@ class Autoencoder(Network):
         return quantised
 
     def vectors(self, video: Tensor, past: Past | None = None) -> Tensor:
+        if self.config.upscale > 1:
+            video = F.avg_pool3d(video, (1, self.config.upscale, self.config.upscale))
         vectors: Tensor = self.encoder(video.permute(0, 2, 3, 4, 1), past)
         return vectors
+
+    def begin_with(self, other: "Autoencoder") -> None:
+        """Take the weights of a network of the same config, or of one that differs in ``upscale`` alone and draws fewer
+        pixels: then the first pictures are its own, each pixel become a square of them. ConfigError for any other."""
+        ours, theirs = self.config, other.config
+        times, rest = divmod(ours.upscale, theirs.upscale)
+        if rest or replace(theirs, upscale=ours.upscale) != ours:
+            raise ConfigError("a network of another config")
+        weights = other.state_dict()
+        if times > 1:
+            for name in ("decoder.out.linear.weight", "decoder.out.linear.bias"):
+                rows = weights[name].unflatten(0, (other.decoder.patch, other.decoder.patch, 3))
+                weights[name] = rows.repeat_interleave(times, 0).repeat_interleave(times, 1).flatten(0, 2)
+        self.load_state_dict(weights)
 
     def draw(self, points: Tensor, past: Past | None = None, *, last: bool = True) -> Tensor:
         video: Tensor = self.decoder(points, past)

@@ -159,11 +159,14 @@ class TokenizerTraining:
             raise ConfigError(
                 f"begin: {folder} is an imported tokenizer, and only vpoet's own networks are trained here"
             )
-        if tokenizer.model.config != self.recipe.model:
+        try:
+            self.model.begin_with(tokenizer.model)
+        except ConfigError:
             theirs, ours = config.to_dict(tokenizer.model.config), config.to_dict(self.recipe.model)
             different = config.differences(theirs, ours, prefix="model.")
-            raise ConfigError(f"begin: {folder} has another network ({'; '.join(different)}); set model to match it")
-        self.model.load_state_dict(tokenizer.model.state_dict())
+            raise ConfigError(
+                f"begin: {folder} has another network ({'; '.join(different)}); set model to match it"
+            ) from None
         self.hashes["begin"] = tokenizer.hash
 
     def _parts(self) -> tuple[Networks, Optimizers]:
