@@ -10,7 +10,7 @@ caption and only in the lower right quarter: ``touched``, cells outside that cha
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,9 @@ def edits_identity(_: float) -> dict[str, Any]:
             real = members[: len(members) // 2] if sampling.filtered else members
             clips = list(_sources(one, real, frames=5))
             if drawn := members[len(real) :]:
-                requests = [Request(prompt=clip.prompt or "", frames=5, seed=i) for clip, i in zip(clips, drawn)]  # noqa: B905
+                requests = [
+                    Request(prompt=clip.prompt or "", frames=5, seed=i) for clip, i in zip(clips, drawn, strict=True)
+                ]
                 made = model.decode([model.document(request) for request in requests], drawn, sampling)
                 clips += [Source(d.document.codes(), 8, r.prompt) for d, r in zip(made, requests, strict=True)]
             for some in _batches(clips, batch):
@@ -73,7 +75,7 @@ def edits_ground(_: float) -> dict[str, Any]:
     torch.set_num_threads(1)
     model, witness = load(device="cpu"), Witness()
     world = Platformer()
-    asked = [_another_ground(world, FIRST + i) for i in range(GROUND_CLIPS)]
+    asked = [_another_ground(model, world, i) for i in range(GROUND_CLIPS)]
     clips = list(_sources(model, range(GROUND_CLIPS)))
     before = [witness.look(model.bundle.video.decode(clip.codes)) for clip in clips]
     found: dict[str, Any] = {}
@@ -110,7 +112,7 @@ def edits_chain(_: float) -> dict[str, Any]:
     clips = list(_sources(model, range(CHAINS)))
     chains = [clip.codes for clip in clips]
     for link in range(LINKS):
-        prompts = [captions(world.clip(FIRST + 1000 + CHAINS * link + i)[1]["truth"])[1] for i in range(CHAINS)]
+        prompts = [captions(_known(model, world, 1000 + CHAINS * link + i)[1]["truth"])[1] for i in range(CHAINS)]
         requests = [
             Request(prompt=prompt, edit=Source(codes, 8, clip.prompt), strength=1.0, seed=link, mask=Video(white, 8))
             for prompt, codes, clip in zip(prompts, chains, clips, strict=True)
@@ -133,17 +135,26 @@ def edited(model: Model, requests: list[Request], sampling: Sampling) -> list[In
     return [each.document.codes() for each in decoded]
 
 
-def _sources(model: Model, numbers: Any, frames: int = 17) -> Iterator[Source]:
-    """Clips of the world as codes, with what they show."""
+def _sources(model: Model, numbers: Iterable[int], frames: int = 17) -> Iterator[Source]:
+    """Clips of the world as codes, with what they show: a number whose caption has words that the model never met is
+    passed over for one of the millions behind it."""
     world = Platformer(frames=frames)
     for number in numbers:
-        clip, fields = world.clip(FIRST + number)
+        clip, fields = _known(model, world, number)
         yield Source(model.bundle.video.encode(Video(clip, 8)), 8, captions(fields["truth"])[1])
 
 
-def _another_ground(world: Platformer, seed: int) -> tuple[str, str]:
+def _known(model: Model, world: Platformer, number: int) -> tuple[Frames, dict[str, Any]]:
+    while True:
+        clip, fields = world.clip(FIRST + number)
+        if not model.unknown(captions(fields["truth"])[1]):
+            return clip, fields
+        number += 10**6
+
+
+def _another_ground(model: Model, world: Platformer, number: int) -> tuple[str, str]:
     """A clip's caption with the ground that follows its own, and that ground."""
-    truth = world.clip(seed)[1]["truth"]
+    truth = _known(model, world, number)[1]["truth"]
     grounds = list(GROUNDS)
     ground = grounds[(grounds.index(truth["ground"]) + 1) % len(grounds)]
     return captions(truth | {"ground": ground})[1], ground

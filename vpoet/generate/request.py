@@ -71,11 +71,11 @@ class Request:
     )
     strength: float | None = asked(
         None,
-        "Of an edit: which share of the cells is drawn afresh; 0: none, so that the same prompt gives the same clip. "
-        "[default: 0.5]",
+        "Of an edit: which share of the cells is drawn afresh, 0 to 1; the others keep what the new prompt does not "
+        "speak against. [default: 0]",
         allowed=Range(0, 1),
     )
-    """The others keep the noise that they were drawn with, and with it what the new prompt does not speak against."""
+    """The others keep the noise that they were drawn with: at 0, the old prompt gives the old clip."""
     given_frames: int | None = asked(None, "Frames of --video that are given. [default: half a clip]")
     """What a continuation or backward extension is given, 1 + a multiple of the tokenizer's time stride; None: all, but
     at most half of the clip."""

@@ -22,7 +22,6 @@ from vpoet.sequence.tasks import TABLE
 
 AUTO = "auto"
 """Of ``was``: to be found (`vpoet.generate.model.Model.likeliest`)."""
-STRENGTH = 0.5
 
 
 class Edit(Ask):
@@ -81,7 +80,10 @@ class Edit(Ask):
                     f"the model find it (--was {AUTO})"
                 )
         if strange := unknown_words(told, self.bundle):
-            raise PromptError(f"was = {told!r}: words that this model never met: {', '.join(strange)}")
+            raise PromptError(
+                f"was = {told!r}: words that this model never met: {', '.join(strange)}; leave "
+                "them out, or let it find its own (--was auto)"
+            )
         return told
 
     def redraw(self, document: Document) -> Redraw:
@@ -90,8 +92,7 @@ class Edit(Ask):
         fps = max(span.fps for span in document.spans)
         sample, task, given = observe(self.bundle, codes, fps, self.was(), 0)
         source = TABLE[task].document(sample, given)
-        strength = STRENGTH if self.request.strength is None else self.request.strength
-        return Redraw(source, self.cells(codes.shape, fps), strength, self.request.seed)
+        return Redraw(source, self.cells(codes.shape, fps), self.request.strength or 0.0, self.request.seed)
 
     def cells(self, grid: tuple[int, int, int], fps: float) -> Mask:
         """The cells that may change: those of which the mask touches a pixel. PromptError: it is black, or of another
