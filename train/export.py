@@ -30,8 +30,9 @@ def main(
     run: Annotated[Path, typer.Argument(help="Run folder of vpoet pretrain; with --adapter or --video a bundle")],
     out: Annotated[Path, typer.Option(help="Bundle folder to write; FILE.safetensors writes an adapter")],
     adapter: Annotated[Path | None, typer.Option(help="Adapter to add to the weights of a bundle")] = None,
-    video: Annotated[
-        Path | None, typer.Option(help="Of a bundle: another video tokenizer of the same codes, its decoder trained on")
+    decoder: Annotated[
+        Path | None,
+        typer.Option("--video", help="Of a bundle: another video tokenizer of the same codes, its decoder trained on"),
     ] = None,
     step: Annotated[int | None, typer.Option(help="Checkpoint to take; default the newest whole one")] = None,
     dtype: Annotated[str, typer.Option(help="Of the weights in the file: fp32, or fp16 in half the space")] = "fp32",
@@ -56,14 +57,14 @@ def main(
     """
     (adapters if out.suffix == adapters.SUFFIX else bundle).check_vacant(out)
     cli.hold(out, replaced=True)
-    if adapter is not None or video is not None:
+    if adapter is not None or decoder is not None:
         whole = bundle.load(run, adapter=adapter)
         about = (run / bundle.CARD).read_text()
         if adapter is not None:
             about += f"\nThe adapter {adapter.name} is added to its weights.\n"
         tokenizer, described = whole.video, whole.config
-        if video is not None:
-            tokenizer, described = drawn_by(video, tokenizer, described)
+        if decoder is not None:
+            tokenizer, described = drawn_by(decoder, tokenizer, described)
             about += f"\nIts video tokenizer is another, {tokenizer.hash}, of the same codes.\n"
         bundle.save(out, whole.transformer, described, whole.text, tokenizer, about)
         finish(out, run, as_json)
