@@ -72,6 +72,9 @@ class AutoencoderConfig:
     """Residual blocks of the encoder at each level."""
     decoder_blocks: list[int] = field(default_factory=list)
     """Residual blocks of the decoder at each level; it has more to do than the encoder."""
+    code_vectors: bool = False
+    """With FSQ: the decoder adds a learned vector of each code to what it makes of the code's point, so that a code can
+    stand for a picture that no neighbour on the grid resembles. widths[-1] numbers a code, and a look-up."""
 
     def __post_init__(self) -> None:
         # The lists are filled in here, so that a saved config means the same when a size is tuned again.
@@ -88,6 +91,8 @@ class AutoencoderConfig:
                     f"{name} has {len(getattr(self, name))} entries; strides {self.time_stride}x{self.space_stride}"
                     f"x{self.space_stride} with patches of {self.patch} need {levels}, one a level"
                 )
+        if self.code_vectors and self.quantiser.kind != "fsq":
+            raise ConfigError(f"code_vectors is FSQ's; a code of {self.quantiser.kind} is a vector already")
         if min(self.widths) < 1 or min(self.encoder_blocks + self.decoder_blocks) < 0:
             raise ConfigError("widths must be 1 or more, encoder_blocks and decoder_blocks 0 or more")
 
@@ -140,13 +145,16 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Quantised points [B, t, h, w, D] to video [B, T, H, W, 3], not clipped."""
+    """Quantised points [B, t, h, w, D], and their codes [B, t, h, w], to video [B, T, H, W, 3], not clipped."""
 
-    def __init__(self, config: AutoencoderConfig, vector: int) -> None:
+    def __init__(self, config: AutoencoderConfig, quantiser: Quantiser) -> None:
         super().__init__()
         self.patch = config.patch * config.upscale
         widths, kernel = config.widths, config.time_kernel
-        self.stem = nn.Linear(vector, widths[-1])
+        self.stem = nn.Linear(quantiser.width, widths[-1])
+        self.code_vectors = nn.Embedding(quantiser.size, widths[-1]) if config.code_vectors else None
+        if self.code_vectors is not None:
+            nn.init.zeros_(self.code_vectors.weight)
         layers: list[nn.Module] = [Block(widths[-1], kernel) for _ in range(config.decoder_blocks[-1])]
         for level, (time, space) in reversed(list(enumerate(halvings(config)))):
             layers.append(Up(widths[level + 1], widths[level], time=time, space=space))
@@ -155,8 +163,10 @@ class Decoder(nn.Module):
         self.norm = RMSNorm(widths[0])
         self.out = SpaceConv(widths[0], 3 * self.patch**2)
 
-    def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
-        x = self.stem(x)
+    def forward(self, points: Tensor, codes: Tensor | None, past: Past | None = None) -> Tensor:
+        x = self.stem(points)
+        if self.code_vectors is not None:
+            x = x + self.code_vectors(codes)
         for layer in self.layers:
             x = layer(x, past)
         return unfold(self.out(self.norm(x)), self.patch)
@@ -170,7 +180,7 @@ class Autoencoder(Network):
         self.config = config
         self.quantiser = make_quantiser(config.quantiser, evenness=evenness)
         self.encoder = Encoder(config, self.quantiser.width)
-        self.decoder = Decoder(config, self.quantiser.width)
+        self.decoder = Decoder(config, self.quantiser)
 
     def forward(self, video: Tensor) -> tuple[Tensor, Quantised]:
         """Video [B, 3, T, H, W] in [-1, 1] to its reconstruction (same shape, not clipped) and what was quantised."""
@@ -194,21 +204,27 @@ class Autoencoder(Network):
         return vectors
 
     def begin_with(self, other: "Autoencoder") -> None:
-        """Take the weights of a network of the same config, or of one that differs in ``upscale`` alone and draws fewer
-        pixels: then the first pictures are its own, each pixel become a square of them. ConfigError for any other."""
+        """Take the weights of a network of the same config, or of one that draws fewer pixels (``upscale``) or has no
+        ``code_vectors``: the first pictures are its own, each pixel become a square of them, and vectors begin at zero.
+        ConfigError for any other."""
         ours, theirs = self.config, other.config
         times, rest = divmod(ours.upscale, theirs.upscale)
-        if rest or replace(theirs, upscale=ours.upscale) != ours:
+        alike = replace(theirs, upscale=ours.upscale, code_vectors=theirs.code_vectors or ours.code_vectors)
+        if rest or alike != ours:
             raise ConfigError("a network of another config")
         weights = other.state_dict()
         if times > 1:
             for name in ("decoder.out.linear.weight", "decoder.out.linear.bias"):
                 rows = weights[name].unflatten(0, (other.decoder.patch, other.decoder.patch, 3))
                 weights[name] = rows.repeat_interleave(times, 0).repeat_interleave(times, 1).flatten(0, 2)
-        self.load_state_dict(weights)
+        self.load_state_dict(self.state_dict() | weights)
 
     def draw(self, points: Tensor, past: Past | None = None, *, last: bool = True) -> Tensor:
-        video: Tensor = self.decoder(points, past)
+        codes = None
+        if self.config.code_vectors:
+            assert isinstance(self.quantiser, FSQ)
+            codes = self.quantiser.points_to_codes(points)
+        video: Tensor = self.decoder(points, codes, past)
         return video.permute(0, 4, 1, 2, 3)
 
 
