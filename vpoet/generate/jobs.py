@@ -10,7 +10,7 @@ from typing import Any
 
 from vpoet.arrays import Ints
 from vpoet.data.fields import printable
-from vpoet.errors import VpoetError
+from vpoet.errors import PromptError, VpoetError
 from vpoet.generate.clip_file import is_made
 from vpoet.generate.fields import those_of
 from vpoet.generate.model import Model
@@ -87,8 +87,8 @@ def requests_of(
     each, with where it was asked; and what is wrong with the lines of the file that are none. The steps of a chain
     follow one another.
 
-    ``asked`` is what all have in common, as it is written on a command line; the errors are those of `read_texts` and
-    `read_prompts`.
+    ``asked`` is what all have in common, as it is written on a command line. PromptError: one begins with the clip of a
+    step before it, and there is none; the other errors are those of `read_texts` and `read_prompts`.
     """
     common = read_texts(those_of(Request, asked))
     found = [(f"--prompt '{printable(text)}'", Request(prompt=text, **common)) for text in prompts]
@@ -100,7 +100,9 @@ def requests_of(
         found = [("no --prompt", Request(**common))]
     chains: list[list[tuple[str, Request]]] = []
     for where, each in found:
-        if names_before(each):
+        if names := names_before(each):
+            if not chains:
+                raise PromptError(f"{where}: {names[0]} is -, the clip of the request before it, and there is none")
             chains[-1].append((where, each))
         else:
             chains.append([(where, each)])
