@@ -15,8 +15,7 @@ from vpoet.bundle import SHIPPED
 from vpoet.devices import pick
 from vpoet.errors import ConfigError
 from vpoet.evaluate.adherence import Prompt, captions
-from vpoet.evaluate.compare import flags
-from vpoet.evaluate.compare.networks import load as load_network
+from vpoet.evaluate.compare import flags, networks
 from vpoet.evaluate.compare.written import read_protocol, read_reach
 from vpoet.evaluate.conditions import common_world, conditions, requests
 from vpoet.evaluate.distances import NAME, nearest
@@ -139,7 +138,7 @@ def main(
     if protocol or not world:
         rules = read_protocol(protocol or "vpoet-16")
         check_given(rules, given_frames)
-        judge = load_network(network, pick(device), run_torchscript, read_reach(protocol or ""))
+        judge = networks.load(network, pick(device), run_torchscript, read_reach(protocol or ""))
         folders = {folder.name: (folder, labels[folder.name]) for folder in prompt_sets}
         beside = SampledSets(rules, judge, sampler.bundle, folders, out, everyone)
     if first:

@@ -13,7 +13,7 @@ is that of the environment's VPOET_PLAY_BUNDLE, or the first of those that ship 
 weights and the sizes of train/configs/play.yaml, whose guesses are never right.
 
 **Futures**: processor time of one thread for the futures of `PLANS` plans of `STEPS` actions, drawn at random, in the
-bundle of **pace**: side by side, and one after the other with what plans share made once.
+bundle of **pace**: side by side, and one after the other, on forks; nothing is shared.
 """
 
 import os
@@ -33,12 +33,10 @@ from interactive import compiled_anew
 from vpoet import bundle as bundles
 from vpoet import config
 from vpoet.generate.decoder import Decoding
-from vpoet.generate.environment import Session
 from vpoet.generate.model import Model
 from vpoet.generate.play_decoder import PlayDecoder, Scene
 from vpoet.nn.attention import backend
 from vpoet.nn.transformer import Transformer, TransformerConfig
-from vpoet.play.futures import futures
 from vpoet.sequence.actions import ActionSpace
 from vpoet.sequence.vocabulary import Vocabulary, grouped
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
@@ -49,7 +47,7 @@ from vpoet.worlds.recording import Sticky
 
 ROOT = Path(__file__).parents[2]
 FRAMES, PRESSES = 12, 60
-PLANS, STEPS = 32, 4
+PLANS, STEPS = 16, 3
 WINDOW, LATER, STRETCH, ROUNDS = 16, 10_000, 10, 3
 SPACE = ActionSpace(names=["left", "right", "jump", "climb"])
 
@@ -116,24 +114,30 @@ def play_futures(_: float) -> dict[str, Any]:
         found = os.environ.get("VPOET_PLAY_BUNDLE") or _shipped() or _random(Path(folder))
         world = Model(bundles.load(found)).play("", seed=1)
     plans = np.random.default_rng(0).integers(len(world.actions), size=(PLANS, STEPS))
+
+    def together() -> None:
+        worlds, parents = world.branches(), [0] * PLANS
+        assert worlds is not None
+        for actions in plans.T:
+            worlds.step(parents, actions.tolist())
+            parents = list(range(PLANS))
+
+    def one_after_the_other() -> None:
+        for plan in plans.tolist():
+            place = world.fork()
+            for action in plan:
+                place.outcome = "unknown"  # goes on, whatever the model says
+                place.step(action)
+
     took = {}
-    for name, place in (("together", world), ("one_after_the_other", _OnlyForks(world))):
+    world.outcome = "unknown"
+    for way in (together, one_after_the_other):
         began = time.process_time()
-        futures(place, plans)
-        took[name] = time.process_time() - began
+        way()
+        took[way.__name__] = time.process_time() - began
     torch.set_num_threads(threads)
     line: dict[str, Any] = {"bundle": Path(found).name, "seconds": {name: round(x, 2) for name, x in took.items()}}
     return line | {"ratio": round(took["one_after_the_other"] / took["together"], 2)}
-
-
-class _OnlyForks:
-    """A session that doesn't say that it can go on in many ways at once."""
-
-    def __init__(self, session: Session) -> None:
-        self.step, self._session = session.step, session
-
-    def fork(self) -> "_OnlyForks":
-        return _OnlyForks(self._session.fork())
 
 
 def _pace(model: Model, **sampling: float) -> dict[str, float]:
