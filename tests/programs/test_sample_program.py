@@ -240,10 +240,10 @@ from vpoet.generate.clip_file import Film
 
 finish, finished = Film.finish, []
 
-def finish_two(film, *made):
+def finish_two(film, *told):
     if len(finished) == 2:
         os.kill(os.getpid(), signal.SIGKILL)
-    finished.append(finish(film, *made))
+    finished.append(finish(film, *told))
 
 Film.finish = finish_two
 cli.main()
