@@ -82,7 +82,7 @@ def test_the_simulator_itself_jumps_and_stops_as_it_does_and_a_deaf_one_does_not
     assert found["walls"]
     assert (found["apex_error"], found["air_time_error"], found["wall_error"]) == (0, 0, 0)
     jumps = [one["jump"] for one in rows(deaf=False) if "jump" in one]
-    assert max(rise for rise, *_ in jumps) == 16, "7 + 5 + 3 + 1 units, of vpoet.worlds.playground.physics"
+    assert max(rise for rise, *_ in jumps) == 20, "8 + 6 + 4 + 2 units, of vpoet.worlds.playground.physics"
     deaf = rows(deaf=True)
     assert physics(deaf)["apex_error"] == np.median([rise for rise, *_ in jumps])
     assert all(one["jump"][3] == 0 for one in deaf if "jump" in one)

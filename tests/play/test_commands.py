@@ -26,10 +26,10 @@ def act(start: Start, actions: list[int]) -> Episode:
 def test_the_recordings_player_carries_every_command_out_and_one_who_does_something_else_does_not() -> None:
     assert len(ASKED) >= 8
     for start in ASKED:
-        _, told = CLIPS.clip(start.seed)
+        frames, told = CLIPS.clip(start.seed)
         found = obeyed(REAL, CLIPS.doing, start, act(start, told["actions"]))
         assert found["reached"], start.text
-        doings = [CLIPS.doing(truth) for truth in truths(told["truth"], AHEAD + 1)]
+        doings = [CLIPS.doing(truth) for truth in truths(told["truth"], len(frames))]
         assert doings[found["steps"]] == doings[found["steps"] - HOLD + 1] == start.text != doings[0]
         short = told["actions"][: found["steps"] - 1]
         assert not obeyed(REAL, CLIPS.doing, start, act(start, short) if short else Episode(start.frame, [], []))[

@@ -36,7 +36,7 @@ def seen_of(actions: list[int]) -> Seen:
 
 
 def test_what_is_imagined_follows_from_what_was_seen_and_done(toy: Model) -> None:
-    dreams = Dreams(toy, "a robot", seed=1, horizon=3)
+    dreams = Dreams(toy, "a robot", seed=2, horizon=3)
     plans = np.array([[2, 2, 2], [2, 2, 1], [3, 0, 0]])
 
     def imagined(seen: Seen) -> list[bytes]:

@@ -1,6 +1,9 @@
 """What an action does in the playground: integers alone, so that the same actions give the same states everywhere.
 
 Lengths are in units, speeds in units a step, y downwards. A step is a frame, whatever the rate it is shown at.
+
+All ways are multiples of 4 across and of 2 down, as in games for consoles whose pictures were made of tiles: of a cell
+of 8x8 pixels a figure can stand at 8 places, not at 64. A model of the world has so many pictures fewer to tell apart.
 """
 
 from dataclasses import dataclass
@@ -12,13 +15,13 @@ _LEFT, _RIGHT, _JUMP, _CLIMB, _DOWN = range(1, 6)
 
 STANDS, FLIES, CLIMBS = range(3)
 """What a figure does: it stands or walks on something, is in the air, or on the ladder."""
-WALK, RUNG = 3, 3
+WALK, RUNG = 4, 4
 """Ways of a step on foot and on the ladder."""
-LEAP, GRAVITY, FASTEST = 7, 2, 8
-"""A jump rises 7 + 5 + 3 + 1 units, two more than a platform is high, and lands after eight steps."""
-MARGIN = 6
+LEAP, GRAVITY, FASTEST = 8, 2, 8
+"""A jump rises 8 + 6 + 4 + 2 units, six more than a platform is high, and lands after nine steps."""
+MARGIN = 8
 """No figure comes nearer to the left or right edge."""
-HEAD = 19
+HEAD = 18
 """Nor do its feet come nearer to the upper one."""
 DROWNED = 8
 """So far below the floor the end is reached."""
@@ -90,7 +93,7 @@ def _on_foot(body: Body, level: Level, action: int) -> None:
         _climb(body, level, RUNG)
     elif action == _DOWN and body.y < level.floor:
         body.doing, body.across, body.down = FLIES, 0, GRAVITY
-        body.y += 1  # below the edge, which no longer catches it
+        body.y += GRAVITY  # below the edge, which no longer catches it
     else:
         body.across = body.across if _steer(body, action) else 0
         body.x += body.across

@@ -22,7 +22,7 @@ from vpoet.worlds.playground.physics import ACTIONS, Body, advance, touches
 from vpoet.worlds.playground.sight import Judge, action
 
 _STATE = struct.Struct("<8s5i8i")
-_MARK = b"vpoet-p1"
+_MARK = b"vpoet-p2"
 _SMALLEST = 32
 
 
