@@ -67,8 +67,7 @@ def main(
     protocol: Annotated[
         str | None,
         typer.Option(
-            help="Compare samples with real clips, as `vpoet compare` does: a preset, and what is other than it, as in "
-            "vpoet-16,fps=8,size=64.",
+            help="Compare with real clips as `vpoet compare` does: a preset and changes of it, as vpoet-16,fps=8.",
             show_default="vpoet-16 if no world drew the clips",
         ),
     ] = None,

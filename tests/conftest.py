@@ -148,7 +148,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...,
         added = {name: str(value) for name, value in environment.items()}
         request = {
             "file": str(ROOT / path), "arguments": [*map(str, arguments)], "environment": {**os.environ, **added},
-            "out": str(out), "err": str(err),
+            "folder": str(Path.cwd()), "out": str(out), "err": str(err),
         }  # fmt: skip
         return Launched(ask(request), out, err, ask)
 

@@ -3,11 +3,12 @@
 Most of the time of a short program goes into the import of torch and DeepSpeed. Here that is done once, and nothing
 else: no thread, no tensor. Each line of JSON on standard input is a request, and is answered by one on standard output:
 
-    {"file": "train/pretrain.py", "arguments": [...], "environment": {...}, "out": PATH, "err": PATH}     the process
+    {"file": "train/pretrain.py", "arguments": [...], "environment": {...}, "folder": PATH, "out": PATH, "err": PATH}
+                                                           the process
     {"wait": PROCESS, "seconds": 60}                       its status, as subprocess has it; null if it still runs then
 
-A process is forked off, and runs the file as Python would have: under the name __main__, with that environment and no
-other, its folder first on the path, and standard output and error in these files.
+A process is forked off, and runs the file as Python would have: in that folder, with that environment and no other,
+under the name __main__, its own folder first on the path, and standard output and error in these files.
 """
 
 import json
@@ -65,6 +66,7 @@ if __name__ == "__main__":
     shall = serve()
     for number, path in enumerate((os.devnull, shall["out"], shall["err"])):
         os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
+    os.chdir(shall["folder"])
     os.environ.clear()
     os.environ.update(shall["environment"])
     sys.argv = [shall["file"], *shall["arguments"]]
