@@ -13,7 +13,7 @@ is that of the environment's VPOET_PLAY_BUNDLE, or the first of those that ship 
 weights and the sizes of train/configs/play.yaml, whose guesses are never right.
 
 **Futures**: processor time of one thread for the futures of `PLANS` plans of `STEPS` actions, drawn at random, in the
-bundle of **pace**: side by side, and one after the other, on forks; nothing is shared.
+bundle of **pace**: side by side, and one after the other, on forks, code by code or guessed; nothing is shared.
 """
 
 import os
@@ -33,6 +33,7 @@ from interactive import compiled_anew
 from vpoet import bundle as bundles
 from vpoet import config
 from vpoet.generate.decoder import Decoding
+from vpoet.generate.environment import Session
 from vpoet.generate.model import Model
 from vpoet.generate.play_decoder import PlayDecoder, Scene
 from vpoet.nn.attention import backend
@@ -112,7 +113,8 @@ def play_futures(_: float) -> dict[str, Any]:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         found = os.environ.get("VPOET_PLAY_BUNDLE") or _shipped() or _random(Path(folder))
-        world = Model(bundles.load(found)).play("", seed=1)
+        bundle = bundles.load(found)
+        world, guessing = (Model(bundle, guesses=guesses).play("", seed=1) for guesses in (0, None))
     plans = np.random.default_rng(0).integers(len(world.actions), size=(PLANS, STEPS))
 
     def together() -> None:
@@ -122,22 +124,25 @@ def play_futures(_: float) -> dict[str, Any]:
             worlds.step(parents, actions.tolist())
             parents = list(range(PLANS))
 
-    def one_after_the_other() -> None:
+    def one_after_the_other(session: Session) -> None:
         for plan in plans.tolist():
-            place = world.fork()
+            place = session.fork()
             for action in plan:
                 place.outcome = "unknown"  # goes on, whatever the model says
                 place.step(action)
 
     took = {}
     world.outcome = "unknown"
-    for way in (together, one_after_the_other):
+    for name, way in (
+        ("together", together),
+        ("code_by_code", lambda: one_after_the_other(world)),
+        ("guessed", lambda: one_after_the_other(guessing)),
+    ):
         began = time.process_time()
         way()
-        took[way.__name__] = time.process_time() - began
+        took[name] = round(time.process_time() - began, 2)
     torch.set_num_threads(threads)
-    line: dict[str, Any] = {"bundle": Path(found).name, "seconds": {name: round(x, 2) for name, x in took.items()}}
-    return line | {"ratio": round(took["one_after_the_other"] / took["together"], 2)}
+    return {"bundle": Path(found).name, "seconds": took}
 
 
 def _pace(model: Model, **sampling: float) -> dict[str, float]:

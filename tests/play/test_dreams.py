@@ -54,12 +54,17 @@ def test_what_is_imagined_follows_from_what_was_seen_and_done(toy: Model) -> Non
 def test_futures_side_by_side_are_those_of_one_after_the_other_in_a_step_each(
     toy: Model, monkeypatch: pytest.MonkeyPatch, guidance: float
 ) -> None:
-    """More than are in memory at once, some of them twice; some worlds end before."""
+    """More than are in memory at once, some of them twice; some worlds end before. One after the other their
+    codes are guessed, and side by side they are not."""
     monkeypatch.setattr(imagined, "AT_ONCE", 7)
-    place = Dreams(toy, "a robot", seed=5, horizon=4, sampling=Sampling(guidance=guidance))(seen_of([2, 2, 1]))
+    place, guessed = (
+        Dreams(model, "a robot", seed=5, horizon=4, sampling=Sampling(guidance=guidance))(seen_of([2, 2, 1]))
+        for model in (Model(toy.bundle, guesses=0), Model(toy.bundle, guesses=3))
+    )
+    assert guessed.branches() is None
     plans = np.random.default_rng(0).integers(0, 3, (9, 4))
     plans[:, 0] %= 2
-    alone = [carried_out(place.fork(), plan) for plan in plans]
+    alone = [carried_out(guessed.fork(), plan) for plan in plans]
     assert len({len(future) for future in alone}) > 1
     assert len({future.frames.tobytes() for future in alone}) > 4
     steps: list[int] = []
@@ -85,8 +90,9 @@ def test_futures_side_by_side_are_those_of_one_after_the_other_in_a_step_each(
 
 
 def test_a_compiled_model_has_forks_alone(toy: Model) -> None:
-    place = Dreams(toy, "a robot", seed=1, horizon=2)(seen_of([2]))
+    place = Dreams(Model(toy.bundle, guesses=0), "a robot", seed=1, horizon=2)(seen_of([2]))
     plans = np.array([[2, 2], [2, 1]])
+    assert place.branches() is not None
     wanted = futures(place, plans)
     place._decoding = replace(place._decoding, build_play=lambda step, *shape: step)
     assert place.branches() is None

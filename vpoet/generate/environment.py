@@ -174,10 +174,14 @@ class Session:
         return other
 
     def branches(self) -> "Branches | None":
-        """Worlds that go on from this frame side by side. DataError: nothing has begun, or this is the end. None where
-        passes are built for one world (`Decoding.build_play`): then there are only forks."""
+        """Worlds that go on from this frame side by side. DataError: nothing has begun, or this is the end.
+
+        None where forks are the quicker way: where a frame that is drawn alone is guessed, so that it takes few passes
+        (on CPUs, by default: `python tests/bench play_futures`), or passes are built for one world
+        (`Decoding.build_play`).
+        """
         decoder = self._going()
-        if self._decoding.build_play is not None:
+        if self._decoding.build_play is not None or decoder.width > 1:
             return None
         return Branches(self._decoding, self._game, self._seed, decoder, self._past)
 
