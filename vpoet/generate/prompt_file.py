@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import Field
 from pathlib import Path
 from typing import Any, get_origin
 
@@ -56,6 +57,13 @@ def _fields(line: str, folder: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise PromptError(f"not valid JSON: {error}") from None
     known = declared(Request)
+    expect_types(fields, known)
+    return read_texts(fields) | {name: folder / text for name, text in fields.items() if written(known[name]) is Path}
+
+
+def expect_types(fields: Mapping[str, Any], known: Mapping[str, Field[Any]]) -> None:
+    """PromptError: a field is none of the ``known`` ones (`vpoet.generate.fields.declared`), or not of its type; files
+    are named by texts."""
     for name, value in fields.items():
         if name not in known:
             raise PromptError(unknown(name, known, "field"))
@@ -63,7 +71,6 @@ def _fields(line: str, folder: Path) -> dict[str, Any]:
         kind = str if kind is Path else get_origin(kind) or kind
         if type(value) is not kind:
             raise PromptError(f"{name} = {value!r}: it must be of type {kind.__name__}")
-    return read_texts(fields) | {name: folder / text for name, text in fields.items() if written(known[name]) is Path}
 
 
 def read_texts(asked: Mapping[str, Any]) -> dict[str, Any]:
