@@ -1,5 +1,7 @@
 """Serve models on a page and an API: clips that are seen while they are made, and kept."""
 
+import itertools
+import json
 import os
 import webbrowser
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from vpoet.errors import ConfigError, VpoetError
 from vpoet.generate.compiled_step import StepCompiler
 from vpoet.generate.environment import session
 from vpoet.generate.model import Model, load
+from vpoet.outputs import expect_folder
 from vpoet.serve.history import History
 from vpoet.serve.uploads import Uploads
 from vpoet.serve.worlds import Worlds, side_worlds
@@ -27,8 +30,8 @@ def main(
         list[Path] | None,
         typer.Argument(help="Bundle folders, or hf://USER/NAME. [default: the one that ships]", show_default=False),
     ] = None,
-    folder: Annotated[
-        Path, typer.Option(help="Where clips and what people sent are kept, for the next time, too.")
+    out: Annotated[
+        Path, typer.Option(help="Folder where clips, and what people sent, are kept, for the next time, too.")
     ] = Path("runs/serve"),
     world: Annotated[
         str, typer.Option(help="For play, the real world beside the learned one: world:NAME, env:NAME, none or auto.")
@@ -38,6 +41,7 @@ def main(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0: any that is free.", min=0, max=65535)] = 8137,
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+    openapi: Annotated[bool, typer.Option(help="Print the description of the API, as OpenAPI, and end.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[str, typer.Option(help="Of the weights: auto, fp32, bf16 or, on a CPU, int8.")] = "auto",
     compiled: Annotated[bool, typer.Option("--compile", help="Compile the decoder first; on a CPU once.")] = False,
@@ -54,18 +58,25 @@ def main(
     Examples:
 
         vpoet serve
-        vpoet serve runs/demo/bundle runs/play/bundle --folder runs/clips
+        vpoet serve runs/demo/bundle runs/play/bundle --out runs/clips
         vpoet serve --host 0.0.0.0 --port 8137 --no-browser
     """
     serve.expect_installed()
+    expect_folder(out)
     compiler = StepCompiler(lambda path: console.print(f"compiling the decoder, once: {path}")) if compiled else None
     models: dict[str, Model] = {}
     for path in bundles or [SHIPPED]:
-        name = path.resolve().name if path.name != "bundle" else path.resolve().parent.name
-        name = next(each for each in (name, *(f"{name}-{i}" for i in range(2, 1000))) if each not in models)
-        models[name] = load(path, device, precision, compiler, guesses=guesses)
+        model = load(path, device, precision, compiler, guesses=guesses)
+        stem = serve.name_of(path)
+        name = next(each for i in itertools.count(1) if (each := stem if i == 1 else f"{stem}-{i}") not in models)
+        models[name] = model
         console.print(f"{name}: {path}")
 
+    from vpoet.serve.openapi import description
+
+    if openapi:
+        print(json.dumps(description(), indent=1))
+        return
     from vpoet.serve.app import listen, server, studio_page
     from vpoet.serve.guard import LOOPBACK, new_token
     from vpoet.serve.play import House
@@ -87,8 +98,8 @@ def main(
         except VpoetError as error:
             console.print(f"warning: {plays} cannot be played here: {error}")
             plays = ""
-    cli.hold(folder)
-    studio = Studio(models, Uploads(folder / "uploads"), History(folder / "clips"))
+    cli.hold(out)
+    studio = Studio(models, Uploads(out / "uploads"), History(out / "clips"))
     house: House | None = None
     if first is not None and opening is not None:
         height, width = first.session.size

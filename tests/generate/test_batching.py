@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import vpoet
-from vpoet.generate.batching import OneByOne
+from vpoet.generate.batching import Continuous, OneByOne, batching
+from vpoet.generate.compiled_step import StepCompiler
 from vpoet.generate.growing import Filled, Growing, Seen
 from vpoet.generate.model import Model, Request
 from vpoet.generate.sampling import Sampling
@@ -127,3 +128,64 @@ def test_a_model_with_a_window_grows_at_once(tmp_path: Path, make_bundle: Callab
     assert growing is one
     assert not len(turns)
     assert np.array_equal(part.frames, model.sample("a robot", seed=1).frames)
+
+
+SAMPLINGS = (GUIDED, Sampling(), Sampling(temperature=0), Sampling(guidance=3.0, top_k=5, top_p=0.9), Sampling(min_p=0.1))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_who_joins_a_running_batch_gets_the_clip_that_it_gets_alone(
+    model: Model, alone: Callable[..., Video], seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    names = [str(name) for name in random.permutation([*REQUESTS])]
+    wanted = {grown(model, name, SAMPLINGS[random.integers(len(SAMPLINGS))]): name for name in names}
+    turns, found, most = Continuous(model), {each: [] for each in wanted}, 0
+    lost = grown(model, "windows", GUIDED)
+    turns.join(lost)
+    todo = [*wanted]
+    while todo or len(turns):
+        for _ in range(random.integers(3) if todo and len(turns) < turns.MOST else 0):
+            if todo:
+                turns.join(todo.pop())
+        most = max(most, len(turns))
+        for growing, part in turns.step():
+            if growing is not lost:
+                found[growing].append(part)
+        if len(todo) == 3:
+            turns.leave(lost)
+    assert most > 3
+    for each, name in wanted.items():
+        frames = np.concatenate([part.frames for part in found[each] if isinstance(part, Filled)])
+        assert np.array_equal(frames, alone(name, each.sampling).frames), name
+
+
+def test_the_nats_of_a_batch_are_those_of_one(model: Model) -> None:
+    request, sampling = Request(prompt="a robot", seed=3), Sampling(guidance=1.5)
+    turns, others = Continuous(model), [grown(model, "t2v", GUIDED), Growing(model, request, sampling)]
+    for each in others:
+        turns.join(each)
+    found = ends(turns)
+    (wanted,) = model.decode([model.document(request)], [3], sampling)
+    assert np.array_equal(found[others[1]][-1].decoded.nats, wanted.nats)
+
+
+def test_what_fails_in_a_batch_fails_alone(model: Model, alone: Callable[..., Video]) -> None:
+    def stop(part: float) -> None:
+        if part > 0.5:
+            raise KeyError(part)
+
+    turns = Continuous(model)
+    one, two = grown(model, "windows", GUIDED, on_part=stop), grown(model, "t2v", GUIDED)
+    for each in (one, two):
+        turns.join(each)
+    found = ends(turns)
+    assert isinstance(found[one][-1], KeyError)
+    assert np.array_equal(found[two][-1].frames, alone("t2v", GUIDED).frames)
+
+
+def test_requests_share_passes_where_that_changes_nothing(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(batching(model), Continuous)
+    assert isinstance(batching(Model(model.bundle, StepCompiler())), OneByOne)
+    monkeypatch.setattr("vpoet.generate.batching.Step.is_exact", lambda *arguments: False)
+    assert isinstance(batching(model), OneByOne)

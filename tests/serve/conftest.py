@@ -1,5 +1,6 @@
 """A toy bundle that plays, its real world, and a server of its page in a thread."""
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -109,3 +110,15 @@ def studio_port(make_studio: Callable[..., Any]) -> Iterator[int]:
 
     with _serving(lambda port: studio_page(make_studio(), None, "", {"port": port})) as port:
         yield port
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Debian's Chromium."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    if (chromium := shutil.which("chromium")) is None:
+        pytest.skip("needs Chromium (apt install chromium)")
+    with playwright.sync_playwright() as driver:
+        one = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"], timeout=300_000)
+        yield one
+        one.close()

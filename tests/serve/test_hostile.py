@@ -19,7 +19,7 @@ from vpoet.serve.client import Remote
 OUTSIDE = "nobody else's"
 NAMES = (
     "../outside", "..%2foutside", "%2e%2e%2foutside", "....//outside", "/etc/passwd", "%2fetc%2fpasswd", "..\\outside",
-    "outside%00", "%00", ".", "..", "~", "a" * 5000, "\u202e", "clips", "0" * 16, "*", "?", "%", "con", "|ls", "$(id)",
+    "outside%00", "%00", ".", "..", "~", "a" * 5000, "\u202e", "clips", "0" * 16, "*", "%3f", "%", "con", "|ls", "$(id)",
     "-rf", "%ff%fe", "..;", "outside.json", "{id}", "null", "0", "-1", "1e9",
 )  # fmt: skip
 PLACES = (
@@ -151,7 +151,7 @@ def test_nothing_hostile_is_served_and_nobody_is_harmed(
 def test_a_flood_is_refused_before_memory_is_full(studio_port: int) -> None:
     remote = Remote(f"http://127.0.0.1:{studio_port}")
     first = remote.ask(Request(prompt="a robot", frames=2049))
-    body = json.dumps({"prompt": "a robot", "frames": 2049, "count": 16}).encode()
+    body = json.dumps({"prompt": "a robot", "frames": 65, "count": 16}).encode()
     answers = [answer(studio_port, "POST", "/api/jobs", body) for _ in range(18)]
     assert [status for status, _ in answers] == [201] * 16 + [429] * 2 or answers[15][0] == 429
     jobs = [job["id"] for status, said in answers if status == 201 for job in json.loads(said)["jobs"]]

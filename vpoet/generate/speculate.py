@@ -53,7 +53,7 @@ def speculate(decoder: Decoder, plan: Plan, generators: Items[Generator], size: 
     Each document goes on as far as its own guesses were right; a step is handed out when all have passed it.
     """
     device, width = decoder.device, decoder.width
-    drafts = [_Draft(s, plan.steps, width, g, size) for s, g in zip(plan.slots, generators, strict=False)]
+    drafts = [Draft(s, plan.steps, width, g, size) for s, g in zip(plan.slots, generators, strict=False)]
     sources = len(plan.slots) // len(drafts)
     slot_N1 = torch.arange(len(plan.slots), device=device)[:, None]
 
@@ -83,7 +83,7 @@ def speculate(decoder: Decoder, plan: Plan, generators: Items[Generator], size: 
         drawn = decoder.step(ids_BW, turn_NW2P, place_NW, plan.longest[int(step_NW.max())], noise(width))
 
 
-class _Draft:
+class Draft:
     """One document: its codes as far as they are known, and guesses from there on."""
 
     def __init__(self, sequence: Sequence, steps: int, width: int, generator: Generator, size: int) -> None:
@@ -103,8 +103,9 @@ class _Draft:
     def noise(self, count: int) -> Floats:
         """Of the next ``count`` steps, [count, V]."""
         held, size = self._noise_WV.shape
-        self._noise_WV = np.concatenate([self._noise_WV, gumbel(self._generator, count - held, size)])
-        return self._noise_WV
+        if held < count:
+            self._noise_WV = np.concatenate([self._noise_WV, gumbel(self._generator, count - held, size)])
+        return self._noise_WV[:count]
 
     def guess(self, width: int) -> Longs:
         """The last final token and guesses behind it, [width]."""

@@ -5,8 +5,10 @@ import json
 import os
 import urllib.error
 import urllib.request
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields
+from collections.abc import Sequence as Items
+from dataclasses import dataclass, field, fields
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,18 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 
 from vpoet.arrays import Frames
-from vpoet.errors import BackendError, DataError, PromptError
+from vpoet.errors import BackendError, DataError, OutputError, PromptError
+from vpoet.generate.clip_file import Film
 from vpoet.generate.request import Request
+from vpoet.generate.prompt_file import files_of
 from vpoet.media.video import check_file
+from vpoet.outputs import expect_apart
 from vpoet.serve.asked import CLIPS
 
 PATIENCE = 600
 """Seconds without a word from the server."""
+AHEAD = 8
+"""Clips that are asked for before the first of them is made: so many are decoded together."""
 Told = Callable[[dict[str, Any]], None]
 """Told each event of a request (`vpoet.serve.api`)."""
 
@@ -63,6 +70,11 @@ class Remote:
         found: list[dict[str, Any]] = self._json("GET", "/api/models")["models"]
         return found
 
+    def clips(self) -> list[dict[str, Any]]:
+        """What was made there, the latest first."""
+        found: list[dict[str, Any]] = self._json("GET", "/api/clips")["clips"]
+        return found
+
     def upload(self, path: Path) -> str:
         """Send a file, once; its id. DataError: it cannot be read, here or there."""
         if path not in self._sent:
@@ -73,17 +85,17 @@ class Remote:
     def ask(self, request: Request, **more: Any) -> str:
         """Ask for a clip, with fields of the sampling and the name of a model; the id of the job."""
         asked = {name: value for name, value in more.items() if value is not None}
-        for field in fields(request):
-            value = getattr(request, field.name)
-            if value == field.default or (field.name == "story" and not value):
+        for each in fields(request):
+            value = getattr(request, each.name)
+            if value is None or value == each.default or (each.name == "story" and not value):
                 continue
-            if field.name in CLIPS:
+            if each.name in CLIPS:
                 value = self.upload(Path(value))
-            elif field.name == "story":
+            elif each.name == "story":
                 value = [f"{frame}: {text}" for frame, text in value]
-            elif field.name == "outpaint":
+            elif each.name == "outpaint":
                 value = ",".join(map(str, value))
-            asked[field.name] = value
+            asked[each.name] = value
         body = json.dumps(asked).encode()
         return str(self._json("POST", "/api/jobs", body)["jobs"][0]["id"])
 
@@ -112,10 +124,20 @@ class Remote:
                     raise PromptError(f"{self.address}: {event.get('error', 'it was cancelled there')}")
         finally:
             if not over:
-                self._forsake(job)
+                self.forsake(job)
         raise BackendError(f"{self.address}: the server has gone; ask again")
 
-    def _forsake(self, job: str) -> None:
+    def fetch(self, request: Request, clip: Mapping[str, Any], file: Path) -> None:
+        """Write a clip that is made to a file, with the record beside it, just as if it had been made here."""
+        record = dict(clip["record"])
+        for name in (each for each in CLIPS if record.get(each)):
+            record[name] = {"file": str(getattr(request, name)), **record[name]}
+        with Film(file, float(clip["fps"])) as film:
+            film.add(self.frames(clip))
+            film.finish(record)
+
+    def forsake(self, job: str) -> None:
+        """Cancel it, if there is still a server that knows it."""
         try:
             self.cancel(job)
         except (BackendError, PromptError):
@@ -130,3 +152,47 @@ class Remote:
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{self.address}: the clip that came is damaged: {error}") from None
         return frames
+
+
+@dataclass(slots=True)
+class Fetched:
+    """What came of many requests."""
+
+    written: list[Path] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    """Requests that could not be served: where each stands, and why."""
+    tokens: int = 0
+
+
+def fetch_all(
+    remote: Remote, wanted: Items[tuple[str, Request, Path]], asked: Mapping[str, Any], on_part: Callable[[float], None]
+) -> Fetched:
+    """Ask a server for many clips, (where it was asked, request, its file) each, a few at once; ``asked`` are fields of
+    the sampling, and the model. ``on_part`` is told how many clips are made. BackendError: the server has gone."""
+    found, waiting = Fetched(), deque[tuple[str, Request, Path, str]]()
+    todo = deque(wanted)
+    try:
+        while todo or waiting:
+            while todo and len(waiting) < AHEAD:
+                where, request, file = todo.popleft()
+                try:
+                    expect_apart(file, files_of(request))
+                    waiting.append((where, request, file, remote.ask(request, **asked)))
+                except (PromptError, DataError, OutputError) as error:
+                    found.problems.append(f"{where}: {error}")
+            if not waiting:
+                continue
+            where, request, file, job = waiting.popleft()
+            done = len(found.written) + len(found.problems)
+            try:
+                clip = remote.wait(job, lambda event: on_part(done + event.get("part", 0.0)))
+                remote.fetch(request, clip, file)
+                found.written.append(file)
+                found.tokens += int(clip["record"]["tokens"])
+            except PromptError as error:
+                found.problems.append(f"{where}: {error}")
+            on_part(len(found.written) + len(found.problems))
+    finally:
+        for *_, job in waiting:
+            remote.forsake(job)
+    return found

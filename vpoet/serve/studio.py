@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vpoet.errors import DataError, VpoetError
-from vpoet.generate.batching import OneByOne
+from vpoet.generate.batching import Batching, batching
 from vpoet.generate.growing import Filled, Growing, Seen
 from vpoet.generate.model import Model
 from vpoet.generate.prompt_file import record
@@ -176,7 +176,7 @@ class Studio:
     # From here on, of the thread that decodes.
 
     def _decode(self) -> None:
-        running: dict[str, OneByOne] = {name: OneByOne() for name in self.models}
+        running = {name: batching(model) for name, model in self.models.items()}
         owners: dict[Growing, Job] = {}
         while True:
             with self._work:
@@ -206,7 +206,7 @@ class Studio:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(lambda: does(*arguments, **named))
 
-    def _next(self, running: Mapping[str, OneByOne]) -> Job | None:
+    def _next(self, running: Mapping[str, Batching]) -> Job | None:
         """The first in line whose files are read and whose model has room."""
         for job in [*self.waiting]:
             turns = running[job.order.model]
