@@ -2,7 +2,7 @@
 
 Without names all but `video_tokenizer_peers` and `video_tokenizer_film`. The video tokenizer's are explained in
 `tokenizer` and `film`, pretraining's in `training`, `throughput`, `attention`, `saving` and `streaming`, sampling's
-in `decoding`, `guessing`, `interactive` and `play`, the judge's accuracy in `judge`, the playground's speed and judge
+in `decoding`, `guessing`, `interactive`, `play` and `serving`, the judge's accuracy in `judge`, the playground's speed and judge
 in `world`; of the others it is the best of five runs, as other work only slows.
 """
 
@@ -26,6 +26,7 @@ import numpy as np
 import painting
 import play
 import saving
+import serving
 import streaming
 import throughput
 import tokenizer
@@ -69,6 +70,7 @@ def main() -> None:
         interactive.interactive,
         play.play_without_end,
         play.play_pace,
+        serving.serving,
         judge.judge_accuracy,
         world.playground,
         world.playground_judge,
