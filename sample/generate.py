@@ -94,11 +94,10 @@ def main(
     files = output_files(out, [request for _, request in requests])
     expect_apart(sheet, [*files, batch, *(given for _, request in requests for given in files_of(request))])
     if server is not None:
-        columns = TextColumn("sampling there"), BarColumn(), TimeRemainingColumn()
         wanted = [(where, request, file) for (where, request), file in zip(requests, files, strict=True)]
         settings = those_of(Sampling, asked) | ({} if model == SHIPPED else {"model": name_of(model)})
-        with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-            there = bar.add_task("", total=len(wanted))
+        with Progress(console=console, disable=not console.is_terminal) as bar:
+            there = bar.add_task("sampling there", total=len(wanted))
             fetched = fetch_all(Remote(server), wanted, settings, lambda done: bar.update(there, completed=done))
         problems += fetched.problems
         for line in [*(f"skipped: {problem}" for problem in problems), *(f"  {file}" for file in fetched.written)]:

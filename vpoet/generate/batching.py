@@ -130,25 +130,25 @@ class Continuous:
         counts = [len(ids_T) for ids_T, _, _ in asked]
 
         def attend(layer: int, q_TQH: Tensor, k_TKH: Tensor, v_TKH: Tensor) -> Tensor:
-            parts = zip(asked, *(x.split(counts) for x in (q_TQH, k_TKH, v_TKH)), strict=True)
+            parts = zip(asked, *(torch.split(x, counts) for x in (q_TQH, k_TKH, v_TKH)), strict=True)
             return torch.cat([through(layer, q, k, v) for (_, _, through), q, k, v in parts])
 
         ids_T, turn_T2P = (torch.cat([each[i] for each in asked]) for i in (0, 1))  # type: ignore[misc]
         h_TD = self._transformer(ids_T, Rotation(*turn_T2P.unbind(1)), attend, self._plain.blocks)
-        states = dict(zip(members, h_TD.split(counts), strict=True))
+        states = dict(zip(members, torch.split(h_TD, counts), strict=True))
         for slots in (1, 2):
             if group := [member for member in members if member.slots == slots]:
                 self._draw(group, [states[member] for member in group], 1 + guesses)
 
     def _draw(self, members: list["_Member"], states: list[Tensor], width: int) -> None:
         """What comes behind each token, of documents that all have null prompts, or none has."""
-        halves = zip(*(state_TD.split(width) for state_TD in states), strict=True)
+        halves = zip(*(torch.split(state_TD, width) for state_TD in states), strict=True)
         h_ND = torch.cat([state_WD for half in halves for state_WD in half])
         noise_MV = torch.from_numpy(np.concatenate([member.draft.noise(width) for member in members]))
         settings_5M1 = torch.cat([member.settings_51.repeat(1, width) for member in members], 1)[..., None]
         step = self._filtered if any(member.growing.sampling.filtered for member in members) else self._plain
         ids_M, nats_M = step.draw(h_ND, noise_MV, settings_5M1)
-        for member, ids_W, nats_W in zip(members, ids_M.split(width), nats_M.split(width), strict=True):
+        for member, ids_W, nats_W in zip(members, torch.split(ids_M, width), torch.split(nats_M, width), strict=True):
             member.draft.take(ids_W.numpy(), nats_W.numpy())
 
 

@@ -193,13 +193,18 @@ class Studio:
             for growing in [each for each, job in owners.items() if job.gone]:
                 running[owners[growing].order.model].leave(growing)
                 self._call(self._end, owners.pop(growing), "cancelled")
-            for turns in running.values():
-                with self.turns:
-                    found = turns.step()
+            for name, turns in running.items():
+                try:
+                    with self.turns:
+                        found = turns.step()
+                except Exception as error:  # of a pass that all share
+                    found = [(growing, error) for growing, job in owners.items() if job.order.model == name]
+                    for growing, _ in found:
+                        turns.leave(growing)
                 for growing, part in found:
                     self._take(owners[growing], growing, part)
-                    if isinstance(part, Exception) or growing.document is None:
-                        del owners[growing]
+                for growing in {growing for growing, part in found if _is_last(growing, part)}:
+                    del owners[growing]
 
     def _call(self, does: Any, *arguments: Any, **named: Any) -> None:
         """In the server's loop, soon."""
@@ -228,7 +233,8 @@ class Studio:
 
         try:
             with self.turns:
-                request = replace(job.order.request, **(job.clips or {}))
+                clips: dict[str, Any] = dict(job.clips or {})
+                request = replace(job.order.request, **clips)
                 return Growing(self.models[job.order.model], request, job.order.sampling, on_part)
         except Exception as error:
             self._fail(job, error)
@@ -249,7 +255,8 @@ class Studio:
 
     def _kept(self, job: Job, growing: Growing) -> dict[str, Any]:
         order, model = job.order, self.models[job.order.model]
-        made = record(replace(order.request, **dict.fromkeys(CLIPS)), order.sampling, model) | model.rounding
+        none: dict[str, Any] = dict.fromkeys(CLIPS)
+        made = record(replace(order.request, **none), order.sampling, model) | model.rounding
         for name in (each for each in CLIPS if each in order.asked):
             about = self.uploads.about(order.asked[name])
             made[name] = {"sha256": about["sha256"] if about else ""}
@@ -272,6 +279,10 @@ class Studio:
         else:
             traceback.print_exception(error)
             self._call(self._end, job, "failed", error="an error of the server's own; its log says more")
+
+
+def _is_last(growing: Growing, part: Seen | Filled | Exception) -> bool:
+    return isinstance(part, Exception) or (isinstance(part, Filled) and growing.document is None)
 
 
 def _event(seen: Seen) -> dict[str, Any]:

@@ -211,8 +211,9 @@ async function dropped(file) {
 // What is made
 
 function card(id, asked) {
-  const clip = new Clip(asked.fps || (models.find((each) => each.name === asked.model) || model()).fps);
-  const canvas = make("canvas", { tabIndex: -1 }), words = make("p", { className: "words" });
+  const own = models.find((each) => each.name === asked.model) || model();
+  const clip = new Clip(asked.fps || own.fps), size = { width: asked.width || own.width, height: asked.height || own.height };
+  const canvas = make("canvas", size), words = make("p", { className: "words" });
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", asked.prompt || "a clip");
   const bar = make("progress", { max: 1, value: 0 }), tools = make("div", { className: "tools" });
