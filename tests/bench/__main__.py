@@ -2,8 +2,8 @@
 
 Without names all but `video_tokenizer_peers` and `video_tokenizer_film`. The video tokenizer's are explained in
 `tokenizer` and `film`, pretraining's in `training`, `throughput`, `attention`, `saving` and `streaming`, sampling's
-in `decoding`, `guessing`, `interactive`, `play` and `serving`, the judge's accuracy in `judge`, the playground's speed and judge
-in `world`; of the others it is the best of five runs, as other work only slows.
+in `decoding`, `guessing`, `interactive`, `play` and `serving`, the judge's accuracy in `judge`, the playground's
+speed and judge in `world`; of the others it is the best of five runs, as other work only slows.
 """
 
 import argparse

@@ -130,7 +130,13 @@ def test_a_model_with_a_window_grows_at_once(tmp_path: Path, make_bundle: Callab
     assert np.array_equal(part.frames, model.sample("a robot", seed=1).frames)
 
 
-SAMPLINGS = (GUIDED, Sampling(), Sampling(temperature=0), Sampling(guidance=3.0, top_k=5, top_p=0.9), Sampling(min_p=0.1))
+SAMPLINGS = (
+    GUIDED,
+    Sampling(),
+    Sampling(temperature=0),
+    Sampling(guidance=3.0, top_k=5, top_p=0.9),
+    Sampling(min_p=0.1),
+)
 
 
 @pytest.mark.parametrize("seed", range(3))

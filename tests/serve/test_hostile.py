@@ -19,24 +19,29 @@ from vpoet.serve.client import Remote
 OUTSIDE = "nobody else's"
 NAMES = (
     "../outside", "..%2foutside", "%2e%2e%2foutside", "....//outside", "/etc/passwd", "%2fetc%2fpasswd", "..\\outside",
-    "outside%00", "%00", ".", "..", "~", "a" * 5000, "\u202e", "clips", "0" * 16, "*", "%3f", "%", "con", "|ls", "$(id)",
+    "outside%00", "%00", ".", "..", "~", "a" * 5000, "\u202e", "clips", "0" * 16, "*", "%3f", "%", "con",
+    "|ls", "$(id)",
     "-rf", "%ff%fe", "..;", "outside.json", "{id}", "null", "0", "-1", "1e9",
 )  # fmt: skip
 PLACES = (
     ("GET", "/{}"), ("GET", "/api/uploads/{}"), ("GET", "/api/uploads/{}/preview"), ("GET", "/api/jobs/{}"),
-    ("GET", "/api/jobs/{}/events"), ("DELETE", "/api/jobs/{}"), ("GET", "/api/clips/{}.mp4"), ("DELETE", "/api/clips/{}"),
+    ("GET", "/api/jobs/{}/events"), ("DELETE", "/api/jobs/{}"), ("GET", "/api/clips/{}.mp4"), ("DELETE",
+    "/api/clips/{}"),
     ("GET", "/api/clips/{}.npz"),
 )  # fmt: skip
 BODIES: tuple[bytes, ...] = (
     b"", b"{", b"null", b"[]", b'"x"', b"1", b"\xff\xfe", b"[" * 50_000, b'{"a":' * 20_000, b'{"prompt": 1}',
     b'{"prompt": ["x"]}', b'{"seed": -1}', b'{"seed": 1e400}', b'{"seed": 9' + b"9" * 300 + b"}", b'{"count": 0}',
-    b'{"count": 17}', b'{"count": true}', b'{"count": 1e9}', b'{"frames": 0}', b'{"frames": -9}', b'{"frames": 1000000001}',
+    b'{"count": 17}', b'{"count": true}', b'{"count": 1e9}', b'{"frames": 0}', b'{"frames": -9}',
+    b'{"frames": 1000000001}',
     b'{"frames": 9.0}', b'{"height": 0}', b'{"width": -16}', b'{"height": 1000000000, "width": 1000000000}',
     b'{"fps": 0}', b'{"fps": 1000000000}', b'{"temperature": NaN}', b'{"temperature": -1}', b'{"temperature": "hot"}',
     b'{"guidance": Infinity}', b'{"guidance": 1e300}', b'{"top_p": 0}', b'{"top_p": 2}', b'{"top_k": -1}',
     b'{"image": "/etc/passwd"}', b'{"image": "../outside"}', b'{"image": ["x"]}', b'{"image": {"file": "x"}}',
-    b'{"video": "file:///etc/passwd"}', b'{"mask": "http://127.0.0.1/"}', b'{"last": ""}', b'{"outpaint": [1, 2, 3, 4]}',
-    b'{"outpaint": "1,2,3"}', b'{"outpaint": "-1,0,0,0"}', b'{"story": "17: x"}', b'{"story": ["x"]}', b'{"story": [1]}',
+    b'{"video": "file:///etc/passwd"}', b'{"mask": "http://127.0.0.1/"}', b'{"last": ""}', b'{"outpaint": [1,
+    2, 3, 4]}',
+    b'{"outpaint": "1,2,3"}', b'{"outpaint": "-1,0,0,0"}', b'{"story": "17: x"}', b'{"story": ["x"]}',
+    b'{"story": [1]}',
     b'{"story": ["9: x", "5: y"]}', b'{"task": "backward"}', b'{"task": "__import__"}', b'{"via_image": 1}',
     b'{"model": "../small"}', b'{"model": 1}', b'{"device": "cuda"}', b'{"out": "/tmp/x"}', b'{"__class__": 1}',
     b'{"window": 1}', b'{"overlap": 3}', b'{"given_frames": 5}', json.dumps({"prompt": "a" * 2001}).encode(),
@@ -50,7 +55,8 @@ HEADERS: tuple[dict[str, str], ...] = (
 RAW: tuple[bytes, ...] = (
     b"\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     b"GET / HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", b"\x00" * 1000, b"A" * 100_000,
-    b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n", b"POST /api/jobs HTTP/1.1\r\nHost: {}\r\nContent-Length: -1\r\n\r\n",
+    b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n",
+    b"POST /api/jobs HTTP/1.1\r\nHost: {}\r\nContent-Length: -1\r\n\r\n",
     b"POST /api/jobs HTTP/1.1\r\nHost: {}\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n{}",
     b"POST /api/jobs HTTP/1.1\r\nHost: {}\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
     b"POST /api/jobs HTTP/1.1\r\nHost: {}\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
@@ -64,14 +70,21 @@ def uploads() -> Iterator[bytes]:
     """Files that are none."""
     clip = Video(np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), np.uint8), 8.0)
     mp4, png = clip.encode(".mp4"), Video(clip.frames[:1], 0).encode(".png")
-    yield from (b"", b"#EXTM3U\nhttp://127.0.0.1/x.ts\n", b"<svg xmlns='http://www.w3.org/2000/svg'/>", mp4[: len(mp4) // 3])
+    yield from (
+        b"",
+        b"#EXTM3U\nhttp://127.0.0.1/x.ts\n",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        mp4[: len(mp4) // 3],
+    )
     yield b"ffconcat version 1.0\nfile /etc/passwd\n"
     bomb = bytearray(png)
     bomb[16:24] = (60_000).to_bytes(4, "big") * 2  # says that it has 3.6 billion pixels
     yield bytes(bomb)
 
 
-def answer(port: int, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> tuple[int, bytes]:
+def answer(
+    port: int, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
+) -> tuple[int, bytes]:
     line = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
     line._validate_path = lambda url: None  # type: ignore[attr-defined]
     line._encode_request = lambda request: request.encode("utf-8")  # type: ignore[attr-defined]
@@ -120,8 +133,13 @@ def test_nothing_hostile_is_served_and_nobody_is_harmed(
         assert status == 400, (body[:60], status, said[:200])
         assert b"Traceback" not in said
         count += 1
-    for headers, (method, path) in itertools.product(HEADERS, (("GET", "/"), ("POST", "/api/jobs"), ("GET", "/api/clips"))):
-        assert answer(studio_port, method, path, b'{"prompt": "a robot"}' if method == "POST" else b"", headers)[0] in (400, 403)
+    for headers, (method, path) in itertools.product(
+        HEADERS, (("GET", "/"), ("POST", "/api/jobs"), ("GET", "/api/clips"))
+    ):
+        assert answer(studio_port, method, path, b'{"prompt": "a robot"}' if method == "POST" else b"", headers)[0] in (
+            400,
+            403,
+        )
         count += 1
     for raw in RAW:
         with socket.create_connection(("127.0.0.1", studio_port), timeout=300) as line:
@@ -168,7 +186,8 @@ def test_who_has_the_token_comes_in_and_nobody_else(
     token = "t" * 20
     with serving(lambda port: studio_page(make_studio(), None, "", {"port": port, "token": token})) as port:
         for headers in (
-            {}, {"Authorization": "Bearer "}, {"Authorization": f"Basic {token}"}, {"Authorization": f"Bearer {token}x"},
+            {}, {"Authorization": "Bearer "}, {"Authorization": f"Basic {token}"},
+            {"Authorization": f"Bearer {token}x"},
             {"Cookie": "vpoet="}, {"Cookie": f"other={token}"}, {"Cookie": "vpoet=ttt; ;;=\xff"},
         ):  # fmt: skip
             for path in ("/", "/studio.js", "/api/models", "/?token=", "/?token=x", f"/api/live?token={token[1:]}"):

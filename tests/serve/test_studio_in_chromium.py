@@ -1,4 +1,4 @@
-"""The page of everything in a browser: Debian's Chromium, driven by playwright. `.ci/run` installs it, and runs these."""
+"""The page of everything in a browser: Debian's Chromium, as in `test_page_in_chromium`."""
 
 import json
 import re

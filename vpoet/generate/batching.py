@@ -166,7 +166,9 @@ class _Member:
             decoder = Decoder(decoding, plan.slots, documents=1, size=plan.size, sampling=sampling)
             generator = np.random.default_rng(growing.rollout.seed) if sampling.temperature else None
             size = sum(transformer.visual.radices)
-            self.draft = Draft(plan.slots[0], plan.steps, 1 + max(_MOST_GUESSES, growing.model.guesses or 0), generator, size)
+            self.draft = Draft(
+                plan.slots[0], plan.steps, 1 + max(_MOST_GUESSES, growing.model.guesses or 0), generator, size
+            )
             ids_1, nats_1 = decoder.draw(torch.from_numpy(self.draft.noise(1)))
         self.draft.take(ids_1.numpy(), nats_1.numpy())
         self.settings_51 = torch.tensor([[float(getattr(sampling, name))] for name in SETTINGS])

@@ -59,7 +59,7 @@ class Filled:
 
 
 class Growing:
-    """One request on its way. While `document` is not None, hand over its tokens (`take`), or all at once (`finish`)."""
+    """One request on its way. While there is a `document`, hand over its tokens (`take`), or all at once (`finish`)."""
 
     def __init__(self, model: Model, request: Request, sampling: Sampling, on_part: OnPart = lambda part: None) -> None:
         """The errors are those of `Model.rollout`, of `take` and `finish` those of `Rollout.take`."""

@@ -1,5 +1,6 @@
 """A server of `vpoet serve`, asked from another program; nothing but Python's own library is needed for it."""
 
+import contextlib
 import io
 import json
 import os
@@ -9,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field, fields
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,8 @@ import numpy as np
 from vpoet.arrays import Frames
 from vpoet.errors import BackendError, DataError, OutputError, PromptError
 from vpoet.generate.clip_file import Film
-from vpoet.generate.request import Request
 from vpoet.generate.prompt_file import files_of
+from vpoet.generate.request import Request
 from vpoet.media.video import check_file
 from vpoet.outputs import expect_apart
 from vpoet.serve.asked import CLIPS
@@ -52,10 +54,8 @@ class Remote:
             return urllib.request.urlopen(request, timeout=PATIENCE)
         except urllib.error.HTTPError as error:
             said = error.read(10_000).decode("utf-8", "replace").strip()
-            try:
+            with contextlib.suppress(ValueError, KeyError, TypeError):
                 said = json.loads(said)["error"]
-            except (ValueError, KeyError, TypeError):
-                pass
             kind = PromptError if error.code in (400, 404) else BackendError
             raise kind(f"{self.address}: {said}") from None
         except (OSError, HTTPException) as error:
@@ -138,10 +138,8 @@ class Remote:
 
     def forsake(self, job: str) -> None:
         """Cancel it, if there is still a server that knows it."""
-        try:
+        with contextlib.suppress(BackendError, PromptError):
             self.cancel(job)
-        except (BackendError, PromptError):
-            pass
 
     def frames(self, clip: Mapping[str, Any]) -> Frames:
         """uint8 [T, H, W, 3]. DataError: what came is no such clip."""
@@ -162,6 +160,10 @@ class Fetched:
     problems: list[str] = field(default_factory=list)
     """Requests that could not be served: where each stands, and why."""
     tokens: int = 0
+
+
+def _tell(on_part: Callable[[float], None], done: int, event: dict[str, Any]) -> None:
+    on_part(done + event.get("part", 0.0))
 
 
 def fetch_all(
@@ -185,7 +187,7 @@ def fetch_all(
             where, request, file, job = waiting.popleft()
             done = len(found.written) + len(found.problems)
             try:
-                clip = remote.wait(job, lambda event: on_part(done + event.get("part", 0.0)))
+                clip = remote.wait(job, partial(_tell, on_part, done))
                 remote.fetch(request, clip, file)
                 found.written.append(file)
                 found.tokens += int(clip["record"]["tokens"])

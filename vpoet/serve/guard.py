@@ -7,6 +7,7 @@ With a token, programs bring it along (``Authorization: Bearer TOKEN``), and a b
 (``/?token=TOKEN``): it gets a cookie for it that no script and no other site can use.
 """
 
+import contextlib
 import hmac
 import secrets
 import socket
@@ -41,10 +42,8 @@ def names_of(host: str) -> set[str]:
     names = {LOOPBACK, "localhost", host} - set(EVERYWHERE)
     if host in EVERYWHERE:
         names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
-        try:
+        with contextlib.suppress(OSError):
             names |= set(socket.gethostbyname_ex(socket.gethostname())[2])
-        except OSError:
-            pass
     return names
 
 
@@ -80,12 +79,9 @@ class Guard:
         if not self._token:
             return True
         given = [line.removeprefix("Bearer ") for line in headers.getlist("authorization")]
-        try:
-            given += [
-                morsel.value for name, morsel in SimpleCookie(headers.get("cookie", "")).items() if name == _COOKIE
-            ]
-        except CookieError:
-            pass
+        with contextlib.suppress(CookieError):
+            cookies = SimpleCookie(headers.get("cookie", ""))
+            given += [cookie.value for name, cookie in cookies.items() if name == _COOKIE]
         return any(self._is_token(each) for each in given)
 
     def _is_token(self, given: str) -> bool:

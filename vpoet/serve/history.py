@@ -13,8 +13,8 @@ import numpy as np
 from vpoet.arrays import Frames
 from vpoet.files import make_folder, write_atomic
 from vpoet.generate.growing import Filled
-from vpoet.media.sheet import contact_sheet
 from vpoet.media.comments import png_info
+from vpoet.media.sheet import contact_sheet
 from vpoet.media.video import Video
 
 KEPT = 500
