@@ -19,14 +19,14 @@ from vpoet.serve.client import Remote
 OUTSIDE = "nobody else's"
 NAMES = (
     "../outside", "..%2foutside", "%2e%2e%2foutside", "....//outside", "/etc/passwd", "%2fetc%2fpasswd", "..\\outside",
-    "outside%00", "%00", ".", "..", "~", "a" * 5000, "\u202e", "clips", "0" * 16, "*", "%3f", "%", "con",
-    "|ls", "$(id)",
+    "outside%00", "%00", ".", "..", "~", "a" * 5000, "\u202e", "clips", "0" * 16, "*", "%3f", "%", "con", "|ls",
+    "$(id)",
     "-rf", "%ff%fe", "..;", "outside.json", "{id}", "null", "0", "-1", "1e9",
 )  # fmt: skip
 PLACES = (
     ("GET", "/{}"), ("GET", "/api/uploads/{}"), ("GET", "/api/uploads/{}/preview"), ("GET", "/api/jobs/{}"),
-    ("GET", "/api/jobs/{}/events"), ("DELETE", "/api/jobs/{}"), ("GET", "/api/clips/{}.mp4"), ("DELETE",
-    "/api/clips/{}"),
+    ("GET", "/api/jobs/{}/events"), ("DELETE", "/api/jobs/{}"), ("GET", "/api/clips/{}.mp4"),
+    ("DELETE", "/api/clips/{}"),
     ("GET", "/api/clips/{}.npz"),
 )  # fmt: skip
 BODIES: tuple[bytes, ...] = (
@@ -38,8 +38,8 @@ BODIES: tuple[bytes, ...] = (
     b'{"fps": 0}', b'{"fps": 1000000000}', b'{"temperature": NaN}', b'{"temperature": -1}', b'{"temperature": "hot"}',
     b'{"guidance": Infinity}', b'{"guidance": 1e300}', b'{"top_p": 0}', b'{"top_p": 2}', b'{"top_k": -1}',
     b'{"image": "/etc/passwd"}', b'{"image": "../outside"}', b'{"image": ["x"]}', b'{"image": {"file": "x"}}',
-    b'{"video": "file:///etc/passwd"}', b'{"mask": "http://127.0.0.1/"}', b'{"last": ""}', b'{"outpaint": [1,
-    2, 3, 4]}',
+    b'{"video": "file:///etc/passwd"}', b'{"mask": "http://127.0.0.1/"}', b'{"last": ""}',
+    b'{"outpaint": [1, 2, 3, 4]}',
     b'{"outpaint": "1,2,3"}', b'{"outpaint": "-1,0,0,0"}', b'{"story": "17: x"}', b'{"story": ["x"]}',
     b'{"story": [1]}',
     b'{"story": ["9: x", "5: y"]}', b'{"task": "backward"}', b'{"task": "__import__"}', b'{"via_image": 1}',

@@ -300,6 +300,7 @@ async function show(about, place) {
   if (source) one.tools.append(button("A | source", "Beside what was given", () => besideSource(about, source)));
   one.article.dataset.done = "true";
   place(one.article);
+  playing.add(one.view); // it was none that plays as long as it was nowhere
 }
 
 async function goOn(about) {
