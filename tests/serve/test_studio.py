@@ -186,3 +186,29 @@ def test_the_api_describes_itself(studio_port: int) -> None:
     for path in ("/api/models", "/api/clips", "/api/jobs"):
         assert "get" in told["paths"][path]
         assert asked(studio_port, "GET", path)[0] == 200
+
+
+def test_a_world_is_played_on_the_same_server(
+    samplers: dict[str, Model],
+    make_studio: Callable[..., Any],
+    open_worlds: Callable[..., Any],
+    serving: Callable[..., Any],
+) -> None:
+    from vpoet.serve.app import studio_page
+    from vpoet.serve.play import House
+
+    studio = make_studio()
+    about = {"model": "toy", "world": "", "seed": 3, "prompt": "", "name": "toy", "height": 32, "width": 32}
+    house = House(open_worlds, about, 50.0, studio.turns)
+    with serving(lambda port: studio_page(studio, house, "toy", {"port": port})) as port:
+        assert json.loads(asked(port, "GET", "/api/models")[1])["plays"] == "toy"
+        for path in ("/play.html", "/play.js"):
+            assert asked(port, "GET", path)[0] == 200
+        remote = Remote(f"http://127.0.0.1:{port}")
+        with connect(f"ws://127.0.0.1:{port}/play") as socket:
+            assert json.loads(socket.recv(300))["say"] == "hello"
+            clip = remote.wait(remote.ask(Request(prompt="a robot", seed=3)))  # both use the machine in turns
+            while isinstance(socket.recv(300), str):
+                pass
+    wanted = samplers["small"].sample("a robot", seed=3).frames
+    assert studio.history.file(clip["id"], "rgb") == wanted.tobytes()
