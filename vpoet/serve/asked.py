@@ -7,7 +7,7 @@ does not have of itself are the server's.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import Field, dataclass
 from typing import Any
 
 from vpoet.errors import PromptError
@@ -33,6 +33,11 @@ MOST_BYTES = 256 << 20
 """Of a clip's frames."""
 CLIPS = ("image", "last", "video", "mask")
 """The fields whose value is a file."""
+PLAIN = (
+    "prompt", "task", "outpaint", "given_frames", "via_image", "story", "frames", "window", "overlap", "height",
+    "width", "fps", "seed",
+)  # fmt: skip
+"""The other fields that are served. A new field of `Request` is not, before somebody has looked at what it reads."""
 OWN = ("model", "count")
 
 
@@ -53,7 +58,7 @@ def orders(told: Any, models: Mapping[str, Model], uploads: Uploads) -> list[Ord
     if not isinstance(told, dict):
         raise PromptError("ask with a JSON object")
     told = {name: value for name, value in told.items() if value is not None}
-    known = declared(Request, Sampling)
+    known = fields_served()
     names = {also: name for name, field in known.items() for also in (name, about(field).alias) if also}
     for name in told:
         if name not in (*OWN, *names):
@@ -80,6 +85,12 @@ def orders(told: Any, models: Mapping[str, Model], uploads: Uploads) -> list[Ord
         each = Request(**{**read_texts(those_of(Request, values)), "seed": request.seed + i})
         found.append(Order(model_name, asked, each, sampling))
     return found
+
+
+def fields_served() -> dict[str, Field[Any]]:
+    """The fields of requests and of the sampling that can be asked for."""
+    plain = {name: field for name, field in declared(Request).items() if name in (*CLIPS, *PLAIN)}
+    return plain | declared(Sampling)
 
 
 def _expect_bounds(values: Mapping[str, Any], uploads: Uploads) -> None:

@@ -6,10 +6,8 @@ The fields of a question are those of requests.
 from typing import Any, get_origin
 
 from vpoet import __version__
-from vpoet.generate.fields import about, declared, written
-from vpoet.generate.request import Request
-from vpoet.generate.sampling import Sampling
-from vpoet.serve.asked import CLIPS, COUNT
+from vpoet.generate.fields import about, written
+from vpoet.serve.asked import CLIPS, COUNT, fields_served
 from vpoet.serve.history import KINDS
 
 _TYPES = {str: "string", int: "integer", float: "number", bool: "boolean"}
@@ -26,7 +24,7 @@ def question() -> dict[str, Any]:
             "description": "Clips, with seeds SEED, SEED+1 ..",
         },
     }
-    for name, field in declared(Request, Sampling).items():
+    for name, field in fields_served().items():
         found, kind = about(field), written(field)
         told: dict[str, Any] = {"description": found.help}
         if name in CLIPS:
