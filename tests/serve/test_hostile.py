@@ -113,8 +113,9 @@ def outside(tmp_path: Path) -> Path:
 
 
 def test_nothing_hostile_is_served_and_nobody_is_harmed(
-    outside: Path, studio_port: int, samplers: dict[str, Model]
+    outside: Path, studio_port: int, samplers: dict[str, Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("vpoet.serve.uploads.SLOWEST", 2)
     remote = Remote(f"http://127.0.0.1:{studio_port}")
     before, count = everything(outside), 0
     half_open = [socket.create_connection(("127.0.0.1", studio_port)) for _ in range(40)]

@@ -17,6 +17,7 @@ Every name is looked up among those that the server gave out; none becomes a pat
 
 import contextlib
 import json
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -104,8 +105,16 @@ async def _body(request: Request) -> Any:
             data += piece
             if len(data) > LONGEST:
                 raise DataError(f"a question may have {LONGEST} bytes at most")
-        return parse_json(data)
+        told = parse_json(data)
+        json.loads(data, parse_constant=_finite, parse_float=_finite)  # what is no number is nothing that was left out
+        return told
     raise DataError(f"the question did not arrive within {PATIENCE} seconds")
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise DataError(f"{text[:40]}: no finite number")
+    return number
 
 
 class _Api:
