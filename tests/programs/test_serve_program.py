@@ -22,8 +22,7 @@ Program = Callable[..., tuple[int, str, str]]
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory, make_bundle: Callable[..., Path]) -> Path:
     folder = tmp_path_factory.mktemp("serve")
-    make_bundle(folder, depth=1, length=200, frames=9, height=16, width=24)
-    return folder
+    return make_bundle(folder, depth=1, length=200, frames=9, height=16, width=24)
 
 
 @contextmanager

@@ -61,7 +61,7 @@ RAW: tuple[bytes, ...] = (
     b"POST /api/jobs HTTP/1.1\r\nHost: {}\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
     b"POST /api/jobs HTTP/1.1\r\nHost: {}\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
     b"GET /api/live HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
-    b"GET / HTTP/1.1\r\nHost: {}\r\nX: " + b"y" * 70_000 + b"\r\n\r\n", b"CONNECT evil.example:80 HTTP/1.1\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: {}\r\nX: " + b"y" * 1_000_000 + b"\r\n\r\n", b"CONNECT evil.example:80 HTTP/1.1\r\n\r\n",
     b"GET http://evil.example/ HTTP/1.1\r\nHost: evil.example\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
 )  # fmt: skip
 
