@@ -1,5 +1,6 @@
 """Hundreds of requests that nobody should make: none is served, none does harm, and what others ask for goes on."""
 
+import contextlib
 import http.client
 import itertools
 import json
@@ -144,12 +145,11 @@ def test_nothing_hostile_is_served_and_nobody_is_harmed(
         count += 1
     for raw in RAW:
         with socket.create_connection(("127.0.0.1", studio_port), timeout=300) as line:
-            line.sendall(raw.replace(b"{}", f"127.0.0.1:{studio_port}".encode()))
-            line.shutdown(socket.SHUT_WR)
-            try:
+            said = b""
+            with contextlib.suppress(OSError):  # it may have been closed by then
+                line.sendall(raw.replace(b"{}", f"127.0.0.1:{studio_port}".encode()))
+                line.shutdown(socket.SHUT_WR)
                 said = line.recv(4096)
-            except ConnectionError:
-                said = b""
         assert not said.startswith(b"HTTP/1.1 2"), raw[:80]
         count += 1
     for data in uploads():
