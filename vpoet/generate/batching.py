@@ -15,6 +15,7 @@ from vpoet.generate.decode import stream
 from vpoet.generate.decoder import Decoder, guesses_for
 from vpoet.generate.growing import Filled, Growing, Seen
 from vpoet.generate.model import Model
+from vpoet.generate.noise import fresh
 from vpoet.generate.speculate import Draft
 from vpoet.generate.step import SETTINGS, Step
 from vpoet.generate.threads import few_threads
@@ -164,11 +165,10 @@ class _Member:
         with few_threads(transformer):
             decoding = replace(growing.model.decoding, guesses=0)
             decoder = Decoder(decoding, plan.slots, documents=1, size=plan.size, sampling=sampling)
-            generator = np.random.default_rng(growing.rollout.seed) if sampling.temperature else None
-            size = sum(transformer.visual.radices)
-            self.draft = Draft(
-                plan.slots[0], plan.steps, 1 + max(_MOST_GUESSES, growing.model.guesses or 0), generator, size
-            )
+            seed = growing.rollout.seed
+            assert isinstance(seed, int), "an edit is no request of a batch"
+            noise = fresh(seed, sum(transformer.visual.radices), sampling.temperature)
+            self.draft = Draft(plan, 0, 1 + max(_MOST_GUESSES, growing.model.guesses or 0), noise)
             ids_1, nats_1 = decoder.draw(torch.from_numpy(self.draft.noise(1)))
         self.draft.take(ids_1.numpy(), nats_1.numpy())
         self.settings_51 = torch.tensor([[float(getattr(sampling, name))] for name in SETTINGS])
@@ -208,7 +208,9 @@ def _grow(growing: Growing) -> Iterator[Seen | Filled | None]:
             (decoded,) = model.decode([document], [growing.rollout.seed], sampling, growing.on_step)
             yield growing.finish(decoded)
             continue
-        tokens = stream(model.decoding, plan, [growing.rollout.seed], sampling)
+        seed = growing.rollout.seed
+        assert isinstance(seed, int), "an edit is no request of a batch"
+        tokens = stream(model.decoding, plan, [seed], sampling)
         while growing.plan is plan:
             lot: list[tuple[Tensor, Tensor]] = []
             while len(lot) < growing.lot:

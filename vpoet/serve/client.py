@@ -25,7 +25,7 @@ from vpoet.generate.prompt_file import files_of
 from vpoet.generate.request import Request
 from vpoet.media.video import check_file
 from vpoet.outputs import expect_apart
-from vpoet.serve.asked import CLIPS
+from vpoet.serve.asked import CLIPS, fields_served
 
 PATIENCE = 600
 """Seconds without a word from the server."""
@@ -89,6 +89,8 @@ class Remote:
             value = getattr(request, each.name)
             if value is None or value == each.default or (each.name == "story" and not value):
                 continue
+            if each.name not in fields_served():
+                raise PromptError(f"{each.name}: no server does this yet; sample it here, without --server")
             if each.name in CLIPS:
                 value = self.upload(Path(value))
             elif each.name == "story":
@@ -133,8 +135,9 @@ class Remote:
         for name in (each for each in CLIPS if record.get(each)):
             record[name] = {"file": str(getattr(request, name)), **record[name]}
         with Film(file, float(clip["fps"])) as film:
-            film.add(self.frames(clip))
-            film.finish(record)
+            arrays = self._arrays(clip)
+            film.add(arrays["frames"])
+            film.finish(record, arrays["codes_0"] if clip["whole"] else None)
 
     def forsake(self, job: str) -> None:
         """Cancel it, if there is still a server that knows it."""
@@ -143,13 +146,17 @@ class Remote:
 
     def frames(self, clip: Mapping[str, Any]) -> Frames:
         """uint8 [T, H, W, 3]. DataError: what came is no such clip."""
+        frames: Frames = self._arrays(clip)["frames"]
+        return frames
+
+    def _arrays(self, clip: Mapping[str, Any]) -> dict[str, Any]:
         with self._ask("GET", f"/api/clips/{clip['id']}.npz") as answer:
             data = answer.read()
         try:
-            frames: Frames = np.load(io.BytesIO(data), allow_pickle=False)["frames"]
+            found = dict(np.load(io.BytesIO(data), allow_pickle=False))
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{self.address}: the clip that came is damaged: {error}") from None
-        return frames
+        return found
 
 
 @dataclass(slots=True)

@@ -264,7 +264,9 @@ class Studio:
             made["nats"] = made.get("nats", 0.0) + float(part.decoded.nats.sum())
             made["tokens"] = made.get("tokens", 0) + len(part.decoded.nats)
         asked = {"hash": model.bundle.hash, **order.asked}
-        return self.history.add(job.id, job.filled, growing.rollout.fps, record=made, asked=asked)
+        return self.history.add(
+            job.id, job.filled, growing.rollout.fps, record=made, asked=asked, whole=growing.rollout.whole
+        )
 
     def _show(self, job: Job, event: dict[str, Any]) -> None:
         if job.end is None:
