@@ -109,7 +109,7 @@ class Growing:
         if len(self._ids) == self.plan.steps:
             codes = (np.array(self._ids) - start).astype(np.int32)
             surprise = np.array(self._nats, np.float32)
-            yield self.finish(filled(self.document, self.plan.slots[0], codes, surprise))
+            yield self.finish(filled(self.document, self.plan, 0, codes, surprise))
 
     def finish(self, decoded: Decoded) -> Filled:
         """The document, filled; `document` is the next one then."""
