@@ -134,7 +134,7 @@ class Remote:
         record = dict(clip["record"])
         for name in (each for each in CLIPS if record.get(each)):
             record[name] = {"file": str(getattr(request, name)), **record[name]}
-        with Film(file, float(clip["fps"])) as film:
+        with Film(file, clip["fps"]) as film:
             arrays = self._arrays(clip)
             film.add(arrays["frames"])
             film.finish(record, arrays["codes_0"] if clip["whole"] else None)
