@@ -21,7 +21,7 @@ demo: $(INSTALLED) ## the whole chain on a laptop's CPU: world, tokenizers, pret
 test: $(INSTALLED) ## every test that runs without a GPU, in two processes
 	@pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not gpu and not browser"
 
-browser: $(INSTALLED) ## the page of play in Chromium (apt install chromium): keys change frames
+browser: $(INSTALLED) ## the pages in Chromium (apt install chromium): clips are made, keys change frames
 	@pytest -q -rs -m browser tests/serve
 
 gpu: $(INSTALLED) ## on a machine with a card: what only that can prove, in under ten minutes, and one table -> runs/gpu/table.json

@@ -27,6 +27,8 @@ from vpoet.media.sheet import contact_sheet
 from vpoet.media.video import Video
 from vpoet.outputs import expect_apart, expect_file
 from vpoet.processes import Processes
+from vpoet.serve import name_of
+from vpoet.serve.client import Remote, fetch_all
 
 console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
@@ -62,6 +64,10 @@ def main(
             "[default: as many as are exact and faster]"
         ),
     ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Let a running `vpoet serve` make them, with its model called as --model is."),
+    ] = None,
     local_rank: Annotated[int, typer.Option("--local_rank", hidden=True, help="Given by the launcher.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
     **asked: Any,
@@ -78,6 +84,7 @@ def main(
         vpoet sample --prompt "a robot walks left on snow" --out robot.mp4
         vpoet sample --model runs/demo/bundle --prompt "a hero jumps" --image hero.png --cfg 3 --count 4 --out x.gif
         vpoet sample --model runs/demo/bundle --batch sample/prompts/platformer.txt --out runs/samples --sheet all.png
+        vpoet sample --server http://127.0.0.1:8137 --prompt "a robot jumps" --out robot.mp4
         torchrun --nproc-per-node 8 sample/generate.py --batch prompts.txt --out runs/samples
     """
     spent = Stopwatch(STARTED)
@@ -89,6 +96,18 @@ def main(
     files = output_files(out, [request for _, request in asked_for])
     requests = linked(asked_for, files)
     expect_apart(sheet, [*files, batch, *(given for _, request in requests for given in files_of(request))])
+    if server is not None:
+        wanted = [(where, request, file) for (where, request), file in zip(requests, files, strict=True)]
+        settings = those_of(Sampling, asked) | ({} if model == SHIPPED else {"model": name_of(model)})
+        with Progress(console=console, disable=not console.is_terminal) as bar:
+            there = bar.add_task("sampling there", total=len(wanted))
+            fetched = fetch_all(Remote(server), wanted, settings, lambda done: bar.update(there, completed=done))
+        problems += fetched.problems
+        console.print(*(f"skipped: {each}" for each in problems), *(f"  {file}" for file in fetched.written), sep="\n")
+        cli.finish({"outputs": files, "written": fetched.written, "failed": problems, "tokens": fetched.tokens}, json)
+        if problems:
+            raise PromptError(f"{len(problems)} requests failed; they are listed above, the others are done")
+        return
     compiler = StepCompiler(lambda path: console.print(f"compiling the decoder, once: {path}")) if compiled else None
     sampler = load(model, device, precision, compiler, guesses=guesses)
     sampling = sampler.sampling(**those_of(Sampling, asked))

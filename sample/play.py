@@ -123,7 +123,7 @@ def main(
         cli.finish({"out": out, "record": beside(out), "frames": worlds.number + 1, "rewards": totals}, as_json)
         return
 
-    from vpoet.serve.app import listen, server
+    from vpoet.serve.app import listen, play_page, server
     from vpoet.serve.play import House
 
     worlds.begin(seed, prompt)  # what is wrong with it is told here
@@ -131,11 +131,12 @@ def main(
     page = {"name": bundle.resolve().name, "height": height, "width": width}
     house = House(open_worlds, about | page, rate)
     with listen(port) as at:
-        address = f"http://127.0.0.1:{at.getsockname()[1]}/"
+        port = at.getsockname()[1]
+        address = f"http://127.0.0.1:{port}/"
         console.print(f"{address} shows {' and '.join(worlds.shows)}, {rate:g} frames a second; Ctrl-C ends it")
         if browser:
             webbrowser.open(address)
-        server(house, at).run(sockets=[at])
+        server(play_page(house, port), at).run(sockets=[at])
     cli.finish({"address": address}, as_json)
 
 

@@ -47,6 +47,7 @@ PROGRAMS = {
     "sample": "sample/generate.py",
     "complete": "sample/complete.py",
     "play": "sample/play.py",
+    "serve": "sample/serve.py",
     "score": "sample/score.py",
     "plan": "sample/plan.py",
     "actions": "sample/actions.py",

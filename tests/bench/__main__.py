@@ -2,8 +2,9 @@
 
 Without names all but `video_tokenizer_peers` and `video_tokenizer_film`. The video tokenizer's are explained in
 `tokenizer` and `film`, pretraining's in `training`, `throughput`, `attention`, `saving` and `streaming`, sampling's
-in `decoding`, `guessing`, `interactive` and `play`, how exact edits are in `edits`, the judge's accuracy in `judge`,
-the playground's speed and judge in `world`; of the others it is the best of five runs, as other work only slows.
+in `decoding`, `guessing`, `interactive`, `play` and `serving`, how exact edits are in `edits`, the judge's accuracy in
+`judge`, the playground's speed and judge in `world`; of the others it is the best of five runs, as other work only
+slows.
 """
 
 import argparse
@@ -27,6 +28,7 @@ import numpy as np
 import painting
 import play
 import saving
+import serving
 import streaming
 import throughput
 import tokenizer
@@ -75,6 +77,7 @@ def main() -> None:
         play.play_without_end,
         play.play_futures,
         play.play_pace,
+        serving.serving,
         judge.judge_accuracy,
         world.playground,
         world.playground_judge,

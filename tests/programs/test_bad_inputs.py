@@ -62,6 +62,7 @@ GOOD: dict[str, tuple[str, ...]] = {
     "sample": ("--model={bundle}", "--prompt=a robot", "--frames=1", "--out=OUT/s.png"),
     "complete": ("{segments.json}", "--model={bundle}", "--longest=2", "--out=OUT/whole"),
     "play": ("{playing}", "--record={keys.txt}", "--out=OUT/played.mp4"),
+    "serve": ("{bundle}", "--out=OUT/served", "--openapi"),
     "score": ("{clip.mp4}", "--model={bundle}"),
     "plan": (
         *("world:playground", "--goal={clip.mp4}", "--size=32", "--horizon=2", "--samples=2", "--rounds=1"),
@@ -275,6 +276,7 @@ READERS: dict[str, list[tuple[str | int, str, str]]] = {
     "sample": [BUNDLES, ("--batch", "", "batch"), ("--image", "", "video"), ("--video", "", "video")],
     "complete": [BUNDLES],
     "play": [(0, "", "playing")],
+    "serve": [(0, "", "bundle")],
     "score": [BUNDLES, (0, "", "list"), (0, "", "video")],
     "plan": [BUNDLES, ("--goal", "", "video")],
     "actions": [BUNDLES, (0, "", "list"), (0, "", "video")],

@@ -1,10 +1,12 @@
 """A toy bundle that plays, its real world, and a server of its page in a thread."""
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,12 +44,12 @@ def open_worlds(player: Model) -> Callable[..., Worlds]:
 
 
 @contextmanager
-def serving(house: object) -> Iterator[int]:
-    """A server of a house on a port of its own: the port."""
+def _serving(page: Callable[[int], Any]) -> Iterator[int]:
+    """A server of a page, made for its port, on a port of its own: the port."""
     from vpoet.serve.app import listen, server
 
     with listen(0) as at:
-        one = server(house, at)  # type: ignore[arg-type]
+        one = server(page(at.getsockname()[1]), at)
         thread = threading.Thread(target=one.run, kwargs={"sockets": [at]}, daemon=True)
         thread.start()
         while not one.started:
@@ -62,13 +64,61 @@ def serving(house: object) -> Iterator[int]:
 
 
 @pytest.fixture
+def serving() -> Callable[..., Any]:
+    """``with serving(page) as port``: a server of a page, which is made for its port."""
+    return _serving
+
+
+@pytest.fixture
 def served(open_worlds: Callable[..., Worlds]) -> Iterator[int]:
     """The port of a page of the toy bundle beside the playground, at 50 frames a second."""
+    from vpoet.serve.app import play_page
     from vpoet.serve.play import House
 
     about = {
         "model": "toy", "world": PLAYGROUND, "seed": 3, "prompt": "a robot on grass", "name": "toy", "height": 32,
         "width": 32,
     }  # fmt: skip
-    with serving(House(open_worlds, about, 50.0)) as port:
+    with _serving(lambda port: play_page(House(open_worlds, about, 50.0), port)) as port:
         yield port
+
+
+@pytest.fixture(scope="session")
+def samplers(tmp_path_factory: pytest.TempPathFactory, make_bundle: Callable[..., Path]) -> dict[str, Model]:
+    """Two bundles of random weights that make clips of 9 frames of 16x24."""
+    models = {}
+    for name, depth in (("small", 1), ("large", 2)):
+        folder = make_bundle(tmp_path_factory.mktemp(name), depth=depth, length=200, frames=9, height=16, width=24)
+        models[name] = vpoet.load(folder, device="cpu")
+    return models
+
+
+@pytest.fixture
+def make_studio(samplers: dict[str, Model], tmp_path: Path) -> Callable[..., Any]:
+    """A studio of both, on the test's own folder."""
+    from vpoet.serve.history import History
+    from vpoet.serve.studio import Studio
+    from vpoet.serve.uploads import Uploads
+
+    return lambda: Studio(samplers, Uploads(tmp_path / "uploads"), History(tmp_path / "clips"))
+
+
+@pytest.fixture
+def studio_port(make_studio: Callable[..., Any]) -> Iterator[int]:
+    """The port of a page of everything."""
+    from vpoet.serve.app import studio_page
+
+    with _serving(lambda port: studio_page(make_studio(), None, "", {"port": port})) as port:
+        yield port
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Debian's Chromium."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    if (chromium := shutil.which("chromium")) is None:
+        pytest.skip("needs Chromium (apt install chromium)")
+    with playwright.sync_playwright() as driver:
+        one = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"], timeout=300_000)
+        yield one
+        one.close()

@@ -9,7 +9,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from vpoet.errors import BackendError
-from vpoet.serve.app import FILES, PAGE, listen
+from vpoet.serve.app import KINDS, PAGE, PLAY, STUDIO, listen
 from vpoet.serve.worlds import Worlds
 
 
@@ -22,13 +22,15 @@ def asked(port: int, path: str, **headers: str) -> http.client.HTTPResponse:
     return line.getresponse()
 
 
-def test_the_page_is_small_whole_and_of_its_own_files(served: int) -> None:
+@pytest.mark.parametrize("parts", [("served", "play.html", *PLAY), ("studio_port", "studio.html", *STUDIO)])
+def test_a_page_is_small_whole_and_of_its_own_files(parts: tuple[str, ...], request: pytest.FixtureRequest) -> None:
+    port, first, *rest = request.getfixturevalue(parts[0]), *parts[1:]
     size = 0
-    for path, (_, kind) in FILES.items():
-        answer = asked(served, path)
+    for path, name in (("/", first), *((f"/{name}", name) for name in rest)):
+        answer = asked(port, path)
         body = answer.read()
         size += len(body)
-        assert (answer.status, answer.headers["content-type"]) == (200, kind)
+        assert (answer.status, answer.headers["content-type"]) == (200, KINDS[name])
         policy = answer.headers["content-security-policy"]
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy
@@ -36,7 +38,7 @@ def test_the_page_is_small_whole_and_of_its_own_files(served: int) -> None:
             assert b"https://" not in body
             assert b"//cdn" not in body
     assert size < 150_000
-    assert {path.name for path in PAGE.iterdir()} == {name for name, _ in FILES.values()}
+    assert {path.name for path in PAGE.iterdir()} == set(KINDS)
 
 
 @pytest.mark.parametrize(

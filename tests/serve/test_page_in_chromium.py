@@ -1,6 +1,5 @@
-"""The page in a browser: Debian's Chromium, driven by playwright. `.ci/run` installs it, and runs these."""
+"""The page of play in a browser: Debian's Chromium, driven by playwright. `.ci/run` installs it, and runs these."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,23 +11,10 @@ from vpoet.media.video import Video
 
 WAIT = 300_000
 """Milliseconds for what is sure to come: a busy machine is no fault."""
-CHROMIUM = shutil.which("chromium")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt install chromium)"),
-]
+pytestmark = pytest.mark.browser
 PIXELS = "name => [...document.querySelector(`[aria-label='the ${name} world']`).getContext('2d')" + (
     ".getImageData(0, 0, 32, 32).data]"
 )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        one = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=WAIT)
-        yield one
-        one.close()
 
 
 @pytest.fixture

@@ -67,13 +67,18 @@ _AUTOMATIC = ((1, 15), (8, 7))
 """Documents at most, and guesses for them: `python tests/bench guessing`."""
 
 
+def guesses_for(documents: int) -> int:
+    """Guessed codes per pass that pay for so many documents."""
+    return next((guesses for most, guesses in _AUTOMATIC if documents <= most), 0)
+
+
 def automatic(step: Step, slots: int, documents: int) -> int:
     """Guessed codes per pass by default (speculative decoding): as many as pay, none where they might change a code.
 
     By the number of documents alone: the more there are, the better a pass is filled without guesses. Together with the
     token that is known they make whole groups of the queries that attention takes at once.
     """
-    guesses = next((guesses for most, guesses in _AUTOMATIC if documents <= most), 0)
+    guesses = guesses_for(documents)
     on_cpu = step.transformer.language.weight.device.type == "cpu"
     return guesses if on_cpu and not step.products and step.is_exact(slots, guesses + 1) else 0
 

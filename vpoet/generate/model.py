@@ -41,6 +41,7 @@ from vpoet.generate.fields import about, declared, takes, those_of
 from vpoet.generate.graphed_step import GraphedSteps, cuda_capture, cuda_fuse
 from vpoet.generate.kept_codes import Source
 from vpoet.generate.likelihood import Likelihood, likelihoods, token_nats
+from vpoet.generate.notebook import progress_bar
 from vpoet.generate.observe import fit, observe
 from vpoet.generate.plan import Decoded
 from vpoet.generate.request import Clip, Request
@@ -111,9 +112,9 @@ class Model:
 
     @takes(Request, Sampling)
     def sample(self, prompt: str = "", **asked: Any) -> Video:
-        """Sample one video; `Request` and `Sampling` say more of each argument."""
+        """Sample one video; `Request` and `Sampling` say more of each argument. A notebook shows how far it is."""
         request = Request(prompt=prompt, **those_of(Request, asked))
-        return self.sample_batch([request], self.sampling(**those_of(Sampling, asked)))[0]
+        return self.sample_batch([request], self.sampling(**those_of(Sampling, asked)), progress_bar())[0]
 
     @takes(Sampling)
     def sampling(self, **asked: Any) -> Sampling:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import Field
 from pathlib import Path
 from typing import Any, get_origin
 
@@ -82,6 +83,14 @@ def _steps(line: str, folder: Path) -> list[dict[str, Any]]:
 
 def _fields(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
     known = declared(Request)
+    expect_types(fields, known)
+    files = {name: text for name, text in fields.items() if written(known[name]) is Path}
+    return read_texts(fields) | {name: BEFORE if text == str(BEFORE) else folder / text for name, text in files.items()}
+
+
+def expect_types(fields: Mapping[str, Any], known: Mapping[str, Field[Any]]) -> None:
+    """PromptError: a field is none of the ``known`` ones (`vpoet.generate.fields.declared`), or not of its type; files
+    are named by texts."""
     for name, value in fields.items():
         if name not in known:
             raise PromptError(unknown(name, known, "field"))
@@ -89,8 +98,6 @@ def _fields(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
         kind = str if kind is Path else get_origin(kind) or kind
         if type(value) is not kind and not (kind is float and type(value) is int):
             raise PromptError(f"{name} = {value!r}: it must be of type {kind.__name__}")
-    files = {name: text for name, text in fields.items() if written(known[name]) is Path}
-    return read_texts(fields) | {name: BEFORE if text == str(BEFORE) else folder / text for name, text in files.items()}
 
 
 def read_texts(asked: Mapping[str, Any]) -> dict[str, Any]:

@@ -117,6 +117,12 @@ class Rollout:
         """Frames that are kept for the next window."""
         return 0 if self._tail is None else len(self._tail)
 
+    @property
+    def known(self) -> int:
+        """Frames with which the document's clip begins that the request's clip has already."""
+        made = 0 if self._picture_first or not self._windows else self._windows[0].made - self._windows[0].start
+        return self._bundle.video.frames(made) if made else 0
+
     def take(self, document: Document) -> Iterator[Frames]:
         """Go on to the next document, and return the frames that this one adds to the clip, in pieces uint8
         [T, H, W, 3] (an image that a video shall start from adds none).

@@ -51,7 +51,7 @@ def speculate(decoder: Decoder, plan: Plan, noises: Items[Noise]) -> Iterator[tu
     Each document goes on as far as its own guesses were right; a step is handed out when all have passed it.
     """
     device, width = decoder.device, decoder.width
-    drafts = [_Draft(plan, i, width, noise) for i, noise in enumerate(noises)]
+    drafts = [Draft(plan, i, width, noise) for i, noise in enumerate(noises)]
     sources = len(plan.slots) // len(drafts)
     slot_N1 = torch.arange(len(plan.slots), device=device)[:, None]
 
@@ -81,7 +81,7 @@ def speculate(decoder: Decoder, plan: Plan, noises: Items[Noise]) -> Iterator[tu
         drawn = decoder.step(ids_BW, turn_NW2P, place_NW, plan.longest[int(step_NW.max())], noise(width))
 
 
-class _Draft:
+class Draft:
     """One document: its codes as far as they are known, and guesses from there on."""
 
     def __init__(self, plan: Plan, index: int, width: int, noise: Noise) -> None:
@@ -102,8 +102,10 @@ class _Draft:
 
     def noise(self, count: int) -> Floats:
         """Of the next ``count`` steps, [count, V]."""
-        self._noise_WV = np.concatenate([self._noise_WV, self._fresh(count - len(self._noise_WV))])
-        return self._noise_WV
+        held = len(self._noise_WV)
+        if held < count:
+            self._noise_WV = np.concatenate([self._noise_WV, self._fresh(count - held)])
+        return self._noise_WV[:count]
 
     def guess(self, width: int) -> Longs:
         """The last final token and guesses behind it, [width]."""

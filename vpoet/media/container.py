@@ -67,6 +67,12 @@ def open_video(source: str | Path | bytes, start: float, behind: int) -> tuple[f
     return rate, _decoded(container, stream, 1 / rate, start), screen.shown
 
 
+def tagged(source: str | Path | bytes, name: str) -> str:
+    """A tag of a video's file, as its title or comment; nothing, if it has none. DataError: it cannot be opened."""
+    with _opened(source) as container:
+        return str(container.metadata.get(name, ""))
+
+
 def reason(error: Exception) -> str:
     """What a decoder said, without the numbers and paths around it."""
     if isinstance(error, av.FFmpegError):

@@ -19,17 +19,23 @@ CRF = 18
 
 
 def encode_mp4(
-    out: Path | io.BytesIO, frames: Iterable[Frames], fps: float, *, lossless: bool = False, crf: int = CRF
+    out: Path | io.BytesIO,
+    frames: Iterable[Frames],
+    fps: float,
+    *,
+    lossless: bool = False,
+    crf: int = CRF,
+    comment: str = "",
 ) -> None:
     """Write frames uint8 [H, W, 3] to an .mp4 as they come, as `Video.encode` says. DataError: there are none."""
-    with open_mp4(out, fps, lossless=lossless, crf=crf) as add:
+    with open_mp4(out, fps, lossless=lossless, crf=crf, comment=comment) as add:
         for frame in frames:
             add(frame)
 
 
 @contextmanager
 def open_mp4(
-    out: Path | io.BytesIO, fps: float, *, lossless: bool = False, crf: int = CRF
+    out: Path | io.BytesIO, fps: float, *, lossless: bool = False, crf: int = CRF, comment: str = ""
 ) -> Iterator[Callable[[Frames], None]]:
     """A function that adds a frame uint8 [H, W, 3] to an .mp4, which is whole when the context ends.
 
@@ -45,6 +51,8 @@ def open_mp4(
             container = stack.enter_context(
                 av.open(out if isinstance(out, io.BytesIO) else f"file:{out}", "w", format="mp4")  # never an address
             )
+            if comment:
+                container.metadata["comment"] = comment
             stream = _stream(container, array.shape[0], array.shape[1], fps, lossless=lossless, crf=crf)
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")
         if not lossless:

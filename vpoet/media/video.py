@@ -6,6 +6,7 @@ output frame k is the frame nearest in time to k/fps, so a variable rate becomes
 frames, and a higher rate repeats them and drops none.
 """
 
+import base64
 import io
 import math
 import stat
@@ -22,6 +23,7 @@ from PIL import Image
 from vpoet.arrays import Frames
 from vpoet.errors import DataError
 from vpoet.files import write_atomic
+from vpoet.media.comments import png_info
 from vpoet.media.container import open_video, reason
 from vpoet.media.images import durations, image_frames, open_image
 from vpoet.media.mp4 import CRF, encode_mp4
@@ -86,15 +88,16 @@ class Video:
         path = Path(path)
         write_atomic(path, self.encode(path.suffix, lossless=lossless))
 
-    def encode(self, suffix: str, *, lossless: bool = False, crf: int = CRF) -> bytes:
+    def encode(self, suffix: str, *, lossless: bool = False, crf: int = CRF, comment: str = "") -> bytes:
         """The bytes of `write`. The same frames give the same bytes.
 
         An .mp4 is h264 4:2:0 (4:4:4 where a side is odd) at ``crf``; ``lossless`` stores RGB bit for bit, which few
         browsers play. A .webp can be lossless too; a .gif has 256 colours and time in steps of 10 ms.
+        ``comment`` is what an .mp4, .gif or .png says of itself (`vpoet.media.comments`).
         """
         if suffix == ".mp4":
             mp4 = io.BytesIO()
-            encode_mp4(mp4, self.frames, self.fps, lossless=lossless, crf=crf)
+            encode_mp4(mp4, self.frames, self.fps, lossless=lossless, crf=crf, comment=comment)
             return mp4.getvalue()
         images = [Image.fromarray(frame) for frame in self.frames]
         buffer = io.BytesIO()
@@ -102,7 +105,7 @@ class Video:
         if suffix == ".png":
             if len(images) > 1:
                 raise DataError(f"a .png holds one frame, this video has {len(images)}: write .mp4, .gif or .webp")
-            images[0].save(buffer, "PNG")
+            images[0].save(buffer, "PNG", pnginfo=png_info(comment) if comment else None)
         elif suffix == ".webp":
             times = np.diff(np.rint(np.arange(len(images) + 1) * duration)).astype(int).tolist()
             images[0].save(
@@ -113,10 +116,21 @@ class Video:
             palette = Image.fromarray(self.frames[:: max(1, len(self) // 8)].reshape(-1, self.width, 3)).quantize(256)
             indexed = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
             times = (np.diff(np.rint(np.arange(len(images) + 1) * duration / 10)) * 10).astype(int).tolist()
-            indexed[0].save(buffer, "GIF", save_all=True, append_images=indexed[1:], duration=times, loop=0)
+            told = {"comment": comment.encode()} if comment else {}
+            indexed[0].save(buffer, "GIF", save_all=True, append_images=indexed[1:], duration=times, loop=0, **told)
         else:
             raise DataError(f"cannot write {suffix or 'a file without a suffix'}: use .mp4, .gif, .webp or .png")
         return buffer.getvalue()
+
+    def _repr_html_(self) -> str:
+        """The clip itself, for a notebook: an .mp4 or .png within the page, small frames enlarged by whole pixels."""
+        width = self.width * max(1, round(256 / max(self.width, self.height)))
+        look = f'width="{width}" style="image-rendering: pixelated"'
+        kind, suffix = ("video/mp4", ".mp4") if self.fps else ("image/png", ".png")
+        source = f"data:{kind};base64,{base64.b64encode(self.encode(suffix)).decode()}"
+        if not self.fps:
+            return f'<img src="{source}" {look}>'
+        return f'<video src="{source}" {look} autoplay loop muted playsinline controls></video>'
 
     def resize(self, height: int, width: int) -> "Video":
         """Scale to cover ``height x width`` with the aspect kept, and cut the centre out."""

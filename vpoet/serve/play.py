@@ -8,6 +8,7 @@ model fairly, and none makes the other wrong. What a page sends beyond what a ga
 import asyncio
 import contextlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from vpoet.errors import DataError, VpoetError
 from vpoet.serve.film import SCALE, Tape, record
 from vpoet.serve.keys import Held, Log
 from vpoet.serve.messages import Ask, film, frame, heard
+from vpoet.serve.turns import Turns
 from vpoet.serve.worlds import Shown, Worlds, side_by_side
 
 MOST = 4
@@ -39,13 +41,20 @@ class House:
     about: dict[str, Any]
     """What films and the page are told of it: ``model``, ``world``, ``prompt``, ``seed`` ..."""
     fps: float
+    turns: AbstractContextManager[Any] = field(default_factory=Turns)
+    """For the model, which others may use, too."""
     games: int = 0
     """That are being played."""
     _one: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1))
 
     async def work(self, does: Callable[..., T], *arguments: Any) -> T:
         """Done in a thread, while nothing else is."""
-        return await run_sync(does, *arguments, limiter=self._one)
+
+        def in_turn() -> T:
+            with self.turns:
+                return does(*arguments)
+
+        return await run_sync(in_turn, limiter=self._one)
 
     async def welcome(self, socket: WebSocket) -> None:
         """The whole life of a page's socket."""

@@ -243,4 +243,5 @@ element("tell").onclick = () => { tell({ do: "prompt", text: element("prompt").v
 element("prompt").onkeydown = (event) => {
   if (event.key === "Enter") { event.preventDefault(); element("tell").click(); element("prompt").blur(); }
 };
+element("pages").hidden = location.pathname === "/"; // it is all there is
 connect();

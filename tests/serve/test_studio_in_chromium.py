@@ -1,0 +1,146 @@
+"""The page of everything in a browser: Debian's Chromium, as in `test_page_in_chromium`."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vpoet.generate.model import Model
+from vpoet.media.video import Video
+from vpoet.serve.client import Remote
+
+WAIT = 300_000
+"""Milliseconds for what is sure to come: a busy machine is no fault."""
+pytestmark = pytest.mark.browser
+FRAMES = "id => cards.get(id).clip.frames.map(each => [...each.data])"
+DROP = """([name, type, bytes]) => {
+  const data = new DataTransfer();
+  data.items.add(new File([Uint8Array.from(bytes)], name, { type }));
+  document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));
+}"""
+
+
+@pytest.fixture
+def page(browser: Any, studio_port: int) -> Iterator[Any]:
+    # what the tests evaluate is no part of the page, whose policy allows its own files alone
+    context = browser.new_context(viewport={"width": 1000, "height": 900}, accept_downloads=True, bypass_csp=True)
+    context.set_default_timeout(WAIT)
+    one = context.new_page()
+    faults: list[str] = []
+    one.on("pageerror", lambda error: faults.append(str(error)))
+    one.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
+    one.goto(f"http://127.0.0.1:{studio_port}/")
+    ready(one)
+    yield one
+    assert faults == []
+    context.close()
+
+
+def ready(page: Any) -> None:
+    page.wait_for_function("document.body.dataset.ready === 'all'")
+
+
+def done(page: Any, count: int) -> list[str]:
+    """The clips that are there, the first on the page first."""
+    page.wait_for_function(f"document.querySelectorAll('article[data-done]').length === {count}")
+    found: list[str] = page.eval_on_selector_all("article[data-done]", "all => all.map(each => each.dataset.id)")
+    return found
+
+
+def shown(page: Any, clip: str) -> np.ndarray:
+    rgba = np.array(page.evaluate(FRAMES, clip), np.uint8)
+    return rgba.reshape(len(rgba), 16, 24, 4)[..., :3]
+
+
+def test_a_clip_is_made_by_the_keyboard_alone_kept_and_its_file_brings_its_settings_back(
+    page: Any, samplers: dict[str, Model], tmp_path: Path
+) -> None:
+    page.focus("#prompt")
+    page.keyboard.type("a robot walks")
+    page.keyboard.press("Enter")
+    (first,) = done(page, 1)
+    assert np.array_equal(shown(page, first), samplers["small"].sample("a robot walks").frames)
+    page.focus(".curve")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert re.match(r"frame 2 · [\d.]+ bits a token", page.inner_text(".curve figcaption"))
+    for key, value in (("seed", "7"), ("frames", "17"), ("temperature", "0.5"), ("story", "9: a hero jumps")):
+        page.fill(f"#{key}", value)
+    page.keyboard.press("Tab")
+    page.focus("#make")
+    page.keyboard.press("Enter")
+    second = next(clip for clip in done(page, 2) if clip != first)
+    with page.expect_download() as download:
+        page.click(f"[data-id='{second}'] a >> text=mp4")
+    download.value.save_as(tmp_path / "clip.mp4")
+
+    page.reload()
+    ready(page)
+    assert set(done(page, 2)) == {first, second}
+    assert page.input_value("#story") == ""
+    page.evaluate(DROP, ["clip.mp4", "video/mp4", [*(tmp_path / "clip.mp4").read_bytes()]])
+    page.wait_for_function("document.querySelector('#status').textContent.includes('settings are back')")
+    found = [page.input_value(f"#{name}") for name in ("prompt", "seed", "frames", "temperature", "story")]
+    assert found == ["a robot walks", "7", "17", "0.5", "9: a hero jumps"]
+    page.click("#make")
+    third = next(clip for clip in done(page, 3) if clip not in (first, second))
+    assert np.array_equal(shown(page, third), shown(page, second))
+
+
+def test_a_mask_is_painted_on_a_clip_and_both_stand_side_by_side(
+    page: Any, samplers: dict[str, Model], tmp_path: Path
+) -> None:
+    clip = Video(np.random.default_rng(1).integers(0, 256, (9, 16, 24, 3), np.uint8), 8.0)
+    clip.write(tmp_path / "given.mp4")
+    page.select_option("#task", "paint")
+    page.set_input_files("#video", tmp_path / "given.mp4")
+    page.wait_for_function("document.querySelector('#status').textContent.includes('9 frames')")
+    page.fill("#box", "0,0,50,100")
+    page.click("#box-add")
+    page.click("#make")
+    (made,) = done(page, 1)
+    hole = np.zeros((1, 16, 24, 3), np.uint8)
+    hole[:, :, :12] = 255
+    given = {"video": tmp_path / "given.mp4", "mask": Video(hole, 0)}
+    assert np.array_equal(shown(page, made), samplers["small"].sample("", **given).frames)
+    page.get_by_role("button", name="A | source").click()
+    page.wait_for_selector("#compare:not([hidden])")
+    page.focus("#split")
+    page.keyboard.press("End")
+    assert page.evaluate("document.querySelector('#canvas-a').style.clipPath") == "inset(0px 0% 0px 0px)"
+
+
+def test_two_models_make_the_same_request_and_a_clip_is_cancelled(page: Any, studio_port: int) -> None:
+    page.select_option("#second", "large")
+    page.fill("#prompt", "a hero")
+    page.click("#make")
+    ids = done(page, 2)
+    clips = {about["id"]: about for about in Remote(f"http://127.0.0.1:{studio_port}").clips()}
+    assert {clips[each]["asked"]["model"] for each in ids} == {"small", "large"}
+    page.wait_for_selector("#compare:not([hidden])")
+    page.select_option("#second", "")
+    page.fill("#frames", "2049")
+    page.click("#make")
+    page.click("#running article:not([data-done]) >> text=Cancel")
+    page.wait_for_function("!document.querySelector('#running article:not([data-done])')")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everything_fits_a_narrow_screen_light_and_dark(page: Any, scheme: str) -> None:
+    page.emulate_media(color_scheme=scheme)
+    page.fill("#prompt", "a robot xyzzy")
+    page.click("#make")
+    done(page, 1)
+    page.set_viewport_size({"width": 400, "height": 800})
+    for task in page.eval_on_selector_all("#task option", "all => all.map(each => each.value)"):
+        page.select_option("#task", task)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 400, task
+    marks = page.eval_on_selector_all("#words mark", "all => all.map(each => each.className)")
+    assert json.dumps(marks) in ("[]", '["known", "known", "unknown"]')
+    colours = page.evaluate("[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]")
+    paper, ink = (sum(int(part) for part in colour[4:-1].split(",")) for colour in colours)
+    assert (paper > 600 and ink < 200) if scheme == "light" else (paper < 150 and ink > 600)
