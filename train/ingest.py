@@ -60,6 +60,17 @@ def main(
             "[default: --frames, so none; recordings of worlds and envs that end early are kept]"
         ),
     ] = None,
+    cuts: Annotated[
+        str,
+        typer.Option(
+            metavar="DETECTOR",
+            help="Cut films where their shots end, so that no clip has frames of two: vpoet (needs no package), "
+            'adaptive, content, hash, histogram, threshold, transnetv2 (pip install "vpoet[curate]").',
+        ),
+    ] = "",
+    min_shot: Annotated[
+        int, typer.Option(help="With --cuts: leave out shots of fewer frames, at --fps.", min=1, max=10**6)
+    ] = 1,
     crf: Annotated[int, typer.Option(help="Quality of the h264 video, 0 (best) to 51.")] = 18,
     lossless: Annotated[bool, typer.Option("--lossless", help="Store every pixel as it is. Worlds always do.")] = False,
     holdout: Annotated[float, typer.Option(help="Share of the sources to hold out, by a hash of their names.")] = 0.0,
@@ -93,6 +104,7 @@ def main(
 
         vpoet ingest clips/ --out runs/raw
         vpoet ingest list.csv --out runs/raw --frames 17 --fps 8 --height 128 --width 128 --stride 8 --holdout 0.1
+        vpoet ingest films/ --cuts vpoet --min-shot 16 --out runs/raw
         vpoet ingest world:platformer --clips 2000 --unseen who=zombie,ground=snow --out runs/world --workers 2
         vpoet ingest world:playground --clips 2000 --frames 33 --out runs/play
         vpoet ingest env:gym_pusht/PushT-v0 --clips 500 --frames 33 --fps 0 --out runs/pusht
@@ -100,7 +112,7 @@ def main(
     expect_folder(out)
     settings = ClipSettings(
         frames=frames, fps=fps, height=height, width=width,
-        stride=stride, min_frames=min_frames, lossless=lossless, crf=crf,
+        stride=stride, min_frames=min_frames, lossless=lossless, crf=crf, cuts=cuts, min_shot=min_shot,
     )  # fmt: skip
     sides = divide(gather(sources, clips=clips, seed=seed), holdout=holdout, by=split_by, unseen=unseen or [])
     console = Console(stderr=True, markup=False, soft_wrap=True)

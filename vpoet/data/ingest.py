@@ -15,17 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from vpoet import worlds
+from vpoet.arrays import Frames
 from vpoet.data import recordings, segments
-from vpoet.data.clips import ClipSettings, clip_fields, windows
+from vpoet.data.clips import ClipSettings, clip_fields, shot_windows
 from vpoet.data.jobs import MISSING, RECORDS, Job, Result, Seen, is_readable, recorded, seen
 from vpoet.data.shards import MANIFEST, Manifest, Problems, ShardWriter
 from vpoet.data.sources import MADE, Item
 from vpoet.data.workers import Progress, share_out
 from vpoet.errors import DataError
 from vpoet.files import LOCK, locked, read_json, sweep, write_atomic, writing
+from vpoet.media.detectors import detector
+from vpoet.media.shots import stream_shots
 from vpoet.media.video import Video, frame_rate, resize_frame, stream_frames
 
 SETTINGS = "ingest.json"
+LATER = {"cuts": "", "min_shot": 1}
+"""Settings that older folders do not tell, and what these were made with."""
 
 
 def ingest(
@@ -45,6 +50,8 @@ def ingest(
     out = Path(out)
     for source in {item.path for items in sides.values() for item in items if item.path.startswith(MADE)}:
         _maker(source, settings)  # a wrong one is found before anything is written
+    if settings.cuts:
+        detector(settings.cuts)  # likewise
     with locked(out):
         _claim(out, sides, settings, samples_per_shard)
         return _ingest(sides, out, settings, workers, samples_per_shard, progress)
@@ -108,7 +115,7 @@ def _claim(out: Path, sides: Mapping[str, Sequence[Item]], settings: ClipSetting
     told = [[side, [_told(item) for item in items]] for side, items in sides.items()]
     listed = json.dumps(told, sort_keys=True)
     wanted = {
-        **asdict(settings),
+        **{name: value for name, value in asdict(settings).items() if name not in LATER or value != LATER[name]},
         "samples_per_shard": samples_per_shard,
         "sources": sum(len(items) for items in sides.values()),
         "sources_sha256": hashlib.sha256(listed.encode()).hexdigest(),
@@ -117,7 +124,10 @@ def _claim(out: Path, sides: Mapping[str, Sequence[Item]], settings: ClipSetting
     if path.exists():
         try:
             found = read_json(path)
-            changed = [f"{key} {found.get(key)} -> {wanted[key]}" for key in wanted if found.get(key) != wanted[key]]
+            keys = [*wanted, *(key for key in LATER if key in found and key not in wanted)]
+            changed = [
+                f"{key} {found.get(key)} -> {wanted.get(key)}" for key in keys if found.get(key) != wanted.get(key)
+            ]
         except (OSError, ValueError, AttributeError) as error:
             raise DataError(f"{path}: damaged ({error}), so what lies beside it is not known: remove {out}") from None
         if changed:
@@ -178,19 +188,22 @@ def _samples(item: Item, settings: ClipSettings, problems: Problems) -> Iterator
     size = {"height": settings.height, "width": settings.width}
     kept = 0
     try:
-        rate, frames = stream_frames(item.path, fps=settings.fps or None)
+        rate, frames = _frames(item.path, settings)
         fields = _timed(item, rate, problems)
-        resized = (resize_frame(frame, **size) for frame in frames)
         if not rate:
-            for frame in resized:
+            for _, frame in frames:
                 image = Video(frame[None], 0.0).encode(".png")
                 kept += 1
                 yield {"png": image}, clip_fields(fields, source=item.name, first=0, frames=1, fps=0.0, **size)
         else:
-            for first, clip in windows(resized, settings.frames, settings.step, settings.shortest):
+            lengths = settings.frames, settings.step, settings.shortest, settings.min_shot
+            for first, shot, clip in shot_windows(frames, *lengths):
                 video = Video(clip, rate).encode(".mp4", lossless=settings.lossless, crf=settings.crf)
                 kept += 1
-                told = clip_fields(fields, source=item.name, first=first, frames=len(clip), fps=rate, **size)
+                told = clip_fields(
+                    fields, source=item.name, first=first, frames=len(clip), fps=rate,
+                    shot=shot if settings.cuts else None, **size,
+                )  # fmt: skip
                 yield {"mp4": video}, told
         if not kept:
             problems.add("too short", item.name)
@@ -198,6 +211,19 @@ def _samples(item: Item, settings: ClipSettings, problems: Problems) -> Iterator
         why = str(error).removeprefix(f"{item.path}: ")
         reason = "breaks off: the clips before that are kept" if kept else "cannot be decoded"
         problems.add(reason, f"{item.name}: {why}")
+
+
+def _frames(path: str, settings: ClipSettings) -> tuple[float, Iterator[tuple[int | None, Frames]]]:
+    """The rate, and the frames of a file at the settings' size, each with the number of its shot."""
+    rate = settings.fps or None
+
+    def resized(frame: Frames) -> Frames:
+        return resize_frame(frame, settings.height, settings.width)
+
+    if settings.cuts:
+        return stream_shots(path, detector(settings.cuts), resized, fps=rate)
+    found, frames = stream_frames(path, fps=rate)
+    return found, ((0, resized(frame)) for frame in frames)
 
 
 def _timed(item: Item, fps: float, problems: Problems) -> dict[str, Any]:
