@@ -99,8 +99,9 @@ def main(
     """Turn videos, images, folders, lists, worlds and environments into raw shards, with a report.
 
     A list is a .csv, .jsonl or .parquet with a column `path` (or `file`), relative to the list's own folder, and
-    `caption`; its further columns travel in each clip's json. Columns `actions`, `action_space`, `outcomes` (what was done in a clip),
-    `captions` (that change in time) and `segments` (samples of several files): train/README.md says what they hold.
+    `caption`; its further columns travel in each clip's json. Columns `actions`, `action_space`, `outcomes` (what was
+    done in a clip), `captions` (that change in time) and `segments` (samples of several files): train/README.md says
+    what they hold.
 
     Frames are resampled by nearest time: a file slower than --fps repeats frames, none is lost. A file that can't be
     read, or a row that can't be used, is skipped, counted and named in report.json. Worlds are named by world:NAME
