@@ -12,7 +12,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import count, islice
+from itertools import count, islice, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -153,7 +153,7 @@ def numbered(name: str, thumbs: Sequence[Frames]) -> list[int | None]:
 def joints(shots: Sequence[int | None]) -> list[tuple[int, int]]:
     """(frame after the last of one shot, first frame of the next)"""
     inside = [at for at, shot in enumerate(shots) if shot is not None]
-    return [(one + 1, other) for one, other in zip(inside, inside[1:], strict=False) if shots[one] != shots[other]]
+    return [(one + 1, other) for one, other in pairwise(inside) if shots[one] != shots[other]]
 
 
 def judged(kind: str, truth: Sequence[int | None], found: Sequence[int | None]) -> Counter[str]:

@@ -135,7 +135,8 @@ def test_hostile_tars(tmp_path: Path) -> None:
             ("../../evil.mp4", film()), ("/abs.mp4", film()),
             ("named.mp4", film()), ("named.json", json.dumps({"actions": str(tmp_path / "secret.json")})),
             ("list.mp4", film()), ("list.json", "[1]"),
-            ("none.txt", "no video"), ("wrong.mp4", b"not a video"), ("odd.mp4", film()), ("odd.json", '{"caption": 3}'),
+            ("none.txt", "no video"), ("wrong.mp4", b"not a video"),
+            ("odd.mp4", film()), ("odd.json", '{"caption": 3}'),
             ("noext", b""), ("parts.mp4", film()), ("parts.json", json.dumps({"segments": [{"path": "/etc/passwd"}]})),
         ],
     )  # fmt: skip
@@ -170,7 +171,8 @@ def test_parquet_and_columns_of_any_name(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(film())
     path = rows(
         tmp_path / "list.parquet",
-        video=["a.mp4", "b.mp4", None], path=["wrong"] * 3, text=["one", "two", "three"], score=[0.5, float("nan"), 1.0],
+        video=["a.mp4", "b.mp4", None], path=["wrong"] * 3, text=["one", "two", "three"],
+        score=[0.5, float("nan"), 1.0],
         when=[np.datetime64("2024-01-01T00:00:00", "us")] * 3, raw=[b"\xff"] * 3,
     )  # fmt: skip
     result = run(tmp_path / "out", path, columns={"path": "video", "caption": "text"})
@@ -220,7 +222,8 @@ def test_a_list_from_elsewhere_names_nothing_of_this_machine(tmp_path: Path, ser
     (folder / "a.mp4").write_bytes(film())
     lines = [
         {"path": str(tmp_path / "mine.mp4")}, {"path": "pipe:cat mine.mp4"},
-        {"path": "a.mp4", "actions": str(tmp_path / "mine.json")}, {"segments": [{"image": str(tmp_path / "mine.mp4")}]},
+        {"path": "a.mp4", "actions": str(tmp_path / "mine.json")},
+        {"segments": [{"image": str(tmp_path / "mine.mp4")}]},
     ]  # fmt: skip
     (folder / "list.jsonl").write_text("\n".join(map(json.dumps, lines)))
     result = run(tmp_path / "out", f"{url}/list.jsonl")

@@ -17,7 +17,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 from vpoet.data.fields import printable
@@ -213,7 +213,7 @@ class _Pipe:
     def __init__(self, command: str) -> None:
         self._process = subprocess.Popen(command, shell=True, stdout=subprocess.PIPE, start_new_session=True)
         assert self._process.stdout is not None
-        self._out: BinaryIO = self._process.stdout
+        self._out = self._process.stdout
 
     def read(self) -> bytes:
         if not select.select([self._out], [], [], STALL)[0]:

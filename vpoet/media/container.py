@@ -216,10 +216,11 @@ def thumbnails() -> Callable[[Any], Frames]:
 
     def thumbnail(frame: Any) -> Frames:
         check_size(frame.width, frame.height)
-        small: Frames = convert.reformat(
+        small: Any = convert.reformat(
             frame, width=width, height=height, format="rgb24", interpolation=Interpolation.AREA
         ).to_ndarray()
-        return small
+        thumb: Frames = small
+        return thumb
 
     return thumbnail
 

@@ -143,15 +143,16 @@ class CutDetector:
         around = max((sorted(side)[-2] for side in (before, after) if len(side) > 1), default=0.0)
         if change < max(LEAST, TIMES * around, ABOVE + around):
             return False
-        return not (self._is_light(at) or self._is_jolt(at))
+        return not (self._is_light(at, around) or self._is_jolt(at))
 
-    def _is_light(self, at: int) -> bool:
-        """Whether a light goes on or off here, and what was there before the flash is there after it."""
+    def _is_light(self, at: int, around: float) -> bool:
+        """Whether a light goes on or off here, and what was there before the flash is there after it, but for what
+        moves."""
         new, old = self._held[at].thumb, self._held[at - 1].thumb
         added = (new - old).astype(np.float32)
         if abs(added.mean()) < ONE_SIGN * np.abs(added).mean():
             return False
-        most = max(LEAST, BACK * self._held[at].change)
+        most = max(LEAST, BACK * self._held[at].change) + around
         before, after = self._held[max(0, at - AHEAD) : at], self._held[at : at + 1 + AHEAD]
         return any(_distance(one.thumb, other.thumb) < most for one in before for other in after)
 
