@@ -10,7 +10,7 @@ function of the seed, its source, the epoch and its key.
 import warnings
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +23,7 @@ from vpoet.data.token_dataset import TokenDataset, TokenSample
 from vpoet.errors import ConfigError, DataError, VpoetWarning
 from vpoet.sequence import document, tasks
 from vpoet.sequence.arrangements import Sample, Segment
+from vpoet.sequence.misreading import misread
 from vpoet.sequence.packing import BestFit, Pack, pack
 from vpoet.sequence.vocabulary import Vocabulary
 from vpoet.sequence.windows import windowed
@@ -73,7 +74,9 @@ class StreamConfig:
     """Frames (cells of time) for which a frame is seen, itself counted; what precedes the first frame is seen to the
     end (`vpoet.sequence.windows`). Attention then costs what the window does, not the document, and play can go on for
     ever. 0: all are seen to the end."""
-
+    misread: float = 0.0
+    """Share of the codes of play that are read wrongly in training, while the right ones are predicted
+    (`vpoet.sequence.misreading`)."""
     cache: str = ""
     """Folder for shards that lie elsewhere; "": the user's own (~/.cache/vpoet/shards)."""
     cache_gb: float = MOST
@@ -89,6 +92,8 @@ class StreamConfig:
             raise ConfigError(f"window = {self.window} frames: must be 0 (none) to {LARGEST}")
         if not 0 <= self.drop_caption <= 1:
             raise ConfigError(f"drop_caption = {self.drop_caption} is a probability, 0 to 1")
+        if not 0 <= self.misread < 1:
+            raise ConfigError(f"misread = {self.misread} is a share, from 0 to below 1")
         for source in self.sources:
             if source.weight < 0:
                 raise ConfigError(f"sources: the weight of {source.path} is {source.weight}; use 0 or more")
@@ -184,6 +189,9 @@ class Documents:
         if dropped and tasks.TABLE[drawn.task].needs:
             drawn = drawn.unprompted()  # of its captions in time, and of the texts that it interleaves
         sequence = windowed(document.build(drawn, self.vocabulary), drawn, self.config.window)
+        if self.config.misread:
+            read = document.build(misread(drawn, self.config.misread, random), self.vocabulary).ids
+            sequence = replace(sequence, read=read)
         if len(sequence) > self.config.length:
             self.problems.add(f"longer than a pack of {self.config.length}", sample.name)
             return None
@@ -202,14 +210,13 @@ class Documents:
             actions=sample.actions,
             outcomes=sample.outcomes,
             timeline=None if changes is None else tuple((first, self._pieces(text)) for first, text in changes),
-            segments=None
-            if parts is None
-            else tuple(
-                Segment(self._pieces(text) if codes is None else codes.astype(np.int32), fps, target)
-                for text, codes, fps, target in parts
-            ),
+            segments=None if parts is None else tuple(self._segment(*part) for part in parts),
             room=self.config.length,
+            window=self.config.window,
         )
+
+    def _segment(self, text: str, codes: Ints | None, fps: int, target: bool | None) -> Segment:
+        return Segment(self._pieces(text) if codes is None else codes.astype(np.int32), fps, target)
 
     def _pieces(self, text: str) -> Ints:
         return np.array(self._text(text), dtype=np.int32)
