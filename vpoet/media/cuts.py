@@ -24,7 +24,7 @@ from vpoet.media.images import THUMB
 
 AHEAD = 8
 """Frames before and after one that are looked at; a flash lasts as many at most."""
-LEAST, TIMES, ABOVE = 4.5, 2.0, 2.0
+LEAST, TIMES, ABOVE = 4.5, 2.4, 2.0
 """A cut changes pixels by so many levels of 255 in the mean; by so many times what moves around it; by so much more."""
 BACK = 0.5
 """Less than this share of a change is left when a flash is over."""
