@@ -98,7 +98,10 @@ def _expanded(source: str) -> list[str]:
         return [source]
     from braceexpand import braceexpand
 
-    return list(braceexpand(source))
+    try:
+        return list(braceexpand(source))
+    except ValueError as error:
+        raise DataError(f"{source}: not a range in braces, as in x-{{000..127}}.tar: {error}") from None
 
 
 def _listed(rows: Sequence[Row]) -> list[Item]:
