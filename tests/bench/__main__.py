@@ -2,8 +2,8 @@
 
 Without names all but `video_tokenizer_peers` and `video_tokenizer_film`. The video tokenizer's are explained in
 `tokenizer` and `film`, pretraining's in `training`, `throughput`, `attention`, `saving` and `streaming`, sampling's
-in `decoding`, `guessing`, `interactive` and `play`, the judge's accuracy in `judge`, the playground's speed and judge
-in `world`; of the others it is the best of five runs, as other work only slows.
+in `decoding`, `guessing`, `interactive` and `play`, how exact edits are in `edits`, the judge's accuracy in `judge`,
+the playground's speed and judge in `world`; of the others it is the best of five runs, as other work only slows.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from typing import Any
 import attention
 import copies
 import decoding
+import edits
 import engines
 import estimates
 import film
@@ -66,9 +67,13 @@ def main() -> None:
         decoding.compiled_beside_a_busy_core,
         decoding.precision,
         copies.copies,
+        edits.edits_identity,
+        edits.edits_ground,
+        edits.edits_chain,
         guessing.guessing,
         interactive.interactive,
         play.play_without_end,
+        play.play_futures,
         play.play_pace,
         judge.judge_accuracy,
         world.playground,
