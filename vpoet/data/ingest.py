@@ -126,7 +126,7 @@ def _claim(out: Path, sides: Mapping[str, Sequence[Item]], settings: ClipSetting
             changed = [
                 f"{key} {found.get(key)} -> {wanted.get(key)}" for key in keys if found.get(key) != wanted.get(key)
             ]
-        except (OSError, ValueError, AttributeError) as error:
+        except (OSError, ValueError, AttributeError, TypeError) as error:
             raise DataError(f"{path}: damaged ({error}), so what lies beside it is not known: remove {out}") from None
         if changed:
             raise DataError(f"{out}: made with other settings ({'; '.join(changed)}): use another folder, or remove it")
