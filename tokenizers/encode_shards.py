@@ -10,6 +10,7 @@ from rich.progress import track
 from vpoet import cli
 from vpoet.data.encode import Extras, Pace, encode_shard, finished
 from vpoet.data.shards import Manifest, Problems
+from vpoet.data.shelf import Shelf
 from vpoet.devices import pick
 from vpoet.errors import ConfigError, DataError
 from vpoet.outputs import expect_folder
@@ -20,7 +21,13 @@ console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
 
 
 def main(
-    raw: Annotated[Path, typer.Argument(help="Folder of raw shards, as `vpoet ingest` makes them.")],
+    raw: Annotated[
+        str,
+        typer.Argument(
+            help="Folder of raw shards, as `vpoet ingest` makes them: a path, or s3://, gs://, https://, pipe:.",
+            show_default=False,
+        ),
+    ],
     tokenizer: Annotated[Path, typer.Option(help="Video tokenizer's folder, as `vpoet train-video` makes it.")],
     out: Annotated[Path, typer.Option(help="The folder of token shards to write.")],
     keyframes: Annotated[
@@ -86,9 +93,11 @@ def main(
             f"{'--keyframes' if keyframes else '--paintings'}: {tokenizer} is not causal: its first cell is "
             f"{coder.first} frames, as all are, so that it has no codes of images, nor of clips that begin with one"
         )
-    manifest = Manifest.load(raw)
-    if manifest.kind != "raw" or out.resolve() == raw.resolve():
-        raise DataError(f"{raw}: {manifest.kind} shards, to write to {out}: raw ones are needed, and another folder")
+    shelf = Shelf(raw)
+    manifest = shelf.manifest()
+    if manifest.kind != "raw" or out.resolve() == shelf.folder.resolve():
+        told = f"{manifest.kind} shards, to write to {out}"
+        raise DataError(f"{shelf.name}: {told}: raw ones are needed, and another folder")
     shards = manifest.shards
     cli.hold(out)
     extras, pace = Extras(keyframes, paintings, seed), Pace(batch, decoders)
@@ -96,7 +105,7 @@ def main(
     done = [finished(out, shard, coder.codes, extras) is not None for shard in shards]
     todo = [shard for shard, ready in list(zip(shards, done, strict=True))[rank::world] if not ready]
     for shard in track(todo, f"encoding (process {rank + 1} of {world})", console=console, disable=not todo):
-        encode_shard(raw, shard, out, coder, extras, problems, pace)
+        encode_shard(shelf, shard, out, coder, extras, problems, pace)
 
     if problems.total:
         console.print(f"left out: {problems}")
@@ -105,7 +114,7 @@ def main(
     result: dict[str, Any] = {"out": out, "shards": len(infos), "samples": samples, "tokenizer": coder.codes}
     if len(infos) == len(shards):
         if not samples:
-            raise DataError(f"{raw}: not one sample could be encoded: {problems or 'the shards are empty'}")
+            raise DataError(f"{shelf.name}: not one sample could be encoded: {problems or 'the shards are empty'}")
         Manifest("tokens", infos, coder.codes, manifest.actions).save(out)
         console.print(f"{out}: {len(infos)} token shards, {samples} samples, tokenizer {coder.codes}")
     else:

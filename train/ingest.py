@@ -13,7 +13,7 @@ from vpoet import cli
 from vpoet.data.clips import ClipSettings
 from vpoet.data.folder import overview
 from vpoet.data.ingest import ingest
-from vpoet.data.sources import divide, gather
+from vpoet.data.sources import divide, gather, named_values
 from vpoet.files import aside, write_atomic
 from vpoet.media.sheet import contact_sheet
 from vpoet.outputs import expect_folder
@@ -30,7 +30,8 @@ def main(
         list[str],
         typer.Argument(
             metavar="SRC",
-            help="Videos, images, folders, .csv or .jsonl lists, world:NAME, env:NAME.",
+            help="Videos, images, folders, .csv, .jsonl or .parquet lists, tars of samples (webdataset), URLs of these "
+            "(http, https, s3, gs), pipe:COMMAND, world:NAME, env:NAME. NAME-{000..127}.tar is 128 sources.",
             show_default=False,
         ),
     ],
@@ -60,8 +61,25 @@ def main(
             "[default: --frames, so none; recordings of worlds and envs that end early are kept]"
         ),
     ] = None,
+    cuts: Annotated[
+        str,
+        typer.Option(
+            metavar="DETECTOR",
+            help="Cut films where their shots end, so that no clip has frames of two: vpoet (needs no package), "
+            'adaptive, content, hash, histogram, threshold, transnetv2 (pip install "vpoet[curate]").',
+        ),
+    ] = "",
+    min_shot: Annotated[
+        int, typer.Option(help="With --cuts: leave out shots of fewer frames, at --fps.", min=1, max=10**6)
+    ] = 1,
     crf: Annotated[int, typer.Option(help="Quality of the h264 video, 0 (best) to 51.")] = 18,
     lossless: Annotated[bool, typer.Option("--lossless", help="Store every pixel as it is. Worlds always do.")] = False,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OURS=THEIRS,...", help="Columns of lists that have other names: path=url,caption=text_en."
+        ),
+    ] = None,
     holdout: Annotated[float, typer.Option(help="Share of the sources to hold out, by a hash of their names.")] = 0.0,
     split_by: Annotated[
         str | None, typer.Option(metavar="COLUMN=V,V", help="Hold out the sources with one of these values instead.")
@@ -80,9 +98,10 @@ def main(
 ) -> None:
     """Turn videos, images, folders, lists, worlds and environments into raw shards, with a report.
 
-    A list is a .csv or .jsonl with a column `path` (or `file`), relative to the list's own folder, and `caption`; its
-    further columns travel in each clip's json. Columns `actions`, `action_space`, `outcomes` (what was done in a clip),
-    `captions` (that change in time) and `segments` (samples of several files): train/README.md says what they hold.
+    A list is a .csv, .jsonl or .parquet with a column `path` (or `file`), relative to the list's own folder, and
+    `caption`; its further columns travel in each clip's json. Columns `actions`, `action_space`, `outcomes` (what was
+    done in a clip), `captions` (that change in time) and `segments` (samples of several files): train/README.md says
+    what they hold.
 
     Frames are resampled by nearest time: a file slower than --fps repeats frames, none is lost. A file that can't be
     read, or a row that can't be used, is skipped, counted and named in report.json. Worlds are named by world:NAME
@@ -93,6 +112,9 @@ def main(
 
         vpoet ingest clips/ --out runs/raw
         vpoet ingest list.csv --out runs/raw --frames 17 --fps 8 --height 128 --width 128 --stride 8 --holdout 0.1
+        vpoet ingest films/ --cuts vpoet --min-shot 16 --out runs/raw
+        vpoet ingest 's3://bucket/videos/{00000..00127}.tar' --out runs/raw --workers 8
+        vpoet ingest urls.parquet --columns path=url,caption=text --out runs/raw
         vpoet ingest world:platformer --clips 2000 --unseen who=zombie,ground=snow --out runs/world --workers 2
         vpoet ingest world:playground --clips 2000 --frames 33 --out runs/play
         vpoet ingest env:gym_pusht/PushT-v0 --clips 500 --frames 33 --fps 0 --out runs/pusht
@@ -100,9 +122,12 @@ def main(
     expect_folder(out)
     settings = ClipSettings(
         frames=frames, fps=fps, height=height, width=width,
-        stride=stride, min_frames=min_frames, lossless=lossless, crf=crf,
+        stride=stride, min_frames=min_frames, lossless=lossless, crf=crf, cuts=cuts, min_shot=min_shot,
     )  # fmt: skip
-    sides = divide(gather(sources, clips=clips, seed=seed), holdout=holdout, by=split_by, unseen=unseen or [])
+    named = named_values("--columns", columns) if columns else None
+    sides = divide(
+        gather(sources, clips=clips, seed=seed, columns=named), holdout=holdout, by=split_by, unseen=unseen or []
+    )
     console = Console(stderr=True, markup=False, soft_wrap=True)
     began = time.monotonic()
     columns = (TextColumn("sources"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[clips]} clips"))

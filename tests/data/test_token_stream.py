@@ -21,10 +21,11 @@ import numpy as np
 import pytest
 
 from vpoet.data import token_dataset, token_stream
+from vpoet.data.lanes import Lane
 from vpoet.data.painting import to_npz
 from vpoet.data.shards import Manifest, ShardWriter
 from vpoet.data.token_dataset import TokenDataset
-from vpoet.data.token_documents import Documents, Lane
+from vpoet.data.token_documents import Documents
 from vpoet.data.token_stream import PackStream, Source, StreamConfig, heldout_packs
 from vpoet.errors import CheckpointError, ConfigError, DataError, HashMismatch, VpoetWarning
 from vpoet.sequence.arrangements import Painting

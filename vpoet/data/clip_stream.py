@@ -11,7 +11,8 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from vpoet.arrays import Frames
-from vpoet.data.shards import Manifest, Problems, Sample, read_shard
+from vpoet.data.shards import Problems, Sample, ShardInfo, read_shard
+from vpoet.data.shelf import Shelf
 from vpoet.errors import DataError
 from vpoet.media.video import Video
 
@@ -85,13 +86,14 @@ class ClipStream:
         world: int = 1,
         decoders: int = 4,
     ) -> None:
-        shards: list[tuple[Path, int]] = []
+        shards: list[tuple[Shelf, ShardInfo]] = []
         checksums: list[str] = []
-        for folder in map(Path, folders):
-            manifest = Manifest.load(folder)
+        for folder in folders:
+            shelf = Shelf(folder)
+            manifest = shelf.manifest()
             if manifest.kind != "raw":
                 raise DataError(f"{folder}: a folder of {manifest.kind}; raw shards are needed (`vpoet ingest`)")
-            shards += [(folder / shard.name, shard.samples) for shard in manifest.shards]
+            shards += [(shelf, shard) for shard in manifest.shards]
             checksums += [shard.sha256 for shard in manifest.shards]
         if not shards:
             raise DataError(f"{', '.join(map(str, folders)) or 'no folder given'}: no shards to read")
@@ -246,9 +248,10 @@ def moving_window(frames: Frames, side: int, chance: np.random.Generator) -> Fra
     return np.ascontiguousarray(frames[:, top : top + side, left : left + side])
 
 
-def _places(shard: tuple[Path, int], problems: Problems) -> list[Sample | None]:
+def _places(shard: tuple[Shelf, ShardInfo], problems: Problems) -> list[Sample | None]:
     """What stands at each place of a shard that was written with so many samples; None where it is unsound, so that a
     place means the same when others are damaged later."""
-    path, count = shard
+    shelf, info = shard
+    count, path = info.samples, shelf.path(info)
     sound = {sample.number: sample for sample in read_shard(path, problems=problems, samples=count)}
     return [sound.get(number) for number in range(max(count, 1 + max(sound, default=-1)))]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain, groupby, islice
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,10 @@ class ClipSettings:
     """The shortest tail of a video that is kept as a clip of its own; None for ``frames``: whole clips only."""
     lossless: bool = False
     crf: int = 18
+    cuts: str = ""
+    """Name of a detector of shots (`vpoet.media.detectors`): no clip has frames of two. "": films are not cut."""
+    min_shot: int = 1
+    """The shortest shot that is kept, in frames at ``fps``."""
 
     def __post_init__(self) -> None:
         shortest = self.frames if self.min_frames is None else self.min_frames
@@ -35,6 +40,9 @@ class ClipSettings:
             raise DataError("frames, height, width, stride and min-frames are 1 or more, and min-frames at most frames")
         if not (self.fps >= 0 and 0 <= self.crf <= 51):
             raise DataError(f"fps is 0 or more (not {self.fps}) and crf is 0 to 51 (not {self.crf})")
+
+        if self.min_shot < 1 or (self.min_shot > 1 and not self.cuts):
+            raise DataError(f"min-shot is 1 or more (not {self.min_shot}), and for films that are cut: give cuts, too")
 
     @property
     def step(self) -> int:
@@ -71,14 +79,37 @@ def windows(frames: Iterable[Frames], length: int, step: int, shortest: int) -> 
         yield first, np.stack(held)
 
 
+def shot_windows(
+    frames: Iterable[tuple[int | None, Frames]], length: int, step: int, shortest: int, min_shot: int = 1
+) -> Iterator[tuple[int, int, Frames]]:
+    """(index of the first frame, number of its shot, frames) of the `windows` of each shot, apart from the others.
+
+    ``frames`` come with the number of their shot; those with None belong to none and are left out, as are shots of
+    fewer than ``min_shot`` frames.
+    """
+    for shot, group in groupby(enumerate(frames), key=lambda pair: pair[1][0]):
+        head = list(islice(group, min_shot))
+        if shot is not None and len(head) == min_shot:
+            inside = windows((frame for _, (_, frame) in chain(head, group)), length, step, shortest)
+            yield from ((head[0][0] + first, shot, clip) for first, clip in inside)
+
+
 def clip_fields(
-    fields: Mapping[str, Any], *, source: str, first: int, frames: int, fps: float, height: int, width: int
+    fields: Mapping[str, Any],
+    *,
+    source: str,
+    first: int,
+    frames: int,
+    fps: float,
+    height: int,
+    width: int,
+    shot: int | None = None,
 ) -> dict[str, Any]:
     """The json of a clip: its own facts, and the fields of its source.
 
     A field of the source that has the name of a fact about the clip (its ``frames`` are not the clip's) is kept as
     ``source_NAME``. ``first`` is the clip's first frame at ``fps``, the rate of the frames that a recording's actions
-    and captions speak of (`vpoet.data.recordings`).
+    and captions speak of (`vpoet.data.recordings`). ``shot``: which of the source's it is part of, where that is known.
     """
     own: dict[str, Any] = {
         "caption": fields.get("caption") or "",
@@ -90,6 +121,7 @@ def clip_fields(
         "license": fields.get("license") or fields.get("licence") or "",
         "start": round(first / fps, 6) if fps else 0.0,
     }
+    own |= {} if shot is None else {"shot": shot}
     timed = recordings.cut(fields, first, frames)
     without = ("caption", "license", "licence", "actions", *timed)
     given = {name: value for name, value in fields.items() if name not in without}

@@ -19,6 +19,7 @@ from vpoet.arrays import Codes, Frames
 from vpoet.data import painting, recordings, segments
 from vpoet.data.fields import plain_key, printable
 from vpoet.data.shards import Problems, Sample, ShardFile, ShardInfo, read_shard
+from vpoet.data.shelf import Shelf
 from vpoet.errors import DataError, HashMismatch
 from vpoet.files import read_json, write_atomic
 from vpoet.media.video import Video
@@ -81,10 +82,11 @@ class _Clip(NamedTuple):
 
 
 def encode_shard(
-    folder: Path, raw: ShardInfo, out: Path, coder: Coder, extras: Extras, problems: Problems, pace: Pace
+    raws: str | Path | Shelf, raw: ShardInfo, out: Path, coder: Coder, extras: Extras, problems: Problems, pace: Pace
 ) -> None:
-    """Write the token shard of one raw shard of ``folder``, and beside it the record by which `finished` knows it."""
-    samples = read_shard(folder / raw.name, problems=problems, samples=raw.samples)
+    """Write the token shard of one raw shard of ``raws``, and beside it the record by which `finished` knows it."""
+    shelf = raws if isinstance(raws, Shelf) else Shelf(raws)
+    samples = read_shard(shelf.path(raw), problems=problems, samples=raw.samples)
     ready = _ahead(samples, coder, extras, pace)
     with ShardFile(out / raw.name) as shard:
         while batch := list(islice(ready, pace.batch)):

@@ -27,7 +27,7 @@ def parse_json(text: str | bytes) -> Any:
     """JSON as our own files may hold it: NaN and infinities, which JSON does not have, are null, and half characters
     (lone surrogates) are U+FFFD. DataError: it is no JSON, or nested too deeply."""
     try:
-        return _plain(json.loads(text))
+        return plain(json.loads(text))
     except RecursionError:
         raise DataError("nested too deeply") from None
     except UnicodeDecodeError:
@@ -40,17 +40,21 @@ def parse_json(text: str | bytes) -> Any:
         raise DataError("a number that is too long") from None
 
 
-def _plain(value: Any, depth: int = 0) -> Any:
+def plain(value: Any, depth: int = 0) -> Any:
+    """A value of others as `parse_json` gives it; what JSON has no form for (times, bytes) as text. DataError:
+    likewise."""
     if depth > DEEPEST:
         raise DataError("nested too deeply")
     if isinstance(value, dict):
-        return {_plain(name): _plain(item, depth + 1) for name, item in value.items()}
+        return {plain(name): plain(item, depth + 1) for name, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item, depth + 1) for item in value]
+        return [plain(item, depth + 1) for item in value]
     if isinstance(value, str) and not value.isascii():
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, int) and value.bit_length() > LONGEST_NUMBER:
         raise DataError("a number that is too long")
+    if not isinstance(value, str | int | float | None):
+        return plain(printable(str(value)))
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vpoet.arrays import Frames
 from vpoet.data.shards import Manifest, Problems, Sample, read_shard
+from vpoet.data.shelf import Shelf
 from vpoet.errors import DataError
 from vpoet.media.video import Video
 
@@ -15,8 +16,9 @@ def read_samples(
 ) -> Iterator[Sample]:
     """The sound samples of folders of shards, in order; see `read_shard`. DataError: one is no such folder."""
     for folder in folders:
-        for shard in Manifest.load(folder).shards:
-            path = Path(folder) / shard.name
+        shelf = Shelf(folder)
+        for shard in shelf.manifest().shards:
+            path = shelf.path(shard)
             yield from read_shard(path, required=required, problems=problems, samples=shard.samples)
 
 

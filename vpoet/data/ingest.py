@@ -14,18 +14,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from vpoet import worlds
-from vpoet.data import recordings, segments
-from vpoet.data.clips import ClipSettings, clip_fields, windows
-from vpoet.data.jobs import MISSING, RECORDS, Job, Result, Seen, is_readable, recorded, seen
-from vpoet.data.shards import MANIFEST, Manifest, Problems, ShardWriter
+from vpoet.data import recordings
+from vpoet.data.clips import ClipSettings
+from vpoet.data.jobs import RECORDS, Job, Result, Seen, is_readable, recorded, seen
+from vpoet.data.making import AWAY, made, maker
+from vpoet.data.remote import address
+from vpoet.data.shards import MANIFEST, Manifest, ShardWriter
 from vpoet.data.sources import MADE, Item
 from vpoet.data.workers import Progress, share_out
 from vpoet.errors import DataError
 from vpoet.files import LOCK, locked, read_json, sweep, write_atomic, writing
-from vpoet.media.video import Video, frame_rate, resize_frame, stream_frames
+from vpoet.media.detectors import detector
 
 SETTINGS = "ingest.json"
+LATER = {"cuts": "", "min_shot": 1}
+"""Settings that older folders do not tell, and what these were made with."""
 
 
 def ingest(
@@ -44,7 +47,9 @@ def ingest(
     """
     out = Path(out)
     for source in {item.path for items in sides.values() for item in items if item.path.startswith(MADE)}:
-        _maker(source, settings)  # a wrong one is found before anything is written
+        maker(source, settings)  # a wrong one is found before anything is written
+    if settings.cuts:
+        detector(settings.cuts)  # likewise
     with locked(out):
         _claim(out, sides, settings, samples_per_shard)
         return _ingest(sides, out, settings, workers, samples_per_shard, progress)
@@ -108,7 +113,7 @@ def _claim(out: Path, sides: Mapping[str, Sequence[Item]], settings: ClipSetting
     told = [[side, [_told(item) for item in items]] for side, items in sides.items()]
     listed = json.dumps(told, sort_keys=True)
     wanted = {
-        **asdict(settings),
+        **{name: value for name, value in asdict(settings).items() if name not in LATER or value != LATER[name]},
         "samples_per_shard": samples_per_shard,
         "sources": sum(len(items) for items in sides.values()),
         "sources_sha256": hashlib.sha256(listed.encode()).hexdigest(),
@@ -117,8 +122,11 @@ def _claim(out: Path, sides: Mapping[str, Sequence[Item]], settings: ClipSetting
     if path.exists():
         try:
             found = read_json(path)
-            changed = [f"{key} {found.get(key)} -> {wanted[key]}" for key in wanted if found.get(key) != wanted[key]]
-        except (OSError, ValueError, AttributeError) as error:
+            keys = [*wanted, *(key for key in LATER if key in found and key not in wanted)]
+            changed = [
+                f"{key} {found.get(key)} -> {wanted.get(key)}" for key in keys if found.get(key) != wanted.get(key)
+            ]
+        except (OSError, ValueError, AttributeError, TypeError) as error:
             raise DataError(f"{path}: damaged ({error}), so what lies beside it is not known: remove {out}") from None
         if changed:
             raise DataError(f"{out}: made with other settings ({'; '.join(changed)}): use another folder, or remove it")
@@ -146,104 +154,19 @@ def _run_job(job: Job, progress: Progress) -> Result:
     with ShardWriter(job.folder, kind="raw", samples_per_shard=job.samples_per_shard, worker=job.number) as writer:
         for index, item in enumerate(job.items):
             found.append(seen(item))
-            troubles = result.problems.total
-            make = _world_samples if item.path.startswith(MADE) else _samples if item.path else _interleaved
-            for number, (parts, fields) in enumerate(make(item, job.settings, result.problems)):
+            troubles, absent = result.problems.total, result.problems.counts.get(AWAY, 0)
+            for number, (parts, fields) in enumerate(made(item, job.settings, result.problems)):
                 writer.write(f"{job.number:05d}-{index:03d}-{number:05d}", {**parts, "json": fields})
                 result.add_space(recordings.action_space(fields))
                 result.clips += 1
                 result.seconds += fields["frames"] / fields["fps"] if fields["fps"] else 0.0
                 progress(0, 1)
-            if result.problems.total > troubles and found[-1] and not all(map(is_readable, item.files)):
+            here = [path for path in item.files if not address(path)]
+            away = result.problems.counts.get(AWAY, 0) > absent
+            if result.problems.total > troubles and found[-1] and (away or not all(map(is_readable, here))):
                 found[-1] = None  # a disk or a network that failed, and may not the next time
             result.sources += 1
             progress(1, 0)
     result.shards = writer.shards
     job.keep(result, found)
     return result
-
-
-Made = tuple[dict[str, bytes], dict[str, Any]]
-"""Payloads by extension, and the json, of a clip."""
-
-
-def _samples(item: Item, settings: ClipSettings, problems: Problems) -> Iterator[Made]:
-    """Each clip of a file. A source that gives none, or breaks off, is noted."""
-    if item.problem:
-        problems.add(f"bad row: {item.problem}", item.name)
-        return
-    if seen(item) is None:
-        problems.add(MISSING, item.name)
-        return
-    size = {"height": settings.height, "width": settings.width}
-    kept = 0
-    try:
-        rate, frames = stream_frames(item.path, fps=settings.fps or None)
-        fields = _timed(item, rate, problems)
-        resized = (resize_frame(frame, **size) for frame in frames)
-        if not rate:
-            for frame in resized:
-                image = Video(frame[None], 0.0).encode(".png")
-                kept += 1
-                yield {"png": image}, clip_fields(fields, source=item.name, first=0, frames=1, fps=0.0, **size)
-        else:
-            for first, clip in windows(resized, settings.frames, settings.step, settings.shortest):
-                video = Video(clip, rate).encode(".mp4", lossless=settings.lossless, crf=settings.crf)
-                kept += 1
-                told = clip_fields(fields, source=item.name, first=first, frames=len(clip), fps=rate, **size)
-                yield {"mp4": video}, told
-        if not kept:
-            problems.add("too short", item.name)
-    except DataError as error:
-        why = str(error).removeprefix(f"{item.path}: ")
-        reason = "breaks off: the clips before that are kept" if kept else "cannot be decoded"
-        problems.add(reason, f"{item.name}: {why}")
-
-
-def _timed(item: Item, fps: float, problems: Problems) -> dict[str, Any]:
-    """The item's fields, with actions, outcomes and captions as they are of its frames at ``fps``; what cannot be told
-    at that rate, or is broken, is left out and noted."""
-    try:
-        fields = recordings.loaded(item.fields)
-        if not recordings.is_timed(fields):
-            return fields
-        own = frame_rate(item.path)
-        if not own:
-            raise DataError("an image has no steps, and no time")
-        frames = sum(1 for _ in stream_frames(item.path)[1]) if "actions" in fields else 0
-        fields = recordings.resampled(fields, frames=frames, own=own, fps=fps)
-        if isinstance(fields.get("actions"), list):
-            recordings.parts(fields, len(fields["actions"]) + 1)
-        return fields
-    except DataError as error:
-        problems.add("actions, outcomes and captions in time left out", f"{item.name}: {error}")
-        return {name: value for name, value in item.fields.items() if name not in recordings.NAMES}
-
-
-def _interleaved(item: Item, settings: ClipSettings, problems: Problems) -> Iterator[Made]:
-    """The one sample of a row with segments."""
-    if item.problem:
-        problems.add(f"bad row: {item.problem}", item.name)
-    elif seen(item) is None:
-        problems.add(MISSING, item.name)
-    else:
-        try:
-            yield segments.made(item.fields, item.name, settings)
-        except DataError as error:
-            problems.add("segments left out", f"{item.name}: {error}")
-
-
-def _world_samples(item: Item, settings: ClipSettings, problems: Problems) -> Iterator[Made]:
-    """One clip of a world, without loss: its pixels are the truth that its fields speak of.
-
-    One that ends early is a shorter clip, which ``min_frames`` can be too much for.
-    """
-    frames, fields = _maker(item.path, settings)(item.seed)
-    if settings.min_frames is not None and len(frames) < settings.min_frames:
-        problems.add("its end comes too soon", item.name)
-    else:
-        yield {"mp4": Video(frames, fields["fps"]).encode(".mp4", lossless=True)}, fields
-
-
-def _maker(source: str, settings: ClipSettings) -> worlds.Maker:
-    return worlds.maker(source, settings.height, settings.width, settings.fps, settings.frames)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vpoet.data.clips import ClipSettings
+from vpoet.data.remote import address
 from vpoet.data.shards import Problems, ShardInfo
 from vpoet.data.sources import Item
 from vpoet.files import CHUNK, read_json, write_atomic
@@ -118,7 +119,9 @@ def recorded(job: Job) -> Result | None:
 
 def seen(item: Item) -> Seen:
     """Size and time of a source that is a file and may be read (of several: their sum, and the latest); a source that
-    was none is looked at again."""
+    was none is looked at again. One that lies elsewhere is always the same: [-1, 0]."""
+    if any(map(address, item.files)):
+        return [-1, 0]
     try:
         abouts = [Path(path).stat() for path in item.files]
         there = all(stat.S_ISREG(about.st_mode) for about in abouts)

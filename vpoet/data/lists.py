@@ -1,4 +1,4 @@
-"""Lists of files with what is known of them: .csv and .jsonl, as others write them.
+"""Lists of files with what is known of them: .csv, .jsonl and .parquet, as others write them.
 
 A row that cannot be used is one bad row: it is told, and the rows after it are read. Text is UTF-8, or what a byte
 order mark says.
@@ -9,15 +9,18 @@ import csv
 import hashlib
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from vpoet.data import recordings, segments
-from vpoet.data.fields import check_caption, parse_json, printable
-from vpoet.errors import DataError
+from vpoet.data.fields import check_caption, parse_json, plain, printable
+from vpoet.data.remote import PIPE, address, join, shown
+from vpoet.errors import BackendError, DataError
 
+LISTS = (".csv", ".jsonl", ".parquet")
 FILE_COLUMNS = ("path", "file")
 _MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16's, with which it begins
@@ -34,26 +37,70 @@ class Row:
 
     name: str
     path: Path | None = None
+    url: str = ""
+    """Where it lies, if that is elsewhere."""
     fields: dict[str, Any] = field(default_factory=dict)
     problem: str = ""
 
 
-def read_list(path: Path) -> list[Row]:
-    """All rows of a list, the bad ones among them; DataError if it cannot be read or not one row can be used."""
-    try:
-        text = decode(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path}: not a readable list: {error.strerror}") from None
-    records = _csv_records(text) if path.suffix.lower() == ".csv" else _json_records(text)
-    rows = [_row(path, number, record) for number, record in enumerate(records, start=1)]
+def read_list(path: Path, columns: Mapping[str, str] | None = None, *, url: str = "") -> list[Row]:
+    """All rows of a list, the bad ones among them; DataError if it cannot be read or not one row can be used.
+
+    ``columns``: the list's name of a column by ours (``{"path": "url", "caption": "text"}``). ``url``: where the list
+    came from; its rows then name files there, and none of this machine.
+    """
+    told = shown(url) if url else str(path)
+    if path.suffix.lower() == ".parquet":
+        records = _parquet_records(path, told)
+    else:
+        try:
+            text = decode(path.read_bytes())
+        except OSError as error:
+            raise DataError(f"{told}: not a readable list: {error.strerror}") from None
+        records = _csv_records(text) if path.suffix.lower() == ".csv" else _json_records(text)
+    if columns:
+        records = _renamed(list(records), columns, told)
+    rows = [_row(path, number, record, url) for number, record in enumerate(records, start=1)]
     if not rows:
-        raise DataError(f"{path}: an empty list")
+        raise DataError(f"{told}: an empty list")
     if all(row.problem for row in rows):
         raise DataError(
-            f"{path}: not a readable list, none of its {len(rows)} rows can be used: entry 1: {rows[0].problem}; "
-            "a list has a column `path` or `file`, and `caption`"
+            f"{told}: not a readable list, none of its {len(rows)} rows can be used: entry 1: {rows[0].problem}; "
+            "a list has a column `path` or `file`, and `caption`; others are named by --columns path=NAME,caption=NAME"
         )
     return rows
+
+
+def _renamed(records: list[object], columns: Mapping[str, str], told: str) -> Iterator[object]:
+    """Records with their columns called as ours are. DataError: no record has one of them."""
+    there = {name: None for record in records if isinstance(record, dict) for name in record}
+    for name in columns.values():
+        if name not in there:
+            listed = ", ".join(printable(str(each)) for each in list(there)[:20]) or "no column"
+            raise DataError(f"{told}: no column {name!r}; it has {listed}")
+    for record in records:
+        if isinstance(record, dict):
+            ours = {name: record.get(theirs) for name, theirs in columns.items()}
+            yield {name: value for name, value in record.items() if name not in (*columns, *columns.values())} | ours
+        else:
+            yield record
+
+
+def _parquet_records(path: Path, told: str) -> Iterator[object]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise BackendError(f'{told}: a .parquet is read by pyarrow: pip install "vpoet[parquet]"') from None
+    try:
+        with path.open("rb") as file:
+            for batch in parquet.ParquetFile(file).iter_batches(4096):
+                for record in batch.to_pylist():
+                    try:
+                        yield {name: plain(value) for name, value in record.items()}
+                    except DataError as error:
+                        yield error
+    except (ArrowException, OSError) as error:
+        raise DataError(f"{told}: not a readable list: {printable(str(error))}") from None
 
 
 def row_name(folder: Path, name: str) -> str:
@@ -70,7 +117,8 @@ def row_name(folder: Path, name: str) -> str:
     return printable(name)
 
 
-def _row(path: Path, number: int, record: object) -> Row:
+def _row(path: Path, number: int, record: object, url: str = "") -> Row:
+    listed = printable(Path(urlsplit(url).path).name if url else path.name)
     try:
         if isinstance(record, DataError):
             raise record
@@ -78,21 +126,33 @@ def _row(path: Path, number: int, record: object) -> Row:
             raise DataError("not an object with a `path` or `file`")
         check_caption(record.get("caption"))
         name = record.get("path") or record.get("file")
-        if isinstance(record.get("segments"), list) and not name:
+        if isinstance(record.get("segments"), list) and not name and not url:
             if record.get("actions") is not None:
                 raise DataError("segments and actions: a sample of segments has no steps; leave one of the two out")
             told = segments.from_list(record["segments"], path.parent, lambda file: row_name(path.parent, file))
-            return Row(f"{printable(path.name)}, entry {number}", fields=record | {"segments": told})
+            return Row(f"{listed}, entry {number}", fields=record | {"segments": told})
         if not name:
             raise DataError("names no file in a column `path` or `file`")
         if not isinstance(name, str) or "\0" in name:
             raise DataError(f"{printable(str(name))!r} is not the name of a file")
+        if name.startswith(PIPE):
+            raise DataError("a list names files, and no commands")
+        if url:  # nothing of this machine, whatever it says
+            record = {key: each for key, each in record.items() if not (key in recordings.NAMES and _is_file(each))}
         record = recordings.from_list(record, path.parent)
     except DataError as error:
-        return Row(f"{printable(path.name)}, entry {number}", problem=str(error))
+        return Row(f"{listed}, entry {number}", problem=str(error))
     # A csv row longer than its header keeps the rest under None, a shorter one holds None: neither is a field.
     fields = {key: record[key] for key in record if key not in (None, *FILE_COLUMNS) and record[key] is not None}
-    return Row(row_name(path.parent, name), path.parent / name, fields)
+    if url and not address(name):
+        return Row(printable(name), url=join(url.rpartition("/")[0], name.lstrip("/")), fields=fields)
+    if address(name):
+        return Row(shown(name), url=name, fields=fields)
+    return Row(row_name(path.parent, name), path.parent / name, fields=fields)
+
+
+def _is_file(cell: object) -> bool:
+    return isinstance(cell, str) and Path(cell).suffix in (".json", ".npy")
 
 
 def decode(data: bytes) -> str:

@@ -1,15 +1,18 @@
 """What to ingest: files, folders, lists and worlds as one list of items, and which of them are held out."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from vpoet import worlds
 from vpoet.data import segments
 from vpoet.data.fields import printable
-from vpoet.data.lists import read_list
+from vpoet.data.lists import LISTS, Row, read_list
+from vpoet.data.remote import PIPE, address, fetched, shown
 from vpoet.errors import DataError
 from vpoet.media.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
@@ -34,23 +37,31 @@ class Item:
     """Why it can give no clip: a list's bad row."""
 
     @property
+    def is_tar(self) -> bool:
+        """Whether it is a tar of samples, as webdataset has them."""
+        return bool(self.path) and (self.name.endswith(".tar") or self.path.startswith(PIPE))
+
+    @property
     def files(self) -> list[str]:
         """What it is made of."""
         return [self.path] if self.path else segments.files(self.fields.get("segments", []))
 
 
-def gather(sources: Sequence[str], *, clips: int | None = None, seed: int = 0) -> list[Item]:
-    """All items of the sources, in order: files, folders (recursively, by name), .csv and .jsonl lists, ``world:NAME``,
-    ``env:NAME``.
+def gather(
+    sources: Sequence[str], *, clips: int | None = None, seed: int = 0, columns: Mapping[str, str] | None = None
+) -> list[Item]:
+    """All items of the sources, in order: files, folders (recursively, by name), .csv, .jsonl and .parquet lists, tars
+    of samples, what lies elsewhere (`vpoet.data.remote`), ``world:NAME``, ``env:NAME``; ``x-{000..127}.tar`` is 128 of
+    them.
 
-    ``clips`` and ``seed`` are for worlds and environments. DataError if a source isn't there, is of no known kind, or
-    is a broken list.
+    ``clips`` and ``seed`` are for worlds and environments, ``columns`` for lists (`read_list`). DataError if a source
+    isn't there, is of no known kind, or is a broken list.
     """
     items: list[Item] = []
     if any(source.startswith(MADE) for source in sources) != (clips is not None):
         raise DataError("--clips says how many clips of a world:NAME or env:NAME to make: give both or neither")
-    for source in sources:
-        path = Path(source)
+    for source in (name for given in sources for name in _expanded(given)):
+        path, url = Path(source), address(source)
         if source.startswith(MADE):
             attributes = _attributes(source)
             if seed < 0:
@@ -61,18 +72,43 @@ def gather(sources: Sequence[str], *, clips: int | None = None, seed: int = 0) -
             items += [Item(f"{source}/{number}", source, attributes(number), number) for number in seeds]
         elif path.is_dir():
             known = VIDEO_SUFFIXES | IMAGE_SUFFIXES
-            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in known and file.is_file())
+            files = sorted(file for file in path.rglob("*") if file.is_file())
+            inside = [file for file in files if file.suffix.lower() in known]
+            inside = inside or [file for file in files if file.suffix == ".tar"]
             if not inside:
-                raise DataError(f"{source}: no video or image in this folder")
+                raise DataError(f"{source}: no video, image or .tar in this folder")
             items += [Item(printable(file.relative_to(path).as_posix()), _file(file)) for file in inside]
+        elif url and Path(urlsplit(url).path).suffix.lower() in LISTS and not url.startswith(PIPE):
+            with fetched(url) as fresh:
+                items += _listed(read_list(fresh, columns, url=url))
+        elif url:
+            items.append(Item(shown(url), url))
         elif not path.exists():
             raise DataError(f"{source}: no such file or folder")
-        elif path.suffix.lower() in (".csv", ".jsonl"):
-            rows = read_list(path)
-            items += [Item(r.name, _file(r.path) if r.path else "", r.fields, problem=r.problem) for r in rows]
+        elif path.suffix.lower() in LISTS:
+            items += _listed(read_list(path, columns))
         else:
             items.append(Item(printable(path.name), _file(path)))
     return items
+
+
+def _expanded(source: str) -> list[str]:
+    """A name with a brace range as the names that it stands for, as webdataset has it."""
+    if not re.search(r"\{[^{}]*(\.\.|,)[^{}]*\}", source) or Path(source).exists():
+        return [source]
+    from braceexpand import braceexpand
+
+    try:
+        return list(braceexpand(source))
+    except ValueError as error:
+        raise DataError(f"{source}: not a range in braces, as in x-{{000..127}}.tar: {error}") from None
+
+
+def _listed(rows: Sequence[Row]) -> list[Item]:
+    return [
+        Item(row.name, row.url or (_file(row.path) if row.path else ""), row.fields, problem=row.problem)
+        for row in rows
+    ]
 
 
 def _attributes(source: str) -> Callable[[int], dict[str, str]]:

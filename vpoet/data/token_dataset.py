@@ -19,7 +19,8 @@ from vpoet.data import painting, recordings, segments
 from vpoet.data.folder import read_samples
 from vpoet.data.npy import npy_to_codes
 from vpoet.data.segments import TokenSegment
-from vpoet.data.shards import MANIFEST, Manifest, Problems, Sample, read_shard
+from vpoet.data.shards import Problems, Sample, read_shard
+from vpoet.data.shelf import Shelf
 from vpoet.errors import DataError, HashMismatch, ShapeError
 from vpoet.sequence.actions import ActionSpace
 from vpoet.sequence.arrangements import LATEST, Painting
@@ -74,12 +75,13 @@ class TokenDataset:
     lacks is noted in ``problems`` when its shard is read for the first time.
     """
 
-    def __init__(self, folder: str | Path, *, vocabulary: Vocabulary, problems: Problems | None = None) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path | Shelf, *, vocabulary: Vocabulary, problems: Problems | None = None) -> None:
+        self.shelf = folder if isinstance(folder, Shelf) else Shelf(folder)
+        self.folder = self.shelf.name
         self.problems = Problems() if problems is None else problems
         self._vocabulary = vocabulary
         self._dtype = np.min_scalar_type(vocabulary.codes - 1)
-        manifest = Manifest.load(self.folder)
+        manifest = self.shelf.manifest()
         if manifest.kind != "tokens":
             raise DataError(f"{self.folder}: {manifest.kind} shards; `vpoet encode` makes token shards of them")
         if manifest.tokenizer != vocabulary.visual_hash:
@@ -94,6 +96,7 @@ class TokenDataset:
         self._alive: weakref.WeakValueDictionary[int, Shard] = weakref.WeakValueDictionary()
         self._recent: deque[Shard] = deque(maxlen=4)
         self._reported: set[int] = set()
+        self._identities: dict[int, str] = {}
         self.skipped: dict[str, int] = {}
         """How many samples of a shard were unsound, for the shards read so far that have some."""
         self.reading: Path | None = None
@@ -127,8 +130,14 @@ class TokenDataset:
     @property
     def identity(self) -> str:
         """16 hex digits that change with the content of any shard, or their order."""
-        content = [(shard.name, shard.sha256) for shard in self._manifest.shards]
-        return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
+        return self.identity_of(len(self))
+
+    def identity_of(self, shards: int) -> str:
+        """`identity` of the first so many shards: that of the folder before it grew."""
+        if shards not in self._identities:
+            content = [(shard.name, shard.sha256) for shard in self._manifest.shards[:shards]]
+            self._identities[shards] = hashlib.sha256(repr(content).encode()).hexdigest()[:16]
+        return self._identities[shards]
 
     def shard(self, index: int) -> Shard:
         """A shard's sound samples; DataError if the file is not there."""
@@ -140,10 +149,12 @@ class TokenDataset:
         return shard
 
     def path(self, index: int) -> Path:
-        return self.folder / self._names[index]
+        """Where the shard lies on this machine, once it has been read."""
+        return self.shelf.folder / self._names[index]
 
     def _read(self, index: int) -> Shard:
         path = self.reading = self.path(index)
+        self.shelf.path(self._manifest.shards[index])
         problems = Problems()
         shard = Shard(self._manifest.shards[index].samples)
         for sample in read_shard(path, problems=problems, samples=shard.size):
@@ -270,7 +281,7 @@ def played_space(folders: Iterable[str]) -> ActionSpace | None:
     """
     spaces: dict[str, ActionSpace] = {}
     for folder in folders:
-        if (Path(folder) / MANIFEST).is_file() and (space := Manifest.load(folder).actions) is not None:
+        if (found := Shelf(folder).find()) is not None and (space := found.actions) is not None:
             spaces[folder] = space
     for folder, space in spaces.items():
         first, told = next(iter(spaces.items()))
@@ -287,7 +298,7 @@ def played_as(folders: Iterable[str | Path]) -> set[tuple[int, int, int]]:
     `_FIRST` of each; folders that are not there tell nothing."""
     found = set()
     for folder in folders:
-        if (Path(folder) / MANIFEST).is_file() and Manifest.load(folder).actions is not None:
+        if (manifest := Shelf(folder).find()) is not None and manifest.actions is not None:
             recorded = (sample.json for sample in read_samples(folder) if "actions.npy" in sample.parts)
             for told in islice(recorded, _FIRST):
                 grid = told.get("grid")

@@ -7,11 +7,9 @@ counters (seed, epoch, key), never from a running generator: a lane's state is a
 function of the seed, its source, the epoch and its key.
 """
 
-import hashlib
-import itertools
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -20,8 +18,9 @@ import numpy as np
 from vpoet.arrays import Ints
 from vpoet.config import REQUIRED
 from vpoet.data.shards import Problems
-from vpoet.data.token_dataset import Shard, TokenDataset, TokenSample
-from vpoet.errors import CheckpointError, ConfigError, DataError, VpoetWarning
+from vpoet.data.shelf import MOST, Shelf
+from vpoet.data.token_dataset import TokenDataset, TokenSample
+from vpoet.errors import ConfigError, DataError, VpoetWarning
 from vpoet.sequence import document, tasks
 from vpoet.sequence.arrangements import Sample, Segment
 from vpoet.sequence.misreading import misread
@@ -35,9 +34,6 @@ State = dict[str, Any]
 
 LARGEST = 1 << 24
 """Tokens of a pack, and documents of a lane: no machine has memory for more."""
-_PATIENCE = 64
-"""A lane gives a source up after this many shards' worth of units in a row without a single document."""
-
 REMEDIES = {
     "keyframes": "`vpoet encode --keyframes` makes them",
     "actions": "`vpoet ingest` keeps a list's columns actions and action_space, and what is done in a world",
@@ -46,12 +42,12 @@ REMEDIES = {
 }
 """What a task may need of a sample, and where it comes from."""
 
-_UNITS, _ORDER, _SOURCE, _DOCUMENT = range(4)  # what a draw is for, so that no two draws share their randomness
+UNITS, ORDER, _SOURCE, _DOCUMENT = range(4)  # what a draw is for, so that no two draws share their randomness
 
 
 @dataclass(kw_only=True)
 class Source:
-    """One folder of token shards."""
+    """One folder of token shards, on this machine or elsewhere (``s3://``, ``gs://``, ``https://``, ``pipe:``)."""
 
     path: str = REQUIRED
     weight: float = 1.0
@@ -81,8 +77,14 @@ class StreamConfig:
     misread: float = 0.0
     """Share of the codes of play that are read wrongly in training, while the right ones are predicted
     (`vpoet.sequence.misreading`)."""
+    cache: str = ""
+    """Folder for shards that lie elsewhere; "": the user's own (~/.cache/vpoet/shards)."""
+    cache_gb: float = MOST
+    """GB of them that are kept at most."""
 
     def __post_init__(self) -> None:
+        if not self.cache_gb > 0:
+            raise ConfigError(f"cache_gb = {self.cache_gb}: must be above 0")
         for name in ("length", "lookahead"):
             if not 1 <= getattr(self, name) <= LARGEST:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be 1 to {LARGEST}")
@@ -122,7 +124,12 @@ class Documents:
         self.seed = seed
         self.problems = Problems()
         self.sources = [
-            TokenDataset(source.path, vocabulary=vocabulary, problems=self.problems) for source in config.sources
+            TokenDataset(
+                Shelf(source.path, cache=config.cache, cache_gb=config.cache_gb),
+                vocabulary=vocabulary,
+                problems=self.problems,
+            )
+            for source in config.sources
         ]
         weights = np.array([source.weight for source in config.sources])
         self._shares = np.cumsum(weights / weights.sum())
@@ -227,124 +234,3 @@ class Documents:
 
     def random(self, *counter: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, *counter])
-
-
-class Walk:
-    """One lane's endless way through one source.
-
-    A source is cut into units, whole shards or, where there are fewer shards than lanes, equal parts of them. Every
-    epoch shuffles the units and deals them out to the lanes, so that over all lanes each sample comes once per epoch.
-    """
-
-    def __init__(self, documents: Documents, source: int, lane: int, lanes: int) -> None:
-        self.at = Cursor(source, 0, 0, 0)
-        self._documents = documents
-        self._dataset = documents.sources[source]
-        self._parts = -(-lanes // len(self._dataset))
-        self._lane, self._lanes = lane, lanes
-        self._dealt: tuple[int, list[int]] = (-1, [])
-        self._open: tuple[int, int, Shard, list[int]] = (-1, -1, Shard(0), [])
-
-    def next(self) -> tuple[Cursor, document.Sequence]:
-        """The next document, and its cursor; DataError when the source seems to have none."""
-        barren = 0
-        while barren < _PATIENCE * self._parts:
-            at = self.at
-            if at.turn >= len(self._units(at.epoch)):
-                self.at = at._replace(epoch=at.epoch + 1, turn=0)
-            elif at.position >= len(self._unit(at.epoch, at.turn)[1]):
-                self.at = at._replace(turn=at.turn + 1, position=0)
-                barren += 1
-            else:
-                self.at = at._replace(position=at.position + 1)
-                sequence = self.fetch(at)
-                if sequence is not None:
-                    return at, sequence
-        problems = str(self._documents.problems) or "no sample was found"
-        raise DataError(f"{self._dataset.folder}: no usable document in {barren} shards in a row: {problems}")
-
-    def fetch(self, at: Cursor) -> document.Sequence | None:
-        """The document at a cursor, made anew; None if there is none, or its sample is unsound."""
-        sample = self.sample(at)
-        return None if sample is None else self._documents.make(at.source, at.epoch, sample)
-
-    def sample(self, at: Cursor) -> TokenSample | None:
-        """The sample at a cursor; None if it is unsound."""
-        shard, order = self._unit(at.epoch, at.turn)
-        return shard.numbered.get(order[at.position]) if at.position < len(order) else None
-
-    def where(self, at: Cursor) -> str:
-        """The shard and sample at a cursor, for reports."""
-        path = self._dataset.path(self._units(at.epoch)[at.turn] // self._parts)
-        return f"{path}: sample {self._unit(at.epoch, at.turn)[1][at.position]}"
-
-    def _units(self, epoch: int) -> list[int]:
-        if self._dealt[0] != epoch:
-            units = self._documents.random(_UNITS, self.at.source, epoch).permutation(len(self._dataset) * self._parts)
-            self._dealt = epoch, units[self._lane :: self._lanes].tolist()
-        return self._dealt[1]
-
-    def _unit(self, epoch: int, turn: int) -> tuple[Shard, list[int]]:
-        """A shard, held while the walk is in it, and the numbers of the unit's samples in this epoch's order: of all
-        that were written, so that a place in it means the same when some of them are damaged later."""
-        if self._open[:2] != (epoch, turn):
-            unit = self._units(epoch)[turn]
-            shard = self._dataset.shard(unit // self._parts)
-            order = np.arange(unit % self._parts, shard.size, self._parts)
-            order = self._documents.random(_ORDER, self.at.source, epoch, unit).permutation(order)
-            self._open = epoch, turn, shard, order.tolist()
-        return self._open[2:]
-
-
-class Lane:
-    """One of ``lanes`` endless streams of (pack, the lane's state after that pack)."""
-
-    def __init__(self, documents: Documents, lane: int, lanes: int, state: State | None = None) -> None:
-        self._documents = documents
-        self._lane = lane
-        self.walks = [Walk(documents, source, lane, lanes) for source in range(len(documents.sources))]
-        self._packer = documents.packer()
-        self._drawn = 0
-        content = [documents.seed, lane, lanes, *(dataset.identity for dataset in documents.sources)]
-        self._identity = hashlib.sha256(repr(content).encode()).hexdigest()[:16]
-        if state is not None:
-            self._restore(self.check(state))
-
-    def state(self) -> State:
-        """Integers from which `Lane` goes on exactly: documents that wait for a pack are named, to be made again."""
-        return {
-            "identity": self._identity,
-            "drawn": self._drawn,
-            "walks": [list(walk.at[1:]) for walk in self.walks],
-            "waiting": [list(cursor) for _, (cursor, _) in self._packer.buffer],
-        }
-
-    def check(self, state: State) -> State:
-        """The state; CheckpointError if it is not one of this lane."""
-        if state["identity"] != self._identity:
-            raise CheckpointError(
-                f"the checkpoint's place in the data (lane {self._lane}) is one in other data: the seed, the number of "
-                "packs in a global batch, or the shards of a source have changed; put them back, or start a new run"
-            )
-        return state
-
-    def _restore(self, state: State) -> None:
-        self._drawn = state["drawn"]
-        for cursor in itertools.starmap(Cursor, state["waiting"]):
-            walk = self.walks[cursor.source]
-            if walk.sample(cursor) is None:
-                self._documents.problems.add("unsound since the checkpoint", walk.where(cursor))
-            elif (sequence := walk.fetch(cursor)) is not None:  # None when tasks or the length of a pack have changed
-                self._packer.add(len(sequence), (cursor, sequence))
-        for walk, at in zip(self.walks, state["walks"], strict=True):
-            walk.at = Cursor(walk.at.source, *at)
-
-    def __iter__(self) -> Iterator[tuple[Pack, State]]:
-        return self
-
-    def __next__(self) -> tuple[Pack, State]:
-        while not self._packer.full:
-            cursor, sequence = self.walks[self._documents.choose(self._lane, self._drawn)].next()
-            self._packer.add(len(sequence), (cursor, sequence))
-            self._drawn += 1
-        return self._documents.pack(self._packer.take()), self.state()

@@ -12,9 +12,10 @@ from dataclasses import replace
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from vpoet.data.lanes import Lane, Walk
 from vpoet.data.prefetch import Prefetch
 from vpoet.data.shards import Problems
-from vpoet.data.token_documents import Documents, EncodeText, Lane, Source, State, StreamConfig, Walk
+from vpoet.data.token_documents import Documents, EncodeText, Source, State, StreamConfig
 from vpoet.errors import CheckpointError, ConfigError, VpoetWarning
 from vpoet.sequence.packing import Pack
 from vpoet.sequence.vocabulary import Vocabulary
@@ -36,16 +37,17 @@ class _Batch(NamedTuple):
 class _Lanes:
     """Batches of some lanes, side by side: what is worked ahead (`vpoet.data.prefetch.Work`)."""
 
-    def __init__(self, documents: Documents, lanes: int, places: dict[int, State | None]) -> None:
+    def __init__(self, documents: Documents, lanes: int, places: dict[int, State | None], fresh: int) -> None:
         self._documents = documents
         self._lanes = lanes
         self._places = places
+        self._fresh = fresh
         self._streams: dict[int, Lane] = {}
 
     def open(self) -> None:
         """Go to the lanes' places, and make the documents anew that waited there."""
         for lane, place in self._places.items():
-            self._streams[lane] = Lane(self._documents, lane, self._lanes, place)
+            self._streams[lane] = Lane(self._documents, lane, self._lanes, place, self._fresh)
 
     def __next__(self) -> _Batch:
         if not self._streams:
@@ -57,8 +59,10 @@ class _Lanes:
         return _Batch([row for row, _ in made.values()], states, problems, skipped)
 
     def at(self) -> str:
-        reading = [str(source.reading) for source in self._documents.sources if source.reading is not None]
-        return f"reading {reading[0]}" if reading else "making documents"
+        for source in self._documents.sources:
+            if source.reading is not None:
+                return f"waiting for {source.shelf.waiting}" if source.shelf.waiting else f"reading {source.reading}"
+        return "making documents"
 
 
 class PackStream:
@@ -98,7 +102,11 @@ class PackStream:
         self._last = _Batch([], starts, Problems(), {})
         self._error: BaseException | None = None
         self._closed = False
-        self._work = _Lanes(documents, lanes, places)
+        # shards that came later wait until no lane is in an epoch that began without them
+        fresh = 1 + max((walk[0] for place in (state or {}).values() for walk in place["walks"]), default=0)
+        if rank == 0 and state:
+            _tell_of_growth(documents, next(iter(state.values())), fresh)
+        self._work = _Lanes(documents, lanes, places, fresh)
         self._ahead = Prefetch(self._work, prefetch) if prefetch else None
 
     def __iter__(self) -> Iterator[list[Pack]]:
@@ -145,6 +153,18 @@ class PackStream:
 
 def _stalled(seconds: float, at: str) -> None:
     warnings.warn(f"no data for {seconds:.0f} s: the stream is {at}; waiting on", VpoetWarning, stacklevel=4)
+
+
+def _tell_of_growth(documents: Documents, state: State, fresh: int) -> None:
+    """VpoetWarning: a source has more shards than when the state was written."""
+    for source, count in zip(documents.sources, state.get("shards", []), strict=False):
+        if len(source) > count:
+            warnings.warn(
+                f"{source.folder}: {len(source)} shards, and {count} when the checkpoint was written: those that came "
+                f"later are read from epoch {fresh} on (the first is 0)",
+                VpoetWarning,
+                stacklevel=3,
+            )
 
 
 def heldout_packs(config: StreamConfig, *, vocabulary: Vocabulary, text: EncodeText, count: int) -> list[Pack]:

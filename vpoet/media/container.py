@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 from av.filter import Graph
 from av.stream import Disposition
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image
 
 from vpoet.arrays import Frames
 from vpoet.errors import DataError
 from vpoet.media.colour import frame_rgb
-from vpoet.media.images import MOST_PIXELS, check_size
+from vpoet.media.images import MOST_PIXELS, THUMB, check_size
 
 NO_RECORDINGS = frozenset(
     ("adf", "bin", "concat", "dash", "hls", "idf", "image2", "imf", "lavfi", "rtp", "rtsp", "sap", "sdp", "tty", "xbin")
@@ -212,6 +212,23 @@ def in_order(timed: Iterable[tuple[float | None, Any]], step: float, jump: float
             time = last + step
         last = time
         yield time, frame
+
+
+def thumbnails() -> Callable[[Any], Frames]:
+    """What makes a small picture (`vpoet.media.images.THUMB`) of a decoded frame, as it is coded: not turned, HDR not
+    brought to a screen's range."""
+    convert = VideoReformatter()
+    height, width = THUMB
+
+    def thumbnail(frame: Any) -> Frames:
+        check_size(frame.width, frame.height)
+        small: Any = convert.reformat(
+            frame, width=width, height=height, format="rgb24", interpolation=Interpolation.AREA
+        ).to_ndarray()
+        thumb: Frames = small
+        return thumb
+
+    return thumbnail
 
 
 class _Screen:

@@ -25,6 +25,9 @@ ANIMATED = ("PNG", "WEBP", "GIF", "AVIF")
 MOST_PIXELS = 1 << 27
 """Of a frame: 16384x8192. A file of a few kilobytes can claim more than a machine's memory."""
 
+THUMB = (27, 48)
+"""Height and width of a thumbnail: the whole frame, its aspect let go. TransNet V2 was trained on these."""
+
 DEEP = ("I;16", "I;16L", "I;16B", "I;16N")
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -93,6 +96,11 @@ def _pages(picture: Image.Image) -> Iterator[Image.Image]:
     if getattr(picture, "default_image", False):
         next(pages)  # of an animated .png: shown by those alone that know no animation
     return pages
+
+
+def small_picture(frame: Frames) -> Frames:
+    """``uint8 [H, W, 3]`` as a thumbnail `THUMB`."""
+    return np.asarray(Image.fromarray(frame).resize(THUMB[::-1], Image.Resampling.BOX))
 
 
 @_quietly()

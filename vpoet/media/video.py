@@ -24,8 +24,8 @@ from vpoet.arrays import Frames
 from vpoet.errors import DataError
 from vpoet.files import write_atomic
 from vpoet.media.comments import png_info
-from vpoet.media.container import open_video, reason
-from vpoet.media.images import durations, image_frames, open_image
+from vpoet.media.container import open_video, reason, thumbnails
+from vpoet.media.images import durations, image_frames, open_image, small_picture
 from vpoet.media.mp4 import CRF, encode_mp4
 
 Source = str | Path | bytes
@@ -198,6 +198,23 @@ def stream_frames(
     is laid over the grey ``behind``. DataError, naming the file, comes from here or from the iterator, as the damage is
     found.
     """
+    rate, numbered = stream_numbered(source, fps=fps, start=start, behind=behind)
+    return rate, (frame for _, frame in numbered)
+
+
+def stream_numbered(
+    source: Source,
+    *,
+    fps: float | None = None,
+    start: float = 0.0,
+    behind: int = 255,
+    watch: Callable[[Frames], None] | None = None,
+) -> tuple[float, Iterator[tuple[int, Frames]]]:
+    """As `stream_frames`, each frame with its number among those that were decoded, from 0 on: one that is shown again
+    has the same number, and where the rate is lowered some are left out.
+
+    ``watch`` is shown every decoded frame as a thumbnail `THUMB`, no later than the frame comes.
+    """
     if fps is not None and not 0 < fps <= FASTEST:
         raise DataError(f"a frame rate to read at is above 0 and at most {FASTEST}, not {fps}")
     if not 0 <= start < math.inf:
@@ -209,16 +226,30 @@ def stream_frames(
         if (picture := open_image(source)) is None:
             rate, timed, finish = open_video(source, start, behind)
             found = fps or rate
-            chosen = nearest_in_time(timed, found, 1 / rate, start or None)
+            seen = _seen(timed, None if watch is None else thumbnails(), watch)
+            chosen = nearest_in_time(seen, found, 1 / rate, start or None)
             return found, _guard(map(_last_kept(finish), chosen), name)
         shown = durations(picture)
+    pictures = image_frames(picture, behind)
     if not shown:
-        return 0.0, _guard(image_frames(picture, behind) if start <= 0 else iter(()), name)
+        lone = ((0.0, frame) for frame in (pictures if start <= 0 else ()))
+        return 0.0, _guard((numbered for _, numbered in _seen(lone, small_picture, watch)), name)
     found = fps or len(shown) / sum(shown)
     times = np.cumsum([0.0, *shown[:-1]]).tolist()
-    return found, _guard(
-        nearest_in_time(zip(times, image_frames(picture, behind), strict=True), found, shown[-1], start), name
-    )
+    seen = _seen(zip(times, pictures, strict=True), small_picture, watch)
+    return found, _guard(nearest_in_time(seen, found, shown[-1], start), name)
+
+
+def _seen(
+    timed: Iterable[tuple[float, Frame]],
+    thumb: Callable[[Frame], Frames] | None,
+    watch: Callable[[Frames], None] | None,
+) -> Iterator[tuple[float, tuple[int, Frame]]]:
+    """Each frame with its time and its number, once ``watch`` has seen it."""
+    for number, (time, frame) in enumerate(timed):
+        if watch is not None and thumb is not None:
+            watch(thumb(frame))
+        yield time, (number, frame)
 
 
 def at_rate(clip: Video | Source, fps: float, *, behind: int = 255) -> Iterator[Frames]:
@@ -250,27 +281,27 @@ def check_file(path: str | Path) -> None:
         raise DataError(f"{path}: not a video or image: the file is empty")
 
 
-def _last_kept(function: Callable[[Any], Frames]) -> Callable[[Any], Frames]:
+def _last_kept(function: Callable[[Any], Frames]) -> Callable[[tuple[int, Any]], tuple[int, Frames]]:
     """The function, which remembers its last result: a frame that is shown for long is converted once."""
-    last: Any = None
+    last = -1
     result: Frames
 
-    def kept(value: Any) -> Frames:
+    def kept(numbered: tuple[int, Any]) -> tuple[int, Frames]:
         nonlocal last, result
-        if value is not last:
-            last, result = value, function(value)
-        return result
+        if numbered[0] != last:
+            last, result = numbered[0], function(numbered[1])
+        return last, result
 
     return kept
 
 
-def _guard(frames: Iterator[Frames], name: str) -> Iterator[Frames]:
+def _guard(numbered: Iterable[tuple[int, Frames]], name: str) -> Iterator[tuple[int, Frames]]:
     """Name the file in whatever goes wrong while it is decoded, and bring all frames to the first one's size."""
     first: Frames | None = None
     with _named(name, "broken while decoding"):
-        for frame in frames:
+        for number, frame in numbered:
             first = frame if first is None else first
-            yield resize_frame(frame, first.shape[0], first.shape[1])
+            yield number, resize_frame(frame, first.shape[0], first.shape[1])
 
 
 @contextmanager
