@@ -1,13 +1,13 @@
 """How true the measures of curation are: motion against what a world knows of it, copies against those that were made.
 
-``motion``: Spearman's correlation of `vpoet.media.signals.motion` with the truth, on clips of the platformer: as drawn
-(the camera stands still) and through a window that pans and zooms. The truth of a pixel is how its window moves, and,
-in the box of a figure, how that moves; of a clip, the mean length over its pixels. ``codec`` and ``difference``: what
-motion vectors and plain differences of frames give on the same clips.
+``motion_truth``: Spearman's correlation of `vpoet.media.signals.motion` with the truth, on clips of the platformer: as
+drawn (the camera stands still) and through a window that pans and zooms. The truth of a pixel is how its window moves,
+and, in the box of a figure, how that moves; of a clip, the mean length over its pixels. ``codec`` and ``difference``:
+what motion vectors and plain differences of frames give on the same clips.
 
-``copies``: of clips of the world, and of a folder of videos that VPOET_VIDEOS names, each is copied in four ways: crf
-30, a crop of 0.8 (anywhere), two frames later, and mirrored. All are measured and compared, as `vpoet select --dedupe
-0.92` does. A pair is right if both are of one clip.
+``duplicates``: clips of the world, and of the folder of videos that VPOET_VIDEOS names, are each copied in four ways:
+crf 30, a crop of 0.8 (anywhere), two frames later, and mirrored. All are measured and compared as `vpoet select
+--dedupe 0.92` does. A copy is right if it is taken for a clip of the same recording.
 """
 
 import os

@@ -69,7 +69,9 @@ def test_motion_does_not_depend_on_size_or_rate() -> None:
 def test_codec_vectors_of_a_pan_and_none_of_an_image() -> None:
     frames = pan(step=4, count=9)
     told = codec_motion(Video(frames, FPS).encode(".mp4"))
-    assert told == pytest.approx(4 / 128 * 100 * FPS, rel=0.5)
+    wanted = 4 / 128 * 100 * FPS
+    assert told is not None
+    assert wanted / 2 < told < 2 * wanted  # vectors may lead to frames farther away
     assert codec_motion(Video(frames[:1], 0.0).encode(".png")) is None
 
 

@@ -65,7 +65,11 @@ def test_each_clip_is_kept_once_and_copies_of_copies_do_not_chain() -> None:
 def test_clips_whose_hashes_differ_are_not_compared() -> None:
     frames = recording(0, 0)[:17]
     small = np.stack([thumbnails(frames)] * 3)
-    assert originals(small, None, [hashes(frames), hashes(recording(1, 5)), hashes(frames)], LEAST).tolist() == [0, 1, 0]
+    assert originals(small, None, [hashes(frames), hashes(recording(1, 5)), hashes(frames)], LEAST).tolist() == [
+        0,
+        1,
+        0,
+    ]
     assert originals(small[:0], None, [], LEAST).tolist() == []
 
 

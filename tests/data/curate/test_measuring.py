@@ -61,7 +61,7 @@ def test_a_line_a_clip_and_the_same_bytes_from_two_workers(tmp_path: Path) -> No
     assert tree(one) == tree(two)
     found = lines(one)
     assert [(line["key"], line["number"]) for line in found] == [(f"clip-{i}", i % 2) for i in range(4)]
-    assert {"motion", "camera_motion", "object_motion", "codec_motion", "sharpness", "brightness", "contrast",
+    assert {"motion", "camera_motion", "object_motion", "sharpness", "brightness", "contrast",
             "letterbox", "cuts", "phash"} <= found[0].keys()  # fmt: skip
     assert len(found[0]["phash"]) == 4
     shard = recorded(one, Manifest.load(one).shards[0])

@@ -8,6 +8,7 @@ change. Two clips of one camera that stands still agree in the first alone.
 Shapes: N clips, K thumbnails of `SIDE` pixels, D of an embedding.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -71,8 +72,8 @@ def _shifted(whole: Thumbnails, crop: Thumbnails, scale: float, shift: int) -> f
     change, other = part - part.mean(2, keepdims=True), shrunk - shrunk.mean(2, keepdims=True)
     # what neither changes by more than noise agrees as well as it can
     noise = NOISE**2 * change.size
-    common = float((change * other).sum()) + noise
-    return min(alike, common / float(np.sqrt((np.square(change).sum() + noise) * (np.square(other).sum() + noise))))
+    energies = [float(np.square(each).sum()) + noise for each in (change, other)]
+    return min(alike, (float((change * other).sum()) + noise) / math.sqrt(math.prod(energies)))
 
 
 def _at_best(x_hwK: Floats, y_hwK: Floats, scale: float) -> tuple[float, tuple[int, int], Floats]:
@@ -92,7 +93,7 @@ def _at_best(x_hwK: Floats, y_hwK: Floats, scale: float) -> tuple[float, tuple[i
 
 def _correlations(x_hwK: Floats, y_hwK: Floats) -> Floats:
     """Of y with each window of x, all channels together, each less its mean."""
-    views = np.lib.stride_tricks.sliding_window_view(x_hwK, y_hwK.shape[:2], (0, 1))  # [H', W', K, h, w]
+    views: Floats = np.lib.stride_tricks.sliding_window_view(x_hwK, y_hwK.shape[:2], (0, 1))  # [H', W', K, h, w]
     windows = views - views.mean((-2, -1), keepdims=True)
     wanted = (y_hwK - y_hwK.mean((0, 1))).transpose(2, 0, 1)
     norms = np.sqrt(np.square(windows).sum((-3, -2, -1)) * np.square(wanted).sum())
@@ -102,7 +103,8 @@ def _correlations(x_hwK: Floats, y_hwK: Floats) -> Floats:
 
 
 def _mean(clip: Thumbnails) -> Floats:
-    return clip.mean(0, dtype=np.float32)[..., None]
+    picture: Floats = clip.mean(0, dtype=np.float32)[..., None]
+    return picture
 
 
 def _candidates(vectors: Floats | None, hashes: Sequence[Sequence[str]]) -> Iterator[list[int]]:

@@ -99,6 +99,8 @@ def sift(pool: Pool, asked: Sequence[Condition], dedupe: float | None, balance: 
     DataError: a name that no clip has, or nothing is left.
     """
     check_names(asked, pool.known)
+    if dedupe is not None and not 0 < dedupe <= 1:
+        raise DataError(f"--dedupe is a likeness above 0 and at most 1, not {dedupe}")
     stages: list[Stage] = []
     left = pool.clips
 

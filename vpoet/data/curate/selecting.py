@@ -117,6 +117,8 @@ def write_selection(
     problems = Problems()
     for job in jobs:
         problems.update(done[job].problems)
+    if not sum(done[job].shard.samples for job in jobs):
+        raise DataError(f"{raw}: not one of the {len(chosen)} clips that were chosen can be read: {problems}")
     selection = Manifest("raw", [done[job].shard for job in jobs], actions=manifest.actions)
     selection.save(out)
     return selection, problems
@@ -167,8 +169,10 @@ def _write_shard(job: _Job, progress: Progress) -> Written:
     captioner = job.captions.captioner() if job.captions.captioner else None
     with ShardFile(job.path) as file:
         for shard, numbers in job.shards:
+            left = set(numbers)
             for sample in read_shard(Path(job.raw) / shard.name, samples=shard.samples):
                 if sample.number in numbers:
+                    left.discard(sample.number)
                     fields = sample.json | {"measures": numbers[sample.number]}
                     fields |= _recaptioned(sample, job.captions, captioner)
                     try:
@@ -176,6 +180,8 @@ def _write_shard(job: _Job, progress: Progress) -> Written:
                     except DataError:
                         problems.add("another sample has that key", sample.key)
                     progress(0, 1)
+            for number in sorted(left):
+                problems.add("cannot be read any more", f"{shard.name}, sample {number}")
     assert file.info is not None
     found = Written(file.info, problems)
     record = {"digest": job.digest, "shard": asdict(found.shard), "problems": problems.to_dict()}
