@@ -1,9 +1,10 @@
 """How true the measures of curation are: motion against what a world knows of it, copies against those that were made.
 
 ``motion_truth``: Spearman's correlation of `vpoet.media.signals.motion` with the truth, on clips of the platformer: as
-drawn (the camera stands still) and through a window that pans and zooms. The truth of a pixel is how its window moves,
-and, in the box of a figure, how that moves; of a clip, the mean length over its pixels. ``codec`` and ``difference``:
-what motion vectors and plain differences of frames give on the same clips.
+drawn (the camera stands still), and with a textured stage in place of their plain sky, through a window that pans and
+zooms. The truth of a pixel is how its window moves, and, in the box of a figure, how that moves; of a clip, the mean
+length over its pixels. ``codec`` and ``difference``: what motion vectors and plain differences of frames give on the
+same clips.
 
 ``duplicates``: clips of the world, and of the folder of videos that VPOET_VIDEOS names, are each copied in four ways:
 crf 30, a crop of 0.8 (anywhere), two frames later, and mirrored. All are measured and compared as `vpoet select
@@ -41,9 +42,9 @@ def motion_truth(_: float) -> dict[str, Any]:
     for seed in range(SEED, SEED + CLIPS):
         frames, fields = world.clip(seed)
         truth = _own(fields["truth"])
-        still.append(_row(frames, np.zeros((len(frames) - 1, 3)), truth))
+        still.append(_row(frames, np.tile([0.0, 0.0, 2.0 * SIDE], (len(frames), 1)), truth))
         windows = _way(random, len(frames))
-        moving.append(_row(_through(frames, windows), np.diff(windows, axis=0), truth))
+        moving.append(_row(_through(_staged(frames, random), windows), windows, truth))
     line: dict[str, Any] = {"clips": CLIPS}
     for name, rows in (("still", still), ("moving", moving)):
         found, known = (np.array([row[at] for row in rows]) for at in (0, 1))
@@ -69,6 +70,18 @@ def _way(random: np.random.Generator, count: int) -> Doubles:
     return first + np.linspace(0, random.uniform(0, 1), count)[:, None] * (last - first)
 
 
+def _staged(frames: Frames, random: np.random.Generator) -> Frames:
+    """What moves in a clip, on a stage that has something to see everywhere."""
+    h = frames.shape[1]
+    stage = np.zeros((h, h, 3), np.float32)
+    for cells in (4, 8, 16, 32):
+        some = random.normal(0, 1, (cells, cells, 3)).astype(np.float32)
+        stage += signals.opencv().resize(some, (h, h), interpolation=signals.opencv().INTER_CUBIC) * 60 / cells**0.3
+    still = np.median(frames, 0)
+    moves = np.abs(frames - still).max(-1, keepdims=True) > 12
+    return np.where(moves, frames, (stage + 128).clip(0, 255).astype(np.uint8))
+
+
 def _through(frames: Frames, windows: Doubles) -> Frames:
     cv2 = signals.opencv()
     seen = []
@@ -78,23 +91,25 @@ def _through(frames: Frames, windows: Doubles) -> Frames:
     return np.stack(seen)
 
 
-def _row(frames: Frames, moves_T3: Doubles, truth: list[tuple[Doubles, Doubles]]) -> tuple[list[float], list[float]]:
+def _row(frames: Frames, windows_T3: Doubles, truth: list[tuple[Doubles, Doubles]]) -> tuple[list[float], list[float]]:
     """(whole, camera, object, codec, difference) measured, and the first three as they are."""
-    shown = np.stack([frame[::2, ::2] for frame in frames])
+    shown = Video(frames, RATE).resize(SIDE, SIDE).frames
     greys = signals.greys(shown)
     vectors = codec_motion(Video(shown, RATE).encode(".mp4")) or 0.0
     difference = float(np.abs(np.diff(greys.astype(float), axis=0)).mean())
     h = 2 * SIDE
     y, x = np.mgrid[:h, :h] + 0.5
     sums = np.zeros(3)
-    for t, (left, top, wider) in enumerate(moves_T3):
-        camera = np.stack([-left - wider * x / h, -top - wider * y / h], -1)
+    for t, (left, top, wider) in enumerate(np.diff(windows_T3, axis=0)):
+        start, larger = windows_T3[t, :2], h / windows_T3[t, 2]
+        camera = np.stack([-left - wider * x / h, -top - wider * y / h], -1) * larger
         own = np.zeros((h, h, 2))
         for boxes, steps in truth:
-            a, b, c, d = boxes[t].astype(int).tolist()
-            own[b:d, a:c] = steps[t]
+            corners = (boxes[t].reshape(2, 2) - start) * larger
+            (a, b), (c, d) = corners.round().astype(int).clip(0, h).tolist()
+            own[b:d, a:c] = steps[t] * larger
         sums += [float(np.linalg.norm(part, axis=-1).mean()) for part in (camera + own, camera, own)]
-    known = sums / len(moves_T3) / h * 100 * RATE
+    known = sums / (len(windows_T3) - 1) / h * 100 * RATE
     return [*signals.motion(greys, RATE), vectors, difference], known.tolist()
 
 

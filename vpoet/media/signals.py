@@ -20,8 +20,9 @@ HEIGHT = 128
 """Pixels of the pictures that are looked at."""
 CHANGED = 2.0
 """Grey levels, of 255, by which what moved differs from what was there: less is noise of the codec."""
-EXPLAINED = 0.8
-"""Of the difference of two pictures, a motion of the camera leaves less than this share; else there was none."""
+EXPLAINED = 0.7
+"""Of the pixels that change, a motion of the camera leaves less than this share; else there was none, and it was one
+large thing that moved."""
 CUT, STANDS_OUT = 20.0, 3.0
 """A step is a cut if the picture changes by so many levels on average, and by so many times its other steps."""
 DARK, FLAT = 24.0, 6.0
@@ -119,9 +120,9 @@ def motion(pictures: Greys, fps: float) -> Motion:
         seen = _textured(a)
         camera = camera_flow(flow_hw2, seen)
         moved = cv2.remap(b, x + camera[..., 0], y + camera[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        left = _difference(a, moved)
-        if left[seen].sum() > EXPLAINED * _difference(a, b)[seen].sum():
-            camera, left = np.zeros_like(flow_hw2), _difference(a, b)
+        still, left = _difference(a, b), _difference(a, moved)
+        if (left > CHANGED).sum() > EXPLAINED * (still > CHANGED).sum():
+            camera, left = np.zeros_like(flow_hw2), still
         own = (flow_hw2 - camera) * (left > CHANGED)[..., None]
         parts = (camera + own, camera, own)
         sums += [float(np.linalg.norm(part, axis=-1).mean()) for part in parts]
