@@ -31,7 +31,7 @@ CLIPS, SEED = 60, 3_000_000
 LEAST = 0.92
 VIDEOS = "VPOET_VIDEOS"
 FRAMES, RATE, SIDE = 17, 8, 64
-_COPIES = 40
+_COPIES = 24
 """World clips that are copied."""
 
 

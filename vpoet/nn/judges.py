@@ -80,7 +80,7 @@ class Writing:
             if float(score) >= SURE:
                 x, y = np.asarray(corners, np.float64).T
                 total += abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2  # the area of the box
-        return min(total / (frame.shape[0] * frame.shape[1]), 1.0)
+        return float(min(total / (frame.shape[0] * frame.shape[1]), 1.0))
 
 
 class ClipMatch:

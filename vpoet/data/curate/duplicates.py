@@ -71,9 +71,9 @@ def _shifted(whole: Thumbnails, crop: Thumbnails, scale: float, shift: int) -> f
     part = x[top : top + h, left : left + w]
     change, other = part - part.mean(2, keepdims=True), shrunk - shrunk.mean(2, keepdims=True)
     # what neither changes by more than noise agrees as well as it can
-    noise = NOISE**2 * change.size
-    energies = [float(np.square(each).sum()) + noise for each in (change, other)]
-    return min(alike, (float((change * other).sum()) + noise) / math.sqrt(math.prod(energies)))
+    noise = float(NOISE**2 * change.size)
+    first, second = (float(np.square(each).sum()) + noise for each in (change, other))
+    return min(alike, (float((change * other).sum()) + noise) / math.sqrt(first * second))
 
 
 def _at_best(x_hwK: Floats, y_hwK: Floats, scale: float) -> tuple[float, tuple[int, int], Floats]:
