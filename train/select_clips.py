@@ -80,7 +80,8 @@ def main(
     if captioner:
         make_captioner(captioner)  # a wrong one is found before anything is written
     console = Console(stderr=True, markup=False, soft_wrap=True)
-    pool = gather(raw, [name for condition in asked for name in condition.names] + ([balance] if balance else []))
+    names = [name for condition in asked for name in condition.names] + ([balance] if balance else [])
+    pool = gather(raw, names, with_arrays=dedupe is not None)
     stages = sift(pool, asked, dedupe, balance)
     chosen = kept(pool, stages)
     cli.hold(out)

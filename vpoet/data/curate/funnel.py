@@ -58,8 +58,9 @@ class Pool:
     problems: Problems
 
 
-def gather(folder: Path, names: Iterable[str]) -> Pool:
-    """The measured clips of a folder of raw shards, with what is asked for by ``names``.
+def gather(folder: Path, names: Iterable[str], with_arrays: bool = True) -> Pool:
+    """The measured clips of a folder of raw shards, with what is asked for by ``names``; with thumbnails and embeddings
+    (14 kB a clip) for those who look for copies.
 
     Shards are read through only for names that are no measures. DataError: not all of it has been measured.
     """
@@ -85,7 +86,7 @@ def gather(folder: Path, names: Iterable[str]) -> Pool:
             own = {name: line[name] for name in wanted & line.keys()}
             facts = fields.get(line["number"], {}) | own
             clips.append(Candidate(at, line["number"], line["key"], line, facts, len(clips)))
-        for name, array in found.arrays.items():
+        for name, array in found.arrays.items() if with_arrays else ():
             arrays.setdefault(name, []).append(array)
     if not clips:
         raise DataError(f"{folder}: not one measured clip in {folder / FOLDER}")

@@ -26,7 +26,7 @@ from vpoet.data.segments import interleaves
 from vpoet.data.shards import Manifest, Problems, Sample, ShardInfo, read_shard
 from vpoet.data.workers import Progress, share_out
 from vpoet.errors import DataError
-from vpoet.files import read_json, write_atomic
+from vpoet.files import open_file, read_json, write_atomic
 from vpoet.media.video import Video
 
 FOLDER = "measures"
@@ -100,7 +100,7 @@ def recorded(folder: Path, shard: ShardInfo) -> Measured | None:
     base = folder / FOLDER / shard.name
     try:
         record = read_json(base.with_suffix(".json"))
-        lines, arrays = (base.with_suffix(suffix).read_bytes() for suffix in (".jsonl", ".safetensors"))
+        lines, arrays = (_read(base.with_suffix(suffix)) for suffix in (".jsonl", ".safetensors"))
         if record["raw"] != shard.sha256 or record["sha256"] != [_sha256(lines), _sha256(arrays)]:
             return None
         read = [parse_json(line) for line in lines.splitlines()]
@@ -184,6 +184,11 @@ def _keep(folder: Path, shard: ShardInfo, found: Measured) -> None:
         "problems": found.problems.to_dict(),
     }
     write_atomic(base.with_suffix(".json"), json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False))
+
+
+def _read(path: Path) -> bytes:
+    with open_file(path) as file:
+        return file.read()
 
 
 def _sha256(data: bytes) -> str:
