@@ -4,6 +4,7 @@ import json
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,7 @@ from vpoet.files import aside, read_json, write_atomic
 from vpoet.generate.model import load
 from vpoet.media.sheet import contact_sheet
 from vpoet.outputs import expect_folder
+from vpoet.play.commands import commands, obedient, obeyed
 from vpoet.play.players import players
 from vpoet.play.reaching import AHEAD, FIRST, NEAR, Start, attempt, judged, starts
 
@@ -40,6 +42,7 @@ def main(
     count: Annotated[int, typer.Option(help="Starts.", min=2, max=1_000_000)] = 200,
     samples: Annotated[str, typer.Option(help="Plans that are tried each time, a row for each.")] = "64,256",
     every: Annotated[int, typer.Option(help="Plan again after so many actions.", min=1)] = 8,
+    texts: Annotated[bool, typer.Option("--texts", help="Commands instead of goals: 'a robot walks left'.")] = False,
     seed: Annotated[int, typer.Option(help="Of whoever acts, with the number of the start.", min=0)] = 0,
     first: Annotated[int, typer.Option(help="Number of the first clip.", min=0)] = FIRST,
     size: Annotated[int, typer.Option(help="Pixels of a side, if no bundle says it.", min=32, max=4096)] = 64,
@@ -57,6 +60,10 @@ def main(
     same in the learned world, with and without plans that the model suggests, the actions that its inverse task reads
     off an imagined video, and its policy, which knows no goal. Intervals are of 95%, Wilson's.
 
+    With --texts a start is given a command, the next other thing that the recording's player does ("a robot jumps"),
+    and 16 steps. Rows: random keys, the model's policy with and without the command, and the actions that its inverse
+    task reads off a video of the command that it imagines.
+
     OUT gets results.md, results.json, episodes/ROW-CLIP.json (what is there is not done again) and reach.png: starts,
     what was imagined, what came of it, and the goal.
 
@@ -64,6 +71,7 @@ def main(
 
         vpoet reach --out runs/reach
         vpoet reach --model runs/play/bundle --count 200 --samples 64,256,1024 --out runs/reach-learned
+        vpoet reach --texts --model runs/play/bundle --out runs/commands
     """
     expect_folder(out)
     pick(device)
@@ -80,14 +88,15 @@ def main(
     cli.hold(out)
 
     looked: list[Start | None] = []
-    for each in starts(clips, first):
+    for each in (commands if texts else starts)(clips, first):
         looked.append(each)
         if len(taken := [each for each in looked if each]) == count:
             break
-    setting = {"world": world, "shape": list(shape), "every": every, "seed": seed, "near": NEAR}
+    setting = {"world": world, "shape": list(shape), "every": every, "seed": seed, "near": NEAR, "texts": texts}
     setting["model"] = None if player is None else player.bundle.hash
     lines, sheet = [], list[tuple[str, Frames]]()
-    for name, play in players(real, player, sizes, every).items():
+    told_by = partial(obeyed, real, clips.doing) if texts else partial(judged, real)
+    for name, play in (obedient(real, player) if texts else players(real, player, sizes, every)).items():
         told = []
         for start in track(taken, name, console=console, disable=not console.is_terminal):
             file = out / "episodes" / f"{name.replace(', ', '-').replace(' ', '-')}-{start.seed}.json"
@@ -96,7 +105,7 @@ def main(
                 begun = time.process_time()
                 episode = attempt(real, start, play, seed)
                 passed = time.process_time() - begun
-                kept = judged(real, start, episode) | {"seconds": passed, "setting": setting}
+                kept = told_by(start, episode) | {"seconds": passed, "setting": setting}
                 write_atomic(file, json.dumps(kept))
             told.append(kept)
         lines.append(line(name, told))
@@ -105,7 +114,8 @@ def main(
         for start, kept in pairs[:SHOWN]:
             episode = attempt(real, start, play, seed)
             came = np.concatenate([episode.seen.frames, start.goal[None]])
-            label = f"{name}, clip {start.seed}: {'reached' if kept['reached'] else 'missed'}; the goal is the last"
+            came_to = "reached" if kept["reached"] else "missed"
+            label = f"{name}, clip {start.seed}: {start.text or 'goal'} {came_to}; the goal is the last"
             sheet += [(f"{label}; imagined", np.concatenate([episode.imagined, start.goal[None]])), ("what came", came)]
     rows = [[str(line[key]) for key in ("who", "reached", "share", "interval", "steps", "seconds")] for line in lines]
     table = markdown(["who", "reached", "share", "95%", "median steps", "CPU seconds a plan"], rows)

@@ -64,6 +64,7 @@ def main() -> None:
         decoding.decoding_120m,
         decoding.decoding_batch,
         decoding.decoding_start,
+        decoding.compiled_beside_a_busy_core,
         decoding.precision,
         copies.copies,
         guessing.guessing,

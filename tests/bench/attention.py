@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from vpoet.nn.attention import backend
-from vpoet.nn.visibility import Visibility
+from vpoet.nn.visibility import Attend, Visibility
 
 DOCUMENT = 512
 TOKENS = (4096, 8192, 16384, 32768)
@@ -73,11 +74,13 @@ def attention_products(_: float) -> dict[str, Any]:
 
 def attention_windows(_: float) -> dict[str, Any]:
     """Microseconds a token (likewise, of one document, forward and backward) with a window of so many frames of 66
-    tokens behind a sink of 40, and without one, by the tokens of the document."""
+    tokens behind a sink of 40, and without one, by the tokens of the document; and in bf16, with as many, how many
+    times as fast products are as sdpa."""
     cpu = torch.device("cpu")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     figures: dict[str, Any] = {}
+    ratios: dict[str, float] = {}
     for frames in (8, 16, 32, 0):
         costs = {}
         for frame_count in (60, 120, 240):
@@ -86,14 +89,27 @@ def attention_windows(_: float) -> dict[str, Any]:
             until = np.where(at < SINK, length, SINK + ((at - SINK) // FRAME + frames) * FRAME).astype(np.int32)
             visibility = Visibility((length,), (0,), (until,) if frames else None)
             q, k, v = (torch.randn(length, 4, HEAD, requires_grad=True) for _ in range(3))
-            attend = backend("sdpa", cpu, torch.float32)(visibility, cpu)
-            costs[length] = float("inf")
-            for _ in range(ROUNDS):
-                began = time.process_time()
-                torch.autograd.grad(attend(0, q, k, v).sum(), (q, k, v))
-                costs[length] = min(costs[length], time.process_time() - began)
+            costs[length] = _seconds(backend("sdpa", cpu, torch.float32)(visibility, cpu), q, k, v)
+            if frames:
+                half = [x.detach().bfloat16().requires_grad_() for x in (q, k, v)]
+                sdpa, products = (
+                    _seconds(backend(name, cpu, torch.bfloat16)(visibility, cpu), *half)
+                    for name in ("sdpa", "products")
+                )
+                ratios[f"{frames}, {length}"] = round(sdpa / products, 2)
         figures[str(frames) if frames else "none"] = {
             str(length): round(1e6 * cost / length, 1) for length, cost in costs.items()
         }
     torch.set_num_threads(threads)
+    figures["products_over_sdpa_bf16"] = ratios
     return figures
+
+
+def _seconds(attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> float:
+    """Of the processor, forward and backward; the best of some rounds."""
+    best = float("inf")
+    for _ in range(ROUNDS):
+        began = time.process_time()
+        torch.autograd.grad(attend(0, q, k, v).float().sum(), (q, k, v))
+        best = min(best, time.process_time() - began)
+    return best

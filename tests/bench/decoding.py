@@ -13,6 +13,8 @@ bytes (``gigabytes_a_second``). Compiled steps stay in the folder vpoet-bench of
 
 import gc
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -88,6 +90,24 @@ def decoding_start(_: float) -> dict[str, Any]:
             StepCompiler()("3m", step, 1, 1, 1)
             found[name] = round(sum(os.times()[:4]) - sum(before[:4]), 2)
     return found
+
+
+def compiled_beside_a_busy_core(_: float) -> dict[str, Any]:
+    """30M parameters in bf16: tokens a second of a step that was compiled beside another job, and of one that was not,
+    each measured by itself, and how many times as slow the first is."""
+    _prepare()
+    found: dict[str, Any] = {"threads": torch.get_num_threads()}
+    for name in ("busy", "idle"):
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["XDG_CACHE_HOME"] = os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+            ours = _Ours("30m", "bf16")
+            beside = [subprocess.Popen([sys.executable, "-c", "while True: pass"])] if name == "busy" else []
+            ours.rate()  # compiles
+            for job in beside:
+                job.kill()
+                job.wait()
+            found[name] = round(ours.rate())
+    return found | {"times_as_slow": round(found["idle"] / found["busy"], 2)}
 
 
 def precision(_: float) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The judge of a learned world: full marks for the simulator itself, none for one that does not answer."""
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from vpoet import worlds
 from vpoet.arrays import Frames
 from vpoet.evaluate import play
+from vpoet.evaluate.physics import physics, trials
 from vpoet.worlds.world import SteppedWorld
 
 WORLD, SIZE, FPS = worlds.find("playground"), (64, 64), 8.0
@@ -64,6 +66,27 @@ def test_the_simulator_itself_makes_no_error_and_heeds_every_key(simulator: Step
     assert len(pairs) > len(COURSES)
     assert all(given == read for given, read in pairs)
     assert play._f1(pairs) == 1
+
+
+def test_the_simulator_itself_jumps_and_stops_as_it_does_and_a_deaf_one_does_not(simulator: SteppedWorld) -> None:
+    def rows(deaf: bool) -> list[dict[str, Any]]:
+        def begun(course: play.Course) -> Player:
+            player = Player(deaf)
+            player.world.restore(course.state)
+            return player
+
+        return [trials(partial(begun, course), simulator, course.state) for course in COURSES]
+
+    found = physics(rows(deaf=False))
+    assert found["jumps"]
+    assert found["walls"]
+    assert (found["apex_error"], found["air_time_error"], found["wall_error"]) == (0, 0, 0)
+    jumps = [one["jump"] for one in rows(deaf=False) if "jump" in one]
+    assert max(rise for rise, *_ in jumps) == 16, "7 + 5 + 3 + 1 units, of vpoet.worlds.playground.physics"
+    deaf = rows(deaf=True)
+    assert physics(deaf)["apex_error"] == np.median([rise for rise, *_ in jumps])
+    assert all(one["jump"][3] == 0 for one in deaf if "jump" in one)
+    assert any(one["wall"][1] != one["wall"][0] for one in deaf if "wall" in one)
 
 
 def test_one_that_is_deaf_follows_one_key_in_several(simulator: SteppedWorld) -> None:

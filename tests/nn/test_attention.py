@@ -23,6 +23,7 @@ from vpoet.nn.visibility import Backend, Visibility
 CPU = torch.device("cpu")
 CUDA, META = torch.device("cuda"), torch.device("meta")
 SDPA = backend("sdpa", CPU, torch.float32)
+products = backend("products", CPU, torch.float32)
 CAUSAL = Visibility((5, 1, 9), (0, 0, 0))
 PREFIXED = Visibility((5, 1, 9, 4), (2, 0, 6, 4))
 LONG = Visibility((70, 5, 64, 3, 65), (0, 0, 35, 2, 65))
@@ -167,12 +168,18 @@ def test_the_mask_of_a_window_is_the_one_in_the_drawing() -> None:
     assert not two[3:, :3].any()
 
 
+WINDOWED_BACKENDS = pytest.mark.parametrize("attention", [SDPA, products], ids=["sdpa", "products"])
+
+
 @WINDOWS
+@WINDOWED_BACKENDS
 @pytest.mark.parametrize("kv_heads", [4, 2])
-def test_windows_are_the_definition_and_its_gradients(visibility: Visibility, kv_heads: int) -> None:
+def test_windows_are_the_definition_and_its_gradients(
+    attention: Backend, visibility: Visibility, kv_heads: int
+) -> None:
     q, k, v = inputs(visibility, kv_heads=kv_heads)
     seed = torch.randn_like(q)
-    found, wanted = SDPA(visibility, CPU)(0, q, k, v), dense(visibility, q, k, v)
+    found, wanted = attention(visibility, CPU)(0, q, k, v), dense(visibility, q, k, v)
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
     for mine, theirs in zip(
         torch.autograd.grad(found, (q, k, v), seed), torch.autograd.grad(wanted, (q, k, v), seed), strict=True
@@ -180,9 +187,10 @@ def test_windows_are_the_definition_and_its_gradients(visibility: Visibility, kv
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-5)
 
 
-def test_beyond_a_window_the_gradient_is_exactly_zero() -> None:
+@WINDOWED_BACKENDS
+def test_beyond_a_window_the_gradient_is_exactly_zero(attention: Backend) -> None:
     q, k, v = inputs(WINDOWED)
-    out = SDPA(WINDOWED, CPU)(0, q, k, v)
+    out = attention(WINDOWED, CPU)(0, q, k, v)
     seen = torch.stack([torch.autograd.grad(row.sum(), v, retain_graph=True)[0].abs().sum((1, 2)) for row in out])
     assert torch.equal(seen > 0, WINDOWED.mask())
 
@@ -221,9 +229,14 @@ def test_what_a_window_computes_grows_with_the_window_and_not_with_the_document(
 
 
 def test_backends_without_windows_say_so() -> None:
-    for name, attention in (("products", backend("products", CPU, torch.float32)), ("flash", flash_backend(twin))):
-        with pytest.raises(BackendError, match=f"{name} has no window with a sink.*use sdpa"):
-            attention(WINDOWED, CPU)
+    with pytest.raises(BackendError, match=r"flash has no window with a sink.*use sdpa"):
+        flash_backend(twin)(WINDOWED, CPU)
+
+
+def test_products_of_windows_in_bf16_are_near_the_definition() -> None:
+    q, k, v = (x.detach().bfloat16().requires_grad_() for x in inputs(WINDOWED, kv_heads=2))
+    found, wanted = products(WINDOWED, CPU)(0, q, k, v), dense(WINDOWED, q.float(), k.float(), v.float())
+    torch.testing.assert_close(found.float(), wanted, rtol=0, atol=4e-2)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 4e-2)], ids=["fp32", "bf16"])
@@ -302,7 +315,9 @@ def test_auto_chooses_products_where_a_cpu_is_made_for_them(amx: bool, monkeypat
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     assert backend("auto", CPU, torch.float32) is backend("sdpa", CPU, torch.float32)
     assert backend("auto", CPU, torch.bfloat16) is backend("products" if amx else "sdpa", CPU, torch.bfloat16)
-    assert backend("auto", CPU, torch.bfloat16, windows=True) is SDPA
+    bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    assert backend("auto", CPU, torch.bfloat16, windows=True) is (products if bf16 else SDPA)
+    assert backend("auto", CPU, torch.float32, windows=True) is SDPA
     assert backend("auto", torch.device("cuda"), torch.bfloat16, windows=True) is backend("flex", CPU, torch.float32)
 
 

@@ -133,3 +133,14 @@ def test_goals_are_reached_by_the_oracle_and_what_was_done_is_not_done_again(pro
     status, again, _ = program("sample/reach.py", *asked)
     assert (status, result(again)) == (0, result(out))
     assert {file: file.stat().st_mtime_ns for file in kept} == kept
+
+
+def test_commands_are_given_and_what_came_of_them_is_told(program: Run, tmp_path: Path) -> None:
+    status, out, err = program("sample/reach.py", "--texts", "--count", 3, "--out", tmp_path / "told", "--json")
+    assert status == 0, err
+    (row,) = result(out)["rows"]
+    assert (row["who"], row["of"]) == ("random keys", 3)
+    kept = [json.loads(file.read_text()) for file in sorted((tmp_path / "told" / "episodes").iterdir())]
+    assert sum(one["reached"] for one in kept) == row["reached"]
+    assert all(one["command"].startswith(("a ", "an ")) for one in kept)
+    assert (tmp_path / "told" / "reach.png").stat().st_size > 1000

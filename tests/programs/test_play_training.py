@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 
 import vpoet
 from vpoet import bundle, config
+from vpoet.data.token_documents import Documents, Lane
+from vpoet.data.token_stream import heldout_packs
 from vpoet.media.video import Video
 from vpoet.sequence.actions import ActionSpace
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
@@ -32,6 +35,7 @@ data:
   length: 160
   lookahead: 4
   window: 3
+  misread: 0.1
 heldout: [{{path: {0}/tokens}}]
 model: {{width: 32, depth: 1, heads: 2, kv_heads: 1, hidden: 48}}
 batch: 4
@@ -66,6 +70,16 @@ def chain(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def reads_wrongly_in_training_alone(recipe: Path) -> None:
+    cfg = config.load(recipe, PretrainConfig)
+    text = TextTokenizer.load(cfg.text)
+    vocabulary = replace(cfg, actions=KEYS).vocabulary(text, VideoTokenizer.load(cfg.video))
+    lane = Lane(Documents(cfg.data, vocabulary=vocabulary, text=text.encode, seed=0), 0, 1)
+    assert any(row.read is not None for row, _ in (next(lane), next(lane)))
+    rows = heldout_packs(cfg.data, vocabulary=vocabulary, text=text.encode, count=2)
+    assert all(row.read is None for row in rows)
+
+
 def test_from_a_list_of_recordings_to_a_bundle_that_knows_its_actions(chain: Path, program: Program) -> None:
     def run(*arguments: object) -> str:
         status, out, err = program(*arguments)  # type: ignore[arg-type]
@@ -84,6 +98,7 @@ def test_from_a_list_of_recordings_to_a_bundle_that_knows_its_actions(chain: Pat
     assert {f"heldout/{kind}_bits" for kind in ("play", "action", "outcome", "video")} <= {*rows[-1]}
     assert "heldout/wrong_key_bits" in rows[-1]
     assert config.load(chain / "run/resolved.yaml", PretrainConfig).actions == KEYS
+    reads_wrongly_in_training_alone(chain / "recipe.yaml")
     run("train/pretrain.py", chain / "recipe.yaml", "steps=3", "--resume")
     status, _, err = program("train/export.py", chain / "run", "--out", chain / "bundle")
     assert status == 0, err

@@ -93,3 +93,17 @@ def test_without_a_window_the_sequence_is_as_it_was() -> None:
     wide = windowed(sequence, document, 4)
     assert wide.until is not None
     assert (wide.until == len(sequence)).all()
+
+
+def test_actions_that_are_read_off_frames_see_all_of_them_in_a_window_as_long() -> None:
+    vocabulary = Vocabulary(20, (6, 4), "t", "v", appended=(("actions", 5), ("outcomes", 8)))
+    sample = Sample(
+        np.array([3], np.int32), np.ones((9, 1, 2), np.int32), 8, actions=np.ones((8, 1), np.int32), window=4
+    )
+    given = TABLE["inverse"].draw(sample, np.random.default_rng(0))
+    assert given.stretch is not None
+    assert given.stretch[1] - given.stretch[0] == 4, "no more frames than the window holds"
+    document = TABLE["inverse"].document(sample, given)
+    sequence = windowed(build(document, vocabulary), document, 4)
+    assert sequence.until is not None
+    assert (sequence.until == len(sequence)).all()

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ PRESETS: list[Shape] = [
 ]
 """The same and the size: the networks as they are trained."""
 
-PLAY: list[Shape] = [(1, 8, 4, "play-1x8x8"), (1, 16, 4, "play-1x16x16")]
+PLAY: list[Shape] = [(1, 8, 2, "play-1x8x8"), (1, 16, 4, "play-1x16x16")]
 """A grid for each frame: the networks of these recipes."""
 
 TOLERANCE = 2e-5
@@ -258,10 +259,35 @@ def test_with_a_time_kernel_of_1_a_frame_is_coded_and_drawn_on_its_own() -> None
         AutoencoderConfig(time_stride=4, time_kernel=1)
 
 
-def test_the_key_that_came_later_leaves_the_hash_of_older_tokenizers() -> None:
+def test_vectors_of_codes_are_added_to_what_is_made_of_their_points() -> None:
+    shape = {"widths": [8, 12], "encoder_blocks": [1, 1], "decoder_blocks": [1, 1]}
+    config = AutoencoderConfig(
+        time_stride=1, time_kernel=1, quantiser=QuantiserConfig(levels=[4, 3, 5]), code_vectors=True, **shape
+    )
+    torch.manual_seed(0)
+    model = Autoencoder(config).eval()
+    plain = Autoencoder(replace(config, code_vectors=False)).eval()
+    plain.load_state_dict({n: w for n, w in model.state_dict().items() if "code_vectors" not in n})
+    codes = torch.arange(60).reshape(1, 1, 6, 10)
+    assert torch.equal(model.decode(codes), plain.decode(codes)), "they begin at zero"
+    vectors = model.decoder.code_vectors
+    assert vectors is not None
+    torch.nn.init.normal_(vectors.weight)
+    stem = plain.decoder.stem
+    by_code = torch.stack(
+        [stem(plain.quantiser.codes_to_points(torch.tensor(c))) + vectors.weight[c] for c in range(60)]
+    )
+    plain.decoder.stem = torch.nn.Identity()
+    torch.testing.assert_close(model.decode(codes), plain.draw(by_code[codes]))
+    with pytest.raises(ConfigError, match="a code of vq is a vector already"):
+        AutoencoderConfig(quantiser=QuantiserConfig(kind="vq"), code_vectors=True)
+
+
+def test_keys_that_came_later_leave_the_hash_of_older_tokenizers() -> None:
     model = build()
     facts = to_dict(model.config)
     assert facts.pop("time_kernel") == 3
+    assert facts.pop("code_vectors") is False
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {list(tensor.shape)}".encode())

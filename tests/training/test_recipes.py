@@ -44,6 +44,12 @@ def small(model: TransformerConfig) -> TransformerConfig:
     return replace(model, depth=2, heads=heads, kv_heads=1, width=width, hidden=hidden)
 
 
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where recipes' own data are not, even if somebody made them."""
+    monkeypatch.chdir(tmp_path)
+
+
 def test_there_are_recipes() -> None:
     assert RECIPES
 
@@ -67,7 +73,7 @@ def played(tokens: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_recipe_takes_a_step(path: Path, tokens: Any, played: Path) -> None:
+def test_recipe_takes_a_step(path: Path, tokens: Any, played: Path, elsewhere: None) -> None:
     recipe = config.load(path, PretrainConfig)
     if recipe.model.width > LARGE:
         recipe.model, recipe.batch = small(recipe.model), 8
@@ -105,7 +111,7 @@ def test_the_recipe_of_play_stays_below_three_million_parameters() -> None:
     assert transformer.parameter_count <= 3_000_000
 
 
-def test_the_actions_of_a_recipe_are_those_of_its_shards(tokens: Any, played: Path) -> None:
+def test_the_actions_of_a_recipe_are_those_of_its_shards(tokens: Any, played: Path, elsewhere: None) -> None:
     recipe = config.load(next(path for path in RECIPES if path.stem == "play"), PretrainConfig)
     with pytest.raises(
         DataError, match=r"play, policy, inverse: no actions in .*runs/play/tokens/train.*`vpoet ingest`"

@@ -12,7 +12,7 @@ import itertools
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from vpoet.data.token_dataset import Shard, TokenDataset, TokenSample
 from vpoet.errors import CheckpointError, ConfigError, DataError, VpoetWarning
 from vpoet.sequence import document, tasks
 from vpoet.sequence.arrangements import Sample, Segment
+from vpoet.sequence.misreading import misread
 from vpoet.sequence.packing import BestFit, Pack, pack
 from vpoet.sequence.vocabulary import Vocabulary
 from vpoet.sequence.windows import windowed
@@ -77,6 +78,9 @@ class StreamConfig:
     """Frames (cells of time) for which a frame is seen, itself counted; what precedes the first frame is seen to the
     end (`vpoet.sequence.windows`). Attention then costs what the window does, not the document, and play can go on for
     ever. 0: all are seen to the end."""
+    misread: float = 0.0
+    """Share of the codes of play that are read wrongly in training, while the right ones are predicted
+    (`vpoet.sequence.misreading`)."""
 
     def __post_init__(self) -> None:
         for name in ("length", "lookahead"):
@@ -86,6 +90,8 @@ class StreamConfig:
             raise ConfigError(f"window = {self.window} frames: must be 0 (none) to {LARGEST}")
         if not 0 <= self.drop_caption <= 1:
             raise ConfigError(f"drop_caption = {self.drop_caption} is a probability, 0 to 1")
+        if not 0 <= self.misread < 1:
+            raise ConfigError(f"misread = {self.misread} is a share, from 0 to below 1")
         for source in self.sources:
             if source.weight < 0:
                 raise ConfigError(f"sources: the weight of {source.path} is {source.weight}; use 0 or more")
@@ -176,6 +182,9 @@ class Documents:
         if dropped and tasks.TABLE[drawn.task].needs:
             drawn = drawn.unprompted()  # of its captions in time, and of the texts that it interleaves
         sequence = windowed(document.build(drawn, self.vocabulary), drawn, self.config.window)
+        if self.config.misread:
+            read = document.build(misread(drawn, self.config.misread, random), self.vocabulary).ids
+            sequence = replace(sequence, read=read)
         if len(sequence) > self.config.length:
             self.problems.add(f"longer than a pack of {self.config.length}", sample.name)
             return None
@@ -194,14 +203,13 @@ class Documents:
             actions=sample.actions,
             outcomes=sample.outcomes,
             timeline=None if changes is None else tuple((first, self._pieces(text)) for first, text in changes),
-            segments=None
-            if parts is None
-            else tuple(
-                Segment(self._pieces(text) if codes is None else codes.astype(np.int32), fps, target)
-                for text, codes, fps, target in parts
-            ),
+            segments=None if parts is None else tuple(self._segment(*part) for part in parts),
             room=self.config.length,
+            window=self.config.window,
         )
+
+    def _segment(self, text: str, codes: Ints | None, fps: int, target: bool | None) -> Segment:
+        return Segment(self._pieces(text) if codes is None else codes.astype(np.int32), fps, target)
 
     def _pieces(self, text: str) -> Ints:
         return np.array(self._text(text), dtype=np.int32)

@@ -8,6 +8,7 @@ so the same global batches come out at every world size that divides the number 
 
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -149,7 +150,8 @@ def _stalled(seconds: float, at: str) -> None:
 def heldout_packs(config: StreamConfig, *, vocabulary: Vocabulary, text: EncodeText, count: int) -> list[Pack]:
     """At most ``count`` packs for evaluation, the same at every call whatever the seed of the run: documents of the
     sources' first epoch under a fixed seed, each once. DataError when there is no document."""
-    documents = Documents(config, vocabulary=vocabulary, text=text, seed=_HELDOUT_SEED)
+    clean = replace(config, misread=0.0)
+    documents = Documents(clean, vocabulary=vocabulary, text=text, seed=_HELDOUT_SEED)
     packer = documents.packer()
     weights = {source: given.weight for source, given in enumerate(config.sources) if given.weight > 0}
     walks = {source: Walk(documents, source, lane=0, lanes=1) for source in weights}

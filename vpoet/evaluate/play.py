@@ -23,6 +23,7 @@ import numpy as np
 
 from vpoet.arrays import Doubles, Floats, Frames, Ints
 from vpoet.errors import DataError
+from vpoet.evaluate.physics import physics, trials
 from vpoet.evaluate.pixels import psnr
 from vpoet.generate.environment import Session
 from vpoet.generate.model import Model
@@ -215,7 +216,12 @@ def row(model: Model, session: Session, simulator: SteppedWorld, course: Course)
     found["sound"] = sum(soundness(simulator, course.seen[-1:], dreamt))
     found["sound_ceiling"] = sum(soundness(simulator, course.seen[-1:], kept)) / len(kept)
     found["coins"] = coins(course.rewards, rewards)
-    return found
+    return found | trials(lambda: _begun(session, course), simulator, course.state)
+
+
+def _begun(session: Session, course: Course) -> Session:
+    session.begin(course.number, course.text, course.seen, course.did, course.brought)
+    return session
 
 
 def coins(real: Sequence[float], dreamt: Sequence[float], near: int = 1) -> tuple[int, int, int]:
@@ -263,7 +269,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     frames = sum(one["frames"] for one in rows)
     found["sound"] = sum(one["sound"] for one in rows) / frames
     found["sound_ceiling"] = float(np.mean([one["sound_ceiling"] for one in rows]))
-    return found
+    return found | physics(rows)
 
 
 def _f1(pairs: Sequence[tuple[int, int]]) -> float:

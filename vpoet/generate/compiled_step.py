@@ -11,9 +11,11 @@ import functools
 import hashlib
 import io
 import logging
+import math
 import os
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -44,6 +46,8 @@ _INDUCTOR = {
     "max_autotune_gemm_backends": "CPP,ATEN",
 }
 _MOST_BLOCKS = 4096
+_RUNS = 20
+"""Of a kernel that is timed, at least."""
 Inputs = tuple[Any, ...]
 """Of a step, in order."""
 
@@ -148,6 +152,28 @@ def _play_example(step: PlayStep, documents: int, slots: int, width: int, places
     )
 
 
+@contextlib.contextmanager
+def _by_shortest_runs() -> Iterator[None]:
+    """Kernels are compared by their shortest runs. Inductor takes the median, which beside another job on the same
+    cores says more of that job than of the kernel, and the choice would stay for good."""
+
+    def milliseconds(run: Callable[[], Any], warmup: int = 20, rep: int = 100, **_: Any) -> float:
+        shortest, begun, runs = math.inf, time.perf_counter(), 0
+        while runs < _RUNS or time.perf_counter() - begun < (warmup + rep) / 1000:
+            before = time.perf_counter()
+            run()
+            shortest, runs = min(shortest, time.perf_counter() - before), runs + 1
+        return 1000 * shortest
+
+    from torch._inductor.runtime.benchmarking import benchmarker  # takes a second, and nothing else here needs it
+
+    vars(benchmarker)["benchmark_cpu"] = milliseconds
+    try:
+        yield
+    finally:
+        del vars(benchmarker)["benchmark_cpu"]  # the class's own is there again
+
+
 def _compile(step: Step | PlayStep, inputs: Inputs, shapes: Any, path: Path) -> None:
     if shutil.which(os.environ.get("CXX", "g++")) is None:
         raise BackendError("compiling a step needs a C++ compiler (apt install g++); without it, decode uncompiled")
@@ -156,7 +182,7 @@ def _compile(step: Step | PlayStep, inputs: Inputs, shapes: Any, path: Path) -> 
     said = io.StringIO()
     try:
         # it prints its timings of every kernel
-        with aside(path) as fresh, torch.no_grad(), contextlib.redirect_stderr(said):
+        with aside(path) as fresh, torch.no_grad(), contextlib.redirect_stderr(said), _by_shortest_runs():
             program = torch.export.export(step, inputs, dynamic_shapes=shapes)
             torch._inductor.aoti_compile_and_package(program, package_path=str(fresh), inductor_configs=dict(_INDUCTOR))
     except Exception as error:

@@ -39,13 +39,17 @@ def backend(
     """The backend called ``name``, checked for this device and dtype, and for heads of ``head`` features if given;
     BackendError says what it lacks.
 
-    auto: products in bf16 on a CPU with AMX, else sdpa; on a GPU the first of flash3, flash and varlen that can run
-    there, else sdpa, and a VpoetWarning; where documents have ``windows``, flex on a GPU, else sdpa.
+    auto: products in bf16 on a CPU with AMX, or where documents have ``windows`` one with any bf16 products, else sdpa;
+    on a GPU the first of flash3, flash and varlen that can run there, else sdpa, and a VpoetWarning; with ``windows``
+    flex.
     ``deterministic``: on a GPU the backward pass gives the same bits each time, for some memory and time (sdpa's with
     windows does not); elsewhere it does anyway.
     """
+    if name == "auto" and windows and device.type == "cuda":
+        name = "flex"
     if name == "auto" and windows:
-        name = "flex" if device.type == "cuda" else "sdpa"
+        multiplies = dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        name = "products" if multiplies else "sdpa"
     if name == "auto" and device.type == "cpu":
         amx = dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()
         name = "products" if amx else "sdpa"

@@ -13,11 +13,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from vpoet.nn.visibility import Attend, Visibility, refuse_windows
+from vpoet.nn.visibility import Attend, Visibility
+from vpoet.nn.window_products import WindowProducts
 
 ROWS = 384
 """Queries of a block: fewer compute less in vain, and call more often."""
@@ -119,10 +121,22 @@ class _Products(torch.autograd.Function):
 
 def products(visibility: Visibility, device: torch.device) -> Attend:
     """A `Backend` (`vpoet.nn.visibility`)."""
-    refuse_windows(visibility, "products")
     plans: dict[torch.dtype, list[_Group]] = {}
+    windowed = any(until is not None for until in visibility.windows)
+    windows: dict[torch.dtype, list[WindowProducts]] = {}
 
     def attend(_: int, q_TNH: Tensor, k_TKH: Tensor, v_TKH: Tensor) -> Tensor:
+        if windowed:
+            if q_TNH.dtype not in windows:
+                windows[q_TNH.dtype] = [
+                    WindowProducts(prefix, np.full(n, n, np.int32) if until is None else until, q_TNH.dtype, device)
+                    for n, prefix, until in zip(
+                        visibility.lengths, visibility.prefixes, visibility.windows, strict=True
+                    )
+                ]
+            # split and not sliced: the gradient of a slice is a whole pack of zeros, one for each document
+            parts = (x.split_with_sizes(list(visibility.lengths)) for x in (q_TNH, k_TKH, v_TKH))
+            return torch.cat([one(q, k, v) for one, q, k, v in zip(windows[q_TNH.dtype], *parts, strict=True)])
         if q_TNH.dtype not in plans:
             plans[q_TNH.dtype] = list(_plan(visibility, q_TNH.dtype, device))
         k_TNH, v_TNH = (x.repeat_interleave(q_TNH.shape[1] // x.shape[1], dim=1) for x in (k_TKH, v_TKH))

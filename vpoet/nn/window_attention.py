@@ -11,15 +11,43 @@ Shapes: L tokens of the document, N query heads, K key/value heads, H head size,
 for it.
 """
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vpoet.arrays import Ints
+from vpoet.arrays import Ints, Mask
 
 _SHORTEST = 128
 """Queries of a block at least."""
+
+
+class Block(NamedTuple):
+    """Queries [start, stop) of the document, and what they see."""
+
+    start: int
+    stop: int
+    keys_S: Ints
+    """Indices of the keys that any of them sees."""
+    seen_RS: Mask
+
+
+def blocks(prefix: int, until: Ints, multiple: int = 1) -> Iterator[Block]:
+    """Of a document for which ``prefix`` and ``until`` are those of `vpoet.nn.visibility.Visibility`; all but the last
+    have as many queries, a multiple of ``multiple``."""
+    index = np.arange(len(until))
+    seen = int(np.minimum(until, len(until)).sum() - index.sum()) // len(until)  # keys of a query, on average
+    # half of that: each block computes a third in vain, and each key is gathered three times
+    rows = -(-max(_SHORTEST, seen // 2) // multiple) * multiple
+    for start in range(0, len(until), rows):
+        stop = min(start + rows, len(until))
+        last = max(stop, prefix) if start < prefix else stop
+        keys = index[:last][until[:last] > start].astype(np.int32)
+        q, k = index[start:stop, None], keys[None]
+        yield Block(start, stop, keys, ((k <= q) | ((q < prefix) & (k < prefix))) & (q < until[keys]))
 
 
 class WindowAttention:
@@ -27,22 +55,11 @@ class WindowAttention:
 
     def __init__(self, prefix: int, until: Ints, device: torch.device) -> None:
         """``prefix`` and ``until`` are those of `vpoet.nn.visibility.Visibility` for one document."""
-        index = np.arange(len(until))
-        seen = int(np.minimum(until, len(until)).sum() - index.sum()) // len(until)  # keys of a query, on average
-        # half of that: each block computes a third in vain, and each key is gathered three times
-        rows = max(_SHORTEST, seen // 2)
-        self._rows, self._counts, self._masks, gathered = [], [], [], []
-        for start in range(0, len(until), rows):
-            stop = min(start + rows, len(until))
-            last = max(stop, prefix) if start < prefix else stop
-            keys = index[:last][until[:last] > start]
-            q, k = index[start:stop, None], keys[None]
-            seen_RS = ((k <= q) | ((q < prefix) & (k < prefix))) & (q < until[keys])
-            self._rows.append(stop - start)
-            self._counts.append(len(keys))
-            self._masks.append(torch.from_numpy(seen_RS).to(device))
-            gathered.append(keys)
-        self._keys = torch.from_numpy(np.concatenate(gathered)).to(device)
+        found = list(blocks(prefix, until))
+        self._rows = [block.stop - block.start for block in found]
+        self._counts = [len(block.keys_S) for block in found]
+        self._masks = [torch.from_numpy(block.seen_RS).to(device) for block in found]
+        self._keys = torch.from_numpy(np.concatenate([block.keys_S for block in found])).to(device)
 
     def __call__(self, q_1NLH: Tensor, k_1KLH: Tensor, v_1KLH: Tensor) -> Tensor:
         """[1, N, L, H]."""

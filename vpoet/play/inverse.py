@@ -74,12 +74,14 @@ def between(model: Model, codes: Codes, prompt: str = "") -> Inferred:
         raise ShapeError("a single frame: an action leads from one to the next")
     text = np.array(bundle.text.encode(prompt), np.int32)
     blank = np.ones((len(codes) - 1, space.arity), np.int32)
-    sample = Sample(text, codes, bundle.config.fps, actions=blank, room=bundle.config.length)
+    config = bundle.config
+    sample = Sample(text, codes, config.fps, actions=blank, room=config.length, window=config.window)
     most = frames_between(sample)
     if most < 2:
         raise ShapeError(
             f"two frames of {codes.shape[1]} x {codes.shape[2]} codes and a prompt of {len(text)} pieces are more than "
-            f"the {bundle.config.length} tokens that this model was trained on"
+            f"the {config.length} tokens, and the window of {config.window or 'any number of'} frames, that this model "
+            "was trained on"
         )
     values, nats = [], []
     heads = Heads(steady(bundle.transformer), Sampling())

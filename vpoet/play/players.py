@@ -2,6 +2,7 @@
 model reads off videos or would do anyhow."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -25,7 +26,7 @@ ROUNDS = 4
 
 def players(world: SteppedWorld, model: Model | None, samples: Sequence[int], every: int) -> dict[str, Player]:
     """By name. PromptError: the model was not trained for play; what it was not trained for besides is left out."""
-    found: dict[str, Player] = {"random keys": lambda start, seed: _by_chance(world, start, seed)}
+    found: dict[str, Player] = {"random keys": partial(by_chance, world)}
 
     def planning(planner: Planner, learned: bool, kinds: Sequence[str] = ()) -> Player:
         def play(start: Start, seed: int) -> Episode:
@@ -52,7 +53,7 @@ def players(world: SteppedWorld, model: Model | None, samples: Sequence[int], ev
     if model is not None and "inverse" in served:
         found["model, inverse alone"] = lambda start, seed: _by_inverse(world, model, start, seed)
     if model is not None and "policy" in served:
-        found["model, policy"] = lambda start, seed: _by_policy(world, model, start, seed)
+        found["model, policy"] = lambda start, seed: by_policy(world, model, start, seed, start.caption)
     return found
 
 
@@ -62,25 +63,27 @@ def _by_plans(world: SteppedWorld, start: Start, seed: int, control: Control, dr
     )
 
 
-def _by_chance(world: SteppedWorld, start: Start, seed: int) -> Episode:
+def by_chance(world: SteppedWorld, start: Start, seed: int, limit: int = LIMIT) -> Episode:
     """Keys at random, held for a while, as recordings have them."""
     random = np.random.default_rng(seed)
     keys: Sticky[int] = Sticky(lambda: int(random.integers(len(world.actions))), random)
-    return _followed(world, start, np.array([keys() for _ in range(LIMIT)]))
+    return followed(world, start, np.array([keys() for _ in range(limit)]))
 
 
 def _by_inverse(world: SteppedWorld, model: Model, start: Start, seed: int) -> Episode:
     """The way to the goal is imagined as a video, its actions are read and carried out, once."""
-    return _followed(world, start, on_the_way(model, start.frame, start.goal, AHEAD, prompt=start.caption, seed=seed))
+    return followed(world, start, on_the_way(model, start.frame, start.goal, AHEAD, prompt=start.caption, seed=seed))
 
 
-def _by_policy(world: SteppedWorld, model: Model, start: Start, seed: int) -> Episode:
-    policy, random = Policy(model, start.caption), np.random.default_rng(seed)
+def by_policy(world: SteppedWorld, model: Model, start: Start, seed: int, prompt: str, limit: int = LIMIT) -> Episode:
+    """What a model that is told ``prompt`` would do."""
+    policy, random = Policy(model, prompt), np.random.default_rng(seed)
     episode = Episode(start.frame, [], [])
-    while len(episode.parts) < LIMIT and not episode.ended:
+    while len(episode.parts) < limit and not episode.ended:
         episode.parts.append(carried_out(world, policy.draw(episode.seen, random)[None]))
     return episode
 
 
-def _followed(world: SteppedWorld, start: Start, actions: Actions) -> Episode:
+def followed(world: SteppedWorld, start: Start, actions: Actions) -> Episode:
+    """These actions, up to the end if they lead there."""
     return Episode(start.frame, [], [carried_out(world, actions)])

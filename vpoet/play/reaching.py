@@ -38,7 +38,9 @@ class Start:
     frame: Frames
     goal: Frames
     place: tuple[float, float]
-    """Where the figure is in the goal's picture, in units."""
+    """Where the figure is in the last frame of the clip, in units."""
+    text: str = ""
+    """What is to be done (`vpoet.play.commands`); empty: to come to the goal's picture."""
 
 
 def starts(clips: World, first: int = FIRST) -> Iterator[Start | None]:
@@ -49,7 +51,9 @@ def starts(clips: World, first: int = FIRST) -> Iterator[Start | None]:
     seed = first
     while True:
         frames, told = clips.clip(seed)
-        yield _start(seed, frames, told, clips.frames)
+        start = clip_start(seed, frames[0], told, frames[-1])
+        begins = {axis: told["truth"][axis][0] for axis in "xy"}
+        yield None if len(frames) < clips.frames or away(begins, start.place) <= NEAR else start
         seed += 1
 
 
@@ -75,18 +79,17 @@ def judged(world: SteppedWorld, start: Start, episode: Episode) -> dict[str, Any
     }  # fmt: skip
 
 
-def _start(seed: int, frames: Frames, told: dict[str, Any], whole: int) -> Start | None:
+def clip_start(seed: int, frame: Frames, told: dict[str, Any], goal: Frames, text: str = "") -> Start:
+    """The start of clip number ``seed`` from its first frame and its json. DataError: the json does not say what is
+    needed."""
     try:
         state, policy, truth = bytes.fromhex(told["state"]), str(told["policy"]), told["truth"]
-        begins, ends = ({"x": truth["x"][at], "y": truth["y"][at]} for at in (0, -1))
+        place = float(truth["x"][-1]), float(truth["y"][-1])
     except (KeyError, TypeError):
         raise DataError(
             f"{told.get('source')}: it says no state or no place of a figure (x, y); world:playground does"
         ) from None
-    place = float(ends["x"]), float(ends["y"])
-    if len(frames) < whole or away(begins, place) <= NEAR:
-        return None
-    return Start(seed, policy, told["caption"][0], state, frames[0], frames[-1], place)
+    return Start(seed, policy, told["caption"][0], state, frame, goal, place, text)
 
 
 def away(truth: dict[str, Any], place: tuple[float, float]) -> float:

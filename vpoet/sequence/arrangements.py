@@ -65,6 +65,8 @@ class Sample:
     segments: tuple[Segment, ...] | None = None
     room: int = LATEST * LATEST
     """Tokens of the longest document that may be made of it: of a long recording, play takes a stretch."""
+    window: int = 0
+    """Frames for which one is seen in that document (`vpoet.sequence.windows`); 0: to its end."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -280,11 +282,13 @@ def a_short_stretch(sample: Sample, random: np.random.Generator) -> Given:
 
 
 def frames_between(sample: Sample) -> int:
-    """Of a recording: so many frames fit a document that tells a video, and then what was done between them."""
+    """Of a recording: so many frames fit a document that tells a video, and then what was done between them; with a
+    window it holds all of them, for behind it they can't be read."""
     assert sample.actions is not None
     frame = int(sample.actions.shape[1]) + 1 + math.prod(sample.codes.shape[1:])
     headers = sum(2 + len(FORMS[modality].header) for modality in (Modality.VIDEO, Modality.PLAY))
-    return min((sample.room - 3 - 2 - len(sample.text) - headers) // frame, 255)
+    most = min((sample.room - 3 - 2 - len(sample.text) - headers) // frame, 255)
+    return min(most, sample.window) if sample.window else most
 
 
 def _a_part(sample: Sample, most: int, random: np.random.Generator) -> tuple[int, int]:

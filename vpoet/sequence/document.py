@@ -58,6 +58,9 @@ class Sequence:
     until: Ints | None = None
     """[L]: index of the token from which on this one is not seen any more (`vpoet.sequence.windows`); None: all are
     seen to the end."""
+    read: Ints | None = None
+    """[L]: what a network reads in place of ``ids``, which it predicts all the same (`vpoet.sequence.misreading`);
+    None: what is there."""
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -58,11 +58,13 @@ def lay_out(
     lengths: Sequence[int],
     prefixes: Sequence[int],
     until: Sequence[Ints | None] | None = None,
+    read: Ints | None = None,
 ) -> Layout:
-    """The layout of a pack of these fields: a few operations of numpy, whatever the number of its documents."""
+    """The layout of a pack of these fields: a few operations of numpy, whatever the number of its documents. ``read``
+    [T] is what a network reads in place of ``ids``, of which it predicts what is predicted."""
     (after,) = np.nonzero(targets)
     arrays: dict[str, npt.NDArray[Any]] = {
-        "ids": ids,
+        "ids": ids if read is None else read,
         "positions": positions,
         "before": after - 1,
         "after": ids[after],

@@ -86,6 +86,8 @@ class Pack:
     """What a network reads of it."""
     until: tuple[Ints | None, ...] | None = None
     """`Sequence.until` of each document; None: no document has any."""
+    read: tuple[Ints | None, ...] | None = None
+    """`Sequence.read` of each document; None: no document has any."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -111,8 +113,10 @@ def pack(sequences: Items[Sequence], length: int, *, bidirectional: bool = False
     lengths = tuple(len(s) for s in parts)
     prefixes = tuple(s.prefix if bidirectional and s.targets.any() else 0 for s in parts)
     until = tuple(s.until for s in parts) if any(s.until is not None for s in parts) else None
-    layout = lay_out(ids, positions, kinds, targets, lengths, prefixes, until)
-    return Pack(ids, positions, kinds, targets, lengths, prefixes, rest, layout, until)
+    read = tuple(s.read for s in parts) if any(s.read is not None for s in parts) else None
+    read_T = np.concatenate([s.ids if s.read is None else s.read for s in parts])
+    layout = lay_out(ids, positions, kinds, targets, lengths, prefixes, until, read_T)
+    return Pack(ids, positions, kinds, targets, lengths, prefixes, rest, layout, until, read)
 
 
 def unpack(row: Pack) -> list[Sequence]:
@@ -120,8 +124,8 @@ def unpack(row: Pack) -> list[Sequence]:
     bounds = np.cumsum((0, *row.lengths))
     documents = len(row.lengths) - (1 if row.padding else 0)
     cuts = [slice(bounds[i], bounds[i + 1]) for i in range(documents)]
-    until = row.until or (None,) * documents
+    until, read = (given or (None,) * documents for given in (row.until, row.read))
     return [
-        Sequence(row.ids[cut], row.positions[cut], row.kinds[cut], row.targets[cut], end)
-        for cut, end in zip(cuts, until, strict=False)
+        Sequence(row.ids[cut], row.positions[cut], row.kinds[cut], row.targets[cut], end, seen)
+        for cut, end, seen in zip(cuts, until, read, strict=False)
     ]

@@ -11,7 +11,8 @@ prompt: it takes the place of the one before it, so that memory stays bounded th
 frames before it on, the text before it, and the structure and guides that followed that, are not seen any more; the
 sink stays.
 
-A frame is one cell of the clip's time in whichever span, counted in the order of the document.
+A frame is one cell of the clip's time in whichever span, counted in the order of the document. Actions that are read
+off frames which stand before them (the task `inverse`) are told without frames, and are seen to the end.
 """
 
 from dataclasses import replace
@@ -49,7 +50,7 @@ def layout(document: Document, length: int) -> tuple[Ints, Ints]:
             chapter, fresh = chapter + 1, False
         chapter_L[at - begins :] = chapter
         at += 1 + len(FORMS[span.modality].header)
-        if span.in_clip and len(span.values):
+        if span.in_clip and span.codes.size:
             size = span.values[0].size
             stop = at + span.values.size
             frame_L[at:stop] = frame + np.arange(stop - at) // size

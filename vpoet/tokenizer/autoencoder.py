@@ -64,6 +64,9 @@ class AutoencoderConfig:
     """Residual blocks of the encoder at each level."""
     decoder_blocks: list[int] = field(default_factory=list)
     """Residual blocks of the decoder at each level; it has more to do than the encoder."""
+    code_vectors: bool = False
+    """With FSQ: the decoder adds a learned vector of each code to what it makes of the code's point, so that a code can
+    stand for a picture that no neighbour on the grid resembles. widths[-1] numbers a code, and a look-up."""
 
     def __post_init__(self) -> None:
         # The lists are filled in here, so that a saved config means the same when a size is tuned again.
@@ -80,6 +83,8 @@ class AutoencoderConfig:
                     f"{name} has {len(getattr(self, name))} entries; strides {self.time_stride}x{self.space_stride}"
                     f"x{self.space_stride} with patches of {self.patch} need {levels}, one a level"
                 )
+        if self.code_vectors and self.quantiser.kind != "fsq":
+            raise ConfigError(f"code_vectors is FSQ's; a code of {self.quantiser.kind} is a vector already")
         if min(self.widths) < 1 or min(self.encoder_blocks + self.decoder_blocks) < 0:
             raise ConfigError("widths must be 1 or more, encoder_blocks and decoder_blocks 0 or more")
 
@@ -130,13 +135,16 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Quantised points [B, t, h, w, D] to video [B, T, H, W, 3], not clipped."""
+    """Quantised points [B, t, h, w, D], and their codes [B, t, h, w], to video [B, T, H, W, 3], not clipped."""
 
-    def __init__(self, config: AutoencoderConfig, vector: int) -> None:
+    def __init__(self, config: AutoencoderConfig, quantiser: Quantiser) -> None:
         super().__init__()
         self.patch = config.patch
         widths, kernel = config.widths, config.time_kernel
-        self.stem = nn.Linear(vector, widths[-1])
+        self.stem = nn.Linear(quantiser.width, widths[-1])
+        self.code_vectors = nn.Embedding(quantiser.size, widths[-1]) if config.code_vectors else None
+        if self.code_vectors is not None:
+            nn.init.zeros_(self.code_vectors.weight)
         layers: list[nn.Module] = [Block(widths[-1], kernel) for _ in range(config.decoder_blocks[-1])]
         for level, (time, space) in reversed(list(enumerate(halvings(config)))):
             layers.append(Up(widths[level + 1], widths[level], time=time, space=space))
@@ -145,8 +153,10 @@ class Decoder(nn.Module):
         self.norm = RMSNorm(widths[0])
         self.out = SpaceConv(widths[0], 3 * config.patch**2)
 
-    def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
-        x = self.stem(x)
+    def forward(self, points: Tensor, codes: Tensor | None, past: Past | None = None) -> Tensor:
+        x = self.stem(points)
+        if self.code_vectors is not None:
+            x = x + self.code_vectors(codes)
         for layer in self.layers:
             x = layer(x, past)
         return unfold(self.out(self.norm(x)), self.patch)
@@ -160,7 +170,7 @@ class Autoencoder(Network):
         self.config = config
         self.quantiser = make_quantiser(config.quantiser, evenness=evenness)
         self.encoder = Encoder(config, self.quantiser.width)
-        self.decoder = Decoder(config, self.quantiser.width)
+        self.decoder = Decoder(config, self.quantiser)
 
     def forward(self, video: Tensor) -> tuple[Tensor, Quantised]:
         """Video [B, 3, T, H, W] in [-1, 1] to its reconstruction (same shape, not clipped) and what was quantised."""
@@ -181,7 +191,11 @@ class Autoencoder(Network):
         return vectors
 
     def draw(self, points: Tensor, past: Past | None = None, *, last: bool = True) -> Tensor:
-        video: Tensor = self.decoder(points, past)
+        codes = None
+        if self.config.code_vectors:
+            assert isinstance(self.quantiser, FSQ)
+            codes = self.quantiser.points_to_codes(points)
+        video: Tensor = self.decoder(points, codes, past)
         return video.permute(0, 4, 1, 2, 3)
 
 

@@ -67,6 +67,11 @@ class FSQ(Quantiser):
         half = self.radix // 2
         return (self.codes_to_digits(codes) - half) / half
 
+    def points_to_codes(self, points: Tensor) -> Tensor:
+        """Inverse of `codes_to_points`."""
+        half = self.radix // 2
+        return self.digits_to_codes((points.detach().float() * half).round().long() + half)
+
     def _unevenness(self, bounded: Tensor) -> Tensor:
         """How far the digits of these vectors [..., D] are from even use: for each digit the squared distance to the
         values that all levels in equal shares would have (2-Wasserstein, by sorting), in half ranges; and the squared

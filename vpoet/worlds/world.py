@@ -63,6 +63,12 @@ class World(ABC):
         `FAULTS` are always stated, to be none. KeyError or TypeError for a json that lacks what `clip` writes.
         """
 
+    @staticmethod
+    def doing(truth: Mapping[str, Any]) -> str:
+        """What a figure does where this is the `SteppedWorld.truth`, as the clips' captions in time say it. DataError:
+        they say no such thing."""
+        raise DataError("this world's clips have no words for what is done from frame to frame")
+
     @abstractmethod
     def see(self, frames: Frames) -> dict[str, str]:
         """What a clip uint8 [T, H, W, 3] shows: all of `judged`, "" for none. ShapeError for frames of another size."""

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,24 @@ def test_a_second_stage_begins_with_the_weights_and_keeps_encoder_and_codes(tmp_
     assert (loaded.hash, loaded.codes) == (ended.hash, begun.hash)
     assert np.array_equal(ended.encode(clips(1)[0]), begun.encode(clips(1)[0]))
     assert not np.array_equal(ended.decode(ended.encode(clips(1)[0])), begun.decode(begun.encode(clips(1)[0])))
+
+
+def test_a_second_stage_adds_vectors_of_codes_to_a_decoder_without_and_keeps_those_of_one_with(tmp_path: Path) -> None:
+    VideoTokenizer(TokenizerTraining(recipe(seed=3)).average).save(tmp_path)
+    richer = replace(recipe().model, code_vectors=True)
+    second = TokenizerTraining(recipe(begin=str(tmp_path), train="decoder", model=richer))
+    second.update(clips(2))
+    vectors = second.model.decoder.code_vectors
+    assert vectors is not None
+    assert vectors.weight.abs().sum() > 0
+    assert second.exported().codes == VideoTokenizer.load(tmp_path).hash
+    second.exported().save(tmp_path / "second")
+    third = TokenizerTraining(recipe(begin=str(tmp_path / "second"), train="decoder", model=richer))
+    assert torch.equal(
+        third.model.state_dict()["decoder.code_vectors.weight"], second.average.decoder.code_vectors.weight
+    )
+    with pytest.raises(ConfigError, match=r"model.code_vectors: True, now False"):
+        TokenizerTraining(recipe(begin=str(tmp_path / "second"), train="decoder"))
 
 
 def test_codes_keep_their_name_only_while_the_encoder_is_the_same_to_the_bit(tmp_path: Path) -> None:

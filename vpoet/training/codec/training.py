@@ -159,11 +159,13 @@ class TokenizerTraining:
             raise ConfigError(
                 f"begin: {folder} is an imported tokenizer, and only vpoet's own networks are trained here"
             )
-        if tokenizer.model.config != self.recipe.model:
-            theirs, ours = config.to_dict(tokenizer.model.config), config.to_dict(self.recipe.model)
+        given = tokenizer.model.config
+        if replace(given, code_vectors=given.code_vectors or self.recipe.model.code_vectors) != self.recipe.model:
+            theirs, ours = config.to_dict(given), config.to_dict(self.recipe.model)
             different = config.differences(theirs, ours, prefix="model.")
             raise ConfigError(f"begin: {folder} has another network ({'; '.join(different)}); set model to match it")
-        self.model.load_state_dict(tokenizer.model.state_dict())
+        # vectors of codes that it has not begin at zero
+        self.model.load_state_dict(self.model.state_dict() | tokenizer.model.state_dict())
         self.hashes["begin"] = tokenizer.hash
 
     def _parts(self) -> tuple[Networks, Optimizers]:

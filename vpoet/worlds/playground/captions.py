@@ -54,7 +54,7 @@ def timeline(truths: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """
     told: list[dict[str, Any]] = []
     at = 0
-    for text, run in groupby(map(_doing, truths)):
+    for text, run in groupby(map(doing, truths)):
         last = at + len(list(run))
         jumps = bool(told) and text.endswith(" falls") and told[-1]["text"].endswith(" jumps")
         if jumps:
@@ -65,6 +65,7 @@ def timeline(truths: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return told
 
 
-def _doing(truth: Mapping[str, Any]) -> str:
-    doing = {"stand": "stands still", "walk": f"walks {truth['facing']}", "climb": "is on the ladder"}
-    return f"{article(truth['who'])} {doing.get(truth['action'], truth['action'] + 's')}"
+def doing(truth: Mapping[str, Any]) -> str:
+    """What the figure does in one frame."""
+    words = {"stand": "stands still", "walk": f"walks {truth['facing']}", "climb": "is on the ladder"}
+    return f"{article(truth['who'])} {words.get(truth['action'], truth['action'] + 's')}"

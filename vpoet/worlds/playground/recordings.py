@@ -9,7 +9,7 @@ import numpy as np
 
 from vpoet.arrays import Frames
 from vpoet.errors import DataError
-from vpoet.worlds.playground.captions import PHRASINGS, captions, stated, timeline
+from vpoet.worlds.playground.captions import PHRASINGS, captions, doing, stated, timeline
 from vpoet.worlds.playground.physics import ACTIONS, FASTEST
 from vpoet.worlds.playground.scripts import Seeker
 from vpoet.worlds.playground.stepped import Playground, scene
@@ -93,6 +93,10 @@ class Recordings(World):
     @staticmethod
     def stated(facts: Mapping[str, Any], phrasing: int) -> dict[str, str]:
         return stated(facts["truth"], phrasing) | {FAULTS: ""}
+
+    @staticmethod
+    def doing(truth: Mapping[str, Any]) -> str:
+        return doing(truth)
 
     def see(self, frames: Frames) -> dict[str, str]:
         """What most of the frames show; the faults are scenery or a character that changes, nobody, no coin, and a leap
