@@ -1,6 +1,7 @@
 """Measuring: a line a clip, once; resumed, added to, and the same bytes from any number of workers."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -92,14 +93,16 @@ def test_what_is_measured_is_not_measured_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl", ".safetensors"])
-@pytest.mark.parametrize("damage", ["gone", "cut", "noise"])
+@pytest.mark.parametrize("damage", ["gone", "cut", "noise", "pipe"])
 def test_a_damaged_shard_of_measures_is_made_again(tmp_path: Path, suffix: str, damage: str) -> None:
     folder, judge = raw(tmp_path), Counting()
     measure(folder, lambda: {"grey": judge}, 1)
     whole = tree(folder)
     path = next(iter(sorted((folder / FOLDER).glob(f"*-00000{suffix}"))))
-    if damage == "gone":
+    if damage in ("gone", "pipe"):
         path.unlink()
+        if damage == "pipe":
+            os.mkfifo(path)
     else:
         path.write_bytes(path.read_bytes()[:20] if damage == "cut" else b"\xff" * 50)
     measure(folder, lambda: {"grey": judge}, 1)
