@@ -12,6 +12,7 @@ from rich.progress import track
 from vpoet import cli
 from vpoet.devices import pick
 from vpoet.errors import ConfigError
+from vpoet.evaluate.compare import flags
 from vpoet.evaluate.compare.clips import drawn, gather
 from vpoet.evaluate.compare.compared import Compared
 from vpoet.evaluate.compare.each import CLIPScore, LPIPSPairs, of_bits, of_flicker, of_prompts
@@ -49,20 +50,8 @@ def main(
     antialias: Annotated[bool | None, typer.Option(help="Smooth before shrinking.")] = None,
     count: Annotated[int | None, typer.Option(help="Clips of each set; 0: as many as the smaller one has.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of which clips are taken, and of all resampling.")] = None,
-    network: Annotated[
-        Path | None,
-        typer.Option(
-            help="I3D's or V-JEPA's weights, a folder of transformers, or TorchScript.",
-            show_default="EfficientNet-Lite0",
-        ),
-    ] = None,
-    run_torchscript: Annotated[
-        bool,
-        typer.Option(
-            "--run-torchscript",
-            help="Allow --network FILE.pt: it is a program that can do all that you can; give one that you trust.",
-        ),
-    ] = False,
+    network: flags.Network = None,
+    run_torchscript: flags.RunTorchScript = False,
     training: Annotated[
         Path | None, typer.Option(help="Clips that the model was trained on, to look for copies.")
     ] = None,
@@ -79,11 +68,9 @@ def main(
         typer.Option(help="Prompts for a bundle, as vpoet sample --batch has them.", show_default="captions of REAL"),
     ] = None,
     sample_seed: Annotated[int, typer.Option(help="A bundle's clip number i has seed SAMPLE_SEED + i.", min=0)] = 0,
-    bootstrap: Annotated[int, typer.Option(help="Sets drawn anew for each interval.", min=10, max=100_000)] = 100,
-    cache: Annotated[
-        Path | None, typer.Option(help="Folder of features, by content.", show_default="OUT/features")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(help="Clips that the network sees at once.", min=1, max=4096)] = 8,
+    bootstrap: flags.Bootstrap = 100,
+    cache: flags.Cache = None,
+    batch_size: flags.BatchSize = 8,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     local_rank: Annotated[int, typer.Option("--local_rank", hidden=True, help="Given by the launcher.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,

@@ -15,7 +15,7 @@ from vpoet.bundle import SHIPPED
 from vpoet.devices import pick
 from vpoet.errors import ConfigError
 from vpoet.evaluate.adherence import Prompt, captions
-from vpoet.evaluate.compare.networks import load as load_network
+from vpoet.evaluate.compare import flags, networks
 from vpoet.evaluate.compare.written import read_protocol, read_reach
 from vpoet.evaluate.conditions import common_world, conditions, requests
 from vpoet.evaluate.distances import NAME, nearest
@@ -67,13 +67,12 @@ def main(
     protocol: Annotated[
         str | None,
         typer.Option(
-            help="Compare samples with real clips, as `vpoet compare` does: a preset, and what is other than it, as in "
-            "vpoet-16,fps=8,size=64.",
+            help="Compare with real clips as `vpoet compare` does: a preset and changes of it, as vpoet-16,fps=8.",
             show_default="vpoet-16 if no world drew the clips",
         ),
     ] = None,
-    network: Annotated[Path | None, typer.Option(help="For --protocol, as of `vpoet compare`.")] = None,
-    run_torchscript: Annotated[bool, typer.Option("--run-torchscript", help="Allow --network FILE.pt.")] = False,
+    network: flags.Network = None,
+    run_torchscript: flags.RunTorchScript = False,
     classes: Annotated[
         str, typer.Option(metavar="FIELD", help="Class-conditional: prompts are this field of the clips' json.")
     ] = "",
@@ -139,7 +138,7 @@ def main(
     if protocol or not world:
         rules = read_protocol(protocol or "vpoet-16")
         check_given(rules, given_frames)
-        judge = load_network(network, pick(device), run_torchscript, read_reach(protocol or ""))
+        judge = networks.load(network, pick(device), run_torchscript, read_reach(protocol or ""))
         folders = {folder.name: (folder, labels[folder.name]) for folder in prompt_sets}
         beside = SampledSets(rules, judge, sampler.bundle, folders, out, everyone)
     if first:

@@ -1,5 +1,6 @@
 """Make videos and images from a prompt, or from given ones to start from, to lead to, or to fill in."""
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +18,7 @@ from vpoet.files import aside
 from vpoet.generate.clip_file import Film
 from vpoet.generate.fields import those_of
 from vpoet.generate.flags import flags
-from vpoet.generate.jobs import Stopwatch, prepare, requests_of
+from vpoet.generate.jobs import Job, Jobs, Stopwatch, linked, prepare, requests_of, rounds
 from vpoet.generate.model import Request, StepCompiler, load
 from vpoet.generate.prompt_file import files_of, output_files
 from vpoet.generate.rollout import roll
@@ -41,7 +42,8 @@ def main(
         typer.Option(
             metavar="FILE",
             help="A prompt on each line, or a JSON object with the options' names: prompt, image, last, video, task, "
-            "mask, outpaint, given_frames, via_image, story (what --then says, a list), frames, seed, ...",
+            "edit, was, strength, mask, outpaint, given_frames, via_image, story (what --then says, a list), frames, "
+            "seed, ...",
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="File: .mp4, .gif, .webp or .png (a contact sheet). Or a folder.")] = Path(
@@ -83,8 +85,9 @@ def main(
     everyone = Processes.sharing()
     first = everyone.rank == 0
     expect_file(sheet, SHEETS)
-    requests, problems = requests_of(prompt or [], batch, asked, count)
-    files = output_files(out, [request for _, request in requests])
+    asked_for, problems = requests_of(prompt or [], batch, asked, count)
+    files = output_files(out, [request for _, request in asked_for])
+    requests = linked(asked_for, files)
     expect_apart(sheet, [*files, batch, *(given for _, request in requests for given in files_of(request))])
     compiler = StepCompiler(lambda path: console.print(f"compiling the decoder, once: {path}")) if compiled else None
     sampler = load(model, device, precision, compiler, guesses=guesses)
@@ -94,8 +97,13 @@ def main(
         console.print(f"warning: words that this model never met: {printable(', '.join(unknown))}\nit knows {known}")
     spent("load")
 
-    mine = slice(everyone.rank, None, everyone.world)
-    jobs = prepare(sampler, requests[mine], files[mine], sampling)
+    first_round, *later = rounds(asked_for, everyone.rank, everyone.world) or [[]]
+
+    def prepared(members: list[int]) -> Jobs:
+        return prepare(sampler, [requests[i] for i in members], [files[i] for i in members], sampling)
+
+    jobs = prepared(first_round)
+    ready, early = list(jobs.todo), len(jobs.problems)
     shares = everyone.gather((jobs.problems, jobs.unlike, bool(jobs.todo or jobs.done)))
     problems += [problem for some, *_ in shares for problem in some]
     if problems and not any(served for *_, served in shares):
@@ -106,25 +114,32 @@ def main(
             console.print(said)
     spent("prepare")
 
-    tokens, rounds = 0, 0
-    groups = [jobs.todo[start : start + batch_size] for start in range(0, len(jobs.todo), batch_size)]
+    tokens, finished = 0, 0
     speed = TextColumn("{task.fields[rate]:.0f} tokens/s")
     columns = TextColumn("sampling"), BarColumn(), speed, TimeRemainingColumn()
     with Progress(*columns, console=console, disable=not (first and console.is_terminal)) as bar:
-        progress = bar.add_task("", total=sum(group[0].rollout.count for group in groups), rate=0.0)
+        progress = bar.add_task("", total=0, rate=0.0)
 
         def on_step(step: int, steps: int) -> None:
-            nonlocal rounds
+            nonlocal finished
             spent("decode" if step else "prefill")
-            rounds += step == steps
+            finished += step == steps
             done_here = step / steps if step < steps else 0.0
             bar.update(
                 progress,
-                completed=rounds + done_here,
+                completed=finished + done_here,
                 rate=(tokens + step * len(group)) / max(spent.seconds["decode"], 1e-9),
             )
 
-        for group in groups:
+        def groups() -> Iterator[list[Job]]:
+            """Those of a round of `rounds` once the one before it is done."""
+            for members in [None, *later]:
+                todo = ready if members is None else jobs.add(prepared(members))
+                batches = [todo[start : start + batch_size] for start in range(0, len(todo), batch_size)]
+                bar.update(progress, total=finished + sum(batch[0].rollout.count for batch in batches))
+                yield from batches
+
+        for group in groups():
             with ExitStack() as stack:
                 films = [stack.enter_context(Film(job.file, job.rollout.fps)) for job in group]
                 for i, decoded, pieces in roll(sampler, [job.rollout for job in group], sampling, on_step):
@@ -134,14 +149,18 @@ def main(
                     for frames in pieces:
                         films[i].add(frames)
                     if group[i].rollout.document is None:
-                        films[i].finish(group[i].record)
+                        if "shows" in group[i].record and first:
+                            console.print(f"{group[i].file}: taken from {printable(group[i].record['shows'])!r}")
+                        films[i].finish(group[i].record, group[i].codes)
                     spent("write")
     speed_here = tokens / max(spent.seconds["decode"], 1e-9)
-    done = everyone.gather(([job.file for job in jobs.todo], jobs.done, tokens, speed_here))
+    done = everyone.gather(([job.file for job in jobs.todo], jobs.done, tokens, speed_here, jobs.problems[early:]))
     everyone.leave()
     if not first:
         return
     written = [file for some, *_ in done for file in some]
+    late = [problem for *_, some in done for problem in some]
+    problems += late
     skipped, tokens, overall = (sum(each[i] for each in done) for i in (1, 2, 3))
     if sheet and (files_there := [(r, f) for (_, r), f in zip(requests, files, strict=True) if f.is_file()]):
         with aside(sheet) as unfinished:
@@ -150,8 +169,8 @@ def main(
 
     parts = ", ".join(f"{name} {took:.1f} s" for name, took in spent.seconds.items())
     console.print(f"{len(written)} clips ({skipped} were there already); {overall:.0f} tokens/s; {parts}")
-    for file in [*written, *([sheet] if sheet else [])]:
-        console.print(f"  {file}")
+    for line in [*written, *([sheet] if sheet else []), *(f"skipped: {problem}" for problem in late)]:
+        console.print(f"  {line}")
     summary = {"outputs": files, "written": written, "skipped": skipped, "failed": problems, "tokens": tokens}
     cli.finish({**summary, "tokens_per_second": overall, "seconds": spent.seconds}, json)
     if problems:

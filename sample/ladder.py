@@ -12,7 +12,7 @@ from rich.progress import track
 
 from vpoet import cli
 from vpoet.devices import pick
-from vpoet.evaluate.compare import ladder
+from vpoet.evaluate.compare import flags, ladder
 from vpoet.evaluate.compare.clips import Clip, drawn, gather
 from vpoet.evaluate.compare.features import Features
 from vpoet.evaluate.compare.networks import load
@@ -32,21 +32,11 @@ def main(
     protocol: Annotated[
         str, typer.Option(help="A preset of `vpoet compare`, and what is other than it: vpoet-16,frames=5,size=64.")
     ] = "vpoet-16,count=64",
-    network: Annotated[
-        Path | None,
-        typer.Option(
-            help="I3D's or V-JEPA's weights, a folder of transformers, or TorchScript.",
-            show_default="EfficientNet-Lite0",
-        ),
-    ] = None,
-    run_torchscript: Annotated[
-        bool, typer.Option("--run-torchscript", help="Allow --network FILE.pt: a program that can do all that you can.")
-    ] = False,
-    bootstrap: Annotated[int, typer.Option(help="Sets drawn anew for each interval.", min=10, max=100_000)] = 100,
-    cache: Annotated[
-        Path | None, typer.Option(help="Folder of features, by content.", show_default="OUT/features")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(help="Clips that the network sees at once.", min=1, max=4096)] = 8,
+    network: flags.Network = None,
+    run_torchscript: flags.RunTorchScript = False,
+    bootstrap: flags.Bootstrap = 100,
+    cache: flags.Cache = None,
+    batch_size: flags.BatchSize = 8,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:

@@ -11,11 +11,12 @@ from rich.progress import track
 
 from vpoet import cli, serve
 from vpoet.errors import DataError
-from vpoet.generate.clip_file import Film, beside
+from vpoet.generate.clip_file import Film
 from vpoet.generate.compiled_step import StepCompiler
 from vpoet.generate.environment import session
 from vpoet.generate.fields import those_of
 from vpoet.generate.flags import flags
+from vpoet.generate.kept_codes import beside
 from vpoet.generate.model import load
 from vpoet.generate.sampling import Sampling
 from vpoet.outputs import expect_apart, expect_file

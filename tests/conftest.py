@@ -11,6 +11,7 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_D
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
+import itertools
 import json
 import resource
 import runpy
@@ -46,6 +47,16 @@ hypothesis.settings.register_profile("vpoet", derandomize=True, deadline=None, d
 hypothesis.settings.load_profile("vpoet")
 
 ROOT = Path(__file__).parent.parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first: of the processes that files are handed out to, none is left with a long
+    one at the end, while the others have nothing to do."""
+    costs: Counter[Path] = Counter()
+    for item in items:
+        starts = {"launched", "python"}.intersection(getattr(item, "fixturenames", ()))
+        costs[item.path] += 100 if item.get_closest_marker("slow") else 50 if starts else 1
+    items.sort(key=lambda item: -costs[item.path])
 
 
 @pytest.fixture(scope="session")
@@ -88,8 +99,66 @@ def program(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
     return run
 
 
+@dataclass(frozen=True)
+class Launched:
+    """A process that `launched` has started."""
+
+    pid: int
+    _out: Path
+    _err: Path
+    _ask: Callable[[dict[str, Any]], Any]
+
+    def wait(self, timeout: float = 600) -> int:
+        """Its status, as subprocess has it."""
+        status: int | None = self._ask({"wait": self.pid, "seconds": timeout})
+        assert status is not None, f"it still runs after {timeout} seconds; so far it said: {self.err}"
+        return status
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+    @property
+    def out(self) -> str:
+        return self._out.read_text()
+
+    @property
+    def err(self) -> str:
+        return self._err.read_text()
+
+
 @pytest.fixture(scope="session")
-def together() -> Callable[..., list[str]]:
+def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Launched]]:
+    """Start a Python file in a process of its own, one that has torch and DeepSpeed imported already
+    (tests/fork_server.py): ``launched("train/pretrain.py", recipe, RANK=1)``; names are of the environment."""
+    server = subprocess.Popen(
+        [sys.executable, ROOT / "tests/fork_server.py"], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert server.stdin
+    assert server.stdout
+    asks, answers = server.stdin, server.stdout
+    said = tmp_path_factory.mktemp("launched")
+    numbers = itertools.count()
+
+    def ask(request: dict[str, Any]) -> Any:
+        print(json.dumps(request), file=asks, flush=True)
+        return json.loads(answers.readline())
+
+    def start(path: str | Path, *arguments: object, **environment: object) -> Launched:
+        out, err = (said / f"{next(numbers)}.{name}" for name in ("out", "err"))
+        added = {name: str(value) for name, value in environment.items()}
+        request = {
+            "file": str(ROOT / path), "arguments": [*map(str, arguments)], "environment": {**os.environ, **added},
+            "folder": str(Path.cwd()), "out": str(out), "err": str(err),
+        }  # fmt: skip
+        return Launched(ask(request), out, err, ask)
+
+    yield start
+    asks.close()
+    server.wait()
+
+
+@pytest.fixture(scope="session")
+def together(launched: Callable[..., Launched]) -> Callable[..., list[str]]:
     """Run a Python file in ``world`` processes of one group, as a launcher would; what each of them prints:
     ``together("train/pretrain.py", 2, recipe)``. The first ends with ``status``, the others with 0."""
 
@@ -99,22 +168,11 @@ def together() -> Callable[..., list[str]]:
             port = probe.getsockname()[1]
         everyone = []
         for rank in range(world):
-            places = {
-                "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_SIZE": world, "MASTER_PORT": port,
-                "MASTER_ADDR": "127.0.0.1",
-            }  # fmt: skip
-            process = subprocess.Popen(
-                [sys.executable, ROOT / path, *map(str, arguments)], text=True,
-                env=os.environ | {name: str(value) for name, value in places.items()},
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            )  # fmt: skip
-            everyone.append(process)
-        printed = []
+            places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_SIZE": world}
+            everyone.append(launched(path, *arguments, **places, MASTER_ADDR="127.0.0.1", MASTER_PORT=port))
         for rank, process in enumerate(everyone):
-            out, err = process.communicate()
-            assert process.returncode == (0 if rank else status), err
-            printed.append(out)
-        return printed
+            assert process.wait() == (0 if rank else status), process.err
+        return [process.out for process in everyone]
 
     return run
 

@@ -1,5 +1,6 @@
 """How programs start, fail and finish, and the command that dispatches to them."""
 
+import ctypes
 import errno
 import json
 import os
@@ -237,6 +238,27 @@ def test_the_overview_needs_no_utf8():
     command = [sys.executable, "-c", "from vpoet import cli; cli.main(['--help'])"]
     done = subprocess.run(command, env=plain, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("written", [b"", b"\x7fELF\x02\x01", bytes(5000)])
+def test_what_a_stopped_compiler_left_is_named_with_its_cure(capsys, tmp_path, written):
+    """What the loader says of it, alone and as the compiler of torch tells it."""
+    (tmp_path / "step.so").write_bytes(written)
+
+    def loads(told: bool = False) -> None:
+        """Load it."""
+        try:
+            ctypes.CDLL(str(tmp_path / "step.so"))
+        except OSError as error:
+            if not told:
+                raise
+            raise RuntimeError(f"InductorError: OSError: {error}\n\nSet TORCHDYNAMO_VERBOSE=1") from None
+
+    for words in ([], ["--told"]):
+        with pytest.raises(SystemExit, match="2"):
+            cli.run(loads, arguments=words)
+        said = f"error: {tmp_path}/step.so: half of a file, left by a compiler that was stopped; remove it, and run"
+        assert said in capsys.readouterr().err
 
 
 def test_an_interruption_of_the_imports_is_status_130(capsys, monkeypatch):

@@ -15,6 +15,7 @@ from vpoet.data.shards import Manifest, Problems
 from vpoet.devices import pick
 from vpoet.errors import ConfigError, DataError
 from vpoet.evaluate.codecs import CODECS, RateDistortion
+from vpoet.evaluate.compare import flags
 from vpoet.evaluate.compare.each import LPIPSPairs
 from vpoet.evaluate.compare.networks import load as load_network
 from vpoet.evaluate.compare.written import read_protocol, read_reach
@@ -54,8 +55,8 @@ def main(
             "other than it, as in vpoet-16,size=64."
         ),
     ] = None,
-    network: Annotated[Path | None, typer.Option(help="For --protocol, as of `vpoet compare`.")] = None,
-    run_torchscript: Annotated[bool, typer.Option("--run-torchscript", help="Allow --network FILE.pt.")] = False,
+    network: flags.Network = None,
+    run_torchscript: flags.RunTorchScript = False,
     lpips: Annotated[
         Path | None, typer.Option(help="Also LPIPS, of these weights: a state dict, or a folder of its two.")
     ] = None,

@@ -19,7 +19,9 @@ from vpoet.training.run.folder import METRICS
 
 
 def main(
-    thing: Annotated[Path, typer.Argument(help="A .yaml recipe, .tar shard, .model file, or a folder of any kind.")],
+    thing: Annotated[
+        Path, typer.Argument(help="A .yaml recipe, .tar shard, .model file, a folder of any kind, or hf://...")
+    ],
     draw: Annotated[bool, typer.Option(help="Draw a sequence of each task, and a pack, of token shards.")] = False,
     text: Annotated[
         Path | None, typer.Option(help="Text tokenizer, to draw a folder of token shards. A recipe names its own.")

@@ -8,11 +8,12 @@ import typer
 from rich.console import Console
 
 from vpoet import adapter as adapters
-from vpoet import bundle, cli, config
+from vpoet import bundle, cli, config, hub
 from vpoet.data.token_dataset import caption_words, played_as
 from vpoet.errors import CheckpointError, ConfigError, HashMismatch
 from vpoet.nn import lora
 from vpoet.nn.transformer import Transformer
+from vpoet.tokenizer.contract import Tokenizer
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training.precision import DTYPES, IN_FILES
@@ -26,9 +27,13 @@ console = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 def main(
-    run: Annotated[Path, typer.Argument(help="Run folder of vpoet pretrain; with --adapter a bundle")],
+    run: Annotated[Path, typer.Argument(help="Run folder of vpoet pretrain; with --adapter or --video a bundle")],
     out: Annotated[Path, typer.Option(help="Bundle folder to write; FILE.safetensors writes an adapter")],
     adapter: Annotated[Path | None, typer.Option(help="Adapter to add to the weights of a bundle")] = None,
+    decoder: Annotated[
+        Path | None,
+        typer.Option("--video", help="Of a bundle: another video tokenizer of the same codes, its decoder trained on"),
+    ] = None,
     step: Annotated[int | None, typer.Option(help="Checkpoint to take; default the newest whole one")] = None,
     dtype: Annotated[str, typer.Option(help="Of the weights in the file: fp32, or fp16 in half the space")] = "fp32",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON line at the end")] = False,
@@ -44,14 +49,26 @@ def main(
 
       vpoet export runs/dog-run --out runs/dog.safetensors
       vpoet export runs/demo/bundle --adapter runs/dog.safetensors --out runs/dog/bundle
+
+    A decoder that was trained alone (train: decoder) takes the place of a bundle's; where it draws larger pictures
+    (model.upscale), the bundle's size grows with it:
+
+      vpoet export runs/platformer/bundle --video runs/platformer/upscaled/tokenizer --out runs/platformer/large
     """
     (adapters if out.suffix == adapters.SUFFIX else bundle).check_vacant(out)
     cli.hold(out, replaced=True)
-    if adapter is not None:
+    if adapter is not None or decoder is not None:
+        run = hub.local(run, bundle.FILES)
         whole = bundle.load(run, adapter=adapter)
-        about = (run / bundle.CARD).read_text() + f"\nThe adapter {adapter.name} is added to its weights.\n"
-        bundle.save(out, whole.transformer, whole.config, whole.text, whole.video, about)
-        finish(out, adapter, as_json)
+        about = (run / bundle.CARD).read_text()
+        if adapter is not None:
+            about += f"\nThe adapter {adapter.name} is added to its weights.\n"
+        tokenizer, described = whole.video, whole.config
+        if decoder is not None:
+            tokenizer, described = drawn_by(decoder, tokenizer, described)
+            about += f"\nIts video tokenizer is another, {tokenizer.hash}, of the same codes.\n"
+        bundle.save(out, whole.transformer, described, whole.text, tokenizer, about)
+        finish(out, run, as_json)
         return
     if dtype not in IN_FILES:
         raise ConfigError(f"--dtype {dtype}: there are {' and '.join(IN_FILES)}")
@@ -81,7 +98,7 @@ def main(
         finish(out, folder, as_json)
         return
     if cfg.begin:
-        each.append(config.load(Path(cfg.begin) / bundle.CONFIG, bundle.BundleConfig).words)
+        each.append(config.load(hub.local(cfg.begin, bundle.FILES) / bundle.CONFIG, bundle.BundleConfig).words)
     transformer = Transformer(cfg.model, vocabulary)
     transformer.load_state_dict(lora.trained(weights, cfg.lora))
     samples = cfg.samples if cfg.actions is None else as_played(cfg, video)
@@ -109,6 +126,22 @@ def as_played(cfg: PretrainConfig, video: VideoTokenizer) -> SampleConfig:
         asked = f"{samples.height}x{samples.width} at {samples.fps} fps"
         console.print(f"warning: the recordings are {told}; it plays {asked}, as the recipe says (samples)")
     return samples
+
+
+def drawn_by(
+    folder: Path, before: Tokenizer, described: bundle.BundleConfig
+) -> tuple[VideoTokenizer, bundle.BundleConfig]:
+    """Another tokenizer of the same codes, and the bundle's config at the size that it draws. HashMismatch: its codes
+    mean something else."""
+    found = VideoTokenizer.load(folder)
+    if found.codes != before.codes:
+        raise HashMismatch(
+            f"{folder}: its codes are those of {found.codes}, and the bundle's those of {before.codes}; train its "
+            "decoder alone (begin, train: decoder) from the bundle's tokenizer"
+        )
+    own, other = before.stride[1], found.stride[1]
+    height, width = (described.height * other // own, described.width * other // own)
+    return found, replace(described, height=height, width=width)
 
 
 def finish(out: Path, made_of: Path, as_json: bool) -> None:

@@ -249,12 +249,13 @@ def join_words(*each: list[str]) -> list[str]:
 
 
 def begin(transformer: Transformer, folder: str | Path) -> tuple[str, Weights]:
-    """A bundle's hash, and its weights for this transformer, read one at a time; only its dropout may be another.
+    """The hash of a bundle, of a folder or of a hub, and its weights for this transformer, read one at a time; only its
+    dropout may be another.
 
     HashMismatch: the bundle has another vocabulary, so other tokenizers; ConfigError: its network has other sizes;
     CheckpointError as in `load`.
     """
-    folder = Path(folder)
+    folder = hub.local(folder, FILES)
     config, text, video = _parts(folder)
     vocabulary = _vocabulary(config, text, video)
     wanted, found = transformer.vocabulary.hash, vocabulary.hash

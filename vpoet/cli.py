@@ -26,7 +26,7 @@ from typing import Any, NoReturn, TextIO, cast
 import typer
 
 import vpoet
-from vpoet.errors import DataError, VpoetError, VpoetWarning
+from vpoet.errors import DataError, VpoetError, VpoetWarning, half_compiled
 from vpoet.files import LOCK, locked
 
 PROGRAMS = {
@@ -88,7 +88,7 @@ def run(main: Callable[..., None], name: str | None = None, arguments: Sequence[
         except BrokenPipeError:  # the reader of our output has left (`| head`): nothing more to say, not even at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(1) from None
-        except (OSError, MemoryError, RuntimeError) as error:
+        except (OSError, MemoryError, RuntimeError, ImportError) as error:
             if not (refusal := _refusal(error)):
                 raise
             print(f"error: {refusal}", file=sys.stderr)
@@ -210,6 +210,8 @@ def _refuse_special(path: object) -> None:
 
 def _refusal(error: Exception) -> str:
     """What the machine refused, for people; nothing if it is another error."""
+    if half := half_compiled(error):
+        return half
     words = " ".join(str(error).split())
     no_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # of torch, not imported
     if no_memory or "can't allocate memory" in words:

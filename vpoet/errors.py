@@ -3,6 +3,12 @@
 Programs print the message alone and exit with status 2; a traceback means a fault of ours.
 """
 
+import re
+
+_HALF = re.compile(
+    r"(/[^\s'\":]+\.(?:so|o|a)): ?(?:file too short|invalid ELF header|file not recognized|file truncated)"
+)
+
 
 class VpoetError(ValueError):
     """Base of every error below."""
@@ -50,3 +56,13 @@ class TrainingError(VpoetError):
 
 class VpoetWarning(UserWarning):
     """Something went wrong that does not stop the work. Programs print the message alone."""
+
+
+def half_compiled(error: BaseException | None) -> str:
+    """What to say of an error of a loader or linker that met half of a file, which a compiler that was killed has left
+    in its cache, where it stays in the way; "" of any other error."""
+    while error is not None:
+        if found := _HALF.search(str(error)):
+            return f"{found[1]}: half of a file, left by a compiler that was stopped; remove it, and run this again"
+        error = error.__cause__
+    return ""

@@ -2,8 +2,9 @@
 
 Without names all but `video_tokenizer_peers` and `video_tokenizer_film`. The video tokenizer's are explained in
 `tokenizer` and `film`, pretraining's in `training`, `throughput`, `attention`, `saving` and `streaming`, sampling's
-in `decoding`, `guessing`, `interactive` and `play`, the judge's accuracy in `judge`, the playground's speed and judge
-in `world`, the measures of curation in `curation`; of the others it is the best of five runs, as other work only slows.
+in `decoding`, `guessing`, `interactive` and `play`, how exact edits are in `edits`, the judge's accuracy in `judge`,
+the playground's speed and judge in `world`, the measures of curation in `curation`; of the others it is the best of five
+runs, as other work only slows.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import attention
 import copies
 import curation
 import decoding
+import edits
 import engines
 import estimates
 import film
@@ -67,9 +69,13 @@ def main() -> None:
         decoding.compiled_beside_a_busy_core,
         decoding.precision,
         copies.copies,
+        edits.edits_identity,
+        edits.edits_ground,
+        edits.edits_chain,
         guessing.guessing,
         interactive.interactive,
         play.play_without_end,
+        play.play_futures,
         play.play_pace,
         judge.judge_accuracy,
         world.playground,

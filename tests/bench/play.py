@@ -1,4 +1,5 @@
-"""Play: ``play_without_end``, what a frame costs later; ``play_pace``, frames a second, and a browser's key to pixel.
+"""Play: ``play_without_end``, what a frame costs later; ``play_pace``, frames a second, and a browser's key to pixel;
+``play_futures``, what a planner waits for.
 
 **Without end**: milliseconds a frame near its beginning and 10,000 frames later, and the memory it holds. A network of
 random weights (4 blocks of width 192), frames of 8x8 codes of 1,024, a window of 16 frames. Processor time, one thread,
@@ -10,6 +11,9 @@ of one thread. Then a page of it in Chromium, if that is there: the time from a 
 that heeds it, of `PRESSES` keys at random moments, and the frames that were shown in a second, by the clock. The bundle
 is that of the environment's VPOET_PLAY_BUNDLE, or the first of those that ship that plays; without either it has random
 weights and the sizes of train/configs/play.yaml, whose guesses are never right.
+
+**Futures**: processor time of one thread for the futures of `PLANS` plans of `STEPS` actions, drawn at random, in the
+bundle of **pace**: side by side, and one after the other, on forks; nothing is shared.
 """
 
 import os
@@ -43,6 +47,7 @@ from vpoet.worlds.recording import Sticky
 
 ROOT = Path(__file__).parents[2]
 FRAMES, PRESSES = 12, 60
+PLANS, STEPS = 16, 3
 WINDOW, LATER, STRETCH, ROUNDS = 16, 10_000, 10, 3
 SPACE = ActionSpace(names=["left", "right", "jump", "climb"])
 
@@ -100,6 +105,39 @@ def play_pace(_: float) -> dict[str, Any]:
             line["compiled_guided"] = _pace(Model(bundle, compiler), **guided)
         torch.set_num_threads(threads)
         return line | {"browser": _in_browser(Path(found)) if shutil.which("chromium") else "no Chromium here"}
+
+
+def play_futures(_: float) -> dict[str, Any]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        found = os.environ.get("VPOET_PLAY_BUNDLE") or _shipped() or _random(Path(folder))
+        world = Model(bundles.load(found)).play("", seed=1)
+    plans = np.random.default_rng(0).integers(len(world.actions), size=(PLANS, STEPS))
+
+    def together() -> None:
+        worlds, parents = world.branches(), [0] * PLANS
+        assert worlds is not None
+        for actions in plans.T:
+            worlds.step(parents, actions.tolist())
+            parents = list(range(PLANS))
+
+    def one_after_the_other() -> None:
+        for plan in plans.tolist():
+            place = world.fork()
+            for action in plan:
+                place.outcome = "unknown"  # goes on, whatever the model says
+                place.step(action)
+
+    took = {}
+    world.outcome = "unknown"
+    for way in (together, one_after_the_other):
+        began = time.process_time()
+        way()
+        took[way.__name__] = time.process_time() - began
+    torch.set_num_threads(threads)
+    line: dict[str, Any] = {"bundle": Path(found).name, "seconds": {name: round(x, 2) for name, x in took.items()}}
+    return line | {"ratio": round(took["one_after_the_other"] / took["together"], 2)}
 
 
 def _pace(model: Model, **sampling: float) -> dict[str, float]:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from vpoet.errors import OutputError, VpoetWarning
-from vpoet.generate.clip_file import Film, beside, is_made
+from vpoet.generate.clip_file import Film, is_made
+from vpoet.generate.kept_codes import beside
 from vpoet.media.sheet import contact_sheet
 from vpoet.media.video import Video
 

@@ -41,12 +41,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory, make_bundle: Callable[..., 
     return make_bundle(tmp_path_factory.mktemp("compiled"), length=300, frames=9, height=48, width=48)
 
 
+@pytest.fixture
+def untuned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled with no contest between kernels, each of which is compiled too: most of the time. The tests without
+    this have it, for steps of one token in fp32 and of two in bf16."""
+    monkeypatch.setitem(compiled_step._INDUCTOR, "max_autotune", False)
+
+
 @needs_compiler
+@pytest.mark.slow
 @pytest.mark.parametrize("guesses", [0, 3])
 def test_a_compiled_step_decodes_as_the_plain_one_and_is_compiled_once(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guesses: int
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, guesses: int
 ) -> None:
     """108 codes a clip, so that the cache grows over a block; three clips, which fill up to four."""
+    if guesses:
+        request.getfixturevalue("untuned")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     made: list[Path] = []
     plain = vpoet.load(folder, "cpu")
@@ -71,6 +81,8 @@ def test_a_compiled_step_decodes_as_the_plain_one_and_is_compiled_once(
 
 
 @needs_compiler
+@pytest.mark.slow
+@pytest.mark.usefixtures("untuned")
 def test_a_compiled_pass_plays_as_the_plain_one_and_is_compiled_once(
     make_bundle: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,6 +108,7 @@ def test_a_compiled_pass_plays_as_the_plain_one_and_is_compiled_once(
 
 
 @needs_compiler
+@pytest.mark.slow
 def test_a_compiled_step_in_bf16_draws_from_the_distribution_of_its_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

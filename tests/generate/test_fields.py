@@ -63,9 +63,9 @@ def test_flags_rows_and_arguments_are_the_fields(tmp_path: Path) -> None:
     assert set(fields) <= set(found)
     assert all(f"--{name.replace('_', '-')}" in found[name] for name in fields)
     assert (found["guidance"], found["story"]) == (["--cfg", "--guidance"], ["--then", "--story"])
-    right: dict[Any, Any] = {str: "1,1,1,1", int: 1, bool: True, Path: "a.png", list[str]: ["1: a"]}
+    right: dict[Any, Any] = {str: "1,1,1,1", int: 1, float: 0, bool: True, Path: "a.png", list[str]: ["1: a"]}
     assert rows(tmp_path / "rows", {name: right[written(field)] for name, field in declared(Request).items()}) == []
-    assert len(rows(tmp_path / "rows", dict.fromkeys(declared(Request), 1.5))) == len(declared(Request))
+    assert len(rows(tmp_path / "rows", {name: {} for name in declared(Request)})) == len(declared(Request))
     assert "unknown field 'top_k'" in rows(tmp_path / "rows", {"top_k": 1})[0]
 
 

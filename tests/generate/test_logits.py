@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vpoet.generate.logits import draw, guide, keep, temper
+from vpoet.generate.logits import draw, explain, guide, keep, temper
 from vpoet.generate.logits import gumbel as noise
 
 # Rounded to eighths, so that equal logits are common.
@@ -149,3 +149,48 @@ def test_a_temperature_next_to_nothing_takes_the_likeliest(temperature: float, a
     assert bool(cold.log_softmax(-1).amax(-1).isfinite().all())
     drawn = draw(keep(cold, top_p=0.9), gumbel(logits.shape, 1), setting)
     assert torch.equal(drawn, logits.argmax(-1))
+
+
+@fast
+@given(rows, st.integers(0, 2**32), st.floats(0.0, 1.0))
+def test_explained_noise_draws_the_choice(logits: Tensor, seed: int, where: float) -> None:
+    """Any choice, however improbable, among equal logits too; what a filter removed keeps the noise it had."""
+    logits = keep(logits * 7, top_k=20)
+    possible = kept(logits).nonzero()[:, 0]
+    choice = possible[min(int(where * len(possible)), len(possible) - 1)]
+    fresh = gumbel(logits.shape, seed)
+    found = explain(logits, choice, fresh)
+    assert found.isfinite().all()
+    assert draw(logits, found) == choice
+    assert int((logits + found == (logits + found).max()).sum()) == 1
+    assert torch.equal(found[~kept(logits)], fresh[~kept(logits)])
+
+
+def test_explained_noise_is_distributed_as_noise_given_the_choice() -> None:
+    """With choices drawn from the same logits, the noise is independent standard Gumbel noise again (the tower rule),
+    so that a redraw from other logits is a sample of those; and given one choice, it is as rejection finds it."""
+    count, logits, others = (
+        40_000,
+        torch.tensor([1.0, 0.0, -2.0, -torch.inf, 0.5]),
+        torch.tensor([0.0, 2.0, 0.0, 1.0, -1]),
+    )
+    first, second = gumbel((count, 5), 0), gumbel((count, 5), 1)
+    choices = draw(logits, first)
+    found = explain(logits.expand(count, 5), choices, second)
+    steps = torch.arange(1, count + 1) / count
+    distances = [
+        float((torch.exp(-torch.exp(-column.double().sort().values)) - steps).abs().max()) for column in found.T
+    ]
+    assert max(distances) < 1.95 / count**0.5  # Kolmogorov and Smirnov: one in a thousand is beyond
+    assert float((torch.corrcoef(found.T) - torch.eye(5)).abs().max()) < 4 / count**0.5
+    shares = torch.bincount(draw(others, found), minlength=5) / count
+    assert float((shares - others.softmax(-1)).abs().max()) < 4 * 0.5 / count**0.5
+
+    rejected, given = (
+        first[choices == 1],
+        explain(logits.expand(count, 5), torch.ones(count, dtype=torch.int64), second),
+    )
+    for a, b in zip(rejected.T, given.T, strict=True):
+        a, b = a.sort().values, b.sort().values
+        at_a, at_b = (torch.searchsorted(x, torch.cat((a, b)), right=True) / len(x) for x in (a, b))
+        assert float((at_a - at_b).abs().max()) < 1.95 * (1 / len(a) + 1 / len(b)) ** 0.5

@@ -2,16 +2,21 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from vpoet import worlds
 from vpoet.arrays import Frames
-from vpoet.errors import PromptError
+from vpoet.errors import DataError, PromptError
 from vpoet.generate.model import Model
+from vpoet.generate.play_decoder import PlayDecoder
+from vpoet.generate.sampling import Sampling
 from vpoet.media.video import Video
+from vpoet.play import futures as imagined
 from vpoet.play.control import Control, Seen
 from vpoet.play.costs import reward
 from vpoet.play.dreams import Dreams
@@ -43,6 +48,50 @@ def test_what_is_imagined_follows_from_what_was_seen_and_done(toy: Model) -> Non
     assert len(set(first)) > 1
     place = dreams(seen_of([2, 2, 1]))
     assert place.fork().step(2)[0].tobytes() == first[0][: 32 * 32 * 3]
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_futures_side_by_side_are_those_of_one_after_the_other_in_a_step_each(
+    toy: Model, monkeypatch: pytest.MonkeyPatch, guidance: float
+) -> None:
+    """More than are in memory at once, some of them twice; some worlds end before."""
+    monkeypatch.setattr(imagined, "AT_ONCE", 7)
+    place = Dreams(toy, "a robot", seed=5, horizon=4, sampling=Sampling(guidance=guidance))(seen_of([2, 2, 1]))
+    plans = np.random.default_rng(0).integers(0, 3, (9, 4))
+    plans[:, 0] %= 2
+    alone = [carried_out(place.fork(), plan) for plan in plans]
+    assert len({len(future) for future in alone}) > 1
+    assert len({future.frames.tobytes() for future in alone}) > 4
+    steps: list[int] = []
+    step = PlayDecoder.step
+
+    def counted(self: PlayDecoder, actions: Any, generators: Any) -> Any:
+        steps.append(len(actions))
+        return step(self, actions, generators)
+
+    monkeypatch.setattr(PlayDecoder, "step", counted)
+    for _ in range(2):  # the place is left as it was
+        steps.clear()
+        for one, other in zip(futures(place, plans), alone, strict=True):
+            assert np.array_equal(one.plan, other.plan)
+            assert np.array_equal(one.frames, other.frames)
+            assert np.array_equal(one.rewards, other.rewards)
+            assert one.ended == other.ended
+        assert len(steps) <= 2 * 4
+        assert max(steps) <= 7
+        assert sum(steps) < sum(len(future) for future in alone)  # what plans share is made once
+    with pytest.raises(DataError):
+        futures(place, np.array([[2], [99]]))
+
+
+def test_a_compiled_model_has_forks_alone(toy: Model) -> None:
+    place = Dreams(toy, "a robot", seed=1, horizon=2)(seen_of([2]))
+    plans = np.array([[2, 2], [2, 1]])
+    wanted = futures(place, plans)
+    place._decoding = replace(place._decoding, build_play=lambda step, *shape: step)
+    assert place.branches() is None
+    for one, other in zip(futures(place, plans), wanted, strict=True):
+        assert np.array_equal(one.frames, other.frames)
 
 
 def test_no_more_is_told_than_a_document_has_room_for(toy: Model) -> None:

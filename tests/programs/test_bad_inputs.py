@@ -274,7 +274,7 @@ READERS: dict[str, list[tuple[str | int, str, str]]] = {
     "export": [(0, "", "run")],
     "export-hf": [(0, "", "bundle")],
     "export-tokenizer": [("--tokenizer", "", "tokenizer")],
-    "push": [(0, "", "bundle"), (0, "", "tokenizer")],
+    "push": [(0, "", "bundle"), (0, "", "tokenizer"), ("--run", "", "run")],
     "pull": [],
     "sample": [BUNDLES, ("--batch", "", "batch"), ("--image", "", "video"), ("--video", "", "video")],
     "complete": [BUNDLES],
@@ -715,6 +715,7 @@ def fault(case: Case, things: Things, out: Path, said: Callable[[], str]) -> str
     return f"wrote outside: {outside[:3]}" if outside else ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", cli.PROGRAMS)
 def test_bad_inputs_are_refused(command: str, things: Things, capsys: pytest.CaptureFixture[str]) -> None:
     every = cases(command)

@@ -122,7 +122,9 @@ def test_an_adapter_learns_beside_weights_that_stay(base: Path, clips: Path, tmp
     assert bundle.load(base, adapter=again).hash == bundle.load(base, adapter=out).hash
 
 
-def test_a_list_of_videos_is_enough_and_an_interruption_changes_nothing(base: Path, tmp_path: Path, root: Path) -> None:
+def test_a_list_of_videos_is_enough_and_an_interruption_changes_nothing(
+    base: Path, tmp_path: Path, root: Path, launched: Callable[..., Any]
+) -> None:
     """From mp4 files to an adapter in processes of their own: one unbroken, one stopped by Ctrl-C and started again."""
     random = np.random.default_rng(0)
     with (tmp_path / "dog.csv").open("w") as file:
@@ -132,15 +134,16 @@ def test_a_list_of_videos_is_enough_and_an_interruption_changes_nothing(base: Pa
             frames = random.integers(0, 255, (9, 24, 40, 3), dtype=np.uint8)
             Video(frames, 12.0).write(tmp_path / f"{i}.mp4")
             rows.writerow([f"{i}.mp4", f"my dog, {i}"])
-    command = [sys.executable, str(root / "train/finetune.py"), str(base), str(tmp_path / "dog.csv"), "--lora", "2"]
-    command += ["steps=60", "--out"]
+    command = ["train/finetune.py", str(base), str(tmp_path / "dog.csv"), "--lora", "2", "steps=60", "--out"]
     whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
-    done = subprocess.run([*command, str(whole), "--json"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "4 clips, 0 without a caption" in done.stderr
-    assert json.loads(done.stdout)["out"] == str(whole)
+    unbroken = launched(*command, whole, "--json")
+    assert unbroken.wait() == 0, unbroken.err
+    assert "4 clips, 0 without a caption" in unbroken.err
+    assert json.loads(unbroken.out)["out"] == str(whole)
 
-    job = subprocess.Popen([*command, str(cut)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    job = subprocess.Popen(
+        [sys.executable, *command, str(cut)], cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     log, deadline = tmp_path / "cut-run/metrics.jsonl", time.monotonic() + 120
     while not (log.exists() and len(read_metrics(log)) >= 5):
         assert time.monotonic() < deadline, "no step was taken"
@@ -151,8 +154,8 @@ def test_a_list_of_videos_is_enough_and_an_interruption_changes_nothing(base: Pa
     assert "run the same command again to resume" in told
     assert not cut.exists()
     assert checkpoint.newest(tmp_path / "cut-run").name != "step-60", "the interruption came too late to test anything"
-    done = subprocess.run([*command, str(cut)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    resumed = launched(*command, cut)
+    assert resumed.wait() == 0, resumed.err
     assert bundle.load(base, adapter=cut).hash == bundle.load(base, adapter=whole).hash != bundle.load(base).hash
 
 

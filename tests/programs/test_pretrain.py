@@ -23,6 +23,7 @@ from vpoet.training.run.tracking import read_metrics
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Program = Callable[..., tuple[int, str, str]]
+Launch = Callable[..., Any]
 needs_compiler = pytest.mark.skipif(
     shutil.which(os.environ.get("CXX", "c++")) is None, reason="DeepSpeed compiles an op on CPUs: no C++ compiler here"
 )
@@ -61,11 +62,11 @@ def finish(command: list[str], expected: int = 0) -> subprocess.CompletedProcess
 
 
 @pytest.fixture(scope="module")
-def one(tokens: Any, tmp_path_factory: pytest.TempPathFactory, python: Run, root: Path) -> Path:
+def one(tokens: Any, tmp_path_factory: pytest.TempPathFactory, launched: Launch) -> Path:
     """A run of eight steps in one process that nothing interrupts."""
     run = tmp_path_factory.mktemp("runs") / "one"
-    done = python(root / "train/pretrain.py", tokens.recipe(run.with_suffix(".yaml")))
-    assert done.returncode == 0, done.stderr
+    job = launched("train/pretrain.py", tokens.recipe(run.with_suffix(".yaml")))
+    assert job.wait() == 0, job.err
     return run
 
 
@@ -205,11 +206,13 @@ def test_a_disk_that_takes_no_checkpoint_stops_nothing_before_the_end(tokens: An
 
 @needs_compiler
 @pytest.mark.parametrize("zero", [0, 1, 2, 3])
-def test_two_processes_give_the_curve_of_one(tokens: Any, tmp_path: Path, one: Path, root: Path, zero: int) -> None:
+def test_two_processes_give_the_curve_of_one(
+    tokens: Any, tmp_path: Path, one: Path, root: Path, together: Callable[..., list[str]], zero: int
+) -> None:
     """Promise 9: same global batch, same losses, whatever is sharded; fp32, to rounding."""
     further = f", deepspeed: {root / 'train/deepspeed/zero3.json'}" if zero == 3 else ""
     two = tokens.recipe(tmp_path / "two.yaml", engine=f"{{zero: {zero}{further}}}")
-    finish(launch(root, two))
+    together("train/pretrain.py", 2, two)
     for (step, *a), (same, *b) in zip(curve(one), curve(tmp_path / "two"), strict=True):
         assert step == same
         assert a == pytest.approx(b, rel=2e-4), f"step {step}"
@@ -217,10 +220,11 @@ def test_two_processes_give_the_curve_of_one(tokens: Any, tmp_path: Path, one: P
 
 @needs_compiler
 def test_any_engine_stage_and_number_of_processes_goes_on_from_any_other(
-    tokens: Any, tmp_path: Path, program: Program, root: Path
+    tokens: Any, tmp_path: Path, program: Program, root: Path, together: Callable[..., list[str]]
 ) -> None:
     """torch -> 2 processes, stage 1 -> 4, stage 2 -> 2, stage 3 -> torch: each leg from another one's checkpoint, and
-    all on the curve of one process that nothing interrupted, dropout and Muon included; fp32, to rounding."""
+    all on the curve of one process that nothing interrupted, dropout and Muon included; fp32, to rounding. DeepSpeed's
+    own launcher starts the first leg."""
     whole = tmp_path / "whole"
     recipe = tokens.recipe(
         tmp_path / "whole.yaml", keep=9, steps=15, model="{width: 32, depth: 2, heads: 4, kv_heads: 2, dropout: 0.1}",
@@ -238,10 +242,12 @@ def test_any_engine_stage_and_number_of_processes_goes_on_from_any_other(
         if processes == 1:
             status, _, told = program("train/pretrain.py", *command)
             assert status == 0, told
-        else:
+        elif step == 3:
             done = finish(launch(root, *command, processes=processes))
             told = done.stdout + done.stderr
-        assert f"resuming from {run}/checkpoints/step-{step}" in told
+        else:
+            together("train/pretrain.py", processes, *command)
+        assert read_metrics(run / "starts.jsonl")[-1]["step"] == step
         for (number, *expected), (same, *found) in zip(curve(whole), curve(run), strict=True):
             assert number == same
             assert found == pytest.approx(expected, rel=2e-4), f"{processes} processes, stage {zero}: step {number}"
@@ -250,7 +256,7 @@ def test_any_engine_stage_and_number_of_processes_goes_on_from_any_other(
 
 @needs_compiler
 def test_torture_by_sigkill_loses_no_checkpoint_and_changes_no_bit(
-    tokens: Any, tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]
+    tokens: Any, tmp_path: Path, launched: Launch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Promise 8: two processes, killed at random moments, both or one, and resumed each time. VPOET_KILLS (`make
     torture`) says how often. Checkpoints are written beside training, so many kills fall between a checkpoint's step
@@ -262,11 +268,11 @@ def test_torture_by_sigkill_loses_no_checkpoint_and_changes_no_bit(
         model="{width: 32, depth: 2, heads: 4, kv_heads: 2, dropout: 0.1}",
     )  # fmt: skip
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert [job.wait() for job in two(root, recipe)] == [0, 0]
+    assert [job.wait() for job in two(launched, recipe)] == [0, 0]
 
     reached, both, saving, beside, done = 0, 0, 0, 0, 0
     for number in range(kills):
-        jobs = two(root, recipe, f"run={cut}", "--resume")
+        jobs = two(launched, recipe, f"run={cut}", "--resume")
         if number % 5 == 4:  # in the start, too
             time.sleep(float(random.uniform(0, 6)))
         else:
@@ -288,7 +294,7 @@ def test_torture_by_sigkill_loses_no_checkpoint_and_changes_no_bit(
         reached = newest
         with capsys.disabled():
             print(f"\r{number + 1} of {kills} kills", end="", flush=True)
-    assert [job.wait() for job in two(root, recipe, f"run={cut}", "--resume")] == [0, 0]
+    assert [job.wait() for job in two(launched, recipe, f"run={cut}", "--resume")] == [0, 0]
     assert curve(cut) == curve(whole)
     with capsys.disabled():
         print(
@@ -297,19 +303,10 @@ def test_torture_by_sigkill_loses_no_checkpoint_and_changes_no_bit(
         )
 
 
-def two(root: Path, *arguments: object) -> list[subprocess.Popen[bytes]]:
+def two(launched: Launch, *arguments: object) -> list[Any]:
     """Two processes as a launcher starts them, but with none that ends one for the other."""
     places = {"WORLD_SIZE": 2, "LOCAL_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    jobs = []
-    for rank in range(2):
-        added = {name: str(value) for name, value in {**places, "RANK": rank, "LOCAL_RANK": rank}.items()}
-        job = subprocess.Popen(
-            [sys.executable, str(root / "train/pretrain.py"), *map(str, arguments)],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            env={**os.environ, **added},
-        )  # fmt: skip
-        jobs.append(job)
-    return jobs
+    return [launched("train/pretrain.py", *arguments, **places, RANK=rank, LOCAL_RANK=rank) for rank in range(2)]
 
 
 @needs_compiler
@@ -325,18 +322,16 @@ def test_a_process_that_hangs_ends_the_job(tokens: Any, tmp_path: Path, root: Pa
 
 
 @needs_compiler
-def test_a_process_that_is_left_alone_at_the_start_ends(tokens: Any, tmp_path: Path, root: Path) -> None:
+def test_a_process_that_is_left_alone_at_the_start_ends(tokens: Any, tmp_path: Path, launched: Launch) -> None:
     """The first process, which the others meet at, never came; torch's own wait is at times far longer than told."""
     recipe = tokens.recipe(tmp_path / "run.yaml", engine="{timeout: 15}")
-    second = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-    second["MASTER_PORT"] = str(free_port())
-    done = subprocess.run(
-        [sys.executable, str(root / "train/pretrain.py"), str(recipe)], env={**os.environ, **second},
-        capture_output=True, text=True, check=False, timeout=120,
+    job = launched(
+        *("train/pretrain.py", recipe),
+        RANK=1, LOCAL_RANK=1, WORLD_SIZE=2, MASTER_ADDR="127.0.0.1", MASTER_PORT=free_port(),
     )  # fmt: skip
-    assert done.returncode == 1
-    assert "Timeout (0:00:20)!\nThread" in done.stderr or "timed out after 15000ms" in done.stderr
-    assert "in init_distributed" in done.stderr
+    assert job.wait(120) == 1
+    assert "Timeout (0:00:20)!\nThread" in job.err or "timed out after 15000ms" in job.err
+    assert "in init_distributed" in job.err
 
 
 def test_exported_weights_are_the_checkpoints(one: Path, tmp_path: Path, program: Program) -> None:

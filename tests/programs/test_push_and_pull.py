@@ -74,6 +74,10 @@ def test_a_bundle_comes_back_byte_for_byte(server: Any, whole: Path, tmp_path: P
     loaded = load(f"hf://someone/robots@{pushed['commit']}", "cpu")
     assert loaded.bundle.hash == pushed["hash"]
     assert np.array_equal(loaded.sample("a robot", seed=1).frames, load(whole, "cpu").sample("a robot", seed=1).frames)
+    assert bundle.begin(loaded.bundle.transformer, "hf://someone/robots")[0] == pushed["hash"]
+    described = [program("train/describe.py", where, "--json") for where in ("hf://someone/robots", whole)]
+    assert [status for status, *_ in described] == [0, 0]
+    assert described[0][1] == described[1][1]
     assert program("train/pull.py", "someone/robots", "--out", tmp_path / "back")[0] == 0  # in place of itself
     asked = "--model", "hf://someone/robots", "--prompt", "a robot", "--frames", "1", "--out", tmp_path / "clip.png"
     status, _, err = program("sample/generate.py", *asked)

@@ -1,5 +1,6 @@
 """`sample/generate.py` as a user runs it, on a bundle of random weights."""
 
+import base64
 import json
 import re
 import runpy
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from vpoet import cli
+from vpoet.data.npy import npy_to_codes
 from vpoet.generate.prompt_file import read_prompts
 from vpoet.media.video import Video
 from vpoet.sequence.tasks import COMPOSED, TABLE
@@ -162,6 +164,71 @@ def test_a_batch_of_every_task_resumes(sample: Callable[..., Done], tmp_path: Pa
     assert (result(again)["skipped"], result(again)["written"]) == (3, [written[2]])
 
 
+def codes(file: Path) -> np.ndarray:
+    return npy_to_codes(base64.b64decode(json.loads(file.with_name(f"{file.name}.json").read_text())["codes"]["npy"]))
+
+
+@pytest.mark.filterwarnings("always::vpoet.errors.VpoetWarning")
+def test_edits_work_on_the_codes_beside_a_clip(sample: Callable[..., Done], tmp_path: Path) -> None:
+    """Not on its pixels: a file that was changed, or has no record, is encoded."""
+    assert sample("--prompt", "a robot walks", "--out", "a.mp4").returncode == 0
+    edit = ("--edit", "a.mp4", "--strength", "0", "--seed", "3", "--out")
+    same = sample("--prompt", "a robot walks", *edit, "same.mp4")
+    assert "same.mp4: taken from 'a robot walks'" in same.stderr
+    assert np.array_equal(codes(tmp_path / "same.mp4"), codes(tmp_path / "a.mp4"))
+    assert (tmp_path / "same.mp4").read_bytes() == (tmp_path / "a.mp4").read_bytes()
+    assert sample("--prompt", "a hero", "--edit", "a.mp4", "--strength", "1", "--out", "b.mp4").returncode == 0
+    assert not np.array_equal(codes(tmp_path / "b.mp4"), codes(tmp_path / "a.mp4"))
+
+    (tmp_path / "alone.mp4").write_bytes((tmp_path / "a.mp4").read_bytes())
+    done = sample("--prompt", "a hero", "--edit", "alone.mp4", "--out", "c.mp4")
+    assert (done.returncode, "was: no record beside the clip" in done.stderr) == (2, True)
+    assert sample("--prompt", "a hero", "--edit", "alone.mp4", "--was", "a robot", "--out", "c.mp4").returncode == 0
+    done = sample("--prompt", "a hero", "--edit", "alone.mp4", "--was", "auto", "--out", "d.mp4")
+    assert (done.returncode, "does not tell the words that it knows" in done.stderr) == (2, True)
+    (tmp_path / "a.mp4").write_bytes((tmp_path / "b.mp4").read_bytes())
+    assert sample("--prompt", "a hero", *edit, "e.mp4").returncode == 2  # its prompt is no longer known, either
+    done = sample("--prompt", "a hero", "--was", "a hero", *edit, "e.mp4")
+    assert (done.returncode, "not used: the file was changed since" in done.stderr) == (0, True)
+
+
+def test_a_chain_of_requests_in_a_file(sample: Callable[..., Done], tmp_path: Path) -> None:
+    """Each step works on the clip of the one before, two seeds of all of them; a second run has nothing to do. What
+    follows a step that failed is reported."""
+    chain = [
+        {"prompt": "a robot walks"},
+        {"edit": "-", "prompt": "a hero walks", "strength": 0.5},
+        {"video": "-", "prompt": "a hero jumps", "frames": 9, "story": ["5: a robot"]},
+        {"video": "-", "prompt": "a hero", "outpaint": "8,0,0,0", "frames": 5},
+    ]
+    broken = [{"prompt": "a robot", "frames": 6}, {"edit": "-", "prompt": "a hero"}]
+    lines = [chain, "a robot", broken, [{"edit": "-"}], [{"prompt": "a"}, {"prompt": "b"}], [], {"video": "-"}]
+    text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
+    (tmp_path / "chain.jsonl").write_text(text)
+    arguments = ("--batch", "chain.jsonl", "--count", "2", "--out", "x.mp4", "--json")
+    done = sample(*arguments)
+    assert done.returncode == 2
+    written = result(done)["written"]
+    assert isinstance(written, list)
+    assert sorted(written) == sorted(f"x-{i}.mp4" for i in range(10))
+    for number in range(2):
+        records = [json.loads((tmp_path / f"x-{4 * number + i}.mp4.json").read_text()) for i in range(4)]
+        assert [record["seed"] for record in records] == [number] * 4
+        assert [record["prompt"] for record in records] == [step["prompt"] for step in chain]
+        assert records[1]["edit"]["file"] == f"x-{4 * number}.mp4"
+        assert records[1]["was"] is None
+        assert records[1]["shows"] == "a robot walks"
+        assert ["codes" in record for record in records] == [True, True, False, True]
+    assert "chain.jsonl:3, step 1: 6 frames of 16x16 do not fit" in done.stderr
+    assert "chain.jsonl:3, step 2: x-10.mp4: edit not readable: no such file" in done.stderr
+    assert 'chain.jsonl:4: "-" is the clip before, and here is none' in done.stderr
+    assert "chain.jsonl:5: step 2 works on the clip before it" in done.stderr
+    assert "chain.jsonl:6: a chain is an array of JSON objects" in done.stderr
+    assert 'chain.jsonl:7: "-" is the clip before' in done.stderr
+    again = sample(*arguments)
+    assert (result(again)["skipped"], result(again)["written"]) == (10, [])
+
+
 def test_a_batch_that_was_killed_goes_on_and_makes_what_it_would_have(
     sample: Callable[..., Done], python: Callable[..., Done], model: Path, tmp_path: Path
 ) -> None:
@@ -173,10 +240,10 @@ from vpoet.generate.clip_file import Film
 
 finish, finished = Film.finish, []
 
-def finish_two(film, made):
+def finish_two(film, *told):
     if len(finished) == 2:
         os.kill(os.getpid(), signal.SIGKILL)
-    finished.append(finish(film, made))
+    finished.append(finish(film, *told))
 
 Film.finish = finish_two
 cli.main()

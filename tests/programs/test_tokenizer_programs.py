@@ -123,28 +123,20 @@ def test_a_run_stopped_by_sigterm_goes_on_bit_for_bit(
 
 
 @pytest.mark.slow
-def test_two_processes_write_one_run_and_find_it_again(tmp_path: Path, raw: Path) -> None:
+def test_two_processes_write_one_run_and_find_it_again(tmp_path: Path, raw: Path, launched: Callable[..., Any]) -> None:
     """As a launcher starts them; the same command once more finds the run complete."""
     run = tmp_path / "shared"
+    arguments = [*recipe(run, raw, steps=3, image_batch=2), "--json"]
     for again in (False, True):
         with socket.create_server(("127.0.0.1", 0)) as free:
-            place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-        command = [sys.executable, ROOT / "tokenizers/train_video.py", *recipe(run, raw, steps=3, image_batch=2)]
+            place = {"WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free.getsockname()[1]}
         both = [
-            subprocess.Popen(
-                [*command, "--json"],
-                env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for rank in range(2)
+            launched("tokenizers/train_video.py", *arguments, **place, RANK=rank, LOCAL_RANK=rank) for rank in range(2)
         ]
-        (told, log), (silent, _) = (process.communicate() for process in both)
-        assert [process.returncode for process in both] == [0, 0], log
-        assert (json.loads(told.splitlines()[-1])["step"], silent) == (3, "")
+        assert [process.wait() for process in both] == [0, 0], both[0].err
+        assert (json.loads(both[0].out.splitlines()[-1])["step"], both[1].out) == (3, "")
         assert sorted(losses(run)) == [1, 2, 3]
-        assert ("going on from step 3" in log) == again
+        assert ("going on from step 3" in both[0].err) == again
     assert VideoTokenizer.load(run / "tokenizer").hash
 
 

@@ -84,8 +84,8 @@ def draw(frames: Frames, stride: Size, key: str, *, seed: int, count: int) -> li
             if enough[task]:
                 counter = (seed, zlib.crc32(key.encode()), PAINTED.index(task), number)
                 mask = draw_mask(task, grid, stride, np.random.default_rng(counter))
-                seen, grown = scaled(frames, mask, height, width)
-                drawn.append(Hidden(task, seen, touched(grown, stride)))
+                seen, hole = scaled(frames, mask, height, width)
+                drawn.append(Hidden(task, seen, touched(hole, stride)))
     return drawn
 
 
@@ -101,7 +101,7 @@ def draw_mask(task: str, grid: Size, stride: Size, random: np.random.Generator) 
     r, s, _ = stride
     t, h, w = grid
     mask = np.zeros((1 + r * (t - 1), s * h, s * w), np.bool_)
-    while not 0 < _cells(mask, stride).mean() < 1:
+    while not 0 < cells_of(mask, stride).mean() < 1:
         if task == "outpainting":
             kept = (_widened(_stretch(cells, random), s, random) for cells in (h, w))
             mask[:] = True
@@ -158,9 +158,13 @@ def scaled(frames: Frames, mask: Mask, height: int, width: int) -> tuple[Frames,
 
     The frames are `filled` before: scaling would mix pixels under the mask into those beside it.
     """
+    return Video(filled(frames, mask), 0).resize(height, width).frames, grown(mask, height, width)
+
+
+def grown(mask: Mask, height: int, width: int) -> Mask:
+    """A mask [T, H, W] at another size: it grows over each pixel that it touches."""
     shades = mask.astype(np.uint8)[..., None].repeat(3, axis=-1) * np.uint8(255)
-    grown = Video(shades, 0).resize(height, width).frames[..., 0] > 0
-    return Video(filled(frames, mask), 0).resize(height, width).frames, grown
+    return Video(shades, 0).resize(height, width).frames[..., 0] > 0
 
 
 def filled(frames: Frames, mask: Mask) -> Frames:
@@ -181,14 +185,14 @@ def filled(frames: Frames, mask: Mask) -> Frames:
 
 def touched(mask: Mask, stride: Size) -> Mask:
     """The cells [t, h, w] of which a mask [T, H, W] touches a pixel. PromptError: it touches all of them."""
-    cells = _cells(mask, stride)
+    cells = cells_of(mask, stride)
     if cells.all():
         r, s, _ = stride
         raise PromptError(f"the mask touches every cell of {s}x{s} pixels and {r} frames: nothing is left to keep")
     return cells
 
 
-def _cells(mask: Mask, stride: Size) -> Mask:
+def cells_of(mask: Mask, stride: Size) -> Mask:
     """The cells [t, h, w] of which a mask [T, H, W] touches a pixel."""
     r, s, _ = stride
     frames, height, width = mask.shape

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from vpoet import bundle, config
+from vpoet import bundle, config, hub
 from vpoet.data import recordings, segments
 from vpoet.data.npy import npy_to_codes
 from vpoet.data.shards import MANIFEST, Manifest, Problems, read_shard
@@ -43,8 +43,9 @@ RECIPES: dict[type[Any], str] = {
 
 
 def describe(path: str | Path) -> Facts:
-    """The facts of a file or folder, by what lies in it; DataError if it is nothing that vpoet knows."""
-    path = Path(path)
+    """The facts of a file or folder, or of a bundle or tokenizer of a hub, by what lies in it; DataError if it is
+    nothing that vpoet knows."""
+    path = hub.local(path, bundle.FILES)
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
     kinds: list[tuple[bool, Callable[[Path], Facts]]] = [

@@ -10,9 +10,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from vpoet.arrays import Frames
+from vpoet.arrays import Frames, Ints
 from vpoet.errors import VpoetWarning
 from vpoet.files import aside, sweep, write_atomic
+from vpoet.generate.kept_codes import beside, to_record
 from vpoet.media.mp4 import open_mp4
 from vpoet.media.sheet import contact_sheet
 from vpoet.media.video import Video
@@ -41,8 +42,9 @@ class Film:
         for frame in frames:
             self._add(frame)
 
-    def finish(self, made: dict[str, Any]) -> None:
-        """The clip, then its record: a clip that has one is whole."""
+    def finish(self, made: dict[str, Any], codes: Ints | None = None) -> None:
+        """The clip, then its record, with the codes [t, h, w] that the clip is where there are such: a clip that has a
+        record is whole."""
         beside(self.file).unlink(missing_ok=True)
         self._open.close()
         if self._held and self.file.suffix.lower() == ".png" and len(self._held) > 1:
@@ -50,6 +52,8 @@ class Film:
                 contact_sheet([(made["prompt"], np.stack(self._held))]).save(fresh)
         elif self._held:
             write_atomic(self.file, Video(np.stack(self._held), self._fps).encode(self.file.suffix.lower()))
+        if codes is not None:
+            made = made | {"codes": to_record(self.file, codes, self._fps)}
         write_atomic(beside(self.file), json.dumps(made, indent=1) + "\n")
 
     def __enter__(self) -> Self:
@@ -77,8 +81,3 @@ def is_made(file: Path, made: dict[str, Any]) -> bool:
         )
     # what only some records tell (`Model.rounding`) must be as absent as in ``made``
     return made.items() <= found.items() and all(name in made or name not in found for name in ("compiled", "guesses"))
-
-
-def beside(file: Path) -> Path:
-    """Where the record of a clip lies."""
-    return file.with_name(f"{file.name}.json")

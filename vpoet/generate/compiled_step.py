@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.export import Dim
 
-from vpoet.errors import BackendError
+from vpoet.errors import BackendError, half_compiled
 from vpoet.files import aside
 from vpoet.generate import logits as logits_module
 from vpoet.generate import play_step as play_step_module
@@ -186,6 +186,8 @@ def _compile(step: Step | PlayStep, inputs: Inputs, shapes: Any, path: Path) -> 
             program = torch.export.export(step, inputs, dynamic_shapes=shapes)
             torch._inductor.aoti_compile_and_package(program, package_path=str(fresh), inductor_configs=dict(_INDUCTOR))
     except Exception as error:
+        if half := half_compiled(error):
+            raise BackendError(half) from None
         raise BackendError(f"the step cannot be compiled here: {error}; decode uncompiled\n{said.getvalue()}") from None
     finally:
         logging.getLogger("torch._inductor").setLevel(level)

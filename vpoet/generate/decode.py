@@ -19,9 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vpoet.errors import PromptError
 from vpoet.generate import in_order
 from vpoet.generate.decoder import Decoder, Decoding
-from vpoet.generate.logits import gumbel
+from vpoet.generate.edit import Draws, Redraw, apart
+from vpoet.generate.noise import Noise, fresh
 from vpoet.generate.plan import Decoded, Plan, filled
 from vpoet.generate.sampling import Sampling
 from vpoet.generate.speculate import speculate
@@ -38,7 +40,7 @@ _NOISE_STEPS = 32
 def decode(
     decoding: Decoding,
     documents: Items[Document],
-    seeds: Items[int],
+    seeds: Items[int | Redraw],
     sampling: Sampling = Sampling(),
     on_step: OnStep | None = None,
 ) -> list[Decoded]:
@@ -46,14 +48,30 @@ def decode(
 
     Each document has its seed: what is drawn for it does not depend on the batch around it (but for rounding, which may
     turn a near tie where the batch changes the shape of products). `vpoet.generate.speculate` says where guessed codes
-    are the same bit for bit. Texts, actions and outcomes are filled by `vpoet.generate.in_order`, and so is all for a
-    model with a window.
+    are the same bit for bit. A `Redraw` in place of a seed draws a clip again; the errors are those of `Draws.of`.
+    Texts, actions and outcomes are filled by `vpoet.generate.in_order`, and so is all for a model with a window.
     """
     if in_order.needed(decoding, documents):
-        return in_order.fill(decoding, documents, seeds, sampling, on_step)
-    plan = Plan.of(decoding.transformer, documents, guided=sampling.guidance != 1)
+        plain = [seed for seed in seeds if not isinstance(seed, Redraw)]
+        if len(plain) < len(seeds):
+            raise PromptError("edit: a model that was trained with a window draws its clips once, and not again")
+        return in_order.fill(decoding, documents, plain, sampling, on_step)
+    draws = [Draws.of(decoding, seed, sampling) for seed in seeds]
+    decoded: dict[int, Decoded] = {}
+    for number, (how, members) in enumerate(apart(draws)):
+        chosen = [documents[i] for i in members], [draws[i] for i in members]
+        decoded |= zip(members, _together(decoding, *chosen, how, None if number else on_step), strict=True)
+    return [decoded[i] for i in range(len(documents))]
+
+
+def _together(
+    decoding: Decoding, documents: Items[Document], draws: Items[Draws], sampling: Sampling, on_step: OnStep | None
+) -> list[Decoded]:
+    """In one batch."""
+    kept = [each.kept for each in draws]
+    plan = Plan.of(decoding.transformer, documents, guided=sampling.guidance != 1, kept=kept)
     ids, nats = [], []
-    for done, (ids_B, nats_B) in enumerate(stream(decoding, plan, seeds, sampling)):
+    for done, (ids_B, nats_B) in enumerate(stream(decoding, plan, [each.noise for each in draws], sampling)):
         if on_step:
             on_step(done, plan.steps)
         ids.append(ids_B)
@@ -63,33 +81,30 @@ def decode(
     surprise = torch.stack(nats).cpu().numpy()
     if on_step:  # now that the device is done, too
         on_step(plan.steps, plan.steps)
-    return [
-        filled(document, sequence, codes[:, i], surprise[:, i])
-        for i, (document, sequence) in enumerate(zip(documents, plan.slots, strict=False))
-    ]
+    return [filled(document, plan, i, codes[:, i], surprise[:, i]) for i, document in enumerate(documents)]
 
 
 @torch.inference_mode()
 def stream(
-    decoding: Decoding, plan: Plan, seeds: Items[int], sampling: Sampling = Sampling()
+    decoding: Decoding, plan: Plan, seeds: Items[int | Noise], sampling: Sampling = Sampling()
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The tokens of each step as soon as they are drawn, and their nats: [B], [B], ``plan.steps`` times.
+    """The tokens of each step as soon as they are drawn, and their nats: [B], [B], ``plan.steps`` times. Of each
+    document there is a seed, or the noise itself.
 
     On a GPU a step is handed out before it is done, and nothing here waits for it (but for speculative decoding, whose
     next pass depends on what the last one drew).
     """
     assert len(seeds) == plan.documents > 0
     decoder = Decoder(decoding, plan.slots, documents=plan.documents, size=plan.size, sampling=sampling)
-    generators = [np.random.default_rng(seed) if sampling.temperature else None for seed in seeds]
     size = sum(decoding.transformer.visual.radices)
+    noises = [fresh(seed, size, sampling.temperature) if not callable(seed) else seed for seed in seeds]
     if decoder.width > 1:
-        yield from speculate(decoder, plan, generators, size)
+        yield from speculate(decoder, plan, noises)
         return
     ids_B = nats_B = torch.empty(0)
     for done in range(plan.steps):
         if done % _NOISE_STEPS == 0:
-            drawn = [gumbel(generator, _NOISE_STEPS, size) for generator in generators]
-            noise = send(np.stack(drawn, axis=1), decoder.device)
+            noise = send(np.stack([rows(_NOISE_STEPS) for rows in noises], axis=1), decoder.device)
         noise_BV = noise[done % _NOISE_STEPS]
         if done == 0:
             ids_B, nats_B = decoder.draw(noise_BV)

@@ -141,6 +141,19 @@ class Decoder:
         return self._run(ids_BW, turn_NW2P, place_NW, reach_S, noise_MV, self._settings, *caches)
 
     @torch.inference_mode()
+    def explain(
+        self, codes_M: Tensor, noise_MV: Tensor, read: tuple[Tensor, Tensor, Tensor, int] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """`Step.explain` of the codes behind the last tokens, or behind those that go in first, ``read``: the arguments
+        of `step` but for its noise."""
+        state_ND = self.state_ND
+        if read is not None:
+            ids_BW, turn_NW2P, place_NW, longest = read
+            caches = self.cache.keys, self.cache.values
+            state_ND = self._step.states(ids_BW, turn_NW2P, place_NW, self.cache.reach(longest), *caches)
+        return self._step.explain(state_ND, codes_M, noise_MV, self._settings)
+
+    @torch.inference_mode()
     def extend(self, ids_BW: Tensor, positions_NW3: Tensor, place_NW: Tensor, longest: int | None = None) -> None:
         """Tokens that are known go in, however many, and nothing is drawn; their positions are (t, h, w).
 

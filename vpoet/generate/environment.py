@@ -157,13 +157,8 @@ class Session:
         DataError: an action that there is not, after the end, or before `reset`. ShapeError: a model without a window
         can't go on.
         """
-        if self._decoder is None:
-            raise DataError("nothing has begun: reset first")
-        if self.outcome.endswith("end"):
-            raise DataError("this is the end: reset, or go on from a fork")
-        frame = self._next(self._decoder, self._game.space.values([action]))
-        sign = self.outcome.removeprefix("reward ").removesuffix(", end")
-        return frame, {"negative": -1.0, "positive": 1.0}.get(sign, 0.0), self.outcome.endswith("end")
+        frame = self._next(self._going(), self._game.space.values([action]))
+        return frame, *_came(self.outcome)
 
     def prompt(self, text: str) -> None:
         """Another prompt from the next frame on. PromptError: it is too long, or nothing has begun."""
@@ -177,6 +172,14 @@ class Session:
         other = copy.copy(self)
         other._decoder, other._past = self._decoder and self._decoder.fork(), dict(self._past)
         return other
+
+    def branches(self) -> "Branches | None":
+        """Worlds that go on from this frame side by side. DataError: nothing has begun, or this is the end. None where
+        passes are built for one world (`Decoding.build_play`): then there are only forks."""
+        decoder = self._going()
+        if self._decoding.build_play is not None:
+            return None
+        return Branches(self._decoding, self._game, self._seed, decoder, self._past)
 
     def save(self) -> bytes:
         """The whole state. DataError: nothing has begun."""
@@ -205,6 +208,13 @@ class Session:
         layers = self._game.layers
         self._past = {layers[name.removeprefix(_PAST)]: x for name, x in tensors.items() if name.startswith(_PAST)}
 
+    def _going(self) -> PlayDecoder:
+        if self._decoder is None:
+            raise DataError("nothing has begun: reset first")
+        if self.outcome.endswith("end"):
+            raise DataError("this is the end: reset, or go on from a fork")
+        return self._decoder
+
     def _read(self, prompt: str) -> PlayDecoder:
         pieces = self._pieces(prompt)
         with few_threads(self._decoding.transformer):
@@ -223,6 +233,44 @@ class Session:
             self.codes = played.codes_Bhw[0]
             self.frame = self._game.show(self.codes[None], self._past)[-1]
         return self.frame
+
+
+class Branches:
+    """Worlds that have a beginning in common, on one cache: what a session's forks would show one after the other, in
+    one pass a step for all of them.
+
+    The same bits, wherever a token gets the same ones alone and beside others (`vpoet.nn.steady`; what is not sure of
+    that guesses nothing); elsewhere a draw between codes that are as probable to rounding may fall the other way.
+    """
+
+    def __init__(self, decoding: Decoding, game: Game, seed: int, decoder: PlayDecoder, past: Past) -> None:
+        self._decoding, self._game, self._seed = decoding, game, seed
+        self._decoder, self._pasts, self._begun = decoder, [past], False
+
+    def step(self, parents: Sequence[int], actions: Sequence[Any]) -> list[tuple[Frames, float, bool]]:
+        """The next frame, reward and end of each world, as of `Session.step`: number i goes on from number
+        ``parents[i]`` of the step before (in the first one from 0, the session) by ``actions[i]``. None may go on from
+        an end.
+
+        DataError: an action that there is not. ShapeError: a model without a window can't go on.
+        """
+        values = self._game.space.values(list(actions))
+        if not self._begun or list(parents) != list(range(len(self._pasts))):
+            self._decoder, self._begun = self._decoder.fork(parents), True
+            self._pasts = [dict(self._pasts[parent]) for parent in parents]
+        generators = [np.random.default_rng([self._seed, self._decoder.frames]) for _ in parents]
+        with few_threads(self._decoding.transformer):
+            played = self._decoder.step(values, generators)
+            shown = zip(played.codes_Bhw, self._pasts, strict=True)
+            frames = [self._game.show(codes[None], past)[-1] for codes, past in shown]
+        outcomes = [OUTCOMES[int(outcome)] for outcome in played.outcome_B]
+        return [(frame, *_came(outcome)) for frame, outcome in zip(frames, outcomes, strict=True)]
+
+
+def _came(outcome: str) -> tuple[float, bool]:
+    """The sign of the reward that an outcome says, and whether it is the end."""
+    sign = outcome.removeprefix("reward ").removesuffix(", end")
+    return {"negative": -1.0, "positive": 1.0}.get(sign, 0.0), outcome.endswith("end")
 
 
 def _told(state: bytes) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

@@ -26,10 +26,12 @@ def live(model: Model, request: Request, sampling: Sampling = Sampling()) -> Ite
     """The frames of one window's clip, uint8 [T, H, W, 3] for each cell in time, while the next cell is being decoded.
 
     Together they are what `Model.sample` gives, to the rounding of a pixel. The errors are those of `Model.document`,
-    and PromptError for a task whose cells are not made in the order of time behind what is given, and for a model
-    with a window.
+    and PromptError for a task whose cells are not made in the order of time behind what is given, for an edit, and for
+    a model with a window.
     """
     document = model.document(request)
+    if request.edit is not None:
+        raise PromptError("edit: only a clip that is made anew can be watched")
     if any(span.hidden is not None for span in document.spans):
         raise PromptError(f"{document.task}: only a clip that is made cell after cell can be watched")
     decoding = model.decoding

@@ -60,6 +60,27 @@ def draw(logits: Tensor, gumbel: Tensor, temperature: Setting = 1.0) -> Tensor:
     return (logits + gumbel * (torch.as_tensor(temperature, device=logits.device) > 0)).argmax(-1)
 
 
+def explain(logits: Tensor, choice: Tensor, gumbel: Tensor) -> Tensor:
+    """Noise [..., V] with which `draw` takes ``choice`` [...] from these logits, distributed as noise is given that it
+    was taken; from independent standard Gumbel noise of the logits' shape.
+
+    The largest of logits + noise is a Gumbel at their log-sum-exp, whichever it is, and all others are Gumbels at their
+    logits, truncated there (Maddison et al., arXiv:1411.0030, section 3, top-down). Where a logit is -inf, noise is
+    free and stays as it is; that of ``choice`` must be finite.
+    """
+    exact, free = logits.double(), logits == -torch.inf
+    chosen = torch.zeros_like(free).scatter(-1, choice[..., None], True)
+    largest = exact.logsumexp(-1, keepdim=True) + gumbel.double().gather(-1, choice[..., None])
+    below = -torch.logaddexp(-(exact + gumbel.double()).masked_fill(free, 0.0), -largest)
+    noise = torch.where(free, gumbel, (torch.where(chosen, largest, below) - exact).to(gumbel.dtype))
+    # Rounding may lift one of the others to the largest, or above it: it goes down by as little as can be seen.
+    top, slack = (logits + noise).gather(-1, choice[..., None]), torch.finfo(noise.dtype).eps
+    while (over := (logits + noise >= top) & ~chosen).any():
+        noise = torch.where(over, noise - slack * (1 + noise.abs() + logits.abs()), noise)
+        slack *= 2
+    return noise
+
+
 def gumbel(generator: np.random.Generator | None, steps: int, size: int) -> npt.NDArray[np.float32]:
     """Noise [steps, size] for `draw`, the same in however many calls; from the CPU, so that a seed means the same on
     every device. None: zeros, for temperature 0, which uses none."""

@@ -28,15 +28,18 @@ from vpoet.bundle import Bundle
 from vpoet.devices import pick
 from vpoet.errors import BackendError, ConfigError, PromptError
 from vpoet.generate import completion, in_order
-from vpoet.generate.asks.base import sources
+from vpoet.generate.asks.base import sources, unknown_words
+from vpoet.generate.asks.edit import AUTO, Edit
 from vpoet.generate.asks.table import document, render, served
 from vpoet.generate.compiled_step import StepCompiler
 from vpoet.generate.completion import Completion, Segment
 from vpoet.generate.decode import OnStep, decode
 from vpoet.generate.decoder import Decoding
+from vpoet.generate.edit import Redraw
 from vpoet.generate.environment import Session, session
 from vpoet.generate.fields import about, declared, takes, those_of
 from vpoet.generate.graphed_step import GraphedSteps, cuda_capture, cuda_fuse
+from vpoet.generate.kept_codes import Source
 from vpoet.generate.likelihood import Likelihood, likelihoods, token_nats
 from vpoet.generate.observe import fit, observe
 from vpoet.generate.plan import Decoded
@@ -46,6 +49,7 @@ from vpoet.generate.rollout import Rollout, roll
 from vpoet.generate.sampling import Sampling
 from vpoet.generate.step import Step
 from vpoet.generate.threads import few_threads
+from vpoet.generate.wording import best_words
 from vpoet.media.video import Video
 from vpoet.nn.attention import backend
 from vpoet.nn.cache_attention import cache_backend
@@ -121,8 +125,7 @@ class Model:
 
     def unknown(self, prompt: str) -> list[str]:
         """The words of a prompt that no caption had in training, where the bundle knows; they mean nothing to it."""
-        known = self.bundle.config.words
-        return [word for word in re.findall(r"\w+", prompt.lower()) if word not in known] if known else []
+        return unknown_words(prompt, self.bundle)
 
     def unfamiliar(self, request: Request) -> list[str]:
         """The pictures and videos of a request that are unlike the training data, in words; none where the model was
@@ -186,8 +189,25 @@ class Model:
             yield from fresh
 
     def rollout(self, request: Request) -> Rollout:
-        """The chain of documents that makes a request's clip; the errors are those of `document`."""
+        """The chain of documents that makes a request's clip; the errors are those of `document`, and of `likeliest`
+        where the model shall say what the clip shows that is edited."""
+        if request.edit is not None and request.was == AUTO:
+            source = Edit(request, self.bundle).source()
+            request = replace(request, was=self.likeliest(source, request.prompt))
         return Rollout(self.bundle, request)
+
+    def likeliest(self, clip: Source, prompt: str) -> str:
+        """What a clip shows, as near to ``prompt`` as may be: word by word it becomes that of all known words, or none,
+        with which the clip is most probable (`score`), until nothing changes. PromptError: no words are known."""
+        known = self.bundle.config.words
+        if not known:
+            raise PromptError("was = auto: this model does not tell the words that it knows; say what the clip shows")
+
+        def score(prompts: Items[Items[str]]) -> list[float]:
+            documents = [self.observed(clip.codes, clip.fps, " ".join(words)) for words in prompts]
+            return [one.total.nats for one in self.likelihoods(documents)]
+
+        return " ".join(best_words(re.findall(r"\w+", prompt.lower()), known, score))
 
     def document(self, request: Request) -> Document:
         """`vpoet.generate.asks.table.document` with this model."""
@@ -196,7 +216,7 @@ class Model:
     def decode(
         self,
         documents: Items[Document],
-        seeds: Items[int],
+        seeds: Items[int | Redraw],
         sampling: Sampling = Sampling(),
         on_step: OnStep | None = None,
     ) -> list[Decoded]:

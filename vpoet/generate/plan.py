@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vpoet.arrays import Ints
+from vpoet.arrays import Ints, Mask
 from vpoet.errors import PromptError
 from vpoet.generate.transfer import send
 from vpoet.nn.transformer import Transformer
@@ -49,11 +49,20 @@ class Plan:
     ids_SB: Tensor
     known_SB: Tensor
     """True where the token is not to be sampled but taken from ``ids_SB``; so are the idle steps of finished slots."""
+    redrawn: list[bool]
+    """Of each document: whether it holds codes that it is likely to get again."""
+    drawn_SB: Mask
+    """The others, in the host's memory."""
     some_known: list[bool]
 
     @classmethod
-    def of(cls, transformer: Transformer, documents: Items[Document], guided: bool) -> "Plan":
-        """PromptError: a document has targets that are no images or videos."""
+    def of(
+        cls, transformer: Transformer, documents: Items[Document], guided: bool, kept: Items[Mask | None] = ()
+    ) -> "Plan":
+        """``kept`` [M], for each document that holds codes already: which of the predicted ones stay what they are.
+
+        PromptError: a document has targets that are no images or videos.
+        """
         vocabulary, device = transformer.vocabulary, transformer.language.weight.device
         for document in documents:
             if any(s.target and s.modality not in (Modality.IMAGE, Modality.VIDEO) for s in document.spans):
@@ -67,6 +76,9 @@ class Plan:
         at_SN = np.minimum(step_S + np.array([s.prefix for s in slots]), last)
         known_SB = np.stack([~s.targets[at_SN[:, i]] for i, s in enumerate(slots[: len(documents)])], axis=1)
         known_SB |= step_S >= counts[: len(documents)]
+        for i, kept_M in enumerate(kept):
+            if kept_M is not None:
+                known_SB[np.flatnonzero(slots[i].targets)[kept_M] - slots[i].prefix, i] = True
 
         def move(values: npt.NDArray[Any]) -> Tensor:
             return send(values.astype(np.int64), device)
@@ -82,12 +94,15 @@ class Plan:
             longest=(at_SN.max(1) + 1).tolist(),
             ids_SB=move(np.stack([s.ids[at_SN[:, i]] for i, s in enumerate(slots[: len(documents)])], axis=1)),
             known_SB=send(known_SB, device),
+            redrawn=[kept_M is not None for kept_M in kept] or [False] * len(documents),
+            drawn_SB=~known_SB,
             some_known=[bool(known_B.any()) for known_B in known_SB],
         )
 
 
-def filled(document: Document, sequence: Sequence, codes: Ints, nats: npt.NDArray[np.float32]) -> Decoded:
-    """Put what was sampled in each step, codes [S] and nats [S], into the document's targets."""
+def filled(document: Document, plan: Plan, index: int, codes: Ints, nats: npt.NDArray[np.float32]) -> Decoded:
+    """Put what was sampled in each step of document number ``index``, codes [S] and nats [S], into its targets."""
+    sequence = plan.slots[index]
     steps = np.flatnonzero(sequence.targets) - sequence.prefix
     rest = codes[steps]
     spans: list[Span] = []
@@ -96,4 +111,4 @@ def filled(document: Document, sequence: Sequence, codes: Ints, nats: npt.NDArra
         values = span.values.copy()
         values[predicted] = mine
         spans.append(replace(span, values=values))
-    return Decoded(replace(document, spans=tuple(spans)), nats[steps])
+    return Decoded(replace(document, spans=tuple(spans)), nats[steps][plan.drawn_SB[steps, index]])

@@ -101,8 +101,8 @@ class PlayDecoder:
         slots = [self._begin(text, 0) for text in self._texts(texts)]
         step = PlayStep(transformer if build else self._network, filtered=sampling.filtered)
         step = step if build else steady(step)  # its last map, too
-        guesses = self._automatic(step, len(slots), len(texts)) if decoding.guesses is None else decoding.guesses
-        self.width = guesses + 1
+        self._step, self._fixed = step, decoding.guesses
+        self.width = self._guesses(len(slots), len(texts)) + 1
         """Tokens of a pass."""
         lengths = tuple(slot.prefix for slot in slots)
         sinks = np.array(lengths) - scene.actions - 1
@@ -216,10 +216,20 @@ class PlayDecoder:
         self._run(ids_NW.reshape(-1), positions_NW3.reshape(-1, 3), self._cache.attend_text(offset_NW))
         self._here_N = (here_N1 + count_N1)[:, 0]
 
-    def fork(self) -> "PlayDecoder":
-        """The same documents at the same frame, on a cache of their own."""
+    def fork(self, documents: Items[int] | None = None) -> "PlayDecoder":
+        """The same documents at the same frame, on a cache of their own: all of them, or these, each as often as it is
+        named; not where passes were built for so many documents (`Decoding.build_play`)."""
         other = copy.copy(self)
-        other._cache = self._cache.copy()
+        if documents is None:
+            other._cache = self._cache.copy()
+            return other
+        assert self._draws is self._step
+        count, rows = len(self._ids_BR), np.array(documents, np.int64)
+        slots = np.concatenate([rows, rows + count]) if self._guided else rows
+        other._cache, other._ids_BR = self._cache.copy(slots), self._ids_BR[rows]
+        other._places_NR3, other._here_N = self._places_NR3[slots], self._here_N[slots]
+        if len(rows) != count:
+            other.width = other._guesses(len(slots), len(rows)) + 1
         return other
 
     def state(self) -> dict[str, Tensor]:
@@ -250,8 +260,12 @@ class PlayDecoder:
         self._places_NR3, self._here_N = state["places"].numpy(), state["here"].numpy()
         self._ids_BR, self._cache = state["ids"].numpy(), cache
 
-    def _automatic(self, step: PlayStep, slots: int, documents: int) -> int:
-        """As `vpoet.generate.decoder.automatic`, and more where there is one document: most of a frame stays."""
+    def _guesses(self, slots: int, documents: int) -> int:
+        """Those that were asked for, or as `vpoet.generate.decoder.automatic`, and more where there is one document:
+        most of a frame stays."""
+        if self._fixed is not None:
+            return self._fixed
+        step = self._step
         plain, most = Step(self._network, filtered=step.filtered), min(GUESSES, self.scene.tokens - 1)
         exact = documents == 1 and self._device.type == "cpu" and plain.is_exact(slots, most + 1)
         return most if exact else automatic(plain, slots, documents)

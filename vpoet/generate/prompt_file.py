@@ -17,6 +17,8 @@ from vpoet.generate.sampling import Sampling
 from vpoet.media.video import check_file
 from vpoet.outputs import expect_file
 
+BEFORE = Path("-")
+"""In the place of a file: the clip of the step before, in a chain of requests."""
 _SUFFIXES = (".mp4", ".gif", ".webp", ".png")
 
 
@@ -25,7 +27,9 @@ def read_prompts(path: str | Path, defaults: Mapping[str, Any]) -> tuple[list[tu
 
     A line is a prompt, or a JSON object with fields of `Request`; those left out come from ``defaults``. ``outpaint``
     and each of the list ``story`` are texts, as on the command line. Files are named relative to the prompt file. Empty
-    lines and lines that begin with # are skipped. DataError: the file cannot be read, or has no other lines.
+    lines and lines that begin with # are skipped. A line that is a JSON array of such objects is a chain: each of them
+    but the first works on the clip of the one before, which it calls `BEFORE`, and is a request of its own. DataError:
+    the file cannot be read, or has no other lines.
     """
     path = Path(path)
     try:
@@ -39,8 +43,12 @@ def read_prompts(path: str | Path, defaults: Mapping[str, Any]) -> tuple[list[tu
         try:
             if not is_text(line):
                 raise PromptError("not UTF-8")
-            fields = _fields(line.strip(), path.parent)
-            requests.append((f"{path}:{number}", Request(**{**defaults, **fields})))
+            steps = _steps(line.strip(), path.parent)
+            several = len(steps) > 1
+            requests += [
+                (f"{path}:{number}{f', step {i}' if several else ''}", Request(**{**defaults, **fields}))
+                for i, fields in enumerate(steps, start=1)
+            ]
         except PromptError as error:
             problems.append(f"{path}:{number}: {error}")
     if not requests and not problems:
@@ -48,22 +56,41 @@ def read_prompts(path: str | Path, defaults: Mapping[str, Any]) -> tuple[list[tu
     return requests, problems
 
 
-def _fields(line: str, folder: Path) -> dict[str, Any]:
-    if not line.startswith("{"):
-        return {"prompt": line}
+def _steps(line: str, folder: Path) -> list[dict[str, Any]]:
+    """The fields of a line's request, or of those of a chain."""
+    if not line.startswith(("{", "[")):
+        return [{"prompt": line}]
     try:
-        fields: dict[str, Any] = json.loads(line)
+        found: Any = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise PromptError(f"not valid JSON: {error}") from None
+    steps = found if isinstance(found, list) else [found]
+    if not steps or not all(isinstance(step, dict) for step in steps):
+        raise PromptError("a chain is an array of JSON objects, one for each of its steps")
+    known = declared(Request)
+    for number, step in enumerate(steps):
+        clips = [value for name, value in step.items() if name in known and written(known[name]) is Path]
+        if (str(BEFORE) in clips) != (number > 0):
+            raise PromptError(
+                f"step {number + 1} works on the clip before it: say which of edit, video, image and last it is, by "
+                f'"{BEFORE}" for its file'
+                if number
+                else f'"{BEFORE}" is the clip before, and here is none'
+            )
+    return [_fields(step, folder) for step in steps]
+
+
+def _fields(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
     known = declared(Request)
     for name, value in fields.items():
         if name not in known:
             raise PromptError(unknown(name, known, "field"))
         kind = written(known[name])
         kind = str if kind is Path else get_origin(kind) or kind
-        if type(value) is not kind:
+        if type(value) is not kind and not (kind is float and type(value) is int):
             raise PromptError(f"{name} = {value!r}: it must be of type {kind.__name__}")
-    return read_texts(fields) | {name: folder / text for name, text in fields.items() if written(known[name]) is Path}
+    files = {name: text for name, text in fields.items() if written(known[name]) is Path}
+    return read_texts(fields) | {name: BEFORE if text == str(BEFORE) else folder / text for name, text in files.items()}
 
 
 def read_texts(asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,6 +134,11 @@ def files_of(request: Request) -> list[str | Path]:
     return [value for value in found if isinstance(value, str | Path)]
 
 
+def names_before(request: Request) -> list[str]:
+    """The fields of a request that are the clip of the step before."""
+    return [field.name for field in dataclasses.fields(request) if getattr(request, field.name) == BEFORE]
+
+
 def record(request: Request, sampling: Sampling, model: Model) -> dict[str, Any]:
     """All that decides how a sample comes out, in JSON's own types: ``model`` is the hash of the bundle's weights,
     ``decoder`` that of its video tokenizer, and ``precision`` what the weights are, never auto."""
@@ -114,6 +146,8 @@ def record(request: Request, sampling: Sampling, model: Model) -> dict[str, Any]
     made |= {"precision": model.precision, **dataclasses.asdict(sampling)}
     for field in dataclasses.fields(request):
         value = getattr(request, field.name)
+        if request.edit is None and field.name in ("edit", "was", "strength"):
+            continue  # so that records of the time before edits still hold
         if isinstance(value, str | Path) and written(field) is Path:
             try:
                 check_file(value)

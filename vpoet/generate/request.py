@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vpoet.errors import PromptError
 from vpoet.generate.fields import Range, asked
+from vpoet.generate.kept_codes import Source
 from vpoet.media.video import Video
 
 Clip = Video | str | Path
@@ -50,7 +51,7 @@ class Request:
         "its start. interpolation: more frames between its own, up to --fps.",
     )
     mask: Clip | None = asked(
-        None, "An image or video, white where --image or --video is to be repainted (inpainting)."
+        None, "An image or video, white where --image, --video or --edit is to be repainted (inpainting)."
     )
     """Of the same size; one frame holds for all. Transparent counts as black."""
     outpaint: tuple[int, int, int, int] | None = asked(
@@ -61,6 +62,20 @@ class Request:
         read=read_outpaint,
     )
     """Left, top, right and bottom."""
+    edit: Clip | Source | None = asked(None, "A clip to draw again under --prompt: an edit.")
+    """Of a sample the codes are taken as they are, from the record beside it."""
+    was: str | None = asked(
+        None,
+        "What the clip to edit shows; auto: the model finds it. [default: what it was sampled with]",
+        metavar="TEXT",
+    )
+    strength: float | None = asked(
+        None,
+        "Of an edit: which share of the cells is drawn afresh, 0 to 1; the others keep what the new prompt does not "
+        "speak against. [default: 0]",
+        allowed=Range(0, 1),
+    )
+    """The others keep the noise that they were drawn with: at 0, the old prompt gives the old clip."""
     given_frames: int | None = asked(None, "Frames of --video that are given. [default: half a clip]")
     """What a continuation or backward extension is given, 1 + a multiple of the tokenizer's time stride; None: all, but
     at most half of the clip."""

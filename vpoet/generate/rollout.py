@@ -28,9 +28,11 @@ import numpy as np
 from vpoet.arrays import Frames
 from vpoet.bundle import Bundle
 from vpoet.errors import PromptError
-from vpoet.generate.asks.base import ROLLING, frame_size
+from vpoet.generate.asks.base import ROLLING, Ask, frame_size
+from vpoet.generate.asks.edit import Edit
 from vpoet.generate.asks.table import document, expect_whole, family, joined, render, served
 from vpoet.generate.decode import OnStep
+from vpoet.generate.edit import Redraw
 from vpoet.generate.plan import Decoded
 from vpoet.generate.request import Request
 from vpoet.generate.sampling import Sampling
@@ -66,6 +68,8 @@ class Rollout:
         self._picture_first = request.via_image
         self._tail: Frames | None = None
         self._index = 0
+        self.was = ""
+        """What an edit takes its clip to show."""
         self.count = len(self._windows) + request.via_image
         """Documents in all."""
         self._plain = replace(request, story=(), via_image=False, window=None, overlap=None)
@@ -98,7 +102,15 @@ class Rollout:
         self.document: Document | None = document(request, self._bundle)
         # the first window is what a short clip of the same seed is
         seeds = np.random.SeedSequence([request.seed, self._index])
-        self.seed = int(seeds.generate_state(1, np.uint64)[0]) if self._index else request.seed
+        self.seed: int | Redraw = int(seeds.generate_state(1, np.uint64)[0]) if self._index else request.seed
+        if request.edit is not None:
+            edit = Edit(request, self._bundle)
+            self.seed, self.was = edit.redraw(self.document), edit.was()
+
+    @property
+    def whole(self) -> bool:
+        """Whether the codes of its one document are the clip."""
+        return self.count == 1 and family(self._plain)[0].joined is Ask.joined
 
     @property
     def held(self) -> int:
@@ -210,7 +222,7 @@ class Decodes(Protocol):
     """What fills documents: `vpoet.generate.model.Model`."""
 
     def decode(
-        self, documents: Items[Document], seeds: Items[int], sampling: Sampling, on_step: OnStep | None
+        self, documents: Items[Document], seeds: Items[int | Redraw], sampling: Sampling, on_step: OnStep | None
     ) -> list[Decoded]: ...
 
 

@@ -12,7 +12,8 @@ sample itself, with its guidance, temperature and filters.
 A pass adds one code at least, so there are never more passes than codes. What was drawn behind a wrong guess, d11 and
 d12, is the next pass's guess: drawn with the noise of its step, it mostly stays what it is once the code before it is
 corrected (Jacobi iteration coupled by Gumbel noise: So et al., arXiv:2510.24211). A step that was never drawn is
-guessed to be as the same place one cell of time before it, since much of a video stands still.
+guessed to be as the same place one cell of time before it, since much of a video stands still; or, where a clip is
+drawn again (`vpoet.generate.edit`), as what it was.
 
 The codes are those of one code a pass bit for bit, as far as a token comes out the same alone and beside others. On a
 CPU, uncompiled, it does (`vpoet.nn.steady`, `vpoet.nn.cache.TILE`), in fp32, bf16 and int8. A compiled step and a GPU
@@ -35,25 +36,22 @@ from torch import Tensor
 
 from vpoet.arrays import Floats, Ints, Longs
 from vpoet.generate.decoder import Decoder
-from vpoet.generate.logits import gumbel
+from vpoet.generate.noise import Noise
 from vpoet.generate.plan import Plan
 from vpoet.generate.transfer import send
 from vpoet.sequence.document import Sequence
-
-Generator = np.random.Generator | None
-
 
 _BEFORE = ((1, 0, 0), (0, 0, 1), (0, 1, 0))
 """Where a first guess is taken from, (t, h, w) back: the cell before in time, or else that to the left, or above."""
 
 
-def speculate(decoder: Decoder, plan: Plan, generators: Items[Generator], size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The tokens of each step and their nats, [B], [B], ``plan.steps`` times, drawn with ``size`` values of noise.
+def speculate(decoder: Decoder, plan: Plan, noises: Items[Noise]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The tokens of each step and their nats, [B], [B], ``plan.steps`` times.
 
     Each document goes on as far as its own guesses were right; a step is handed out when all have passed it.
     """
     device, width = decoder.device, decoder.width
-    drafts = [_Draft(s, plan.steps, width, g, size) for s, g in zip(plan.slots, generators, strict=False)]
+    drafts = [_Draft(plan, i, width, noise) for i, noise in enumerate(noises)]
     sources = len(plan.slots) // len(drafts)
     slot_N1 = torch.arange(len(plan.slots), device=device)[:, None]
 
@@ -86,24 +84,25 @@ def speculate(decoder: Decoder, plan: Plan, generators: Items[Generator], size: 
 class _Draft:
     """One document: its codes as far as they are known, and guesses from there on."""
 
-    def __init__(self, sequence: Sequence, steps: int, width: int, generator: Generator, size: int) -> None:
+    def __init__(self, plan: Plan, index: int, width: int, noise: Noise) -> None:
+        sequence, steps = plan.slots[index], plan.steps
         self.done = 0
         """Steps whose token is final."""
-        self._prefix, self._steps, self._generator = sequence.prefix, steps, generator
+        self._prefix, self._steps, self._fresh = sequence.prefix, steps, noise
         # a document that is finished before others goes on with tokens that nothing depends on
         room = max(0, sequence.prefix + steps + width - len(sequence))
         self._ids_L: Longs = np.pad(sequence.ids, (0, room)).astype(np.int64)
-        self._predicted_L = np.pad(sequence.targets, (0, room))
+        self._predicted_L = np.zeros(len(self._ids_L), np.bool_)
+        self._predicted_L[self._prefix : self._prefix + steps] = plan.drawn_SB[:, index]
         self._nats_L = np.zeros(len(self._ids_L), np.float32)
-        self._origins_L = origins(sequence)
+        self._origins_L = np.arange(len(sequence)) if plan.redrawn[index] else origins(sequence)
         self._guessed = sequence.prefix
         """Tokens that are known or have been guessed or drawn."""
-        self._noise_WV = np.empty((0, size), np.float32)
+        self._noise_WV = noise(0)
 
     def noise(self, count: int) -> Floats:
         """Of the next ``count`` steps, [count, V]."""
-        held, size = self._noise_WV.shape
-        self._noise_WV = np.concatenate([self._noise_WV, gumbel(self._generator, count - held, size)])
+        self._noise_WV = np.concatenate([self._noise_WV, self._fresh(count - len(self._noise_WV))])
         return self._noise_WV
 
     def guess(self, width: int) -> Longs:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpoet.generate.logits import draw, guide, keep, temper
+from vpoet.generate.logits import draw, explain, guide, keep, temper
 from vpoet.nn.cache import TILE, attend_ahead, attend_step
 from vpoet.nn.cache_attention import Through
 from vpoet.nn.rope import Rotation
@@ -53,7 +53,21 @@ class Step(nn.Module):
         keys: list[Tensor],
         values: list[Tensor],
     ) -> tuple[Tensor, Tensor]:
-        """The token behind each of ``ids_BW``, and -log p of it in nats: [M], [M].
+        """The token behind each of ``ids_BW``, and -log p of it in nats: [M], [M]; the arguments are those of `states`,
+        the noise of each draw, its settings, and what the cache holds."""
+        h_TD = self.states(ids_BW, turn_NW2P, place_NW, reach_S, keys, values)
+        return self.draw(h_TD, noise_MV, settings)
+
+    def states(
+        self,
+        ids_BW: Tensor,
+        turn_NW2P: Tensor,
+        place_NW: Tensor,
+        reach_S: Tensor,
+        keys: list[Tensor],
+        values: list[Tensor],
+    ) -> Tensor:
+        """The states [N * W, D] behind tokens, slot by slot.
 
         ``turn_NW2P`` is the rotation of their positions (`Transformer.rotation`), ``place_NW`` counts the tokens before
         each in its slot, and ``reach_S`` are the positions of the cache that are read (`KVCache.reach`). Keys and
@@ -65,8 +79,8 @@ class Step(nn.Module):
         else:
             attend = self.through(keys, values, place_NW, reach_S)
         rotation = Rotation(*turn_NW2P.flatten(0, 1).unbind(1))
-        h_TD = self.transformer(ids_BW.repeat(twice, 1).flatten(), rotation, attend, self.blocks)
-        return self.draw(h_TD, noise_MV, settings)
+        h_TD: Tensor = self.transformer(ids_BW.repeat(twice, 1).flatten(), rotation, attend, self.blocks)
+        return h_TD
 
     @torch.inference_mode()
     def is_exact(self, slots: int, width: int) -> bool:
@@ -118,13 +132,35 @@ class Step(nn.Module):
 
     def choose(self, logits_NV: Tensor, noise_BV: Tensor, settings: Tensor) -> tuple[Tensor, Tensor]:
         """One of V for each document, and its nats, from its logits and, N being 2B, those of its null prompt."""
+        plain_BV, logits_BV = self.shaped(logits_NV, len(noise_BV), settings)
+        choice_B = draw(logits_BV, noise_BV, settings[SETTINGS.index("temperature")])
+        return choice_B, F.cross_entropy(plain_BV, choice_B, reduction="none")
+
+    def explain(self, h_ND: Tensor, codes_B: Tensor, noise_BV: Tensor, settings: Tensor) -> tuple[Tensor, Tensor]:
+        """The inverse of `draw`: noise [B, V] with which it draws these codes (without the offset of their range), made
+        of fresh noise, and [B], False where a filter leaves no way to draw them: there the noise is of no use."""
+        head, count = self.transformer.visual, len(noise_BV)
+        digits, found = head.digits(codes_B), []
+        possible_B = torch.ones(count, dtype=torch.bool, device=h_ND.device)
+        logits_NV = head.first(h_ND)
+        for group, noise in enumerate(torch.split(noise_BV, list(head.radices), dim=-1)):
+            if group:
+                h_ND, logits_NV = head.following(group, h_ND, digits[group - 1].repeat(len(h_ND) // count))
+            _, logits_BV = self.shaped(logits_NV, count, settings)
+            here_B = logits_BV.gather(-1, digits[group][:, None])[:, 0] > -torch.inf
+            likeliest_B = logits_BV.argmax(-1)
+            found.append(explain(logits_BV, torch.where(here_B, digits[group], likeliest_B), noise))
+            possible_B = possible_B & here_B
+        return torch.cat(found, dim=-1), possible_B
+
+    def shaped(self, logits_NV: Tensor, count: int, settings: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits of ``count`` documents as the model has them, and as they are drawn from."""
         guidance, temperature, top_k, top_p, min_p = settings.unbind()
-        count, logits_NV = len(noise_BV), logits_NV.float()
+        logits_NV = logits_NV.float()
         plain_BV = logits_BV = logits_NV[:count]
         if len(logits_NV) > count:
             logits_BV = guide(plain_BV, logits_NV[count:], guidance)
         logits_BV = temper(logits_BV, temperature)
         if self.filtered:
             logits_BV = keep(logits_BV, top_k=top_k, top_p=top_p, min_p=min_p)
-        choice_B = draw(logits_BV, noise_BV, temperature)
-        return choice_B, F.cross_entropy(plain_BV, choice_B, reduction="none")
+        return plain_BV, logits_BV

@@ -98,10 +98,15 @@ class RingCache:
         first = self.sizes.sink + self.sizes.text + row * self.sizes.frame
         return self._places(seen_S, first, self.text_N, offset_NW)
 
-    def copy(self) -> "RingCache":
-        """The same content, in memory of its own."""
+    def copy(self, slots: Longs | None = None) -> "RingCache":
+        """The same content, in memory of its own: of all slots, or of these, each as often as it is named."""
         other = copy.copy(self)
-        other.keys, other.values = ([x.clone() for x in held] for held in (self.keys, self.values))
+        if slots is None:
+            other.keys, other.values = ([x.clone() for x in held] for held in (self.keys, self.values))
+            return other
+        rows = torch.from_numpy(slots).to(self._place_S.device)
+        other.keys, other.values = ([x.index_select(0, rows) for x in held] for held in (self.keys, self.values))
+        other.sink_N, other.text_N = self.sink_N[slots], self.text_N[slots]
         return other
 
     def _places(self, seen_S: Tensor, first: int, text_N: Longs, offset_NW: Longs) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,8 @@
     3 1 1              3 --- 1 --- 1
 
 A real world (`vpoet.worlds.world.SteppedWorld`) goes back by `save` and `restore`, a learned one
-(`vpoet.generate.environment.Session`) goes on from a `fork`. Planners see only `Future`s, and so need not know which.
+(`vpoet.generate.environment.Session`) goes on from a `fork`, or in many ways at once, of which each step is one pass
+through the network. Planners see only `Future`s, and so need not know which.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,8 +38,24 @@ class Forking(Steps, Protocol):
     def fork(self) -> "Forking": ...
 
 
+class Together(Protocol):
+    """Worlds that have a beginning in common."""
+
+    def step(self, parents: Sequence[int], actions: Sequence[Any], /) -> "list[_Told]":
+        """World number i goes on from number ``parents[i]`` of the step before, in the first one from 0."""
+
+
+@runtime_checkable
+class Branching(Protocol):
+    """A world that may go on in many ways at once."""
+
+    def branches(self) -> Together | None: ...
+
+
 Place = Forking | SteppedWorld
 """A world at one of its frames."""
+AT_ONCE = 64
+"""Plans whose worlds are in memory together."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -69,6 +86,13 @@ def futures(place: Place, plans: Actions) -> list[Future]:
     DataError: an action that there is not, or the world is at its end.
     """
     found: dict[int, Future] = {}
+    if isinstance(place, Branching):
+        order = sorted(range(len(plans)), key=lambda number: plans[number].tobytes())  # what is shared stays together
+        groups = [order[start : start + AT_ONCE] for start in range(0, len(order), AT_ONCE)]
+        for group, worlds in ((group, place.branches()) for group in groups):
+            found |= zip(group, _together(worlds, plans[group]), strict=True) if worlds else {}
+        if len(found) == len(plans):
+            return [found[number] for number in range(len(plans))]
     again = _held(place)
     try:
         _branch(again, plans, list(range(len(plans))), [], found)
@@ -120,6 +144,26 @@ def _branch(
             if any((plans[number, len(mine)] != plans[together[0], len(mine)]).any() for number in together[1:]):
                 _branch(_held(world), plans, together, mine, found)
                 break
+
+
+def _together(worlds: Together, plans: Actions) -> list[Future]:
+    """The futures of plans that are carried out side by side, a step of all at a time."""
+    told: list[list[_Told]] = [[] for _ in plans]
+    going = dict.fromkeys(range(len(plans)), 0)  # plan: its world
+    for step in range(plans.shape[1]):
+        shared: dict[tuple[int, bytes], list[int]] = {}
+        for number, world in going.items():
+            shared.setdefault((world, plans[number, step].tobytes()), []).append(number)
+        parents, actions = [world for world, _ in shared], [_given(plans[same[0], step]) for same in shared.values()]
+        came = worlds.step(parents, actions)
+        for world, same in enumerate(shared.values()):
+            for number in same:
+                told[number].append(came[world])
+                going[number] = world
+        going = {number: world for number, world in going.items() if not told[number][-1][2]}
+        if not going:
+            break
+    return [_future(plan, mine) for plan, mine in zip(plans, told, strict=True)]
 
 
 def space_of(world: SteppedWorld) -> ActionSpace:

@@ -10,11 +10,15 @@ arXiv:2310.05737, section 3.2; the stem of patches and the factorised convolutio
       ...                                  level n   t      x H/s x W/s     widths[n]
       linear, quantiser                    codes     [B, t, h, w]
     and the same way back, with blocks of its own at each level.
+
+With ``upscale`` the patches of the way back are larger: the decoder draws more pixels than the encoder is shown, and
+the codes are those of the smaller picture, whatever decoder draws them.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpoet.errors import ConfigError
@@ -29,6 +33,7 @@ TIME_STRIDES = (1, 2, 4, 8)
 TIME_KERNELS = (1, 3)
 SPACE_STRIDES = (4, 8, 16)
 PATCHES = (2, 4, 8)
+UPSCALES = (1, 2, 4)
 
 
 SIZES: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = {
@@ -57,6 +62,9 @@ class AutoencoderConfig:
     """Pixels a cell stands for, down and across: 4, 8 or 16."""
     patch: int = 4
     """Pixels of a patch at level 0, down and across: 2, 4 or 8, at most ``space_stride``."""
+    upscale: int = 1
+    """1, 2 or 4: the decoder draws so many times the pixels down and across that the encoder sees, which sees means of
+    them. A cell stands for ``upscale * space_stride`` pixels a side then; all sizes above are the encoder's."""
     quantiser: QuantiserConfig = field(default_factory=QuantiserConfig)
     widths: list[int] = field(default_factory=list)
     """Channels of each level; one more than the halvings, max(log2 time_stride, log2 space_stride/patch)."""
@@ -94,6 +102,8 @@ def halvings(config: AutoencoderConfig) -> list[tuple[bool, bool]]:
     for name, allowed in (("time_stride", TIME_STRIDES), ("space_stride", SPACE_STRIDES), ("patch", PATCHES)):
         if getattr(config, name) not in allowed:
             raise ConfigError(f"{name} is {getattr(config, name)}; choose one of {', '.join(map(str, allowed))}")
+    if config.upscale not in UPSCALES:
+        raise ConfigError(f"upscale is {config.upscale}; choose one of {', '.join(map(str, UPSCALES))}")
     if config.patch > config.space_stride:
         raise ConfigError(f"patch {config.patch} is larger than space_stride {config.space_stride}; make it smaller")
     time = int(math.log2(config.time_stride))
@@ -139,7 +149,7 @@ class Decoder(nn.Module):
 
     def __init__(self, config: AutoencoderConfig, quantiser: Quantiser) -> None:
         super().__init__()
-        self.patch = config.patch
+        self.patch = config.patch * config.upscale
         widths, kernel = config.widths, config.time_kernel
         self.stem = nn.Linear(quantiser.width, widths[-1])
         self.code_vectors = nn.Embedding(quantiser.size, widths[-1]) if config.code_vectors else None
@@ -151,7 +161,7 @@ class Decoder(nn.Module):
             layers += [Block(widths[level], kernel) for _ in range(config.decoder_blocks[level])]
         self.layers = nn.ModuleList(layers)
         self.norm = RMSNorm(widths[0])
-        self.out = SpaceConv(widths[0], 3 * config.patch**2)
+        self.out = SpaceConv(widths[0], 3 * self.patch**2)
 
     def forward(self, points: Tensor, codes: Tensor | None, past: Past | None = None) -> Tensor:
         x = self.stem(points)
@@ -179,7 +189,8 @@ class Autoencoder(Network):
 
     @property
     def stride(self) -> tuple[int, int, int]:
-        return self.config.time_stride, self.config.space_stride, self.config.space_stride
+        side = self.config.space_stride * self.config.upscale
+        return self.config.time_stride, side, side
 
     def quantise(self, video: Tensor) -> Quantised:
         """Codes and the points [B, t, h, w, D] that carry the gradient."""
@@ -187,8 +198,26 @@ class Autoencoder(Network):
         return quantised
 
     def vectors(self, video: Tensor, past: Past | None = None) -> Tensor:
+        if self.config.upscale > 1:
+            video = F.avg_pool3d(video, (1, self.config.upscale, self.config.upscale))
         vectors: Tensor = self.encoder(video.permute(0, 2, 3, 4, 1), past)
         return vectors
+
+    def begin_with(self, other: "Autoencoder") -> None:
+        """Take the weights of a network of the same config, or of one that draws fewer pixels (``upscale``) or has no
+        ``code_vectors``: the first pictures are its own, each pixel become a square of them, and vectors begin at zero.
+        ConfigError for any other."""
+        ours, theirs = self.config, other.config
+        times, rest = divmod(ours.upscale, theirs.upscale)
+        alike = replace(theirs, upscale=ours.upscale, code_vectors=theirs.code_vectors or ours.code_vectors)
+        if rest or alike != ours:
+            raise ConfigError("a network of another config")
+        weights = other.state_dict()
+        if times > 1:
+            for name in ("decoder.out.linear.weight", "decoder.out.linear.bias"):
+                rows = weights[name].unflatten(0, (other.decoder.patch, other.decoder.patch, 3))
+                weights[name] = rows.repeat_interleave(times, 0).repeat_interleave(times, 1).flatten(0, 2)
+        self.load_state_dict(self.state_dict() | weights)
 
     def draw(self, points: Tensor, past: Past | None = None, *, last: bool = True) -> Tensor:
         codes = None

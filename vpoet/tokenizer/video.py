@@ -307,7 +307,7 @@ def _precision(dtype: str) -> Iterator[None]:
             kind.fp32_precision = kept
 
 
-AS_BEFORE = (("time_kernel", 3), ("code_vectors", False))
+AS_BEFORE = (("time_kernel", 3), ("upscale", 1), ("code_vectors", False))
 """Keys that configs did not always have, with what holds without them: they leave a hash as it was."""
 
 

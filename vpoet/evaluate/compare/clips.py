@@ -25,7 +25,7 @@ from vpoet.data.shards import MANIFEST, Manifest, Problems
 from vpoet.errors import DataError
 from vpoet.evaluate.compare.protocol import Protocol
 from vpoet.files import fingerprint, open_file
-from vpoet.generate.clip_file import beside
+from vpoet.generate.kept_codes import beside
 from vpoet.media.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Video, first_frame
 
 MOVING = VIDEO_SUFFIXES | {".gif"}

@@ -1,5 +1,6 @@
 """What all families of requests share: the request, the bundle it is for, and the frames that are given."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import ClassVar
@@ -22,6 +23,12 @@ ROLLING = ("story", "via_image", "window", "overlap")
 def sources(request: Request) -> list[str]:
     """Which of `SOURCES` a request gives."""
     return [name for name in SOURCES if getattr(request, name) is not None]
+
+
+def unknown_words(prompt: str, bundle: Bundle) -> list[str]:
+    """The words of a prompt that no caption had in training, where the bundle knows."""
+    known = bundle.config.words
+    return [word for word in re.findall(r"\w+", prompt.lower()) if word not in known] if known else []
 
 
 def frame_size(request: Request, bundle: Bundle) -> tuple[int, int]:
@@ -48,7 +55,7 @@ class Ask(ABC):
 
     def __init__(self, request: Request, bundle: Bundle) -> None:
         config = bundle.config
-        self.request, self.config, self.tokenizer = request, config, bundle.video
+        self.request, self.bundle, self.config, self.tokenizer = request, bundle, config, bundle.video
         self.height, self.width = frame_size(request, bundle)
         self.fps = config.fps if request.fps is None else request.fps
         self.text = np.array(bundle.text.encode(request.prompt), np.int32)

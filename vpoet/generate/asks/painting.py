@@ -24,6 +24,8 @@ class Painting(Ask):
     @staticmethod
     def claims(request: Request) -> str | None:
         asked = [name for name in ("mask", "outpaint") if getattr(request, name) is not None]
+        if request.edit is not None:
+            return None
         if asked and sources(request) not in (["image"], ["video"]):
             raise PromptError(
                 f"{asked[0]} says what of a video or an image to paint: give one of them, and nothing else"

@@ -14,6 +14,7 @@ from vpoet.errors import PromptError, ShapeError
 from vpoet.generate.asks.backward import Backward
 from vpoet.generate.asks.base import ROLLING, Ask
 from vpoet.generate.asks.between import Between
+from vpoet.generate.asks.edit import Edit
 from vpoet.generate.asks.forward import Forward
 from vpoet.generate.asks.painting import Painting
 from vpoet.generate.fields import check
@@ -24,7 +25,7 @@ from vpoet.sequence.document import Document, build
 from vpoet.sequence.tasks import TABLE, WHOLE
 from vpoet.tokenizer.contract import Tokenizer
 
-FAMILIES: tuple[type[Ask], ...] = (Painting, Forward, Backward, Between)
+FAMILIES: tuple[type[Ask], ...] = (Edit, Painting, Forward, Backward, Between)
 """A request is of the first that claims it, or of the one whose video ``task`` names."""
 
 

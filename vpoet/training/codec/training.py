@@ -159,13 +159,14 @@ class TokenizerTraining:
             raise ConfigError(
                 f"begin: {folder} is an imported tokenizer, and only vpoet's own networks are trained here"
             )
-        given = tokenizer.model.config
-        if replace(given, code_vectors=given.code_vectors or self.recipe.model.code_vectors) != self.recipe.model:
-            theirs, ours = config.to_dict(given), config.to_dict(self.recipe.model)
+        try:
+            self.model.begin_with(tokenizer.model)
+        except ConfigError:
+            theirs, ours = config.to_dict(tokenizer.model.config), config.to_dict(self.recipe.model)
             different = config.differences(theirs, ours, prefix="model.")
-            raise ConfigError(f"begin: {folder} has another network ({'; '.join(different)}); set model to match it")
-        # vectors of codes that it has not begin at zero
-        self.model.load_state_dict(self.model.state_dict() | tokenizer.model.state_dict())
+            raise ConfigError(
+                f"begin: {folder} has another network ({'; '.join(different)}); set model to match it"
+            ) from None
         self.hashes["begin"] = tokenizer.hash
 
     def _parts(self) -> tuple[Networks, Optimizers]:
