@@ -3,8 +3,8 @@
 Without names all but `video_tokenizer_peers` and `video_tokenizer_film`. The video tokenizer's are explained in
 `tokenizer` and `film`, pretraining's in `training`, `throughput`, `attention`, `saving` and `streaming`, sampling's
 in `decoding`, `guessing`, `interactive` and `play`, how exact edits are in `edits`, the judge's accuracy in `judge`,
-the playground's speed and judge in `world`, the measures of curation in `curation`; of the others it is the best of five
-runs, as other work only slows.
+the playground's speed and judge in `world`, the measures of curation in `curation`; of the others it is the best of
+five runs, as other work only slows.
 """
 
 import argparse
