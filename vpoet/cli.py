@@ -31,6 +31,8 @@ from vpoet.files import LOCK, locked
 
 PROGRAMS = {
     "ingest": "train/ingest.py",
+    "measure": "train/measure.py",
+    "select": "train/select_clips.py",
     "train-text": "tokenizers/train_text.py",
     "train-video": "tokenizers/train_video.py",
     "import-tokenizer": "tokenizers/import_tokenizer.py",

@@ -3,8 +3,8 @@
 Without names all but `video_tokenizer_peers` and `video_tokenizer_film`. The video tokenizer's are explained in
 `tokenizer` and `film`, pretraining's in `training`, `throughput`, `attention`, `saving` and `streaming`, sampling's
 in `decoding`, `guessing`, `interactive`, `play` and `serving`, how exact edits are in `edits`, the judge's accuracy in
-`judge`, the playground's speed and judge in `world`; of the others it is the best of five runs, as other work only
-slows.
+`judge`, the playground's speed and judge in `world`, the measures of curation in `curation`; of the others it is the
+best of five runs, as other work only slows.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from typing import Any
 
 import attention
 import copies
+import curation
 import decoding
 import edits
 import engines
@@ -81,6 +82,8 @@ def main() -> None:
         judge.judge_accuracy,
         world.playground,
         world.playground_judge,
+        curation.motion_truth,
+        curation.duplicates,
     )
     asked_for = (tokenizer.video_tokenizer_peers, film.video_tokenizer_film)
     slow: dict[str, Callable[[float], dict[str, Any]]] = {

@@ -43,6 +43,8 @@ MEMORY = 4 << 30
 
 GOOD: dict[str, tuple[str, ...]] = {
     "ingest": ("{clip.mp4}", "--frames=5", "--height=16", "--width=16", "--out=OUT/raw"),
+    "measure": ("{measured}", "--no-embedding"),
+    "select": ("{measured}", "--where=motion > 0", "--out=OUT/selected"),
     "train-text": ("{raw}", "--size=300", "--out=OUT/text.model"),
     "train-video": ("{video.yaml}", "run=OUT/run"),
     "evaluate-tokenizer": ("{tokenizer}", "{raw}", "--clips=1"),
@@ -260,6 +262,8 @@ def cases(command: str) -> list[Case]:
 BUNDLES = ("--model", "", "bundle")
 READERS: dict[str, list[tuple[str | int, str, str]]] = {
     "ingest": [(0, "", "list"), (0, "", "video")],
+    "measure": [(0, "", "raw")],
+    "select": [(0, "", "measured"), ("--captions", "", "batch")],
     "train-text": [(0, "", "raw")],
     "train-video": [(0, "", "recipe"), ("data=", "", "raw")],
     "evaluate-tokenizer": [(0, "", "tokenizer"), (1, "", "raw"), BUNDLES],
@@ -526,6 +530,11 @@ DAMAGE: dict[str, dict[str, Callable[[Path], Any]]] = {
         **any_file("manifest.json"),
         **{f"odd {name}" if name.endswith("cut") else name: damage for name, damage in any_file(SHARD).items()},
     },
+    "measured": {
+        **any_file("manifest.json"), **any_file("measures/raw-00000-00000.json"),
+        **any_file("measures/raw-00000-00000.jsonl"), **any_file("measures/raw-00000-00000.safetensors"),
+        **{f"odd {name}" if name.endswith("cut") else name: damage for name, damage in any_file(SHARD).items()},
+    },
     "run": {
         **any_file("resolved.yaml"), **yaml_damage("resolved.yaml"), **any_file("metrics.jsonl"),
         "no checkpoints": lambda path: shutil.rmtree(path / "checkpoints"),
@@ -593,6 +602,8 @@ class Things:
             ),
         ):
             assert run(*map(str, command)) == 0, command
+        shutil.copytree(folder / "raw", folder / "measured")
+        assert run("measure", str(folder / "measured"), "--no-embedding") == 0
         small = CosmosConfig(time_stride=4, space_stride=8, patch=2, channels=4, widths=[8, 8, 8], blocks=1, latent=4)
         (folder / "cosmos").mkdir()
         torch.save(Cosmos(small).state_dict(), folder / "cosmos" / "model.pt")
@@ -629,15 +640,16 @@ class Things:
         return copy
 
     def snapshot(self) -> dict[str, tuple[int, int, int]]:
-        """Every file of the folder, and the folder the commands run in."""
+        """Every file of the folder, and the folder the commands run in; but measures, which lie beside their shards."""
         found = {}
         for path in self.folder.rglob("*"):
-            about = path.lstat()
-            found[str(path.relative_to(self.folder))] = (
-                about.st_ino,
-                about.st_size,
-                about.st_mtime_ns * (not path.is_dir()),
-            )
+            about, is_file = path.lstat(), not path.is_dir()
+            if "measures" not in path.parts:
+                found[str(path.relative_to(self.folder))] = (
+                    about.st_ino,
+                    about.st_size * is_file,
+                    about.st_mtime_ns * is_file,
+                )
         return found
 
 

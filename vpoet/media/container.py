@@ -54,9 +54,8 @@ def open_video(source: str | Path | bytes, start: float, behind: int) -> tuple[f
     DataError: there is no video in it that can be read. The errors of this module name no file: `vpoet.media.video`
     does.
     """
-    container = _opened(source)
+    container, stream = open_stream(source)
     try:
-        stream = _shown(container)
         rate = float(stream.average_rate or stream.guessed_rate or 25)
         if not SLOWEST <= rate <= FASTEST:
             rate = _counted_rate(container, stream) or rate
@@ -71,6 +70,16 @@ def tagged(source: str | Path | bytes, name: str) -> str:
     """A tag of a video's file, as its title or comment; nothing, if it has none. DataError: it cannot be opened."""
     with _opened(source) as container:
         return str(container.metadata.get(name, ""))
+
+
+def open_stream(source: str | Path | bytes) -> tuple[Any, Any]:
+    """The container, which the caller closes, and of its streams the one that a player shows. DataError as above."""
+    container = _opened(source)
+    try:
+        return container, _shown(container)
+    except BaseException:
+        container.close()
+        raise
 
 
 def reason(error: Exception) -> str:

@@ -16,7 +16,7 @@ from vpoet.errors import BackendError, CheckpointError, DataError, ShapeError
 from vpoet.evaluate.compare.clips import Clip, prepared
 from vpoet.evaluate.compare.features import Found
 from vpoet.evaluate.compare.kept import Kept, Watched
-from vpoet.evaluate.compare.networks import TransformersClips, loaded
+from vpoet.evaluate.compare.networks import TransformersClips
 from vpoet.evaluate.compare.protocol import Protocol
 from vpoet.evaluate.compare.report import Row
 from vpoet.evaluate.compare.state_dicts import load_lpips
@@ -24,6 +24,7 @@ from vpoet.evaluate.intervals import mean_interval
 from vpoet.files import fingerprint
 from vpoet.generate.model import Model
 from vpoet.media.video import Video
+from vpoet.nn.pretrained import loaded
 
 Sets = Mapping[str, Sequence[Clip]]
 TOKENIZERS = ("vocab.json", "tokenizer.json")

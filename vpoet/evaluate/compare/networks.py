@@ -24,10 +24,10 @@ from vpoet.evaluate.compare.protocol import FVD_WEIGHTS
 from vpoet.evaluate.compare.state_dicts import IMAGENET, SUFFIXES, files_of, is_script, known
 from vpoet.files import fingerprint
 from vpoet.nn.features import EfficientNetLite0
+from vpoet.nn.pretrained import MODEL, loaded
 
 VIDEO = ("videomae", "vjepa2")
 TRANSFORMERS = (*VIDEO, "clip", "clip_vision_model")
-MODEL = "model.safetensors"
 
 
 class ClipNetwork(Protocol):
@@ -170,30 +170,6 @@ class TransformersClips:
             pictures = resize(pictures, (self._side, self._side), "bicubic", True).clamp(0, 255)
         pictures = (pictures / 255 - self._mean) / self._deviation
         return pictures.view(*clips_BTHW3.shape[:2], *pictures.shape[1:])
-
-
-def loaded(made: Any, folder: Path, part: str = "") -> Any:
-    """A model of transformers with the weights of a folder, or of CLIP a ``part`` of it, by its config.
-    CheckpointError: it cannot be loaded, or weights are missing or of another shape."""
-    import transformers
-
-    # of weights that are not used it makes a long table
-    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    told: dict[str, Any] = {}
-    try:
-        if part:  # a part's own config does not say how wide the space is that the parts share
-            whole: Any = transformers.CLIPConfig.from_pretrained(str(folder), local_files_only=True)
-            told["config"] = getattr(whole, part)
-            told["config"].projection_dim = whole.projection_dim
-        model, found = made.from_pretrained(
-            str(folder), local_files_only=True, use_safetensors=True, output_loading_info=True, **told
-        )
-    except Exception as error:
-        raise CheckpointError(f"{folder}: cannot be loaded: {' '.join(str(error).split())[:200]}") from None
-    if wrong := [*found["missing_keys"], *(each[0] for each in found["mismatched_keys"])]:
-        some = ", ".join(sorted(wrong)[:3])
-        raise CheckpointError(f"{folder}: {MODEL} lacks weights of {made.__name__}: {some}; export the model again")
-    return model
 
 
 def load(path: Path | None, device: torch.device, run_torchscript: bool = False, reach: float = 1.0) -> ClipNetwork:

@@ -1,0 +1,104 @@
+"""What pixels say: motion of camera and objects that is known, pictures whose sharpness, bars and cuts are known."""
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from vpoet.arrays import Frames
+from vpoet.media import signals
+from vpoet.media.codec_vectors import codec_motion
+from vpoet.media.video import Video
+
+FPS = 8.0
+
+
+def texture(height: int = 200, width: int = 240, seed: int = 0) -> Frames:
+    """Something to be seen everywhere."""
+    random = np.random.default_rng(seed)
+    small = Image.fromarray(random.integers(0, 256, (height // 8, width // 8, 3), np.uint8))
+    return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def pan(step: int = 3, count: int = 5, seed: int = 0) -> Frames:
+    """A camera that goes right by ``step`` of 128 pixels."""
+    whole = texture(seed=seed)
+    return np.stack([whole[:128, step * t : step * t + 160] for t in range(count)])
+
+
+def mover(step: int = 3, count: int = 5) -> Frames:
+    """A square of 32 pixels that goes right on a ground that stands still."""
+    frames = np.stack([texture()[:128, :160]] * count)
+    square = texture(32, 32, seed=1)
+    for t, frame in enumerate(frames):
+        frame[40:72, 20 + step * t : 52 + step * t] = square
+    return frames
+
+
+def test_a_camera_is_told_from_an_object() -> None:
+    found = signals.motion(signals.greys(pan()), FPS)
+    wanted = 3 / 128 * 100 * FPS
+    assert found.camera == pytest.approx(wanted, rel=0.05)
+    assert found.whole == pytest.approx(wanted, rel=0.1)
+    assert found.object < 0.1 * wanted
+    found = signals.motion(signals.greys(mover()), FPS)
+    assert found.camera < 0.05
+    assert found.object == pytest.approx(wanted * 32 * 32 / (128 * 160), rel=0.4)
+    assert found.whole == pytest.approx(found.object, abs=0.05)
+
+
+def test_a_zoom_is_the_camera_and_what_stands_still_does_not_move() -> None:
+    whole = Image.fromarray(texture())
+    boxes = [(t * 2, t * 1.6, 200 - t * 2, 160 - t * 1.6) for t in range(5)]
+    zoom = np.stack([np.asarray(whole.resize((160, 128), Image.Resampling.BICUBIC, box=box)) for box in boxes])
+    found = signals.motion(signals.greys(zoom), FPS)
+    assert found.camera > 3
+    assert found.object < 0.2 * found.camera
+    assert signals.motion(signals.greys(pan(step=0)), FPS) == (0, 0, 0)
+    assert signals.motion(signals.greys(pan(count=1)), 0.0) == (0, 0, 0)
+
+
+def test_motion_does_not_depend_on_size_or_rate() -> None:
+    frames = pan(step=2, count=9)
+    here = signals.motion(signals.greys(frames), FPS)
+    larger = signals.motion(signals.greys(frames.repeat(2, 1).repeat(2, 2)), FPS)
+    slower = signals.motion(signals.greys(frames[::2]), FPS / 2)
+    assert larger.camera == pytest.approx(here.camera, rel=0.05)
+    assert slower.camera == pytest.approx(here.camera, rel=0.05)
+
+
+def test_codec_vectors_of_a_pan_and_none_of_an_image() -> None:
+    frames = pan(step=4, count=9)
+    told = codec_motion(Video(frames, FPS).encode(".mp4"))
+    wanted = 4 / 128 * 100 * FPS
+    assert told is not None
+    assert wanted / 2 < told < 2 * wanted  # vectors may lead to frames farther away
+    assert codec_motion(Video(frames[:1], 0.0).encode(".png")) is None
+
+
+def test_sharpness_brightness_and_contrast() -> None:
+    sharp = pan(count=2)
+    soft = np.stack([np.asarray(Image.fromarray(frame).filter(ImageFilter.GaussianBlur(3))) for frame in sharp])
+    sharp, soft, half = (signals.greys(frames) for frames in (sharp, soft, sharp // 2))
+    assert signals.sharpness(sharp) > 4 * signals.sharpness(soft)
+    assert signals.brightness(half) == pytest.approx(signals.brightness(sharp) / 2, abs=0.01)
+    assert signals.contrast(half) == pytest.approx(signals.contrast(sharp) / 2, abs=0.01)
+
+
+def test_bars_are_measured_and_a_dark_scene_is_none() -> None:
+    frames = pan().copy()
+    assert signals.letterbox(signals.greys(frames)) == 0
+    frames[:, :16] = frames[:, -16:] = 5
+    assert signals.letterbox(signals.greys(frames)) == pytest.approx(0.25, abs=0.02)
+    frames[:, :, :40] = 0
+    assert signals.letterbox(signals.greys(frames)) == pytest.approx(1 - 0.75 * 0.75, abs=0.03)
+    assert signals.letterbox(signals.greys(pan() // 16)) == 0
+
+
+def test_a_cut_is_counted_and_a_flash_or_a_pan_is_not() -> None:
+    joined = np.concatenate([pan(step=1), pan(step=1, seed=1)])
+    assert signals.cuts(joined) == 1
+    assert signals.cuts(pan(step=10)) == 0
+    flash = pan(count=7).copy()
+    flash[3] = 255 - (255 - flash[3]) // 4
+    assert signals.cuts(flash) == 0
+    assert signals.cuts(pan(count=1)) == 0

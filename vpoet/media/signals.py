@@ -1,0 +1,195 @@
+"""What the pixels of a clip say about it: how it moves, how sharp and how bright it is, whether it is cut or barred.
+
+Plain functions of frames, by OpenCV (extra ``curate``). Pictures are taken at `HEIGHT` pixels of height, so that
+clips of different sizes can be compared; what moves is told in percent of the picture's height per second.
+
+Shapes: T frames, h and w sides of a picture at `HEIGHT`; flow [T - 1, h, w, 2] in its pixels a step, x before y.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from vpoet.arrays import Doubles, Floats, Frames, Mask
+from vpoet.errors import BackendError
+
+Greys = npt.NDArray[np.uint8]
+"""Pictures [T, h, w]."""
+HEIGHT = 128
+"""Pixels of the pictures that are looked at."""
+CHANGED = 2.0
+"""Grey levels, of 255, by which what moved differs from what was there: less is noise of the codec."""
+EXPLAINED = 0.7
+"""Of the pixels that change, a motion of the camera leaves less than this share; else there was none, and it was one
+large thing that moved."""
+CUT, STANDS_OUT = 20.0, 3.0
+"""A step is a cut if the picture changes by so many levels on average, and by so many times its other steps."""
+DARK, FLAT = 24.0, 6.0
+"""Levels: bars are darker than the first, and vary less than the second."""
+_ROUNDS = 6
+
+
+class Motion(NamedTuple):
+    """In percent of the picture's height per second, averaged over the picture and all steps in time."""
+
+    whole: float
+    """Of all that is seen."""
+    camera: float
+    """Of the picture as a whole: pan, zoom and roll."""
+    object: float
+    """Of what moves against that."""
+
+
+def opencv() -> Any:
+    """OpenCV, with no threads of its own. BackendError: it is not installed."""
+    try:
+        import cv2
+    except ImportError as error:
+        raise BackendError(f'looking at pixels needs OpenCV ({error}): pip install "vpoet[curate]"') from None
+    cv2.setNumThreads(1)  # clips are shared out to processes, and a sum has one order
+    return cv2
+
+
+def greys(frames: Frames) -> Greys:
+    """Frames uint8 [T, H, W, 3] as grey pictures of `HEIGHT`, with their aspect kept."""
+    cv2 = opencv()
+    width = max(16, round(HEIGHT * frames.shape[2] / frames.shape[1]))
+    way = cv2.INTER_AREA if frames.shape[1] > HEIGHT else cv2.INTER_LINEAR
+    made = [cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), (width, HEIGHT), interpolation=way) for frame in frames]
+    return np.stack(made)
+
+
+def optical_flow(pictures: Greys) -> Floats:
+    """Where each pixel goes from a picture to the next: dense inverse search (Kroeger et al., ECCV 2016), each step
+    begun from the one before it, as what moves goes on moving; without that, leaps and falls are lost. What looks as it
+    did has not moved, whatever moves beside it."""
+    cv2 = opencv()
+    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    search.setVariationalRefinementIterations(0)
+    flow = np.zeros((max(len(pictures) - 1, 0), *pictures.shape[1:], 2), np.float32)
+    before: Any = None
+    for step, found in enumerate(flow):
+        a, b = pictures[step], pictures[step + 1]
+        found[:] = search.calc(a, b, None if before is None else before.copy())
+        found[_difference(a, b) <= CHANGED] = 0
+        before = found
+    return flow
+
+
+def camera_flow(flow_hw2: Floats, seen_hw: Mask) -> Floats:
+    """The motion of the picture as a whole [h, w, 2], fitted to the pixels where flow can be ``seen``: pan, zoom, roll.
+
+    No shear: with it, ground that stands still and somebody who walks on it are one affine motion. Least squares,
+    weighted again ``_ROUNDS`` times by Geman and McClure's function: what moves against most of the picture ends up
+    without a weight. Zeros if hardly anything is seen.
+    """
+    h, w = seen_hw.shape
+    if seen_hw.sum() < 64:
+        return np.zeros_like(flow_hw2)
+    y, x = np.mgrid[:h, :w] / h - np.array([0.5, w / h / 2])[:, None, None]
+    zero, one = np.zeros((h, w)), np.ones((h, w))
+    # a row for each of x and y; columns: pan across, pan down, zoom, roll
+    terms_hw24 = np.stack([np.stack([one, zero, x, -y], -1), np.stack([zero, one, y, x], -1)], -2)
+    a_N24, flow_N2 = terms_hw24[seen_hw][::2], flow_hw2[seen_hw][::2].astype(np.float64)
+    weights, fit = np.ones(len(a_N24)), np.zeros(4)
+    for _ in range(_ROUNDS):
+        weighted = a_N24 * weights[:, None, None]
+        left = np.einsum("ncp,ncq->pq", weighted, a_N24) + 1e-6 * np.eye(4)
+        fit = np.linalg.solve(left, np.einsum("ncp,nc->p", weighted, flow_N2))
+        off = np.square(flow_N2 - a_N24 @ fit).sum(1)
+        scale = max(float(np.median(off)), 0.02)
+        weights = np.square(scale / (scale + off))
+    return (terms_hw24 @ fit).astype(np.float32)
+
+
+def motion(pictures: Greys, fps: float) -> Motion:
+    """How a clip moves, from `greys` and its frames per second; zeros for a single picture.
+
+    What differs from the picture before, once the camera's motion is undone, moves by its flow. All the rest moves with
+    the camera: a plain wall shows no flow and is taken along.
+    """
+    cv2 = opencv()
+    flow = optical_flow(pictures)
+    h, w = pictures.shape[1:]
+    y, x = np.mgrid[:h, :w].astype(np.float32)
+    sums = np.zeros(3)
+    for a, b, flow_hw2 in zip(pictures, pictures[1:], flow, strict=False):
+        if _difference(a, b).max() <= CHANGED:
+            continue
+        seen = _textured(a)
+        camera = camera_flow(flow_hw2, seen)
+        moved = cv2.remap(b, x + camera[..., 0], y + camera[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        still, left = _difference(a, b), _difference(a, moved)
+        if (left > CHANGED).sum() > EXPLAINED * (still > CHANGED).sum():
+            camera, left = np.zeros_like(flow_hw2), still
+        own = (flow_hw2 - camera) * (left > CHANGED)[..., None]
+        parts = (camera + own, camera, own)
+        sums += [float(np.linalg.norm(part, axis=-1).mean()) for part in parts]
+    steps = max(len(flow), 1)
+    return Motion(*(float(value) for value in sums / steps / h * 100 * fps))
+
+
+def sharpness(pictures: Greys) -> float:
+    """Variance of the Laplacian, the mean over pictures: 10 is blurred, 100 and more is sharp (Pech-Pacheco, 2000)."""
+    cv2 = opencv()
+    return float(np.mean([cv2.Laplacian(picture, cv2.CV_64F).var() for picture in pictures]))
+
+
+def brightness(pictures: Greys) -> float:
+    """Mean grey, 0 to 1."""
+    return float(pictures.mean() / 255)
+
+
+def contrast(pictures: Greys) -> float:
+    """Standard deviation of grey within a picture, the mean over pictures: 0 to 0.5."""
+    return float(np.mean([picture.std() for picture in pictures]) / 255)
+
+
+def letterbox(pictures: Greys) -> float:
+    """Share of the picture that is black bars at its edges throughout the clip: above, below, left and right."""
+    peak, low = pictures.max(0).astype(np.float64), pictures.min(0).astype(np.float64)
+
+    def bars(lines_N: Doubles, spread_N: Doubles) -> int:
+        """Lines from the first on that are dark and even."""
+        dark = (lines_N < DARK) & (spread_N < FLAT)
+        return int(len(dark) if dark.all() else np.argmin(dark))
+
+    kept = 1.0
+    for axis in (1, 0):
+        level, spread = np.percentile(peak, 95, axis=axis), np.percentile(peak - low, 95, axis=axis)
+        size = len(level)
+        cut = bars(level, spread) + bars(level[::-1], spread[::-1])
+        kept *= max(size - cut, 0) / size
+    return 1 - kept
+
+
+def cuts(frames: Frames) -> int:
+    """Cuts left inside a clip: steps that change the whole picture for good, unlike all steps around them.
+
+    A flash does not: the picture after it is the one before it.
+    """
+    cv2 = opencv()
+    small = np.stack([cv2.resize(frame, (32, 32), interpolation=cv2.INTER_AREA) for frame in frames]).astype(np.float32)
+    if len(small) < 2:
+        return 0
+    step = np.abs(np.diff(small, axis=0)).mean((1, 2, 3))
+    last = len(small) - 1
+    lasting = [np.abs(small[min(i + 2, last)] - small[max(i - 1, 0)]).mean() for i in range(last)]
+    usual = max(float(np.median(step)), 1.0)
+    return int(sum((step > CUT) & (step > STANDS_OUT * usual) & (np.array(lasting) > CUT)))
+
+
+def _difference(a: Greys, b: Greys) -> Floats:
+    """Of two pictures, smoothed over a pixel."""
+    cv2 = opencv()
+    made: Floats = cv2.GaussianBlur(cv2.absdiff(a, b).astype(np.float32), (0, 0), 1.0)
+    return made
+
+
+def _textured(picture: Greys) -> Mask:
+    """Where something can be seen to move."""
+    cv2 = opencv()
+    smooth = cv2.GaussianBlur(picture, (0, 0), 1.5).astype(np.float32)
+    slope = np.abs(cv2.Sobel(smooth, cv2.CV_32F, 1, 0)) + np.abs(cv2.Sobel(smooth, cv2.CV_32F, 0, 1))
+    return np.asarray(cv2.dilate((slope > 16).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0)
