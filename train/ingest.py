@@ -130,8 +130,8 @@ def main(
     )
     console = Console(stderr=True, markup=False, soft_wrap=True)
     began = time.monotonic()
-    columns = (TextColumn("sources"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[clips]} clips"))
-    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
+    shown = (TextColumn("sources"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[clips]} clips"))
+    with Progress(*shown, TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task("", total=sum(len(items) for items in sides.values()), clips=0)
         kept = 0
 
