@@ -1,4 +1,4 @@
-"""Measure the clips of raw shards: motion, sharpness, bars, text, copies, and what networks make of them."""
+"""Measure the clips of raw shards: motion, sharpness, bars, text, copies, and what networks say."""
 
 import time
 from functools import partial
@@ -35,7 +35,7 @@ def main(
     ] = 1,
     json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
-    """Measure the clips of raw shards: motion, sharpness, bars, text, copies, and what networks make of them.
+    """Measure the clips of raw shards: motion, sharpness, bars, text, copies, and what networks say.
 
     One line of JSON a clip, in RAW/measures, for `vpoet select` to choose by. Running the same command again measures
     only what is new: shards that came or changed, and networks that were not asked before. A clip that can't be read
