@@ -1,4 +1,4 @@
-"""Select clips of measured raw shards: by what they are, without copies, balanced; with a page of what fell."""
+"""Select clips by their measures, without copies, balanced; with a page of what fell."""
 
 import json as json_module
 from functools import partial
@@ -50,7 +50,7 @@ def main(
     ] = 1,
     json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
-    """Select clips of measured raw shards: by what they are, without copies, balanced; with a page of what fell.
+    """Select clips by their measures, without copies, balanced; with a page of what fell.
 
     --where compares measures, and fields of the clips' json, with numbers and texts in quotes: < <= > >= == != in,
     joined by and, or, not and parentheses. Conditions joined by `and` are stages of their own in OUT/select.html, which
