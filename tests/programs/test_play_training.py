@@ -12,7 +12,8 @@ import torch
 
 import vpoet
 from vpoet import bundle, config
-from vpoet.data.token_documents import Documents, Lane
+from vpoet.data.lanes import Lane
+from vpoet.data.token_documents import Documents
 from vpoet.data.token_stream import heldout_packs
 from vpoet.media.video import Video
 from vpoet.sequence.actions import ActionSpace

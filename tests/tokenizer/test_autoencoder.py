@@ -283,6 +283,7 @@ def test_keys_that_came_later_leave_the_hash_of_older_tokenizers() -> None:
     facts = to_dict(model.config)
     assert facts.pop("time_kernel") == 3
     assert facts.pop("code_vectors") is False
+    assert facts.pop("upscale") == 1
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {list(tensor.shape)}".encode())

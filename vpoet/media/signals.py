@@ -167,7 +167,7 @@ def letterbox(pictures: Greys) -> float:
 def cuts(frames: Frames) -> int:
     """Cuts left inside a clip: steps that change the whole picture for good, unlike all steps around them.
 
-    A flash does not: the picture after it is the one before it.
+    A flash does not: the picture after it is the one before it, moved on at most.
     """
     cv2 = opencv()
     small = np.stack([cv2.resize(frame, (32, 32), interpolation=cv2.INTER_AREA) for frame in frames]).astype(np.float32)
@@ -176,8 +176,10 @@ def cuts(frames: Frames) -> int:
     step = np.abs(np.diff(small, axis=0)).mean((1, 2, 3))
     last = len(small) - 1
     lasting = [np.abs(small[min(i + 2, last)] - small[max(i - 1, 0)]).mean() for i in range(last)]
-    usual = max(float(np.median(step)), 1.0)
-    return int(sum((step > CUT) & (step > STANDS_OUT * usual) & (np.array(lasting) > CUT)))
+    least = max(
+        CUT, STANDS_OUT * max(float(np.median(step)), 1.0)
+    )  # between those that lasting compares lie three steps
+    return int(sum((step > least) & (np.array(lasting) > least)))
 
 
 def _difference(a: Greys, b: Greys) -> Floats:

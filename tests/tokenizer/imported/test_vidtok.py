@@ -137,7 +137,7 @@ def test_a_checkpoint_is_imported_with_its_licence_and_a_table_of_the_users_clip
     assert np.array_equal(loaded.encode(clip(SMALL)), expected(f"{SMALL}.codes").numpy())
     assert "license: MIT" in (out / "config.yaml").read_text()
     (tmp_path / "none").mkdir()
-    for folder, why in ((tmp_path / "none", "no video or image in this folder"), (out, "would be written over")):
+    for folder, why in ((tmp_path / "none", "no video, image or .tar in this folder"), (out, "would be written over")):
         status, _, err = program(PROGRAM, "vidtok", tmp_path / f"{SMALL}.ckpt", "--clips", folder, "--out", out)
         assert status != 0
         assert why in err
