@@ -128,7 +128,8 @@ def test_a_wheel_is_one_package_that_carries_the_programs(tmp_path, python):
     configs = [path for folder in PROGRAM_FOLDERS for path in (ROOT / folder).rglob("*.yaml")]
     assert {f"vpoet/programs/{named(path)}" for path in configs} <= names
     assert not [name for name in names if "__pycache__" in name]
-    assert {f"vpoet/weights/video-4x8x8/{part}" for part in ("config.yaml", "model.safetensors", "card.md")} <= names
+    for shipped in ("video-4x8x8", "play-1x8x8"):
+        assert {f"vpoet/weights/{shipped}/{part}" for part in ("config.yaml", "model.safetensors", "card.md")} <= names
     assert {
         f"vpoet/weights/platformer-64/{part}" for part in ("config.yaml", "model.safetensors", "text.model")
     } <= names
@@ -140,6 +141,12 @@ def test_a_wheel_is_one_package_that_carries_the_programs(tmp_path, python):
     shown = python("-P", "-c", script, "train-text", "--help", cwd=tmp_path)
     assert shown.stdout.startswith("Usage: vpoet train-text"), shown.stderr
     assert not any("__init__.py" in name for name in names if name.startswith("vpoet/programs/"))
+
+
+def test_the_weights_that_ship_are_small():
+    """A clone has them in every version that there ever was."""
+    sizes = {path: path.stat().st_size for path in (ROOT / "vpoet/weights").rglob("*") if path.is_file()}
+    assert sum(sizes.values()) <= 60e6
 
 
 def test_constraints_pin_every_dependency(project):
