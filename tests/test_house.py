@@ -111,7 +111,7 @@ def test_hugging_face_tokenizers_stays_importable(python):
 
 
 def test_the_weights_that_ship_stay_small():
-    assert sum(path.stat().st_size for path in (ROOT / "vpoet" / "weights").rglob("*")) < 30e6
+    assert sum(path.stat().st_size for path in (ROOT / "vpoet" / "weights").rglob("*")) < 60e6
 
 
 def test_a_wheel_is_one_package_that_carries_the_programs(tmp_path, python):
@@ -141,12 +141,6 @@ def test_a_wheel_is_one_package_that_carries_the_programs(tmp_path, python):
     shown = python("-P", "-c", script, "train-text", "--help", cwd=tmp_path)
     assert shown.stdout.startswith("Usage: vpoet train-text"), shown.stderr
     assert not any("__init__.py" in name for name in names if name.startswith("vpoet/programs/"))
-
-
-def test_the_weights_that_ship_are_small():
-    """A clone has them in every version that there ever was."""
-    sizes = {path: path.stat().st_size for path in (ROOT / "vpoet/weights").rglob("*") if path.is_file()}
-    assert sum(sizes.values()) <= 60e6
 
 
 def test_constraints_pin_every_dependency(project):
