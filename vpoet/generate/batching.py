@@ -1,6 +1,7 @@
 """Who is decoded when: requests come and go at any time, and each clip is that of its request alone.
 
-OneByOne    a request runs to its end before the next one begins
+OneByOne      a request runs to its end before the next one begins
+Continuous    all requests in each pass, on a CPU
 """
 
 import itertools

@@ -43,6 +43,9 @@ def confused(row: Pack, vocabulary: Vocabulary, seed: int) -> Pack:
     actions = stop - start - 1  # but none
     sequences = []
     for sequence in unpack(row):
+        assert sequence.read is None, (
+            "actions are changed where they are read: held-out packs have no other ids to read"
+        )
         done = (sequence.kinds == _ACTION) & (sequence.ids != start + NONE)
         values = sequence.ids[done] - start - 1
         others = (values + random.integers(1, max(actions, 2), len(values))) % actions
