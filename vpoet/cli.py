@@ -54,6 +54,7 @@ PROGRAMS = {
     "plan": "sample/plan.py",
     "actions": "sample/actions.py",
     "reach": "sample/reach.py",
+    "rewards": "sample/rewards.py",
     "evaluate": "sample/evaluate.py",
     "compare": "sample/compare.py",
     "ladder": "sample/ladder.py",

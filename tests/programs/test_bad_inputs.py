@@ -72,6 +72,7 @@ GOOD: dict[str, tuple[str, ...]] = {
     ),
     "actions": ("{clip.mp4}", "--model={player/bundle}"),
     "reach": ("world:playground", "--count=2", "--samples=2", "--size=32", "--out=OUT/reach"),
+    "rewards": ("{bundle}", "--count=2", "--steps=2", "--out=OUT/rewards"),
     "evaluate": ("--prompts={world}", "--model={bundle}", "--count=2", "--out=OUT/judged"),
     "compare": (
         *("{raw}", "{raw}", "--frames=5", "--size=16", "--bootstrap=10", "--device=cpu", "--training={raw}"),
@@ -285,6 +286,7 @@ READERS: dict[str, list[tuple[str | int, str, str]]] = {
     "plan": [BUNDLES, ("--goal", "", "video")],
     "actions": [BUNDLES, (0, "", "list"), (0, "", "video")],
     "reach": [BUNDLES],
+    "rewards": [(0, "", "bundle")],
     "evaluate": [BUNDLES, ("--prompts", "", "raw"), ("--train", "", "raw")],
     "compare": [(0, "", "raw"), (1, "", "raw"), ("--training", "", "raw"), ("--bits", "", "bundle")],
     "ladder": [(0, "", "raw")],

@@ -144,3 +144,26 @@ def test_commands_are_given_and_what_came_of_them_is_told(program: Run, tmp_path
     assert sum(one["reached"] for one in kept) == row["reached"]
     assert all(one["command"].startswith(("a ", "an ")) for one in kept)
     assert (tmp_path / "told" / "reach.png").stat().st_size > 1000
+
+
+def test_rewards_of_players_between_an_expert_and_chance_are_measured_and_not_made_again(
+    program: Run, tmp_path: Path, bundle: Path
+) -> None:
+    out = tmp_path / "rewards"
+    asked = (bundle, "--count", 2, "--steps", 6, "--out", out, "--device", "cpu", "--json")
+    status, said, err = program("sample/rewards.py", *asked)
+    assert status == 0, err
+    found = result(said)
+    assert [row["reward"] for row in found["rows"]] == [
+        "log-likelihood alone", "and entropy", "and entropy and novelty"
+    ]  # fmt: skip
+    assert len(found["returns"]) == 12
+    kept = {file: file.stat().st_mtime_ns for file in (out / "episodes").iterdir()}
+    assert len(kept) == 24
+    one = json.loads((out / "episodes" / "stands-still-2000000.json").read_text())
+    assert (one["steps"], one["returned"]) == (6, 0)
+    assert "| stands still |" in (out / "results.md").read_text()
+    assert (out / "rewards.png").stat().st_size > 1000
+    status, again, _ = program("sample/rewards.py", *asked)
+    assert (status, result(again)) == (0, found)
+    assert {file: file.stat().st_mtime_ns for file in kept} == kept

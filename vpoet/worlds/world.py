@@ -2,8 +2,10 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol
+
+import numpy as np
 
 from vpoet.arrays import Frames
 from vpoet.errors import DataError
@@ -77,6 +79,12 @@ class World(ABC):
     def stepped(cls, height: int = 64, width: int = 64, fps: float = 8.0) -> "SteppedWorld":
         """The world to act in that the clips are recordings of. DataError if one cannot act in this world."""
         raise DataError(f"world:{cls.name}: its clips are drawn whole; one cannot act in it")
+
+    @staticmethod
+    def expert(world: "SteppedWorld", random: np.random.Generator) -> Callable[[], int]:
+        """A player of the world that `stepped` gave, who seeks its rewards: each call is the next action. DataError:
+        none is known."""
+        raise DataError("this world knows no player who seeks its rewards; world:playground does")
 
     @classmethod
     def source(cls, seed: int) -> str:

@@ -1,6 +1,6 @@
 """Clips of the playground: recordings of what players do in it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -14,7 +14,7 @@ from vpoet.worlds.playground.physics import ACTIONS, FASTEST
 from vpoet.worlds.playground.scripts import Seeker
 from vpoet.worlds.playground.stepped import Playground, scene
 from vpoet.worlds.recording import Recording, Sticky, record
-from vpoet.worlds.world import FAULTS, World
+from vpoet.worlds.world import FAULTS, SteppedWorld, World
 
 POLICIES = ("random", "seeker")
 """Half of the clips are played by each: keys at random, held for a while, and a player who goes for the coin."""
@@ -43,6 +43,11 @@ class Recordings(World):
         return Playground(height, width, fps)
 
     @staticmethod
+    def expert(world: SteppedWorld, random: np.random.Generator) -> Callable[[], int]:
+        assert isinstance(world, Playground)
+        return partial(Seeker(random), world)
+
+    @staticmethod
     def attributes(seed: int) -> dict[str, str]:
         return scene(seed) | {"policy": POLICIES[seed % len(POLICIES)]}
 
@@ -58,7 +63,7 @@ class Recordings(World):
         random = np.random.default_rng((seed, 2))
         policy = self.attributes(seed)["policy"]
         sticky = Sticky(lambda: int(random.integers(len(ACTIONS))), random)
-        act = sticky if policy == "random" else partial(Seeker(random), world)
+        act = sticky if policy == "random" else self.expert(world, random)
         first = world.reset(seed)
         before = record(first, world.step, act, int(random.integers(_BEFORE + 1)) + 1)
         first = world.reset(seed) if before.ended else before.frames[-1]
