@@ -55,6 +55,7 @@ def main(
     --where compares measures, and fields of the clips' json, with numbers and texts in quotes: < <= > >= == != in,
     joined by and, or, not and parentheses. Conditions joined by `and` are stages of their own in OUT/select.html, which
     shows how many clips fell at each, and some of them. A clip without a measure does not pass a condition about it.
+    Where only fields of the json are asked for, nothing needs to have been measured.
 
     --dedupe comes after that, and keeps the sharpest of clips that show the same: compressed, cropped, mirrored, or
     begun a few frames later. --balance comes last.

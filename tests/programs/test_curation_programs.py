@@ -64,7 +64,10 @@ def test_clips_are_measured_selected_and_shown(program: Program, raw: Path, tmp_
     assert "choose another folder" in err
 
 
-def test_selecting_needs_measures(program: Program, raw: Path, tmp_path: Path) -> None:
-    status, _, err = program("train/select_clips.py", raw, "--out", tmp_path / "good")
+def test_selecting_needs_measures_where_they_are_asked_for(program: Program, raw: Path, tmp_path: Path) -> None:
+    status, _, err = program("train/select_clips.py", raw, "--dedupe", 0.9, "--out", tmp_path / "good")
     assert status == 2
     assert f"run `vpoet measure {raw}` first" in err
+    status, _, err = program("train/select_clips.py", raw, "--where", "motion > 1", "--out", tmp_path / "good")
+    assert status == 2
+    assert "no clip has 'motion'" in err

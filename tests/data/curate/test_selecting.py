@@ -1,6 +1,7 @@
 """Selecting: which clips fall where, what is written of the others, and that a run can be cut and repeated."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,23 @@ def test_what_cannot_be_asked_is_told(raw: Path) -> None:
     next(iter((raw / FOLDER).glob("*.jsonl"))).write_text("{}")
     with pytest.raises(DataError, match="has not been measured as it is: run `vpoet measure"):
         stages(raw)
+
+
+def test_fields_of_the_json_can_be_asked_for_where_nothing_has_been_measured(raw: Path, tmp_path: Path) -> None:
+    _, measured = stages(raw, "of.no != 1")
+    shutil.rmtree(raw / FOLDER)
+    pool = gather(raw, ["of"], with_arrays=False)
+    asked = conditions("of.no != 1")
+    left = kept(pool, sift(pool, asked, None, None))
+    assert keys(left) == keys(measured)
+    (tmp_path / "out").mkdir()
+    assert write_selection(raw, left, tmp_path / "out", NO_CAPTIONS)[0].samples == len(left)
+    given = {sample.key: sample.json for sample in samples(raw)}
+    assert all(sample.json == given[sample.key] for sample in samples(tmp_path / "out"))
+    with pytest.raises(DataError, match=r"no clip has 'brightness': .* `vpoet measure` tells"):
+        sift(pool, conditions("brightness > 0.1"), None, None)
+    with pytest.raises(DataError, match="has not been measured as it is: run `vpoet measure"):
+        gather(raw, ["of"], with_arrays=True)
 
 
 def test_shards_hold_the_clips_with_their_measures_and_resume(raw: Path, tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from vpoet.data.curate.duplicates import originals
-from vpoet.data.curate.measuring import FOLDER, VECTOR, recorded
+from vpoet.data.curate.measuring import FOLDER, VECTOR, Measured, recorded
 from vpoet.data.curate.where import Condition, check_names, look_up
-from vpoet.data.shards import Manifest, Problems, read_shard
+from vpoet.data.shards import Manifest, Problems, ShardInfo, read_shard
 from vpoet.errors import DataError
 
 
@@ -60,20 +60,23 @@ class Pool:
 
 def gather(folder: Path, names: Iterable[str], with_arrays: bool = True) -> Pool:
     """The measured clips of a folder of raw shards, with what is asked for by ``names``; with thumbnails and embeddings
-    (14 kB a clip) for those who look for copies.
+    (14 kB a clip) for those who look for copies. Where nothing has been measured, and nobody looks for copies, its
+    clips as their json describes them.
 
     Shards are read through only for names that are no measures. DataError: not all of it has been measured.
     """
     wanted = {name.partition(".")[0] for name in names}
+    needed = with_arrays or (folder / FOLDER).is_dir()
     clips: list[Candidate] = []
     arrays: dict[str, list[Any]] = {}
     problems, known = Problems(), set[str]()
     for at, shard in enumerate(Manifest.load(folder).shards):
         found = recorded(folder, shard)
-        if found is None:
+        if found is None and needed:
             raise DataError(
                 f"{folder}: {shard.name} has not been measured as it is: run `vpoet measure {folder}` first"
             )
+        found = found or _unmeasured(folder, shard)
         problems.update(found.problems)
         measured = set[str]().union(*found.lines)
         known |= measured - {"number", "phash"}
@@ -92,6 +95,13 @@ def gather(folder: Path, names: Iterable[str], with_arrays: bool = True) -> Pool
         raise DataError(f"{folder}: not one measured clip in {folder / FOLDER}")
     whole = {name: np.concatenate(parts) for name, parts in arrays.items()}
     return Pool(clips, {name: array for name, array in whole.items() if len(array) == len(clips)}, known, problems)
+
+
+def _unmeasured(folder: Path, shard: ShardInfo) -> Measured:
+    lines = [
+        {"number": each.number, "key": each.key} for each in read_shard(folder / shard.name, samples=shard.samples)
+    ]
+    return Measured(lines, {}, {}, Problems())
 
 
 def sift(pool: Pool, asked: Sequence[Condition], dedupe: float | None, balance: str | None) -> list[Stage]:

@@ -173,7 +173,8 @@ def _write_shard(job: _Job, progress: Progress) -> Written:
             for sample in read_shard(Path(job.raw) / shard.name, samples=shard.samples):
                 if sample.number in numbers:
                     left.discard(sample.number)
-                    fields = sample.json | {"measures": numbers[sample.number]}
+                    measures = numbers[sample.number]
+                    fields = sample.json | ({"measures": measures} if measures else {})
                     fields |= _recaptioned(sample, job.captions, captioner)
                     try:
                         file.write(plain_key(sample.key), sample.parts | {"json": fields})

@@ -73,8 +73,8 @@ def check_names(asked: Iterable[Condition], known: Collection[str]) -> None:
             near = difflib.get_close_matches(name, sorted(known), n=1)
             remedy = f"did you mean {near[0]}?" if near else f"there is {', '.join(sorted(known))[:300]};"
             raise DataError(
-                f"--where: no clip has {name!r}: {remedy} `vpoet measure` tells text, match, aesthetic and nsfw only "
-                "when it is asked to"
+                f"--where: no clip has {name!r}: {remedy} what clips look like `vpoet measure` tells, and text, match, "
+                "aesthetic and nsfw only when it is asked to"
             )
 
 
