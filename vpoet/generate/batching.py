@@ -16,7 +16,6 @@ from vpoet.generate.decode import stream
 from vpoet.generate.decoder import Decoder, guesses_for
 from vpoet.generate.growing import Filled, Growing, Seen
 from vpoet.generate.model import Model
-from vpoet.generate.noise import fresh
 from vpoet.generate.speculate import Draft
 from vpoet.generate.step import SETTINGS, Step
 from vpoet.generate.threads import few_threads
@@ -148,7 +147,7 @@ class Continuous:
         h_ND = torch.cat([state_WD for half in halves for state_WD in half])
         noise_MV = torch.from_numpy(np.concatenate([member.draft.noise(width) for member in members]))
         settings_5M1 = torch.cat([member.settings_51.repeat(1, width) for member in members], 1)[..., None]
-        step = self._filtered if any(member.growing.sampling.filtered for member in members) else self._plain
+        step = self._filtered if any(member.filtered for member in members) else self._plain
         ids_M, nats_M = step.draw(h_ND, noise_MV, settings_5M1)
         for member, ids_W, nats_W in zip(members, torch.split(ids_M, width), torch.split(nats_M, width), strict=True):
             member.draft.take(ids_W.numpy(), nats_W.numpy())
@@ -161,15 +160,12 @@ class _Member:
         plan = growing.plan
         assert plan is not None
         self.growing, self.plan, self.slots, self._handed = growing, plan, len(plan.slots), 0
-        sampling = growing.sampling
-        transformer = growing.model.bundle.transformer
+        sampling, transformer = growing.draws.sampling, growing.model.bundle.transformer
+        self.filtered = sampling.filtered
         with few_threads(transformer):
             decoding = replace(growing.model.decoding, guesses=0)
             decoder = Decoder(decoding, plan.slots, documents=1, size=plan.size, sampling=sampling)
-            seed = growing.rollout.seed
-            assert isinstance(seed, int), "an edit is no request of a batch"
-            noise = fresh(seed, sum(transformer.visual.radices), sampling.temperature)
-            self.draft = Draft(plan, 0, 1 + max(_MOST_GUESSES, growing.model.guesses or 0), noise)
+            self.draft = Draft(plan, 0, 1 + max(_MOST_GUESSES, growing.model.guesses or 0), growing.draws.noise)
             ids_1, nats_1 = decoder.draw(torch.from_numpy(self.draft.noise(1)))
         self.draft.take(ids_1.numpy(), nats_1.numpy())
         self.settings_51 = torch.tensor([[float(getattr(sampling, name))] for name in SETTINGS])
@@ -209,9 +205,7 @@ def _grow(growing: Growing) -> Iterator[Seen | Filled | None]:
             (decoded,) = model.decode([document], [growing.rollout.seed], sampling, growing.on_step)
             yield growing.finish(decoded)
             continue
-        seed = growing.rollout.seed
-        assert isinstance(seed, int), "an edit is no request of a batch"
-        tokens = stream(model.decoding, plan, [seed], sampling)
+        tokens = stream(model.decoding, plan, [growing.draws.noise], growing.draws.sampling)
         while growing.plan is plan:
             lot: list[tuple[Tensor, Tensor]] = []
             while len(lot) < growing.lot:
