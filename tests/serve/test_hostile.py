@@ -48,7 +48,7 @@ BODIES: tuple[bytes, ...] = (
     b'{"story": ["9: x", "5: y"]}', b'{"task": "backward"}', b'{"task": "__import__"}', b'{"via_image": 1}',
     b'{"model": "../small"}', b'{"model": 1}', b'{"device": "cuda"}', b'{"out": "/tmp/x"}', b'{"__class__": 1}',
     b'{"edit": "/etc/passwd"}', b'{"edit": "../clips/x"}', b'{"edit": ["x"]}', b'{"edit": ""}', b'{"was": "a robot"}',
-    b'{"strength": 0.5}', b'{"frames": 20001, "height": 8, "width": 8}', b'{"prompt": "x", "\ud800": 1}',
+    b'{"strength": 0.5}', b'{"frames": 20001, "height": 8, "width": 8}', b'{"prompt": "x", "\\ud800": 1}',
     b'{"window": 1}', b'{"overlap": 3}', b'{"given_frames": 5}', json.dumps({"prompt": "a" * 2001}).encode(),
     json.dumps({"prompt": "a robot", "story": ["9: x"] * 65}).encode(), b'{"prompt": "' + b"a" * 300_000 + b'"}',
 )  # fmt: skip

@@ -52,7 +52,7 @@ class Features:
     ) -> None:
         self.computed = 0
         """Clips that the network saw, here; the others were read."""
-        self.protocol = protocol
+        self.protocol, self._pixels = protocol, protocol.pixels
         self._network, self._cache, self._batch_size, self._everyone = network, cache, batch_size, everyone
         self._read: dict[Path, Found] = {}
         self._sizes: dict[tuple[int, int], str] = {}
@@ -123,7 +123,7 @@ class Features:
 
     def _file(self, clip: Clip, real: bool) -> Path:
         begins = f"{self.protocol.seed} {clip.name}" if real and self.protocol.real_start == "random" else "first"
-        told = f"{clip.content} {begins} {self.protocol.pixels}"
+        told = f"{clip.content} {begins} {self._pixels}"
         return self._cache / f"{hashlib.sha256(told.encode()).hexdigest()[:40]}.npy"
 
 
