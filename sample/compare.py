@@ -13,17 +13,15 @@ from vpoet import cli
 from vpoet.devices import pick
 from vpoet.errors import ConfigError
 from vpoet.evaluate.compare import flags
-from vpoet.evaluate.compare.clips import drawn, gather
+from vpoet.evaluate.compare.clips import drawn, gather, is_bundle
 from vpoet.evaluate.compare.compared import Compared
 from vpoet.evaluate.compare.each import CLIPScore, LPIPSPairs, of_bits, of_flicker, of_prompts
 from vpoet.evaluate.compare.features import Features
 from vpoet.evaluate.compare.kept import Kept
 from vpoet.evaluate.compare.networks import load
-from vpoet.evaluate.compare.of_bundle import asked_by, is_bundle, make
 from vpoet.evaluate.compare.protocol import REACH, choose
 from vpoet.evaluate.compare.report import notes, of_pairs, of_sets, of_training, page, taken
 from vpoet.evaluate.page.comparison import publish
-from vpoet.generate.model import load as load_model
 from vpoet.outputs import expect_folder
 from vpoet.processes import Processes
 
@@ -106,15 +104,17 @@ def main(
     names = ("frames", "step", "fps", "real_start", "fit", "size", "filter", "antialias", "count", "seed")
     given = (frames, step, fps, real_start, fit, size, filter, antialias, count, seed)
     rules = choose(protocol, dict(zip(names, given, strict=True)))
-    place = pick(device)
-    judge = load(network, place, run_torchscript, REACH.get(protocol, 1.0))
-    scorer, pairing = clip and CLIPScore(clip, place), lpips and LPIPSPairs(lpips, place)
+    judge = load(network, device, run_torchscript, REACH.get(protocol, 1.0))
+    scorer, pairing = clip and CLIPScore(clip, pick(device)), lpips and LPIPSPairs(lpips, pick(device))
 
     def shown(steps: Iterable[Any], what: str = "features") -> Iterable[Any]:
         return track(list(steps), what, console=console, transient=True, disable=not first)
 
     real_clips = drawn(gather(real), rules.seed)
-    if is_bundle(fake):
+    if is_bundle(fake):  # torch is imported where it is needed: features that are kept are compared without
+        from vpoet.evaluate.compare.of_bundle import asked_by, make
+        from vpoet.generate.model import load as load_model
+
         model = load_model(fake, device)
         asked = asked_by(real_clips[: rules.count or None], prompts, sample_seed, rules, model, out / "samples")
         taken(real_clips, asked, rules)  # refused now, and not after hours
@@ -144,6 +144,8 @@ def main(
     if scorer:
         each += of_prompts(scorer, rules, sets, kept, lambda steps: shown(steps, "prompts"))
     if bits:
+        from vpoet.generate.model import load as load_model
+
         each += of_bits(load_model(bits, device), rules, sets, kept, lambda steps: shown(steps, "bits"))
     if paired:
         more = {pairing.name: pairing} if pairing else {}

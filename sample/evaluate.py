@@ -12,7 +12,6 @@ from rich.progress import track
 
 from vpoet import cli
 from vpoet.bundle import SHIPPED
-from vpoet.devices import pick
 from vpoet.errors import ConfigError
 from vpoet.evaluate.adherence import Prompt, captions
 from vpoet.evaluate.compare import flags, networks
@@ -138,7 +137,7 @@ def main(
     if protocol or not world:
         rules = read_protocol(protocol or "vpoet-16")
         check_given(rules, given_frames)
-        judge = networks.load(network, pick(device), run_torchscript, read_reach(protocol or ""))
+        judge = networks.load(network, device, run_torchscript, read_reach(protocol or ""))
         folders = {folder.name: (folder, labels[folder.name]) for folder in prompt_sets}
         beside = SampledSets(rules, judge, sampler.bundle, folders, out, everyone)
     if first:

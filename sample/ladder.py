@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.progress import track
 
 from vpoet import cli
-from vpoet.devices import pick
 from vpoet.evaluate.compare import flags, ladder
 from vpoet.evaluate.compare.clips import Clip, drawn, gather
 from vpoet.evaluate.compare.features import Features
@@ -61,7 +60,7 @@ def main(
     everything = drawn(gather(clips), rules.seed)
     number = taken(everything[::2], everything[1::2], rules)
     others, chosen = everything[0::2][:number], everything[1::2][:number]
-    judge = load(network, pick(device), run_torchscript, read_reach(protocol))
+    judge = load(network, device, run_torchscript, read_reach(protocol))
     rules = replace(rules, count=number, network=judge.sha256, network_input=judge.input)
     console.print(f"protocol {rules.id}: {number} clips to damage, {number} to compare with; features of {judge.name}")
 

@@ -117,7 +117,7 @@ def main(
     if network and not protocol:
         raise ConfigError("--network is for --protocol; give both")
     if protocol:
-        judge = load_network(network, place, run_torchscript, read_reach(protocol))
+        judge = load_network(network, device, run_torchscript, read_reach(protocol))
         distances = ReconstructionDistances(read_protocol(protocol), judge, len(coders))
     problems = Problems()
     comparison = Comparison(scored, curves, problems, distances)

@@ -25,6 +25,8 @@ from vpoet import config as configs
 from vpoet import hub
 from vpoet.adapter import Adapter
 from vpoet.errors import CheckpointError, ConfigError, DataError, HashMismatch
+from vpoet.files import CONFIG as CONFIG
+from vpoet.files import WEIGHTS as WEIGHTS
 from vpoet.files import folder_aside
 from vpoet.nn.initial import Weightless, Weights
 from vpoet.nn.transformer import Transformer, TransformerConfig
@@ -37,8 +39,6 @@ from vpoet.tokenizer.contract import Tokenizer
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer
 
-CONFIG = "config.yaml"
-WEIGHTS = "model.safetensors"
 TEXT = "text.model"
 VIDEO = "video_tokenizer"
 CARD = "card.md"

@@ -1,17 +1,21 @@
 """The device that a user names."""
 
 import os
-
-import torch
+from typing import TYPE_CHECKING
 
 from vpoet.errors import BackendError
 
+if TYPE_CHECKING:
+    import torch
 
-def pick(name: str) -> torch.device:
+
+def pick(name: str) -> "torch.device":
     """auto (CUDA where there is one, else the CPU), cpu, cuda or cuda:N; BackendError: another, or it is not there.
 
     cuda, and so auto, is ``cuda:LOCAL_RANK`` in a process that a launcher started: each has a GPU of its own.
     """
+    import torch  # late: what needs no device need not wait for it
+
     cuda = torch.cuda.is_available()
     if name == "auto":
         name = "cuda" if cuda else "cpu"

@@ -25,6 +25,8 @@ from typing import Any, BinaryIO, TextIO
 
 from vpoet.errors import DataError, OutputError, VpoetWarning
 
+CONFIG, WEIGHTS = "config.yaml", "model.safetensors"
+"""What a folder of a bundle or a tokenizer holds in any case."""
 LOCK = ".lock"
 CHUNK = 1 << 24
 _HERE = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]

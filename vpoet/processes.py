@@ -1,24 +1,25 @@
 """This process among those that a launcher started: who it is, and what they do together.
 
 Any launcher will do that sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. Without one, a process is
-alone, and nothing here waits for anybody.
+alone, and nothing here waits for anybody, nor for torch to be imported.
 """
 
 import contextlib
 import faulthandler
 import math
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
-
-import torch
-import torch.distributed as dist
-from torch import Tensor
-from torch.nn import Parameter
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vpoet.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from torch.nn import Parameter
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -57,11 +58,13 @@ def announced() -> tuple[int, int]:
     return rank, world
 
 
-def own_device(name: str) -> torch.device:
+def own_device(name: str) -> "torch.device":
     """The device called auto, cpu or cuda: of several GPUs the one of this process. ConfigError if it is none, or if
     there are fewer GPUs than processes on this machine."""
     if name not in DEVICES:
         raise ConfigError(f"device is {name!r}; choose one of {', '.join(DEVICES)}")
+    import torch
+
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
@@ -107,18 +110,26 @@ class Processes:
     @classmethod
     def joined(cls, timeout: float = math.inf) -> "Processes":
         """Those of torch's process group, as far as there is one."""
+        if "torch.distributed" not in sys.modules:  # then nobody has made a group
+            return cls()
+        import torch.distributed as dist
+
         if not (dist.is_available() and dist.is_initialized()):
             return cls()
         return cls(dist.get_rank(), dist.get_world_size(), timeout)
 
     @classmethod
-    def join(cls, device: torch.device, patience: timedelta | None = None) -> "Processes":
+    def join(cls, device: "torch.device", patience: timedelta | None = None) -> "Processes":
         """Meet the others that the launcher started, to exchange what lies on ``device``.
 
         ``patience``: how long one may be waited for, instead of torch's own 10 or 30 minutes. ConfigError: the
         environment does not say where to meet.
         """
-        if launched() and not dist.is_initialized():
+        if not launched():
+            return cls.joined()
+        import torch.distributed as dist
+
+        if not dist.is_initialized():
             announced()
             place, port = (os.environ.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT"))
             if not place or not (port.isdecimal() and int(port) < 2**16):
@@ -132,34 +143,44 @@ class Processes:
     @classmethod
     def sharing(cls) -> "Processes":
         """Those that share out work of any length among them, and meet again when it is done."""
+        if not launched():
+            return cls.joined()
+        import torch
+
         return cls.join(torch.device("cpu"), timedelta(days=30))
 
-    def total(self, values: Tensor) -> Tensor:
+    def total(self, values: "Tensor") -> "Tensor":
         """``values``, which become their sum over all processes, in place."""
         if self.world > 1:
+            import torch.distributed as dist
+
             with watch(self.timeout):
                 dist.all_reduce(values)
         return values
 
-    def average(self, values: Tensor) -> None:
+    def average(self, values: "Tensor") -> None:
         """Mean over all processes, in place."""
         if self.world > 1:
             self.total(values)
             values /= self.world
 
-    def average_gradients(self, parameters: Iterable[Parameter]) -> None:
+    def average_gradients(self, parameters: "Iterable[Parameter]") -> None:
         """Each gradient becomes its mean over all processes; one message for all of them."""
         gradients = [p.grad for p in parameters if p.grad is not None]
         if self.world == 1 or not gradients:
             return
+        import torch
+
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         self.average(flat)
         for gradient, mean in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
             gradient.copy_(mean.view_as(gradient))
 
-    def take_first(self, values: Tensor) -> None:
+    def take_first(self, values: "Tensor") -> None:
         """The values of process 0 in all processes, in place."""
         if self.world > 1:
+            import torch.distributed as dist
+
             with watch(self.timeout):
                 dist.broadcast(values, 0)
 
@@ -168,10 +189,12 @@ class Processes:
         size = -(-count // self.world)
         return min(count, self.rank * size), min(count, (self.rank + 1) * size)
 
-    def spread(self, values: Tensor) -> None:
+    def spread(self, values: "Tensor") -> None:
         """In place, everybody's `slice_of` the flat values in all processes; each sends its own alone."""
         if self.world == 1:
             return
+        import torch.distributed as dist
+
         size = -(-len(values) // self.world)
         first, stop = self.slice_of(len(values))
         mine, everyones = values.new_zeros(size), values.new_empty(size * self.world)
@@ -180,11 +203,13 @@ class Processes:
             dist.all_gather_into_tensor(everyones, mine)
         values.copy_(everyones[: len(values)])
 
-    def exchange(self, values: Tensor, given: list[int], taken: list[int]) -> Tensor:
+    def exchange(self, values: "Tensor", given: list[int], taken: list[int]) -> "Tensor":
         """A flat tensor's first ``given[0]`` values go to process 0, the next to 1 and so on; what they send here, as
         many as ``taken`` says of each, end to end."""
         if self.world == 1:
             return values
+        import torch.distributed as dist
+
         received = values.new_empty(sum(taken))
         with watch(self.timeout):
             dist.all_to_all_single(received, values, taken, given)
@@ -194,6 +219,8 @@ class Processes:
         """``value`` of every process, by rank."""
         if self.world == 1:
             return [value]
+        import torch.distributed as dist
+
         values: list[Any] = [None] * self.world
         with watch(self.timeout):
             dist.all_gather_object(values, value)
@@ -210,5 +237,9 @@ class Processes:
 
     def leave(self) -> None:
         """Leave the group, as a process should before it ends."""
+        if "torch.distributed" not in sys.modules:
+            return
+        import torch.distributed as dist
+
         if dist.is_initialized():
             dist.destroy_process_group()

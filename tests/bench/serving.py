@@ -3,6 +3,10 @@
 ``one_after_another`` and ``together`` are the seconds in which all eight are done (`vpoet.generate.batching`), and
 ``first_frame_ms`` that from one request alone to its first frame, in processor time, the best of `ROUNDS`; the clips
 are the same bit for bit. ``share`` is the second over the first.
+
+What passes cannot share is attention, each request's through its own cache: ``attention_apart_ms`` is that of eight
+requests with guidance in one layer, one after the other, and ``attention_at_once_ms`` that of one call for them all, on
+one cache; by how many tokens a pass brings of each.
 """
 
 import time
@@ -14,6 +18,7 @@ import torch
 from vpoet.generate.batching import Continuous, OneByOne
 from vpoet.generate.growing import Filled, Growing
 from vpoet.generate.model import Model, Request, load
+from vpoet.nn.cache import TILE, attend_ahead
 
 REQUESTS, ROUNDS = 8, 3
 PROMPT = "a robot walks right on grass"
@@ -32,8 +37,32 @@ def serving(_: float) -> dict[str, Any]:
     first = time.process_time() - began
     return {
         "requests": REQUESTS, "one_after_another": round(alone, 2), "together": round(shared, 2),
-        "share": round(shared / alone, 2), "first_frame_ms": round(1000 * first),
+        "share": round(shared / alone, 2), "first_frame_ms": round(1000 * first), **attention(model),
     }  # fmt: skip
+
+
+@torch.inference_mode()
+def attention(model: Model) -> dict[str, Any]:
+    """Milliseconds of a processor, the best of `ROUNDS`."""
+    config, random = model.bundle.transformer.config, torch.Generator().manual_seed(0)
+    apart, at_once = {}, {}
+    for width in (4, 8, 16):
+        for calls, found in ((REQUESTS, apart), (1, at_once)):
+            slots = 2 * REQUESTS // calls
+            places, reach = torch.arange(200, 200 + width).repeat(slots, 1), torch.arange(TILE)
+            shape = calls, slots, config.kv_heads, TILE, config.head  # a cache of its own for each call
+            caches = zip(*torch.randn(2, *shape, generator=random), strict=True)
+            through = [attend_ahead([keys], [values], places, reach) for keys, values in caches]
+            q = torch.randn(slots * width, config.heads, config.head, generator=random)
+            k, v = torch.randn(2, slots * width, config.kv_heads, config.head, generator=random)
+            took = []
+            for _ in range(10 * ROUNDS):
+                began = time.process_time()
+                for each in through:
+                    each(0, q, k, v)
+                took.append(time.process_time() - began)
+            found[width] = round(1000 * min(took), 2)
+    return {"attention_apart_ms": apart, "attention_at_once_ms": at_once}
 
 
 def best(model: Model, make: Any) -> tuple[float, list[Any]]:

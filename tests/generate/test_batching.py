@@ -1,5 +1,6 @@
 """Clips that are made while others come and go: each is that of its request alone, and is seen while it grows."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,11 @@ import numpy as np
 import pytest
 
 import vpoet
+from vpoet.errors import VpoetWarning
 from vpoet.generate.batching import Continuous, OneByOne, batching
 from vpoet.generate.compiled_step import StepCompiler
 from vpoet.generate.growing import Filled, Growing, Seen
+from vpoet.generate.kept_codes import Source
 from vpoet.generate.model import Model, Request
 from vpoet.generate.sampling import Sampling
 from vpoet.media.video import Video
@@ -18,6 +21,7 @@ from vpoet.media.video import Video
 CLIP = Video(np.random.default_rng(0).integers(0, 256, (9, 16, 24, 3), np.uint8), 8.0)
 MASK = Video(np.zeros((1, 16, 24, 3), np.uint8), 0.0)
 MASK.frames[:, :8] = 255
+SOURCE = Source(np.random.default_rng(1).integers(0, 36, (3, 2, 3), dtype=np.int32), 8, "a hero jumps")
 REQUESTS: dict[str, dict[str, Any]] = {
     "t2v": {},
     "t2i": {"frames": 1},
@@ -30,6 +34,8 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "windows": {"frames": 17},
     "story": {"frames": 17, "story": ((9, "a hero jumps"),)},
     "picture first": {"via_image": True, "frames": 9},
+    "edit": {"edit": SOURCE, "strength": 0.4},
+    "edit of a part": {"edit": CLIP, "was": "a hero", "strength": 0.4, "mask": MASK},
 }
 GUIDED = Sampling(guidance=1.5)
 
@@ -145,7 +151,9 @@ def test_who_joins_a_running_batch_gets_the_clip_that_it_gets_alone(
 ) -> None:
     random = np.random.default_rng(seed)
     names = [str(name) for name in random.permutation([*REQUESTS])]
-    wanted = {grown(model, name, SAMPLINGS[random.integers(len(SAMPLINGS))]): name for name in names}
+    wanted = {
+        grown(model, name, SAMPLINGS[random.integers(2 if "edit" in name else len(SAMPLINGS))]): name for name in names
+    }
     turns, found, most = Continuous(model), {each: [] for each in wanted}, 0
     lost = grown(model, "windows", GUIDED)
     turns.join(lost)
@@ -164,6 +172,22 @@ def test_who_joins_a_running_batch_gets_the_clip_that_it_gets_alone(
     for each, name in wanted.items():
         frames = np.concatenate([part.frames for part in found[each] if isinstance(part, Filled)])
         assert np.array_equal(frames, alone(name, each.sampling).frames), name
+
+
+def test_an_edit_that_does_without_filters_leaves_them_to_others(model: Model) -> None:
+    filtered = Sampling(guidance=3.0, top_k=2)
+    request = Request(prompt="a robot", seed=3, **REQUESTS["edit"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", VpoetWarning)  # codes that no prompt makes probable
+        edit = Growing(model, request, filtered)
+        (wanted,) = model.sample_batch([request], filtered)
+    assert edit.draws.sampling == Sampling(guidance=3.0)
+    turns, other = Continuous(model), grown(model, "t2v", filtered)
+    for each in (edit, other):
+        turns.join(each)
+    found = ends(turns)
+    assert np.array_equal(found[edit][-1].frames, wanted.frames)
+    assert np.array_equal(found[other][-1].frames, model.sample("a robot", seed=3, guidance=3.0, top_k=2).frames)
 
 
 def test_the_nats_of_a_batch_are_those_of_one(model: Model) -> None:

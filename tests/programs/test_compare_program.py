@@ -1,6 +1,8 @@
 """`vpoet compare` as a user runs it: the same clips in three forms get equal scores, and every figure its protocol."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from vpoet.data.shards import ShardWriter
 from vpoet.media.video import Video
 from vpoet.worlds.platformer.world import Platformer
 
+ROOT = Path(__file__).parents[2]
 Program = Callable[..., tuple[int, str, str]]
 SMALL = ("--frames", 3, "--size", 32, "--bootstrap", 10, "--device", "cpu", "--json")
 
@@ -49,6 +52,24 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     write(folder / "rough", rough)
     return folder
+
+
+def test_features_that_are_kept_are_compared_without_torch(sets: Path, tmp_path: Path) -> None:
+    words = ["compare.py", *map(str, (sets / "real", sets / "fake", *SMALL, "--out", tmp_path / "out"))]
+    told = f"""
+import runpy, sys
+sys.argv = {words}
+try:
+    runpy.run_path({str(ROOT / "sample/compare.py")!r}, run_name="__main__")
+except SystemExit as end:
+    print(end.code, "torch" in sys.modules)
+"""
+    results = []
+    for imported in ("True", "False"):
+        run = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+        assert run.stdout.split()[-2:] == ["0", imported], run.stderr
+        results.append(json.loads((tmp_path / "out/compare.json").read_text()))
+    assert results[0] == results[1]
 
 
 def test_videos_frames_and_shards_of_the_same_clips_get_equal_scores(

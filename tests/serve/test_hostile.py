@@ -1,5 +1,6 @@
 """Hundreds of requests that nobody should make: none is served, none does harm, and what others ask for goes on."""
 
+import base64
 import contextlib
 import http.client
 import itertools
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vpoet.data.npy import codes_to_npy
 from vpoet.errors import BackendError
 from vpoet.generate.model import Model, Request
 from vpoet.media.video import Video
@@ -45,6 +47,8 @@ BODIES: tuple[bytes, ...] = (
     b'{"story": [1]}',
     b'{"story": ["9: x", "5: y"]}', b'{"task": "backward"}', b'{"task": "__import__"}', b'{"via_image": 1}',
     b'{"model": "../small"}', b'{"model": 1}', b'{"device": "cuda"}', b'{"out": "/tmp/x"}', b'{"__class__": 1}',
+    b'{"edit": "/etc/passwd"}', b'{"edit": "../clips/x"}', b'{"edit": ["x"]}', b'{"edit": ""}', b'{"was": "a robot"}',
+    b'{"strength": 0.5}', b'{"frames": 20001, "height": 8, "width": 8}', b'{"prompt": "x", "\\ud800": 1}',
     b'{"window": 1}', b'{"overlap": 3}', b'{"given_frames": 5}', json.dumps({"prompt": "a" * 2001}).encode(),
     json.dumps({"prompt": "a robot", "story": ["9: x"] * 65}).encode(), b'{"prompt": "' + b"a" * 300_000 + b'"}',
 )  # fmt: skip
@@ -78,6 +82,12 @@ def uploads() -> Iterator[bytes]:
         mp4[: len(mp4) // 3],
     )
     yield b"ffconcat version 1.0\nfile /etc/passwd\n"
+    for record in (
+        b"{", b"{}", b'{"codes": 1}', b'{"codes": {"npy": "AAAA", "fps": 8}}',
+        b'{"codes": {"npy": "%s", "fps": "nan"}}',
+        b'{"codes": {"npy": "%s", "fps": 1e9}}', b'{"codes": {"npy": "%s", "fps": -1}}', b'{"codes":' * 10_000,
+    ):  # fmt: skip
+        yield record.replace(b"%s", base64.b64encode(codes_to_npy(np.zeros((1, 2, 3), np.int32))))
     bomb = bytearray(png)
     bomb[16:24] = (60_000).to_bytes(4, "big") * 2  # says that it has 3.6 billion pixels
     yield bytes(bomb)
@@ -177,6 +187,19 @@ def test_a_flood_is_refused_before_memory_is_full(studio_port: int) -> None:
     for job in [*reversed(jobs), first]:
         remote.cancel(job)
     assert remote.wait(remote.ask(Request(prompt="a robot")))["frames"] == 9
+
+
+def test_what_arrives_at_once_is_bounded(studio_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vpoet.serve.uploads.ARRIVING", 100_000)
+    png = Video(np.zeros((1, 8, 8, 3), np.uint8), 0).encode(".png")
+    head = f"POST /api/uploads HTTP/1.1\r\nHost: 127.0.0.1:{studio_port}\r\nContent-Length: 200000\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", studio_port), timeout=300) as line:
+        line.sendall(head.encode() + b"x" * 99_990)
+        while (found := answer(studio_port, "POST", "/api/uploads", png))[0] == 200:
+            pass  # the other's bytes are on their way
+        assert b"too many files arrive at once" in found[1]
+    while answer(studio_port, "POST", "/api/uploads", png)[0] != 200:
+        pass  # that it is gone is
 
 
 def test_who_has_the_token_comes_in_and_nobody_else(

@@ -1,5 +1,6 @@
 """A server of models, asked over real sockets: clips bit-equal to those of Python, in one line, kept."""
 
+import base64
 import http.client
 import io
 import json
@@ -12,12 +13,16 @@ import numpy as np
 import pytest
 from websockets.sync.client import connect
 
+from vpoet.data.npy import codes_to_npy
 from vpoet.errors import PromptError
+from vpoet.generate.clip_file import is_made
 from vpoet.generate.model import Model, Request
+from vpoet.generate.prompt_file import record
 from vpoet.media.comments import read_comment
 from vpoet.media.video import Video
 from vpoet.serve.client import Remote
 
+NPY = base64.b64encode(codes_to_npy(np.zeros((3, 2, 3), np.int32))).decode()
 CLIP = Video(np.random.default_rng(0).integers(0, 256, (9, 20, 30, 3), np.uint8), 12.0)
 
 
@@ -98,6 +103,85 @@ def test_everything_is_there_in_every_kind_and_a_file_says_what_was_asked(remote
     assert asked(studio_port, "GET", f"/api/clips/{clip['id']}.mp4")[0] == 404
 
 
+def test_an_edit_is_that_of_the_model_here_by_the_codes_of_its_clip(
+    remote: Remote, studio_port: int, samplers: dict[str, Model], tmp_path: Path
+) -> None:
+    model, first = samplers["small"], Request(prompt="a robot walks", seed=5)
+    clip, made = remote.wait(remote.ask(first)), tmp_path / "made.mp4"
+    remote.fetch(first, clip, made)
+    request = Request(prompt="a hero walks", edit=made, strength=0.5, seed=2)
+    (wanted,) = model.sample_batch([request], model.sampling())
+    there = remote.wait(remote.ask(request))
+    assert np.array_equal(remote.frames(there), wanted.frames)
+    assert not np.array_equal(wanted.frames, remote.frames(clip))
+    remote.fetch(request, there, tmp_path / "edited.mp4")
+    told = record(request, model.sampling(), model) | {"shows": "a robot walks"}
+    assert is_made(tmp_path / "edited.mp4", told)
+
+    mask = remote.upload(mask_of(tmp_path / "mask.png"))
+    body = {"prompt": "a hero walks", "edit": clip["id"], "strength": 0.5, "seed": 2}
+    for more, same in (({}, wanted.frames), ({"mask": mask}, None)):
+        status, said = asked(studio_port, "POST", "/api/jobs", json.dumps({**body, **more}).encode())
+        assert status == 201, said
+        found = remote.wait(json.loads(said)["jobs"][0]["id"])  # by its name there
+        assert same is None or np.array_equal(remote.frames(found), same)
+        tokens = sum(each for *_, each in found["surprise"])
+        assert tokens == found["record"]["tokens"] == (18 if same is not None else 6)
+    again = remote.wait(remote.ask(Request(prompt="a robot walks", edit=made, seed=9)))
+    assert np.array_equal(remote.frames(again), remote.frames(clip))  # nothing is changed
+
+
+def mask_of(file: Path) -> Path:
+    """White in a third of a frame of 16x24."""
+    mask = np.zeros((1, 16, 24, 3), np.uint8)
+    mask[:, :, :8] = 255
+    Video(mask, 0).write(file)
+    return file
+
+
+def test_an_edit_of_a_file_that_tells_no_codes_begins_with_its_frames(
+    remote: Remote, samplers: dict[str, Model], tmp_path: Path
+) -> None:
+    clip = Video(np.random.default_rng(0).integers(0, 256, (9, 16, 24, 3), np.uint8), 8.0)
+    clip.write(tmp_path / "found.mp4")
+    request = Request(
+        prompt="a hero", edit=tmp_path / "found.mp4", was="a robot", strength=0.5, mask=mask_of(tmp_path / "mask.png")
+    )
+    (wanted,) = samplers["small"].sample_batch([request], samplers["small"].sampling())
+    found = remote.wait(remote.ask(request))
+    assert np.array_equal(remote.frames(found), wanted.frames)
+    assert found["record"]["shows"] == "a robot"
+
+
+def test_what_cannot_be_edited_is_told(remote: Remote, studio_port: int, files: dict[str, Path]) -> None:
+    clip = remote.wait(remote.ask(Request(prompt="a robot")))
+    strange = {"codes": {"npy": NPY, "fps": 8}, "decoder": "another's", "prompt": "a robot"}
+    sent = json.loads(asked(studio_port, "POST", "/api/uploads", json.dumps(strange).encode())[1])
+    assert sent["kind"] == "codes"
+    assert asked(studio_port, "GET", f"/api/uploads/{sent['id']}/preview")[0] == 200
+    for fields, told in (
+        ({"edit": clip["id"], "was": "auto"}, "was: tell what the clip shows"),
+        ({"edit": clip["id"], "image": sent["id"]}, "edit and image are given"),
+        ({"edit": clip["id"], "strength": 2}, "strength = 2.0: it must be 0 to 1"),
+        ({"was": "a robot"}, "was is given"),
+        ({"image": clip["id"]}, "image: no such upload"),
+        ({"edit": "0" * 16}, "edit: no such upload"),
+    ):
+        status, said = asked(studio_port, "POST", "/api/jobs", json.dumps(fields).encode())
+        assert status == 400
+        assert told in json.loads(said)["error"]
+    for fields, told in (
+        ({"edit": sent["id"]}, "another video tokenizer"),
+        ({"edit": clip["id"], "temperature": 0}, "temperature = 0"),
+        ({"edit": clip["id"], "height": 24}, "an edit keeps its size"),
+        ({"edit": remote.upload(files["picture.png"])}, "was: no record"),
+        ({"image": sent["id"]}, "not a video or image"),
+    ):
+        job = json.loads(asked(studio_port, "POST", "/api/jobs", json.dumps(fields).encode())[1])["jobs"][0]["id"]
+        with pytest.raises(PromptError, match=told):
+            remote.wait(job)
+
+
 def test_several_wait_in_line_and_none_is_lost(remote: Remote, samplers: dict[str, Model]) -> None:
     jobs = {seed: remote.ask(Request(prompt="a robot", seed=seed, frames=33)) for seed in range(6)}
     places: dict[int, list[int]] = {seed: [] for seed in jobs}
@@ -142,6 +226,7 @@ def test_what_is_wrong_is_told(remote: Remote, files: dict[str, Path]) -> None:
         (Request(height=4096, width=4096), {}, "ask for a smaller size"),
         (Request(frames=4_000_001), {}, "MB here"),
         (Request(seed=2**40), {}, "seed: 0 to"),
+        (Request(frames=20_001), {}, "may have 20,000 here"),
         (Request(image=files["picture.png"], video=files["clip.mp4"]), {}, "an image and a video are given"),
     ):
         with pytest.raises(PromptError, match=told):
@@ -158,7 +243,9 @@ def test_a_server_that_comes_back_has_its_clips(
     make_studio: Callable[..., Any], remote: Remote, tmp_path: Path
 ) -> None:
     clip = remote.wait(remote.ask(Request(prompt="a robot", seed=3)))
-    (tmp_path / "clips" / "0000.json").write_text(json.dumps(clip | {"id": "gone"}))  # of a kill in between
+    (tmp_path / "clips" / "gone.json").write_text(json.dumps(clip | {"id": "gone"}))  # of a kill in between
+    for name, text in (("damaged", "{"), ("others", "[1]"), ("moved", json.dumps(clip)), ("half", '{"id": "half"}')):
+        (tmp_path / "clips" / f"{name}.json").write_text(text)
     again = make_studio()
     assert again.history.all() == [clip]
     assert again.history.file(clip["id"], "rgb") == remote.frames(clip).tobytes()

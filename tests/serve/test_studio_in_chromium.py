@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vpoet.generate.kept_codes import Source
 from vpoet.generate.model import Model
 from vpoet.media.video import Video
 from vpoet.serve.client import Remote
@@ -112,6 +113,78 @@ def test_a_mask_is_painted_on_a_clip_and_both_stand_side_by_side(
     page.focus("#split")
     page.keyboard.press("End")
     assert page.evaluate("document.querySelector('#canvas-a').style.clipPath") == "inset(0px 0% 0px 0px)"
+
+
+def test_a_clip_is_edited_by_the_keyboard_alone_and_then_a_part_of_it(
+    page: Any, samplers: dict[str, Model], studio_port: int
+) -> None:
+    model, remote = samplers["small"], Remote(f"http://127.0.0.1:{studio_port}")
+    page.fill("#prompt", "a robot walks")
+    page.keyboard.press("Enter")
+    (first,) = done(page, 1)
+    page.focus(f"[data-id='{first}'] button >> text=Edit")
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.activeElement === document.querySelector('#prompt')")
+    assert page.input_value("#was") == "a robot walks"
+    page.keyboard.press("Control+a")
+    page.keyboard.type("a hero walks")
+    page.focus("#strength")
+    for _ in range(8):
+        page.keyboard.press("ArrowRight")
+    assert page.inner_text("#strength-told") == "0.4"
+    page.focus("#prompt")
+    page.keyboard.press("Enter")
+    second = next(each for each in done(page, 2) if each != first)
+    about = {each["id"]: each for each in remote.clips()}
+    source = Source(remote.codes(about[first]), 8, "a robot walks")
+    wanted = model.sample("a hero walks", edit=source, was="a robot walks", strength=0.4)
+    assert np.array_equal(shown(page, second), wanted.frames)
+    page.click(f"[data-id='{second}'] >> text=A | source")
+    page.wait_for_selector("#compare:not([hidden])")
+
+    page.select_option("#task", "edit-part")
+    page.fill("#box", "0,0,33.4,100")
+    page.click("#box-add")
+    page.click("#make")
+    third = next(each for each in done(page, 3) if each not in (first, second))
+    about = {each["id"]: each for each in remote.clips()}
+    assert np.array_equal(remote.codes(about[third])[:, :, 1:], source.codes[:, :, 1:])
+    page.click(f"[data-id='{second}'] >> text=Settings")
+    page.wait_for_function("document.querySelector('#status').textContent.includes('settings are back')")
+    found = [page.input_value(f"#{name}") for name in ("task", "prompt", "was", "strength")]
+    assert found == ["edit", "a hero walks", "a robot walks", "0.4"]
+
+
+def test_the_border_is_set_by_handles_with_the_pointer_and_the_keyboard(
+    page: Any, samplers: dict[str, Model], tmp_path: Path
+) -> None:
+    picture = tmp_path / "picture.png"
+    Video(np.random.default_rng(1).integers(0, 256, (1, 16, 24, 3), np.uint8), 0).write(picture)
+    page.select_option("#task", "border-image")
+    page.set_input_files("#image", picture)
+    page.wait_for_function("document.querySelector('#status').textContent.includes('24×16')")
+    page.focus(".handle.left")
+    page.keyboard.press("Home")
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    page.focus(".handle.bottom")
+    page.keyboard.press("PageUp")
+    page.keyboard.press("ArrowDown")
+    handle, stage = (page.locator(each).bounding_box() for each in (".handle.right", "#stage"))
+    page.mouse.move(handle["x"] + 2, handle["y"] + 2)
+    page.mouse.down()
+    page.mouse.move(stage["x"] + stage["width"] * 18.1 / 24, handle["y"] + 2, steps=3)
+    page.mouse.up()
+    sides = [page.input_value(f"#{side}") for side in ("left", "top", "right", "bottom")]
+    assert sides == ["3", "0", "6", "7"]
+    assert [page.get_attribute(f".handle.{side}", "aria-valuenow") for side in ("left", "right")] == ["3", "6"]
+    page.keyboard.press("End")  # the last one that was moved
+    assert page.input_value("#right") == "20"
+    page.fill("#right", "6")
+    page.click("#make")
+    (made,) = done(page, 1)
+    wanted = samplers["small"].sample("", image=picture, outpaint=(3, 0, 6, 7))
+    assert np.array_equal(shown(page, made), wanted.frames)
 
 
 def test_two_models_make_the_same_request_and_a_clip_is_cancelled(page: Any, studio_port: int) -> None:

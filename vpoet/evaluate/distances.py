@@ -20,15 +20,18 @@ Shapes: N features (of frames or clips), D of their dimensions; T frames of a cl
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from vpoet.arrays import Doubles, Floats, Frames
 from vpoet.data.folder import read_videos
 from vpoet.errors import DataError, ShapeError
-from vpoet.nn.features import EfficientNetLite0
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vpoet.nn.features import EfficientNetLite0
 
 NAME = "EfficientNet-Lite0 Frechet distance"
 ENLARGE = 2
@@ -36,24 +39,28 @@ ENLARGE = 2
 SHRINK = 4
 AT_ONCE = 64
 """Training clips in memory."""
+NEAR = 5
+"""Percentile of held-out clips' distances to training: a sample below it counts as near."""
 
 
-@torch.inference_mode()
-def clip_features(network: EfficientNetLite0, clips: Iterable[Frames]) -> dict[str, Doubles]:
+def clip_features(network: "EfficientNetLite0", clips: Iterable[Frames]) -> dict[str, Doubles]:
     """Features of clips uint8 [T, H, W, 3] of one size: ``frames`` [N T, 112] for how they look, ``motion`` [N, 112].
 
     The last layer's channels: of a frame their mean over space; of a clip the mean, over space and its T - 1 steps, of
     how much they change (zeros for a single frame).
     """
+    import torch  # late: distances of features that are there need none of it
+
     frames, motion = [], []
     device = next(network.parameters()).device
     for clip in clips:
-        pictures = torch.from_numpy(clip).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
-        pictures = torch.nn.functional.interpolate(pictures, scale_factor=ENLARGE, mode="bilinear")
-        last_TChw: Tensor = network(pictures)[-1].double()
-        frames.append(last_TChw.mean((2, 3)).cpu().numpy())
-        steps = last_TChw.diff(dim=0).abs().mean((2, 3))
-        motion.append((steps.mean(0) if len(steps) else torch.zeros_like(last_TChw[0, :, 0, 0])).cpu().numpy())
+        with torch.inference_mode():
+            pictures = torch.from_numpy(clip).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+            pictures = torch.nn.functional.interpolate(pictures, scale_factor=ENLARGE, mode="bilinear")
+            last_TChw: Tensor = network(pictures)[-1].double()
+            frames.append(last_TChw.mean((2, 3)).cpu().numpy())
+            steps = last_TChw.diff(dim=0).abs().mean((2, 3))
+            motion.append((steps.mean(0) if len(steps) else torch.zeros_like(last_TChw[0, :, 0, 0])).cpu().numpy())
     return {"frames": np.concatenate(frames), "motion": np.stack(motion)}
 
 

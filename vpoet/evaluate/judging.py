@@ -15,7 +15,7 @@ from vpoet.arrays import Doubles, Frames
 from vpoet.errors import DataError
 from vpoet.evaluate.adherence import Prompt, shares, stating, table, wrong
 from vpoet.evaluate.conditions import Asked
-from vpoet.evaluate.distances import NAME, clip_features, frechet
+from vpoet.evaluate.distances import NAME, NEAR, clip_features, frechet
 from vpoet.evaluate.intervals import mean_interval
 from vpoet.generate.likelihood import Likelihood
 from vpoet.generate.model import Model
@@ -25,8 +25,6 @@ from vpoet.nn.features import EfficientNetLite0
 from vpoet.processes import Processes
 
 SHEET_ROWS = 16
-NEAR = 5
-"""Percentile of held-out clips' distances to training: a sample below it counts as near."""
 REAL = "real clips"
 CEILING = f"{REAL}, through the tokenizer"
 

@@ -16,14 +16,13 @@ from vpoet.generate.decode import stream
 from vpoet.generate.decoder import Decoder, guesses_for
 from vpoet.generate.growing import Filled, Growing, Seen
 from vpoet.generate.model import Model
-from vpoet.generate.noise import fresh
+from vpoet.generate.side_by_side import SideBySide
 from vpoet.generate.speculate import Draft
 from vpoet.generate.step import SETTINGS, Step
 from vpoet.generate.threads import few_threads
-from vpoet.nn.cache import attend_ahead
+from vpoet.nn.cache import TILE, KVCache
 from vpoet.nn.rope import Rotation
 from vpoet.nn.steady import steady
-from vpoet.nn.visibility import Attend
 
 _MOST_GUESSES = 15
 """Of `guesses_for`."""
@@ -67,8 +66,8 @@ class Continuous:
     """Continuous batching on a CPU: all requests of a model in each pass, which brings some tokens of each.
 
         pass       1    2    3    4    5
-        request a  |----|----|----|         what is linear is one product for all of them; through its cache each goes
-        request b       |----|----|----|    by itself, so that who comes and goes moves nobody
+        request a  |----|----|----|         what is linear is one product for all of them, and attention one call, each
+        request b       |----|----|----|    through its own part of a cache (`vpoet.generate.side_by_side`)
 
     A token gets the same bits beside others as alone (`vpoet.nn.steady`), and each document has its noise, so that a
     clip does not depend on who else is there, nor on how many codes a pass guesses (`vpoet.generate.speculate`).
@@ -82,6 +81,8 @@ class Continuous:
         self._plain, self._filtered = (Step(self._transformer, filtered=filtered) for filtered in (False, True))
         self._guesses = model.guesses
         self._members: dict[Growing, _Member | None] = {}
+        self._caches = {slots: SideBySide[_Member](slots) for slots in (1, 2)}
+        """Of members without and with null prompts."""
 
     @classmethod
     def is_exact(cls, model: Model) -> bool:
@@ -101,7 +102,16 @@ class Continuous:
 
     def leave(self, growing: Growing) -> None:
         """As `OneByOne.leave`."""
+        self._take(growing, None)
         self._members.pop(growing, None)
+
+    def _take(self, growing: Growing, fresh: "_Member | None") -> None:
+        """Its next document takes the place of the one before."""
+        if (member := self._members.get(growing)) is not None:
+            self._caches[member.slots].leave(member)
+        self._members[growing] = fresh
+        if fresh is not None:
+            self._caches[fresh.slots].join(fresh, fresh.begin())
 
     def step(self) -> list[tuple[Growing, Seen | Filled | Exception]]:
         """As `OneByOne.step`."""
@@ -114,33 +124,38 @@ class Continuous:
                 if growing.document is None:
                     self.leave(growing)
                 elif member is None or member.plan is not growing.plan:
-                    self._members[growing] = _Member(growing)
+                    self._take(growing, _Member(growing))
             except Exception as error:
                 self.leave(growing)
                 found.append((growing, error))
-        members = [member for member in self._members.values() if member is not None]
-        if members:
+        groups = [caches for caches in self._caches.values() if caches.members]
+        if groups:
             with few_threads(self._transformer):
-                self._pass(members)
+                self._pass(groups)
         return found
 
     @torch.inference_mode()
-    def _pass(self, members: list["_Member"]) -> None:
+    def _pass(self, groups: list[SideBySide["_Member"]]) -> None:
         """The next tokens of all."""
-        guesses = guesses_for(len(members)) if self._guesses is None else self._guesses
-        asked = [member.ask(1 + guesses) for member in members]
-        counts = [len(ids_T) for ids_T, _, _ in asked]
+        count = sum(len(caches.members) for caches in groups)
+        width = 1 + (guesses_for(count) if self._guesses is None else self._guesses)
+        asked = [[member.ask(width) for member in caches.members] for caches in groups]
+        through = []
+        for caches, each in zip(groups, asked, strict=True):
+            place_NW = torch.cat([place_NW for _, _, place_NW, _ in each])
+            longest = max(longest for *_, longest in each)
+            through.append(caches.attend(place_NW, torch.arange(-(-longest // TILE) * TILE)))
+        counts = [sum(len(ids_T) for ids_T, *_ in each) for each in asked]
 
         def attend(layer: int, q_TQH: Tensor, k_TKH: Tensor, v_TKH: Tensor) -> Tensor:
-            parts = zip(asked, *(torch.split(x, counts) for x in (q_TQH, k_TKH, v_TKH)), strict=True)
-            return torch.cat([through(layer, q, k, v) for (_, _, through), q, k, v in parts])
+            parts = zip(through, *(torch.split(x, counts) for x in (q_TQH, k_TKH, v_TKH)), strict=True)
+            return torch.cat([own(layer, q, k, v) for own, q, k, v in parts])
 
-        ids_T, turn_T2P = (torch.cat([each[i] for each in asked]) for i in (0, 1))  # type: ignore[misc]
+        everyone = list(itertools.chain(*asked))
+        ids_T, turn_T2P = torch.cat([each[0] for each in everyone]), torch.cat([each[1] for each in everyone])
         h_TD = self._transformer(ids_T, Rotation(*turn_T2P.unbind(1)), attend, self._plain.blocks)
-        states = dict(zip(members, torch.split(h_TD, counts), strict=True))
-        for slots in (1, 2):
-            if group := [member for member in members if member.slots == slots]:
-                self._draw(group, [states[member] for member in group], 1 + guesses)
+        for caches, state_TD in zip(groups, torch.split(h_TD, counts), strict=True):
+            self._draw(caches.members, list(torch.split(state_TD, len(state_TD) // len(caches.members))), width)
 
     def _draw(self, members: list["_Member"], states: list[Tensor], width: int) -> None:
         """What comes behind each token, of documents that all have null prompts, or none has."""
@@ -148,7 +163,7 @@ class Continuous:
         h_ND = torch.cat([state_WD for half in halves for state_WD in half])
         noise_MV = torch.from_numpy(np.concatenate([member.draft.noise(width) for member in members]))
         settings_5M1 = torch.cat([member.settings_51.repeat(1, width) for member in members], 1)[..., None]
-        step = self._filtered if any(member.growing.sampling.filtered for member in members) else self._plain
+        step = self._filtered if any(member.filtered for member in members) else self._plain
         ids_M, nats_M = step.draw(h_ND, noise_MV, settings_5M1)
         for member, ids_W, nats_W in zip(members, torch.split(ids_M, width), torch.split(nats_M, width), strict=True):
             member.draft.take(ids_W.numpy(), nats_W.numpy())
@@ -161,29 +176,32 @@ class _Member:
         plan = growing.plan
         assert plan is not None
         self.growing, self.plan, self.slots, self._handed = growing, plan, len(plan.slots), 0
-        sampling = growing.sampling
-        transformer = growing.model.bundle.transformer
+        sampling, transformer = growing.draws.sampling, growing.model.bundle.transformer
+        self.filtered = sampling.filtered
         with few_threads(transformer):
             decoding = replace(growing.model.decoding, guesses=0)
             decoder = Decoder(decoding, plan.slots, documents=1, size=plan.size, sampling=sampling)
-            seed = growing.rollout.seed
-            assert isinstance(seed, int), "an edit is no request of a batch"
-            noise = fresh(seed, sum(transformer.visual.radices), sampling.temperature)
-            self.draft = Draft(plan, 0, 1 + max(_MOST_GUESSES, growing.model.guesses or 0), noise)
+            self.draft = Draft(plan, 0, 1 + max(_MOST_GUESSES, growing.model.guesses or 0), growing.draws.noise)
             ids_1, nats_1 = decoder.draw(torch.from_numpy(self.draft.noise(1)))
         self.draft.take(ids_1.numpy(), nats_1.numpy())
         self.settings_51 = torch.tensor([[float(getattr(sampling, name))] for name in SETTINGS])
-        self._cache = decoder.cache
+        self._cache: KVCache | None = decoder.cache
 
-    def ask(self, width: int) -> tuple[Tensor, Tensor, Attend]:
-        """The tokens that go in, slot by slot, the rotations of their positions, and attention through the cache."""
+    def begin(self) -> KVCache:
+        """The cache that the prompt was read into, which is handed over."""
+        cache, self._cache = self._cache, None
+        assert cache is not None
+        return cache
+
+    def ask(self, width: int) -> tuple[Tensor, Tensor, Tensor, int]:
+        """The tokens that go in, slot by slot, the rotations of their positions, their places [N, W] in the cache, and
+        how far it is read."""
         plan = self.plan
         step_W = np.minimum(self.draft.done - 1 + np.arange(width), plan.steps - 1)
         at_W, slot_N1 = torch.from_numpy(step_W), torch.arange(self.slots)[:, None]
         ids_T = torch.from_numpy(self.draft.guess(width).copy()).repeat(self.slots)
-        reach_S = self._cache.reach(plan.longest[int(step_W.max())])
-        through = attend_ahead(self._cache.keys, self._cache.values, plan.place_SN[at_W, slot_N1], reach_S)
-        return ids_T, plan.turn_SN2P[at_W, slot_N1].flatten(0, 1), through
+        longest = plan.longest[int(step_W.max())]
+        return ids_T, plan.turn_SN2P[at_W, slot_N1].flatten(0, 1), plan.place_SN[at_W, slot_N1], longest
 
     def hand_over(self) -> Iterator[Seen | Filled]:
         """What there is to see of the tokens that are final since the last time."""
@@ -209,9 +227,7 @@ def _grow(growing: Growing) -> Iterator[Seen | Filled | None]:
             (decoded,) = model.decode([document], [growing.rollout.seed], sampling, growing.on_step)
             yield growing.finish(decoded)
             continue
-        seed = growing.rollout.seed
-        assert isinstance(seed, int), "an edit is no request of a batch"
-        tokens = stream(model.decoding, plan, [seed], sampling)
+        tokens = stream(model.decoding, plan, [growing.draws.noise], growing.draws.sampling)
         while growing.plan is plan:
             lot: list[tuple[Tensor, Tensor]] = []
             while len(lot) < growing.lot:

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vpoet.arrays import Frames
+from vpoet.arrays import Frames, Mask
 from vpoet.generate import in_order
+from vpoet.generate.edit import Draws
 from vpoet.generate.model import Model
 from vpoet.generate.plan import Decoded, Plan, filled
 from vpoet.generate.request import Request
 from vpoet.generate.sampling import Sampling
+from vpoet.generate.threads import few_threads
 from vpoet.sequence.document import Document
 from vpoet.sequence.spans import Span
 from vpoet.tokenizer.contract import Tokenizer
@@ -62,7 +64,7 @@ class Growing:
     """One request on its way. While there is a `document`, hand over its tokens (`take`), or all at once (`finish`)."""
 
     def __init__(self, model: Model, request: Request, sampling: Sampling, on_part: OnPart = lambda part: None) -> None:
-        """The errors are those of `Model.rollout`, of `take` and `finish` those of `Rollout.take`."""
+        """The errors are those of `Model.rollout` and `Draws.of`, of `take` and `finish` those of `Rollout.take`."""
         self.model, self.sampling = model, sampling
         self.rollout = model.rollout(request)
         self._on_part = on_part
@@ -90,7 +92,10 @@ class Growing:
         document = self.document
         if document is None or in_order.needed(self.model.decoding, [document]):
             return
-        self.plan = Plan.of(self.model.bundle.transformer, [document], guided=self.sampling.guidance != 1)
+        with few_threads(self.model.bundle.transformer):  # of an edit, the noise is read from its clip
+            self.draws = Draws.of(self.model.decoding, self.rollout.seed, self.sampling)
+        guided = self.sampling.guidance != 1
+        self.plan = Plan.of(self.model.bundle.transformer, [document], guided, [self.draws.kept])
         self._ids: list[int] = []
         self._nats: list[float] = []
         self._view = _View(document, self.plan, self.model.bundle.video)
@@ -114,9 +119,10 @@ class Growing:
     def finish(self, decoded: Decoded) -> Filled:
         """The document, filled; `document` is the next one then."""
         skipped, at = self.rollout.known, self._made
+        kept = None if self.plan is None else self.draws.kept
         surprise = tuple(
             Surprise(at + first - skipped, frames, nats, tokens)
-            for first, frames, nats, tokens in _surprises(decoded, self.model.bundle.video)
+            for first, frames, nats, tokens in _surprises(decoded, self.model.bundle.video, kept)
         )
         frames = np.concatenate(list(self.rollout.take(decoded.document)))
         self._made += len(frames)
@@ -160,11 +166,15 @@ def _frames_before(cell: int, tokenizer: Tokenizer) -> int:
     return tokenizer.frames(cell) if cell else 0
 
 
-def _surprises(decoded: Decoded, tokenizer: Tokenizer) -> Iterator[tuple[int, int, float, int]]:
-    """(first frame of the document's clip, frames, nats, tokens) of each cell of which something was drawn."""
+def _surprises(decoded: Decoded, tokenizer: Tokenizer, kept_M: Mask | None) -> Iterator[tuple[int, int, float, int]]:
+    """(first frame of the document's clip, frames, nats, tokens) of each cell of which something was drawn; of what is
+    predicted, an edit keeps some."""
     nats, target = decoded.nats, _target(decoded.document)
     (predicted,) = (m for s, m in zip(decoded.document.spans, decoded.document.predicted(), strict=True) if s.target)
-    for cell, mine in enumerate(predicted, target.time):
+    drawn = predicted.copy()
+    if kept_M is not None:
+        drawn[predicted] = ~kept_M
+    for cell, mine in enumerate(drawn, target.time):
         tokens = int(mine.sum())
         if tokens:
             own, nats = np.split(nats, [tokens])

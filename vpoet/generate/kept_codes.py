@@ -8,15 +8,18 @@ import base64
 import hashlib
 import json
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vpoet.arrays import Ints
 from vpoet.data.npy import codes_to_npy, npy_to_codes
 from vpoet.errors import DataError, VpoetWarning
 from vpoet.media.video import FASTEST, check_file
-from vpoet.tokenizer.contract import Tokenizer
+
+if TYPE_CHECKING:
+    from vpoet.tokenizer.contract import Tokenizer
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -41,7 +44,29 @@ def to_record(file: Path, codes: Ints, fps: float) -> dict[str, Any]:
     return {"npy": base64.b64encode(codes_to_npy(codes)).decode(), "fps": fps, "sha256": _hash(file)}
 
 
-def recorded(file: str | Path, tokenizer: Tokenizer) -> Source | None:
+def read_record(record: Mapping[str, Any]) -> Source:
+    """The codes that a record tells, and the prompt. KeyError, TypeError, ValueError, DataError: it does not."""
+    told, prompt = record["codes"], record.get("prompt")
+    codes = npy_to_codes(base64.b64decode(told["npy"], validate=True))
+    return Source(codes, float(told["fps"]), prompt if isinstance(prompt, str) else None)
+
+
+def fits(source: Source, tokenizer: "Tokenizer") -> bool:
+    """Whether codes can be some of this tokenizer."""
+    return bool(source.codes.size and source.codes.max() < tokenizer.codebook_size and 0 <= source.fps <= FASTEST)
+
+
+def record_of(file: Path, decoder: str) -> dict[str, Any] | None:
+    """What a record beside a clip's file says of its codes and prompt, for programs elsewhere; None: it says nothing,
+    or that of another file, or of another tokenizer than that with the hash ``decoder``."""
+    record = _record(file)
+    codes = record.get("codes")
+    if not isinstance(codes, dict) or codes.get("sha256") != _hash(file) or record.get("decoder") != decoder:
+        return None
+    return {name: record[name] for name in ("codes", "decoder", "prompt") if name in record}
+
+
+def recorded(file: str | Path, tokenizer: "Tokenizer") -> Source | None:
     """The codes that the record beside a clip's file tells, if it does.
 
     VpoetWarning: it does, but of another tokenizer, or the file was changed since. DataError: there is no file.
@@ -53,12 +78,12 @@ def recorded(file: str | Path, tokenizer: Tokenizer) -> Source | None:
         return None
     why = ""
     try:
-        source = Source(npy_to_codes(base64.b64decode(told["npy"], validate=True)), float(told["fps"]))
+        source = replace(read_record(record), prompt=None)
         if told["sha256"] != _hash(Path(file)):
             why = "the file was changed since"
         elif record.get("decoder") != tokenizer.hash:
             why = "another video tokenizer made them"
-        elif not source.codes.size or source.codes.max() >= tokenizer.codebook_size or not 0 <= source.fps <= FASTEST:
+        elif not fits(source, tokenizer):
             why = "they are none of this tokenizer"
     except (KeyError, TypeError, ValueError, DataError):
         why = "they cannot be read"

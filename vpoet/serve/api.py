@@ -2,7 +2,7 @@
 
     GET    /api                     this, as OpenAPI
     GET    /api/models              what there is, and what it serves
-    POST   /api/uploads             the bytes of a video or an image
+    POST   /api/uploads             the bytes of a video or an image, or of the record of a clip with its codes
     GET    /api/uploads/ID          what it is;  /api/uploads/ID/preview  shows it
     POST   /api/jobs                ask for clips (`vpoet.serve.asked`)
     GET    /api/jobs                all that are not done;  /api/jobs/ID  one
@@ -76,7 +76,7 @@ def told(name: str, model: Model) -> dict[str, Any]:
     return {
         "name": name, "hash": model.bundle.hash, "tasks": config.tasks, "words": config.words, "frames": config.frames,
         "height": config.height, "width": config.width, "fps": config.fps, "guidance": config.guidance,
-        "temperature": config.temperature, "stride": model.bundle.video.stride,
+        "temperature": config.temperature, "stride": model.bundle.video.stride, "tokenizer": model.bundle.video.hash,
     }  # fmt: skip
 
 
@@ -120,6 +120,7 @@ def _finite(text: str) -> float:
 class _Api:
     def __init__(self, studio: Studio, plays: str) -> None:
         self._studio, self._plays = studio, plays
+        self._writers = anyio.CapacityLimiter(2)
 
     async def openapi(self, request: Request) -> Response:
         return JSONResponse(description())
@@ -145,7 +146,7 @@ class _Api:
 
     async def submit(self, request: Request) -> Response:
         body = await _body(request)
-        asked = await run_sync(orders, body, self._studio.models, self._studio.uploads)
+        asked = await run_sync(orders, body, self._studio.models, self._studio.uploads, self._studio.history)
         jobs = self._studio.submit(asked)
         return JSONResponse({"jobs": [self._state(job) for job in jobs]}, 201)
 
@@ -197,7 +198,10 @@ class _Api:
         name, kind = self._clip(request.path_params["id"]), request.path_params["kind"]
         if kind not in KINDS:
             raise _Missing(f"a clip can be had as {', '.join(KINDS)}")
-        data = await run_sync(self._studio.history.file, name, kind)
+        try:
+            data = await run_sync(self._studio.history.file, name, kind, limiter=self._writers)
+        except DataError as error:  # it was forgotten while it waited
+            raise _Missing(str(error)) from None
         return Response(data, media_type=KINDS[kind])
 
     async def live(self, socket: WebSocket) -> None:
@@ -207,9 +211,10 @@ class _Api:
         one = anyio.Lock()
 
         async def follow(job: Job) -> None:
-            async for event in self._studio.events(job):
-                async with one:
-                    await socket.send_json({"job": job.id, **event})
+            with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # it is told to somebody who has left
+                async for event in self._studio.events(job):
+                    async with one:
+                        await socket.send_json({"job": job.id, **event})
 
         async with anyio.create_task_group() as following:
             with contextlib.suppress(WebSocketDisconnect, DataError, KeyError):

@@ -12,6 +12,7 @@ from typing import Any
 
 from vpoet.errors import PromptError
 from vpoet.generate.asks.base import frame_size
+from vpoet.generate.asks.edit import AUTO
 from vpoet.generate.asks.table import family
 from vpoet.generate.fields import about, check, declared, those_of, unknown
 from vpoet.generate.fields import written as written_as
@@ -20,6 +21,7 @@ from vpoet.generate.prompt_file import expect_types, read_texts
 from vpoet.generate.request import Request
 from vpoet.generate.rollout import windows
 from vpoet.generate.sampling import Sampling
+from vpoet.serve.history import History
 from vpoet.serve.uploads import Uploads, readings
 
 COUNT = 16
@@ -29,13 +31,13 @@ WORDS = 2000
 CHANGES = 64
 """Of a story's prompt."""
 LARGEST_SEED = 2**32 - 1
-MOST_BYTES = 256 << 20
-"""Of a clip's frames."""
-CLIPS = ("image", "last", "video", "mask")
-"""The fields whose value is a file."""
+MOST_BYTES, MOST_FRAMES = 256 << 20, 20_000
+"""Of a clip's frames, and how many."""
+CLIPS = ("image", "last", "video", "mask", "edit")
+"""The fields whose value is a file; what is edited may be a clip that was made here, too."""
 PLAIN = (
-    "prompt", "task", "outpaint", "given_frames", "via_image", "story", "frames", "window", "overlap", "height",
-    "width", "fps", "seed",
+    "prompt", "task", "outpaint", "was", "strength", "given_frames", "via_image", "story", "frames", "window",
+    "overlap", "height", "width", "fps", "seed",
 )  # fmt: skip
 """The other fields that are served. A new field of `Request` is not, before somebody has looked at what it reads."""
 OWN = ("model", "count")
@@ -53,7 +55,7 @@ class Order:
     sampling: Sampling
 
 
-def orders(told: Any, models: Mapping[str, Model], uploads: Uploads) -> list[Order]:
+def orders(told: Any, models: Mapping[str, Model], uploads: Uploads, history: History) -> list[Order]:
     """One for each seed. PromptError says what is wrong, and DataError and ShapeError which sizes there are."""
     if not isinstance(told, dict):
         raise PromptError("ask with a JSON object")
@@ -74,7 +76,7 @@ def orders(told: Any, models: Mapping[str, Model], uploads: Uploads) -> list[Ord
         for name, value in values.items()
     }
     expect_types(values, known)
-    _expect_bounds(values, uploads)
+    _expect_bounds(values, uploads, history)
     model = models[model_name]
     request = Request(**read_texts(those_of(Request, values)))
     sampling = model.sampling(**those_of(Sampling, values))
@@ -93,15 +95,19 @@ def fields_served() -> dict[str, Field[Any]]:
     return plain | declared(Sampling)
 
 
-def _expect_bounds(values: Mapping[str, Any], uploads: Uploads) -> None:
-    texts = [values.get("prompt", ""), *values.get("story", ())]
-    if len(texts) > 1 + CHANGES or any(not isinstance(text, str) or len(text) > WORDS for text in texts):
+def _expect_bounds(values: Mapping[str, Any], uploads: Uploads, history: History) -> None:
+    texts = [values.get("prompt", ""), values.get("was", ""), *values.get("story", ())]
+    if len(texts) > 2 + CHANGES or any(not isinstance(text, str) or len(text) > WORDS for text in texts):
         raise PromptError(f"a prompt has at most {WORDS} characters, and a story {CHANGES} changes of it")
     if not 0 <= values.get("seed", 0) <= LARGEST_SEED - COUNT:
         raise PromptError(f"seed: 0 to {LARGEST_SEED - COUNT}")
     for name in CLIPS:
-        if name in values and uploads.about(values[name]) is None:
+        if name not in values or uploads.about(values[name]) is not None:
+            continue
+        if name != "edit" or history.about(values[name]) is None:
             raise PromptError(f"{name}: no such upload; send the file first, or again")
+    if values.get("was") == AUTO:
+        raise PromptError("was: tell what the clip shows; to find it takes the machine from all others here")
 
 
 def _expect_served(request: Request, model: Model, values: Mapping[str, Any]) -> None:
@@ -113,6 +119,8 @@ def _expect_served(request: Request, model: Model, values: Mapping[str, Any]) ->
     height, width = frame_size(request, bundle)
     if (request.frames or bundle.config.frames) * height * width * 3 > MOST_BYTES:
         raise PromptError(f"a clip's frames may take {MOST_BYTES >> 20} MB here: ask for fewer, or smaller ones")
+    if (request.frames or 0) > MOST_FRAMES:
+        raise PromptError(f"frames = {request.frames}: a clip may have {MOST_FRAMES:,} here")
     windows(request, bundle)
-    if task == "t2v":
+    if task == "t2v" and request.edit is None:
         model.rollout(request)

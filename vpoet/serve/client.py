@@ -18,9 +18,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 
-from vpoet.arrays import Frames
+from vpoet.arrays import Codes, Frames
 from vpoet.errors import BackendError, DataError, OutputError, PromptError
+from vpoet.files import fingerprint
 from vpoet.generate.clip_file import Film
+from vpoet.generate.kept_codes import record_of, recorded_prompt
 from vpoet.generate.prompt_file import files_of
 from vpoet.generate.request import Request
 from vpoet.media.video import check_file
@@ -91,7 +93,9 @@ class Remote:
                 continue
             if each.name not in fields_served():
                 raise PromptError(f"{each.name}: no server does this yet; sample it here, without --server")
-            if each.name in CLIPS:
+            if each.name == "edit":
+                value = self._edited(Path(value), asked)
+            elif each.name in CLIPS:
                 value = self.upload(Path(value))
             elif each.name == "story":
                 value = [f"{frame}: {text}" for frame, text in value]
@@ -100,6 +104,18 @@ class Remote:
             asked[each.name] = value
         body = json.dumps(asked).encode()
         return str(self._json("POST", "/api/jobs", body)["jobs"][0]["id"])
+
+    def _edited(self, path: Path, asked: dict[str, Any]) -> str:
+        """Send a clip to edit: its codes, if the record beside it tells those of the model there; what it shows is told
+        by that, too. The errors are those of `upload`."""
+        check_file(path)
+        models = self.models()
+        model = next((each for each in models if each["name"] == asked.get("model")), models[0])
+        if asked.get("was") is None and (prompt := recorded_prompt(path)) is not None:
+            asked["was"] = prompt
+        if (record := record_of(path, model["tokenizer"])) is None:
+            return self.upload(path)
+        return str(self._json("POST", "/api/uploads", json.dumps(record).encode())["id"])
 
     def events(self, job: str) -> Iterator[dict[str, Any]]:
         """What happens to a job, to its end."""
@@ -134,6 +150,9 @@ class Remote:
         record = dict(clip["record"])
         for name in (each for each in CLIPS if record.get(each)):
             record[name] = {"file": str(getattr(request, name)), **record[name]}
+        if request.edit is not None:  # what was sent may have been its codes
+            record["edit"]["sha256"] = fingerprint(Path(str(request.edit)))["sha256"]
+            record["was"] = request.was
         with Film(file, clip["fps"]) as film:
             arrays = self._arrays(clip)
             film.add(arrays["frames"])
@@ -148,6 +167,11 @@ class Remote:
         """uint8 [T, H, W, 3]. DataError: what came is no such clip."""
         frames: Frames = self._arrays(clip)["frames"]
         return frames
+
+    def codes(self, clip: Mapping[str, Any]) -> Codes:
+        """int32 [t, h, w], of a clip of one document: those that an edit of it works on."""
+        codes: Codes = self._arrays(clip)["codes_0"]
+        return codes
 
     def _arrays(self, clip: Mapping[str, Any]) -> dict[str, Any]:
         with self._ask("GET", f"/api/clips/{clip['id']}.npz") as answer:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import secrets
 import time
 from collections.abc import Sequence as Items
@@ -11,11 +12,14 @@ from typing import Any
 import numpy as np
 
 from vpoet.arrays import Frames
+from vpoet.errors import DataError
 from vpoet.files import make_folder, write_atomic
 from vpoet.generate.growing import Filled
+from vpoet.generate.kept_codes import Source
 from vpoet.media.comments import png_info
 from vpoet.media.sheet import contact_sheet
 from vpoet.media.video import Video
+from vpoet.tokenizer.contract import Tokenizer
 
 KEPT = 500
 """Clips; the oldest go first."""
@@ -31,6 +35,16 @@ def new_name() -> str:
     return secrets.token_hex(8)
 
 
+def _told(path: Path) -> dict[str, Any] | None:
+    """What a file of ours tells of its clip; nothing, if it is none of ours, or damaged."""
+    try:
+        about = json.loads(path.read_text())
+        ours = about["id"] == path.stem and math.isfinite(about["made"]) and about["asked"] and about["record"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return dict(about) if ours else None
+
+
 class History:
     """A folder of clips by id."""
 
@@ -38,8 +52,7 @@ class History:
         self._folder = folder
         make_folder(folder)
         self._known: dict[str, dict[str, Any]] = {}
-        told = [json.loads(path.read_text()) for path in folder.glob(f"*{_ABOUT}")]
-        for about in sorted(told, key=lambda about: float(about["made"])):
+        for about in sorted(filter(None, map(_told, folder.glob(f"*{_ABOUT}"))), key=lambda about: about["made"]):
             if self._path(about["id"], _WHOLE).is_file():
                 self._known[about["id"]] = about
 
@@ -78,12 +91,27 @@ class History:
             for suffix in (_ABOUT, _WHOLE):
                 self._path(name, suffix).unlink(missing_ok=True)
 
+    def source(self, name: str, tokenizer: Tokenizer) -> Video | Source:
+        """A clip to edit: its codes, if it is all that they are, by this tokenizer; or else its frames. DataError: it
+        is here no more."""
+        about, whole = self._held(name)
+        with np.load(io.BytesIO(whole)) as found:
+            if about["whole"] and about["record"].get("decoder") == tokenizer.hash:
+                return Source(found["codes_0"], about["fps"], about["asked"].get("prompt", ""))
+            return Video(found["frames"], about["fps"])
+
+    def _held(self, name: str) -> tuple[dict[str, Any], bytes]:
+        try:
+            return self._known[name], self._path(name, _WHOLE).read_bytes()
+        except (KeyError, FileNotFoundError):
+            raise DataError("a clip that was made here is here no more") from None
+
     def file(self, name: str, kind: str) -> bytes:
-        """A clip as one of `KINDS`. What decides how it came out is told in the file (`vpoet.media.comments`)."""
-        about = self._known[name]
+        """A clip as one of `KINDS`. What decides how it came out is told in the file (`vpoet.media.comments`).
+        DataError: it is here no more."""
+        about, whole = self._held(name)
         if kind == "json":
             return json.dumps(about["record"], indent=1).encode()
-        whole = self._path(name, _WHOLE).read_bytes()
         if kind == "npz":
             return whole
         frames: Frames = np.load(io.BytesIO(whole))["frames"]

@@ -28,7 +28,8 @@ def question() -> dict[str, Any]:
         found, kind = about(field), written(field)
         told: dict[str, Any] = {"description": found.help}
         if name in CLIPS:
-            told |= {"type": "string", "description": f"{found.help} The id of an upload."}
+            named = "The id of an upload, or of a clip here." if name == "edit" else "The id of an upload."
+            told |= {"type": "string", "description": f"{found.help} {named}"}
         elif get_origin(kind) is list:
             told |= {"type": "array", "items": {"type": "string"}}
         else:

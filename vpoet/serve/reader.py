@@ -2,8 +2,8 @@
 
     python -m vpoet.serve.reader < ask and file > answer
 
-Both ways a message is a line of JSON and the bytes that it says the length of. What is asked: ``look`` at a file, or
-``read`` its frames as a request needs them.
+Both ways a message is a line of JSON and the bytes that it says the length of. What is asked: ``look`` at a file,
+``read`` its frames as a request needs them, or the ``codes`` of a record (`vpoet.generate.kept_codes.record_of`).
 """
 
 import io
@@ -19,9 +19,11 @@ from typing import Any
 import numpy as np
 
 from vpoet.arrays import Frames
+from vpoet.data.fields import parse_json
 from vpoet.errors import DataError, VpoetError
+from vpoet.generate.kept_codes import Source, read_record
 from vpoet.media.comments import read_comment
-from vpoet.media.video import Video, resize_frame, stream_frames
+from vpoet.media.video import FASTEST, Video, resize_frame, stream_frames
 
 MEMORY, SECONDS = 3 << 30, 30
 """Of addresses and of a processor, for one file."""
@@ -54,7 +56,8 @@ class Reading:
 
 def look(data: bytes) -> dict[str, Any]:
     """What a file holds: ``kind`` (image or video), ``width``, ``height``, ``frames``, ``fps``, ``comment``; and in
-    ``preview`` a small .webp of it. DataError: nothing that can be read."""
+    ``bytes`` a small .webp of it. Of a record, ``kind`` is codes, and there is its ``prompt``, its ``fps`` and its
+    ``decoder``, the tokenizer's hash. DataError: nothing that can be read."""
     return _ask({"do": "look"}, data)
 
 
@@ -62,6 +65,12 @@ def read(data: bytes, reading: Reading) -> Video:
     """The frames of a file. DataError: they cannot be read, or are too many."""
     told = _ask({"do": "read", **asdict(reading)}, data)
     return Video(np.frombuffer(told["bytes"], np.uint8).reshape(told["shape"]).copy(), told["fps"])
+
+
+def read_codes(data: bytes) -> Source:
+    """The codes of a record. DataError: there are none in it."""
+    told = _ask({"do": "codes"}, data)
+    return Source(np.frombuffer(told["bytes"], np.int32).reshape(told["shape"]).copy(), told["fps"], told["prompt"])
 
 
 def _ask(ask: dict[str, Any], data: bytes) -> dict[str, Any]:
@@ -85,7 +94,27 @@ def _ask(ask: dict[str, Any], data: bytes) -> dict[str, Any]:
     return told | {"bytes": rest}
 
 
+def _record(data: bytes) -> tuple[dict[str, Any], Source]:
+    record = parse_json(data)
+    try:
+        source = read_record(record)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise DataError("neither a video or image, nor the record of a clip with its codes") from None
+    if not 0 <= source.fps <= FASTEST or source.codes.nbytes > MOST_BYTES:
+        raise DataError(f"codes at {source.fps} frames a second, {source.codes.shape}: those of no clip")
+    return record, source
+
+
+def _codes(data: bytes) -> tuple[dict[str, Any], bytes]:
+    _, source = _record(data)
+    return {"shape": source.codes.shape, "fps": source.fps, "prompt": source.prompt}, source.codes.tobytes()
+
+
 def _look(data: bytes) -> tuple[dict[str, Any], bytes]:
+    if data.lstrip()[:1] == b"{":
+        record, source = _record(data)
+        about = {"kind": "codes", "fps": source.fps, "prompt": source.prompt, "decoder": str(record.get("decoder"))}
+        return about, Video(np.full((1, 1, 1, 3), 128, np.uint8), 0).encode(".webp")
     fps, frames = stream_frames(data)
     first = next(frames, None)
     if first is None:
@@ -130,10 +159,13 @@ def _answer() -> None:
     ):  # fmt: skip
         resource.setrlimit(limit, (most, most))
     try:
-        if ask.pop("do") == "look":
-            told, rest = _look(data)
-        else:
-            told, rest = _read(data, Reading(**ask))
+        match ask.pop("do"):
+            case "look":
+                told, rest = _look(data)
+            case "codes":
+                told, rest = _codes(data)
+            case _:
+                told, rest = _read(data, Reading(**ask))
     except VpoetError as error:
         told, rest = {"error": str(error).removeprefix(f"video of {len(data)} bytes: ")}, b""
     out = io.BytesIO()

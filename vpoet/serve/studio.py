@@ -17,11 +17,13 @@ from typing import Any
 from vpoet.errors import DataError, VpoetError
 from vpoet.generate.batching import Batching, batching
 from vpoet.generate.growing import Filled, Growing, Seen
+from vpoet.generate.kept_codes import Source, fits
 from vpoet.generate.model import Model
 from vpoet.generate.prompt_file import record
 from vpoet.media.video import Video
 from vpoet.serve.asked import CLIPS, Order
 from vpoet.serve.history import History, new_name
+from vpoet.serve.reader import Reading
 from vpoet.serve.turns import Turns
 from vpoet.serve.uploads import Uploads, readings
 
@@ -55,7 +57,7 @@ class Job:
     """Events with frames to look at, until it is over."""
     end: dict[str, Any] | None = None
     """The last event."""
-    clips: dict[str, Video] | None = None
+    clips: dict[str, Video | Source] | None = None
     """The files of the request, once they are read."""
     filled: list[Filled] = field(default_factory=list)
     gone: bool = False
@@ -164,14 +166,40 @@ class Studio:
             return False
         job, model = ready[0], self.models[ready[0].order.model]
         try:
-            needed = readings(job.order.asked, model.bundle.config, model.bundle.video.stride[0])
-            clips = {name: await self.uploads.read(job.order.asked[name], reading) for name, reading in needed.items()}
+            clips = await self._files(job.order.asked, model)
         except DataError as error:
             self._end(job, "failed", error=str(error))
         else:
             job.clips = clips
             self._tell()
         return True
+
+    async def _files(self, asked: Mapping[str, Any], model: Model) -> dict[str, Video | Source]:
+        """What is given to a request: the clip that it edits first, whose rate is that of the mask."""
+        config, stride = model.bundle.config, model.bundle.video.stride[0]
+        needed, found = readings(asked, config, stride), dict[str, Video | Source]()
+        if "edit" in needed:
+            edited = found["edit"] = await self._edited(asked["edit"], needed.pop("edit"), model)
+            if isinstance(edited, Source):
+                rate = round(edited.fps)
+            else:
+                rate = (asked.get("fps") or config.fps) if len(edited) > 1 else 0
+            needed = {name: each for name, each in readings(asked, config, stride, rate).items() if name in needed}
+        for name, reading in needed.items():
+            found[name] = await self.uploads.read(asked[name], reading)
+        return found
+
+    async def _edited(self, name: str, reading: Reading, model: Model) -> Video | Source:
+        """A clip that was made here or sent, as its codes where they are known, and as its frames elsewhere. DataError:
+        it is here no more, or its codes are another tokenizer's."""
+        if (about := self.uploads.about(name)) is None:
+            return await asyncio.to_thread(self.history.source, name, model.bundle.video)
+        if about["kind"] != "codes":
+            return await self.uploads.read(name, reading)
+        source = await self.uploads.read_codes(name)
+        if about["decoder"] != model.bundle.video.hash or not fits(source, model.bundle.video):
+            raise DataError("edit: the codes of another video tokenizer than this model's: send the clip itself")
+        return source
 
     # From here on, of the thread that decodes.
 
@@ -232,8 +260,11 @@ class Studio:
             self._call(self._tell)
 
         try:
+            clips: dict[str, Any] | None = job.clips
+            if job.gone or clips is None:  # it was cancelled just now, and its files are let go
+                raise _Gone
+            job.clips = {}
             with self.turns:
-                clips: dict[str, Any] = dict(job.clips or {})
                 request = replace(job.order.request, **clips)
                 return Growing(self.models[job.order.model], request, job.order.sampling, on_part)
         except Exception as error:
@@ -260,6 +291,8 @@ class Studio:
         for name in (each for each in CLIPS if each in order.asked):
             about = self.uploads.about(order.asked[name])
             made[name] = {"sha256": about["sha256"] if about else ""}
+        if growing.rollout.was:
+            made |= {"was": order.request.was, "strength": order.request.strength, "shows": growing.rollout.was}
         for part in job.filled:
             made["nats"] = made.get("nats", 0.0) + float(part.decoded.nats.sum())
             made["tokens"] = made.get("tokens", 0) + len(part.decoded.nats)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import threading
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,17 @@ from vpoet.bundle import BundleConfig
 from vpoet.errors import DataError, PromptError
 from vpoet.files import make_folder, write_atomic
 from vpoet.generate.asks.painting import BLACK
+from vpoet.generate.kept_codes import Source
 from vpoet.media.video import Video
 from vpoet.serve import reader
 from vpoet.serve.reader import Reading
 
 LARGEST = 64 << 20
 """Bytes of a file."""
-MOST = 2 << 30
-"""Of all together."""
+MOST, MOST_FILES = 2 << 30, 4096
+"""Of all together, with what is shown of them; and how many."""
+ARRIVING = 256 << 20
+"""Bytes of all files that are on their way, in memory."""
 SLOWEST = 60
 """Seconds for a file to arrive."""
 _ABOUT, _DATA, _PREVIEW = ".json", ".bin", ".webp"
@@ -38,12 +42,14 @@ class Uploads:
             if about.get("id") == path.stem and self._path(path.stem, _DATA).is_file():
                 self._known[path.stem] = about
         self._readers = anyio.CapacityLimiter(2)
+        self._arriving = 0
+        self._keeping = threading.Lock()
 
     def _path(self, name: str, suffix: str) -> Path:
         return self._folder / f"{name}{suffix}"
 
     def about(self, name: str) -> dict[str, Any] | None:
-        """What `reader.look` said of a file, with its ``id`` and ``bytes``; None: it is not here."""
+        """What `reader.look` said of a file, with its ``id`` and the ``bytes`` that it takes; None: it is not here."""
         return self._known.get(name)
 
     def preview(self, name: str) -> bytes:
@@ -51,54 +57,77 @@ class Uploads:
         return self._path(name, _PREVIEW).read_bytes()
 
     async def add(self, pieces: AsyncIterator[bytes]) -> dict[str, Any]:
-        """Keep a file. DataError: it is empty, too large, too slow, or nothing that can be read."""
+        """Keep a file. DataError: it is empty, too large, too slow, or nothing that can be read; or too many files
+        arrive at once."""
         data = bytearray()
-        with anyio.move_on_after(SLOWEST) as clock:
-            async for piece in pieces:
-                data += piece
-                if len(data) > LARGEST:
-                    raise DataError(f"a file may have {LARGEST >> 20} MB at most")
-        if clock.cancelled_caught:
-            raise DataError(f"the file did not arrive within {SLOWEST} seconds")
-        if not data:
-            raise DataError("the file is empty")
-        name = hashlib.sha256(data).hexdigest()[:32]
-        if name not in self._known:
-            await run_sync(self._keep, name, bytes(data), limiter=self._readers)
-        return self._known[name]
+        try:
+            with anyio.move_on_after(SLOWEST) as clock:
+                async for piece in pieces:
+                    data += piece
+                    self._arriving += len(piece)
+                    if len(data) > LARGEST:
+                        raise DataError(f"a file may have {LARGEST >> 20} MB at most")
+                    if self._arriving > ARRIVING:
+                        raise DataError("too many files arrive at once; send it again, later")
+            if clock.cancelled_caught:
+                raise DataError(f"the file did not arrive within {SLOWEST} seconds")
+            if not data:
+                raise DataError("the file is empty")
+            name = hashlib.sha256(data).hexdigest()[:32]
+            if (about := self._known.get(name)) is None:
+                about = await run_sync(self._keep, name, bytes(data), limiter=self._readers)
+            return about
+        finally:
+            self._arriving -= len(data)
 
-    def _keep(self, name: str, data: bytes) -> None:
+    def _keep(self, name: str, data: bytes) -> dict[str, Any]:
         told = reader.look(data)
         preview = told.pop("bytes")
         write_atomic(self._path(name, _DATA), data)
         write_atomic(self._path(name, _PREVIEW), preview)
-        about = {"id": name, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), **told}
+        about = {"id": name, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data) + len(preview), **told}
         write_atomic(self._path(name, _ABOUT), json.dumps(about))
-        self._known[name] = about
-        while len(self._known) > 1 and sum(each["bytes"] for each in self._known.values()) > MOST:
-            oldest = next(iter(self._known))
-            del self._known[oldest]
-            for suffix in (_ABOUT, _DATA, _PREVIEW):
-                self._path(oldest, suffix).unlink(missing_ok=True)
+        with self._keeping:
+            self._known[name] = about
+            held = sum(each["bytes"] for each in self._known.values())
+            while len(self._known) > 1 and (held > MOST or len(self._known) > MOST_FILES):
+                oldest = next(iter(self._known))
+                held -= self._known.pop(oldest)["bytes"]
+                for suffix in (_ABOUT, _DATA, _PREVIEW):
+                    self._path(oldest, suffix).unlink(missing_ok=True)
+        return about
 
     async def read(self, name: str, reading: Reading) -> Video:
         """Its frames. DataError: it has been let go, or cannot be read so."""
-        if name not in self._known:
-            raise DataError("a file that was sent is here no more: send it again")
-        data = self._path(name, _DATA).read_bytes()
-        return await run_sync(reader.read, data, reading, limiter=self._readers)
+        return await run_sync(reader.read, self._data(name), reading, limiter=self._readers)
+
+    async def read_codes(self, name: str) -> Source:
+        """The codes of a record. The errors are those of `read`."""
+        return await run_sync(reader.read_codes, self._data(name), limiter=self._readers)
+
+    def _data(self, name: str) -> bytes:
+        try:
+            if name in self._known:
+                return self._path(name, _DATA).read_bytes()
+        except FileNotFoundError:  # it has just been let go
+            pass
+        raise DataError("a file that was sent is here no more: send it again")
 
 
-def readings(values: Mapping[str, Any], config: BundleConfig, stride: int) -> dict[str, Reading]:
+def readings(
+    values: Mapping[str, Any], config: BundleConfig, stride: int, edited: float | None = None
+) -> dict[str, Reading]:
     """How each file of a request (its fields, files by id) has to be read, so that the clip is the one that the command
-    line makes of the same file. PromptError: a number that can be no size or rate."""
+    line makes of the same file; ``edited`` is the rate of the clip that is edited, where it is known. PromptError: a
+    number that can be no size or rate."""
     height, width = (values.get(name) or getattr(config, name) for name in ("height", "width"))
     fps = values.get("fps") or config.fps
     if not (0 < height <= 4096 and 0 < width <= 4096 and 0 < fps <= 240):
         raise PromptError("height and width are 1 to 4096 pixels here, and fps 1 to 240")
     painting = values.get("mask") is not None or values.get("outpaint") is not None
     size = None if painting else (height, width)
-    most = (values.get("frames") or config.frames) if painting else 0
+    frames = values.get("frames") or config.frames
+    most = frames if painting else 0
     between = stride if values.get("task") == "interpolation" else 0
     still = values.get("image") is not None
     each = {
@@ -106,5 +135,9 @@ def readings(values: Mapping[str, Any], config: BundleConfig, stride: int) -> di
         "last": Reading(size=size),
         "video": Reading(fps=fps, size=size, most=most, between=between),
         "mask": Reading(fps=1 if still else fps, most=most, behind=BLACK),
+        # one more than it may have, so that it is known whether any is left out
+        "edit": Reading(fps=fps, size=(height, width), most=frames + 1),
     }
+    if values.get("edit") is not None:
+        each["mask"] = Reading(fps=edited or 1, behind=BLACK)
     return {name: each[name] for name in each if values.get(name) is not None}

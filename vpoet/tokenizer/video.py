@@ -17,6 +17,8 @@ from safetensors.torch import save
 from vpoet import config, hub
 from vpoet.arrays import Codes, Frames
 from vpoet.errors import BackendError, CheckpointError, ConfigError, DataError, ShapeError
+from vpoet.files import CONFIG as CONFIG
+from vpoet.files import WEIGHTS as WEIGHTS
 from vpoet.files import aside, write_atomic
 from vpoet.sequence.vocabulary import Vocabulary, grouped
 from vpoet.tokenizer import families
@@ -25,8 +27,6 @@ from vpoet.tokenizer.network import Network
 from vpoet.tokenizer.pixels import to_float, to_uint8
 from vpoet.tokenizer.text import TextTokenizer
 
-CONFIG = "config.yaml"
-WEIGHTS = "model.safetensors"
 FILES = (CONFIG, WEIGHTS)
 
 SHIPPED = Path(__file__).parent.parent / "weights" / "video-4x8x8"

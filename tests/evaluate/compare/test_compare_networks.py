@@ -10,11 +10,9 @@ from torch import Tensor, nn
 
 from vpoet.errors import BackendError, CheckpointError, ShapeError
 from vpoet.evaluate.compare import networks
-from vpoet.evaluate.compare.networks import IMAGENET, load
+from vpoet.evaluate.compare.networks import IMAGENET, LITE0, digest, load
 from vpoet.files import fingerprint
 from vpoet.nn.features import EfficientNetLite0
-
-CPU = torch.device("cpu")
 
 
 def clips(count: int = 2, frames: int = 4, side: int = 32) -> Tensor:
@@ -35,23 +33,30 @@ class LikeI3D(nn.Module):
 
 
 def test_efficientnet_tells_looks_and_motion() -> None:
-    found = load(None, CPU)(clips())
+    found = load(None, "cpu")(clips())
     assert found.shape == (2, 224)
     network = EfficientNetLite0()
     last = network(clips()[0].permute(0, 3, 1, 2).float() / 127.5 - 1)[-1]
     torch.testing.assert_close(found[0, :112], last.mean((0, 2, 3)), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(found[0, 112:], last.diff(dim=0).abs().mean((0, 2, 3)), atol=1e-4, rtol=1e-4)
-    still = load(None, CPU)(clips()[:, :1])
+    still = load(None, "cpu")(clips()[:, :1])
     assert (still[:, 112:] == 0).all()
-    assert load(None, CPU).sha256 == load(None, CPU).sha256
+
+
+def test_efficientnet_is_known_by_its_file_and_by_its_weights_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = load(None, "cpu")
+    monkeypatch.setattr(networks, "LITE0_FILE", "of another file")
+    assert load(None, "cpu").sha256 == known.sha256 == LITE0 == digest(EfficientNetLite0())
+    with pytest.raises(BackendError, match="device 'gpu'"):
+        load(None, "gpu")
 
 
 def test_torchscript_runs_only_when_told_to_and_gets_pixels_in_minus_1_to_1(tmp_path: Path) -> None:
     file = tmp_path / "mean.pt"
     torch.jit.script(Mean()).save(str(file))
     with pytest.raises(BackendError, match=r"would run with your rights; .* --run-torchscript"):
-        load(file, CPU)
-    network = load(file, CPU, run_torchscript=True)
+        load(file, "cpu")
+    network = load(file, "cpu", run_torchscript=True)
     expected = (clips().float() / 127.5 - 1).mean((1, 2, 3))
     torch.testing.assert_close(network(clips()), expected)
     assert network.sha256 == fingerprint(file)["sha256"]
@@ -61,7 +66,7 @@ def test_weights_of_fvd_are_called_as_stylegan_v_calls_them(tmp_path: Path, monk
     file = tmp_path / "i3d.pt"
     torch.jit.script(LikeI3D()).save(str(file))
     monkeypatch.setattr(networks, "FVD_WEIGHTS", {fingerprint(file)["sha256"]: "I3D"})
-    network = load(file, CPU, run_torchscript=True)
+    network = load(file, "cpu", run_torchscript=True)
     torch.testing.assert_close(network(clips()), clips().float().mean((1, 2, 3)))
     assert "resized and scaled by the module" in network.input
 
@@ -81,13 +86,13 @@ def test_a_pickle_that_would_run_code_does_not(tmp_path: Path) -> None:
     for name in ("evil.pt", "old.pth"):
         for allowed in (False, True):
             with pytest.raises(CheckpointError, match="neither TorchScript nor a state dict of tensors alone"):
-                load(tmp_path / name, CPU, run_torchscript=allowed)
+                load(tmp_path / name, "cpu", run_torchscript=allowed)
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "config.json").write_text('{"model_type": "videomae"}')
     torch.save({"weights": Evil(mark)}, folder / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match=r"not a folder with config.json and model.safetensors"):
-        load(folder, CPU)
+        load(folder, "cpu")
     assert not mark.exists()
 
 
@@ -103,18 +108,18 @@ def test_what_is_no_network_is_named(tmp_path: Path) -> None:
         ("bert", "a model of type 'bert'; features come from videomae, vjepa2, clip"),
     ):  # fmt: skip
         with pytest.raises(BackendError, match=said):
-            load(tmp_path / name, CPU)
+            load(tmp_path / name, "cpu")
     with pytest.raises(CheckpointError, match=r"not a folder with config\.json"):
-        load(tmp_path / "empty", CPU)
+        load(tmp_path / "empty", "cpu")
 
 
 def test_a_network_that_gives_no_features_of_clips_is_named(tmp_path: Path) -> None:
     torch.jit.script(nn.Identity()).save(str(tmp_path / "same.pt"))
     torch.jit.script(nn.Conv3d(3, 4, (9, 1, 1))).save(str(tmp_path / "long.pt"))
     with pytest.raises(ShapeError, match=r"same.pt: gives \[2, 3, 4, 32, 32\] for 2 clips"):
-        load(tmp_path / "same.pt", CPU, run_torchscript=True)(clips())
+        load(tmp_path / "same.pt", "cpu", run_torchscript=True)(clips())
     with pytest.raises(ShapeError, match=r"long.pt: cannot take clips \[2, 3, 4, 32, 32\]"):
-        load(tmp_path / "long.pt", CPU, run_torchscript=True)(clips())
+        load(tmp_path / "long.pt", "cpu", run_torchscript=True)(clips())
 
 
 @pytest.fixture(scope="module")
@@ -151,10 +156,10 @@ def test_videomae_is_that_of_transformers(folders: dict[str, Path]) -> None:
     pixels = ((clips().float() / 255 - mean) / deviation).permute(0, 1, 4, 2, 3)
     with torch.inference_mode():
         expected = transformers.VideoMAEModel.from_pretrained(folders["mae"]).eval()(pixel_values=pixels)
-        found = load(folders["mae"], CPU)(clips())
+        found = load(folders["mae"], "cpu")(clips())
     torch.testing.assert_close(found, expected.last_hidden_state.mean(1), atol=1e-4, rtol=1e-4)
     with pytest.raises(ShapeError, match="takes clips of 4 frames, not 5; give --frames"):
-        load(folders["mae"], CPU)(clips(frames=5))
+        load(folders["mae"], "cpu")(clips(frames=5))
 
 
 def test_vjepa2_is_that_of_transformers(folders: dict[str, Path]) -> None:
@@ -165,11 +170,11 @@ def test_vjepa2_is_that_of_transformers(folders: dict[str, Path]) -> None:
     with torch.inference_mode():
         model = transformers.VJEPA2Model.from_pretrained(folders["jepa"]).eval()
         expected = model.get_vision_features(pixel_values_videos=pixels)
-        found = load(folders["jepa"], CPU)(clips())
+        found = load(folders["jepa"], "cpu")(clips())
     torch.testing.assert_close(found, expected.mean(1), atol=1e-4, rtol=1e-4)
-    assert load(folders["jepa"], CPU)(clips(frames=6, side=48)).shape == (2, 24)
+    assert load(folders["jepa"], "cpu")(clips(frames=6, side=48)).shape == (2, 24)
     with pytest.raises(ShapeError, match="takes frames by 2, not 5; give --frames"):
-        load(folders["jepa"], CPU)(clips(frames=5))
+        load(folders["jepa"], "cpu")(clips(frames=5))
 
 
 def test_clip_is_that_of_transformers_averaged_over_frames(folders: dict[str, Path]) -> None:
@@ -179,9 +184,9 @@ def test_clip_is_that_of_transformers_averaged_over_frames(folders: dict[str, Pa
     model = transformers.CLIPVisionModelWithProjection.from_pretrained(folders["clip"]).eval()
     with torch.inference_mode():
         frames = [model(pixel_values=clip.permute(0, 3, 1, 2)).image_embeds.mean(0) for clip in pixels]
-        found = load(folders["clip"], CPU)(clips())
+        found = load(folders["clip"], "cpu")(clips())
     torch.testing.assert_close(found, torch.stack(frames), atol=1e-4, rtol=1e-4)
-    assert load(folders["clip"], CPU)(clips(side=48)).shape == (2, 8)
+    assert load(folders["clip"], "cpu")(clips(side=48)).shape == (2, 8)
 
 
 def test_a_folder_that_lacks_weights_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -192,4 +197,4 @@ def test_a_folder_that_lacks_weights_is_refused(folders: dict[str, Path], tmp_pa
     (tmp_path / "config.json").write_text((folders["mae"] / "config.json").read_text())
     save_file({name: value for name, value in weights.items() if name != lost}, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match="lacks weights of VideoMAEModel"):
-        load(tmp_path, CPU)
+        load(tmp_path, "cpu")

@@ -8,8 +8,8 @@ import pytest
 
 import vpoet
 from vpoet.errors import PromptError
-from vpoet.evaluate.compare.clips import Clip
-from vpoet.evaluate.compare.of_bundle import asked_by, is_bundle, make
+from vpoet.evaluate.compare.clips import Clip, is_bundle
+from vpoet.evaluate.compare.of_bundle import asked_by, make
 from vpoet.evaluate.compare.protocol import Protocol
 from vpoet.generate.jobs import Job
 from vpoet.generate.model import Model

@@ -61,12 +61,12 @@ def i3d(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_i3ds_features_are_the_originals(i3d: Path, references: dict[str, Tensor]) -> None:
-    network = load(i3d, CPU)
+    network = load(i3d, "cpu")
     assert network.sha256 == fingerprint(i3d)["sha256"]
     found = network(pixels(0, 2, 10, 40, 48, 3)[:1])
     torch.testing.assert_close(found, references["i3d"], atol=1e-4, rtol=1e-4)
     assert "[-1, 1]" in network.input
-    assert "[-0.5, 0.5]" in load(i3d, CPU, reach=0.5).input
+    assert "[-0.5, 0.5]" in load(i3d, "cpu", reach=0.5).input
     with pytest.raises(ShapeError, match="I3D takes clips of 9 frames or more, not 8"):
         network(pixels(0, 1, 8, 16, 16, 3))
 
@@ -76,7 +76,7 @@ def test_i3d_that_is_not_whole_is_refused(i3d: Path, tmp_path: Path) -> None:
     del state["Mixed_4b.b0.conv3d.weight"]
     torch.save(state, tmp_path / "lacks.pt")
     with pytest.raises(CheckpointError, match=r"lacks\.pt: not the weights of I3D: .*Mixed_4b\.b0\.conv3d\.weight"):
-        load(tmp_path / "lacks.pt", CPU)
+        load(tmp_path / "lacks.pt", "cpu")
 
 
 WIDTH, HIDDEN = 192, 768
@@ -115,7 +115,7 @@ def test_vjepas_features_are_the_originals_with_the_probe_and_without(
     vjepa: Path, references: dict[str, Tensor]
 ) -> None:
     clips = pixels(0, 2, 4, 32, 32, 3)
-    probed, alone = load(vjepa, CPU), load(vjepa / "encoder.pth.tar", CPU)
+    probed, alone = load(vjepa, "cpu"), load(vjepa / "encoder.pth.tar", "cpu")
     torch.testing.assert_close(probed(clips), references["jedi"], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(alone(clips), references["vjepa"], atol=1e-4, rtol=1e-4)
     assert "attentive probe" in probed.input
@@ -170,11 +170,11 @@ def test_weights_of_something_else_are_refused(tmp_path: Path) -> None:
     torch.save({"step": 3, "fc.weight": torch.zeros(2, 2)}, tmp_path / "mixed.pt")
     (tmp_path / "short.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}")
     with pytest.raises(BackendError, match=r"other\.pt: weights of no network that is known \(fc\.weight"):
-        load(tmp_path / "other.pt", CPU)
+        load(tmp_path / "other.pt", "cpu")
     with pytest.raises(CheckpointError, match=r"mixed\.pt: not a state dict"):
-        load(tmp_path / "mixed.pt", CPU)
+        load(tmp_path / "mixed.pt", "cpu")
     with pytest.raises(CheckpointError, match=r"short\.safetensors: neither TorchScript nor a state dict"):
-        load(tmp_path / "short.safetensors", CPU)
+        load(tmp_path / "short.safetensors", "cpu")
     with pytest.raises(CheckpointError, match=r"other\.pt: not the weights of LPIPS"):
         load_lpips(tmp_path / "other.pt", CPU)
     with pytest.raises(BackendError, match="no such weights"):

@@ -12,10 +12,9 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from vpoet.arrays import Frames
 from vpoet.data.fields import captions, parse_json, printable
@@ -24,9 +23,12 @@ from vpoet.data.lists import read_list
 from vpoet.data.shards import MANIFEST, Manifest, Problems
 from vpoet.errors import DataError
 from vpoet.evaluate.compare.protocol import Protocol
-from vpoet.files import fingerprint, open_file
+from vpoet.files import CONFIG, WEIGHTS, fingerprint, open_file
 from vpoet.generate.kept_codes import beside
 from vpoet.media.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Video, first_frame
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MOVING = VIDEO_SUFFIXES | {".gif"}
 STILL = IMAGE_SUFFIXES - {".gif"}
@@ -49,6 +51,11 @@ class Clip:
         if not real or protocol.real_start == "first":
             return 0
         return _chance(protocol.seed, "start", self.name) % (length - protocol.span + 1)
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a folder is a bundle, and not one of clips."""
+    return (path / CONFIG).is_file() and (path / WEIGHTS).is_file()
 
 
 def gather(source: str | Path) -> list[Clip]:
@@ -105,6 +112,8 @@ def fitted(frames: Frames, protocol: Protocol) -> Frames:
         scaled = (side, -(-width * side // height)) if height < width else (-(-height * side // width), side)
     else:
         scaled = (side, side)
+    import torch  # late: features that are there, and frames that fit, need none of it
+
     pictures = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float()
     pictures = resize(pictures, scaled, protocol.filter, protocol.antialias)
     top, left = (scaled[0] - side) // 2, (scaled[1] - side) // 2
@@ -112,8 +121,10 @@ def fitted(frames: Frames, protocol: Protocol) -> Frames:
     return cut.permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def resize(pictures_NCHW: Tensor, size: tuple[int, int], filter: str, antialias: bool) -> Tensor:
+def resize(pictures_NCHW: "Tensor", size: tuple[int, int], filter: str, antialias: bool) -> "Tensor":
     """Pictures at another size, as float, with pixels taken for squares (corners not aligned)."""
+    import torch
+
     return torch.nn.functional.interpolate(
         pictures_NCHW, size=size, mode=filter, align_corners=False, antialias=antialias
     )

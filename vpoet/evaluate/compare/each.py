@@ -7,9 +7,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from vpoet.arrays import Frames
 from vpoet.errors import BackendError, CheckpointError, DataError, ShapeError
@@ -19,12 +17,15 @@ from vpoet.evaluate.compare.kept import Kept, Watched
 from vpoet.evaluate.compare.networks import TransformersClips
 from vpoet.evaluate.compare.protocol import Protocol
 from vpoet.evaluate.compare.report import Row
-from vpoet.evaluate.compare.state_dicts import load_lpips
 from vpoet.evaluate.intervals import mean_interval
 from vpoet.files import fingerprint
-from vpoet.generate.model import Model
 from vpoet.media.video import Video
 from vpoet.nn.pretrained import loaded
+
+if TYPE_CHECKING:
+    import torch
+
+    from vpoet.generate.model import Model
 
 Sets = Mapping[str, Sequence[Clip]]
 TOKENIZERS = ("vocab.json", "tokenizer.json")
@@ -35,14 +36,17 @@ AT_ONCE = 16
 class LPIPSPairs:
     """LPIPS of clips uint8 [T, H, W, 3], the mean over frames."""
 
-    def __init__(self, path: Path, device: torch.device) -> None:
+    def __init__(self, path: Path, device: "torch.device") -> None:
         """The errors are those of `load_lpips`."""
+        from vpoet.evaluate.compare.state_dicts import load_lpips
+
         self._network, self.sha256 = load_lpips(path, device)
         self._device = device
         self.name = f"LPIPS ({self._network.kind}, weights {self.sha256[:8]})"
 
-    @torch.inference_mode()
     def __call__(self, a: Frames, b: Frames) -> float:
+        import torch
+
         found = []
         for first in range(0, len(a), AT_ONCE):
             pictures = (
@@ -51,7 +55,8 @@ class LPIPSPairs:
                 for frames in (a, b)
             )
             try:
-                found.append(self._network(*pictures).double().cpu())
+                with torch.inference_mode():
+                    found.append(self._network(*pictures).double().cpu())
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError:
@@ -64,7 +69,7 @@ class CLIPScore:
     """100 times the cosine of a prompt and a frame, in CLIP's space, the mean over frames (Hessel et al., 2021, without
     their factor of 2.5 and their cut at 0; Wu et al., 2021, call it CLIPSIM). A long prompt is cut at CLIP's length."""
 
-    def __init__(self, folder: Path, device: torch.device) -> None:
+    def __init__(self, folder: Path, device: "torch.device") -> None:
         """BackendError, CheckpointError: the folder holds no CLIP with its texts."""
         self._pictures = TransformersClips(folder, device)
         if self._pictures.kind != "clip":
@@ -86,13 +91,15 @@ class CLIPScore:
         self.sha256 = hashlib.sha256(f"{self._pictures.sha256}{tokens}".encode()).hexdigest()
         self.name = f"CLIP score, 100 cos ({folder.name} {self.sha256[:8]})"
 
-    @torch.inference_mode()
     def __call__(self, frames: Frames, prompt: str) -> float:
-        pictures = self._pictures.pictures(torch.from_numpy(frames)[None])[0]
+        import torch
+
         longest = self._texts.config.max_position_embeddings
         tokens = self._tokenizer([prompt], truncation=True, max_length=longest, return_tensors="pt").to(self._device)
-        text = self._texts(**tokens).text_embeds
-        return float(100 * torch.cosine_similarity(pictures.double(), text.double()).mean())
+        with torch.inference_mode():
+            pictures = self._pictures.pictures(torch.from_numpy(frames)[None])[0]
+            text = self._texts(**tokens).text_embeds
+            return float(100 * torch.cosine_similarity(pictures.double(), text.double()).mean())
 
 
 def of_prompts(score: CLIPScore, protocol: Protocol, sets: Sets, kept: Kept, watched: Watched = iter) -> list[Row]:
@@ -115,7 +122,7 @@ def of_prompts(score: CLIPScore, protocol: Protocol, sets: Sets, kept: Kept, wat
     return rows
 
 
-def of_bits(model: Model, protocol: Protocol, sets: Sets, kept: Kept, watched: Watched = iter) -> list[Row]:
+def of_bits(model: "Model", protocol: Protocol, sets: Sets, kept: Kept, watched: Watched = iter) -> list[Row]:
     """Bits per token of clips under a bundle, given their prompts where they have one, of each set by its label: at the
     bundle's own size, rate and length, whatever the protocol says. DataError: a clip cannot be scored."""
     bundle, rows = model.bundle, []

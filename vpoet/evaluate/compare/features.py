@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from vpoet.arrays import Doubles
 from vpoet.errors import DataError
@@ -53,7 +52,7 @@ class Features:
     ) -> None:
         self.computed = 0
         """Clips that the network saw, here; the others were read."""
-        self.protocol = protocol
+        self.protocol, self._pixels = protocol, protocol.pixels
         self._network, self._cache, self._batch_size, self._everyone = network, cache, batch_size, everyone
         self._read: dict[Path, Found] = {}
         self._sizes: dict[tuple[int, int], str] = {}
@@ -90,15 +89,17 @@ class Features:
         self._read |= {files[name]: kept for name, kept in found.items()}
         return [found[clip.name] for clip in clips]
 
-    @torch.inference_mode()
     def _compute(self, group: Sequence[Clip], real: bool) -> list[Found]:
+        import torch  # late: features that are there need none of it
+
         frames, told = [], []
         for clip in group:
             video = prepared(clip, self.protocol, real)
             told.append(((video.height, video.width), video.fps, unsteadiness(video.frames)))
             self._check(clip, Found(np.empty(0), *told[-1]))
             frames.append(torch.from_numpy(video.frames))
-        features = self._network(torch.stack(frames)).double().cpu().numpy()
+        with torch.inference_mode():
+            features = self._network(torch.stack(frames)).double().cpu().numpy()
         if not np.isfinite(features).all():
             raise DataError(f"{group[0].name}: {self._network.name} gives features that are not finite")
         return [Found(row, *about) for row, about in zip(features, told, strict=True)]
@@ -122,7 +123,7 @@ class Features:
 
     def _file(self, clip: Clip, real: bool) -> Path:
         begins = f"{self.protocol.seed} {clip.name}" if real and self.protocol.real_start == "random" else "first"
-        told = f"{clip.content} {begins} {self.protocol.pixels}"
+        told = f"{clip.content} {begins} {self._pixels}"
         return self._cache / f"{hashlib.sha256(told.encode()).hexdigest()[:40]}.npy"
 
 

@@ -13,21 +13,28 @@ Shape letters: B clips, T frames of a clip, H and W their sides, D features.
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
-from torch import Tensor
-
+from vpoet.devices import pick
 from vpoet.errors import BackendError, CheckpointError, ShapeError
 from vpoet.evaluate.compare.clips import resize
 from vpoet.evaluate.compare.protocol import FVD_WEIGHTS
-from vpoet.evaluate.compare.state_dicts import IMAGENET, SUFFIXES, files_of, is_script, known
+from vpoet.evaluate.compare.weight_files import SUFFIXES, files_of, is_script
 from vpoet.files import fingerprint
-from vpoet.nn.features import EfficientNetLite0
-from vpoet.nn.pretrained import MODEL, loaded
+from vpoet.nn.pretrained import IMAGENET, MODEL, lite0_weights, loaded
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from vpoet.nn.features import EfficientNetLite0
 
 VIDEO = ("videomae", "vjepa2")
 TRANSFORMERS = (*VIDEO, "clip", "clip_vision_model")
+LITE0_FILE = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+"""SHA-256 of the file that EfficientNet-Lite0's weights come in."""
+LITE0 = "5fb4f5f13a1d11f9c4ce45b5dca1b6a444e357f3de7944d57d6d7614ffdaf369"
+"""Their `digest`: features that are kept are compared without loading the network, only to know which it is."""
 
 
 class ClipNetwork(Protocol):
@@ -39,31 +46,42 @@ class ClipNetwork(Protocol):
     input: str
     """What it does to frames, and what its features are."""
 
-    def __call__(self, clips_BTHW3: Tensor, /) -> Tensor: ...
+    def __call__(self, clips_BTHW3: "Tensor", /) -> "Tensor": ...
 
 
 class EfficientNetClips:
     """Of each clip the last layer's 112 channels, averaged over space and frames; and their mean change, over space and
-    steps in time (`vpoet.evaluate.distances.clip_features`)."""
+    steps in time (`vpoet.evaluate.distances.clip_features`). The network is loaded when it is first asked."""
 
     name = "EfficientNet-Lite0"
     input = "EfficientNet-Lite0, layer 10: mean over frames, and mean absolute change; pixels / 127.5 - 1"
 
-    def __init__(self, device: torch.device) -> None:
-        network = EfficientNetLite0().to(device)
-        digest = hashlib.sha256()
-        for name, value in sorted(network.state_dict().items()):
-            digest.update(name.encode() + value.cpu().numpy().tobytes())
-        self.sha256 = digest.hexdigest()
-        self._network, self._device = network, device
+    def __init__(self, device: str) -> None:
+        """BackendError: the weights are not installed, or there is no such device."""
+        self._device = device
+        self._network: EfficientNetLite0 | None = None
+        if device not in ("auto", "cpu"):  # which are never refused
+            pick(device)
+        known = fingerprint(lite0_weights())["sha256"] == LITE0_FILE
+        self.sha256 = LITE0 if known else digest(self._loaded())
 
-    def __call__(self, clips_BTHW3: Tensor, /) -> Tensor:
-        pictures = clips_BTHW3.flatten(0, 1).to(self._device).permute(0, 3, 1, 2).float() / 127.5 - 1
-        last = self._network(pictures)[-1].unflatten(0, clips_BTHW3.shape[:2])
+    def __call__(self, clips_BTHW3: "Tensor", /) -> "Tensor":
+        import torch
+
+        network = self._loaded()
+        device = next(network.parameters()).device
+        pictures = clips_BTHW3.flatten(0, 1).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        last = network(pictures)[-1].unflatten(0, clips_BTHW3.shape[:2])
         looks = last.mean((1, 3, 4))
         if last.shape[1] < 2:
             return torch.cat([looks, torch.zeros_like(looks)], 1)
         return torch.cat([looks, last.diff(dim=1).abs().mean((1, 3, 4))], 1)
+
+    def _loaded(self) -> "EfficientNetLite0":
+        from vpoet.nn.features import EfficientNetLite0
+
+        self._network = self._network or EfficientNetLite0().to(pick(self._device))
+        return self._network
 
 
 class TorchScriptClips:
@@ -73,8 +91,10 @@ class TorchScriptClips:
     which the module resizes to 224x224 and scales itself, and features before the last layer.
     """
 
-    def __init__(self, path: Path, device: torch.device) -> None:
+    def __init__(self, path: Path, device: "torch.device") -> None:
         """CheckpointError: not a TorchScript file."""
+        import torch
+
         self.name, self.sha256 = path.name, str(fingerprint(path)["sha256"])
         self._known = self.sha256 in FVD_WEIGHTS
         self.input = (
@@ -90,7 +110,9 @@ class TorchScriptClips:
             raise CheckpointError(f"{path}: not TorchScript: {told}; export the network by torch.jit.script") from None
         self._device = device
 
-    def __call__(self, clips_BTHW3: Tensor, /) -> Tensor:
+    def __call__(self, clips_BTHW3: "Tensor", /) -> "Tensor":
+        from torch import Tensor
+
         pixels = clips_BTHW3.to(self._device).permute(0, 4, 1, 2, 3).float()
         try:
             if self._known:
@@ -110,7 +132,7 @@ class TransformersClips:
     """VideoMAE and V-JEPA 2's encoder: the mean of the last layer's tokens. CLIP: its image embedding, averaged over
     frames."""
 
-    def __init__(self, folder: Path, device: torch.device) -> None:
+    def __init__(self, folder: Path, device: "torch.device") -> None:
         """BackendError: transformers is not installed, or the folder holds another kind of model; CheckpointError: it
         cannot be loaded."""
         try:
@@ -135,6 +157,8 @@ class TransformersClips:
         self._model, self._device = model.to(device).eval(), device
         self._side = model.config.crop_size if kind == "vjepa2" else model.config.image_size
         mean, deviation = _normalisation(folder)
+        import torch
+
         self._mean = torch.tensor(mean, device=device).view(3, 1, 1)
         self._deviation = torch.tensor(deviation, device=device).view(3, 1, 1)
         self.name, self.sha256 = f"{kind} {folder.name}", digest.hexdigest()
@@ -143,7 +167,7 @@ class TransformersClips:
             + ("over tokens" if kind in VIDEO else "over frames of image embeddings")
         )
 
-    def __call__(self, clips_BTHW3: Tensor, /) -> Tensor:
+    def __call__(self, clips_BTHW3: "Tensor", /) -> "Tensor":
         if self.kind not in VIDEO:
             return self.pictures(clips_BTHW3).mean(1)
         length, config = clips_BTHW3.shape[1], self._model.config
@@ -157,13 +181,13 @@ class TransformersClips:
         tokens: Tensor = self._model(**told).last_hidden_state
         return tokens.mean(1)
 
-    def pictures(self, clips_BTHW3: Tensor) -> Tensor:
+    def pictures(self, clips_BTHW3: "Tensor") -> "Tensor":
         """CLIP's embeddings of frames, [B, T, D]."""
         pixels = self._normal(clips_BTHW3)
         embeddings: Tensor = self._model(pixel_values=pixels.flatten(0, 1)).image_embeds
         return embeddings.view(*pixels.shape[:2], -1)
 
-    def _normal(self, clips_BTHW3: Tensor) -> Tensor:
+    def _normal(self, clips_BTHW3: "Tensor") -> "Tensor":
         """[B, T, 3, H, W] as the model was trained."""
         pictures = clips_BTHW3.flatten(0, 1).to(self._device).permute(0, 3, 1, 2).float()
         if pictures.shape[2:] != (self._side, self._side):
@@ -172,14 +196,14 @@ class TransformersClips:
         return pictures.view(*clips_BTHW3.shape[:2], *pictures.shape[1:])
 
 
-def load(path: Path | None, device: torch.device, run_torchscript: bool = False, reach: float = 1.0) -> ClipNetwork:
+def load(path: Path | None, device: str, run_torchscript: bool = False, reach: float = 1.0) -> ClipNetwork:
     """The network of a file or folder; None: EfficientNet-Lite0. ``reach`` is that of `I3DClips`. BackendError: of no
     kind that is known, or TorchScript that was not allowed to run; CheckpointError: it cannot be loaded."""
     if path is None:
         return EfficientNetClips(device)
     if path.is_dir():
         stated = not (path / "config.json").exists() and files_of(path)
-        return known(path, device, reach) if stated else TransformersClips(path, device)
+        return _known(path, device, reach) if stated else TransformersClips(path, pick(device))
     if not path.is_file():
         raise BackendError(f"{path}: no such feature network; give a file of weights or a folder of transformers")
     if path.suffix.lower() not in (*SUFFIXES, ".jit", ".ts"):
@@ -187,13 +211,27 @@ def load(path: Path | None, device: torch.device, run_torchscript: bool = False,
             f"{path}: no kind of feature network; give a state dict or TorchScript (.pt), or a folder of transformers"
         )
     if not is_script(path):
-        return known(path, device, reach)
+        return _known(path, device, reach)
     if not run_torchscript:
         raise BackendError(
             f"{path}: TorchScript is a program, which would run with your rights; if you trust its source, add "
             "--run-torchscript"
         )
-    return TorchScriptClips(path, device)
+    return TorchScriptClips(path, pick(device))
+
+
+def digest(network: "EfficientNetLite0") -> str:
+    """SHA-256 of the names and values of a network's weights."""
+    found = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        found.update(name.encode() + value.cpu().numpy().tobytes())
+    return found.hexdigest()
+
+
+def _known(path: Path, device: str, reach: float) -> ClipNetwork:
+    from vpoet.evaluate.compare.state_dicts import known
+
+    return known(path, pick(device), reach)
 
 
 def _normalisation(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:

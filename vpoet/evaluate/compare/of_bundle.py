@@ -11,7 +11,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from vpoet.bundle import CONFIG, WEIGHTS
 from vpoet.data.fields import plain_key
 from vpoet.errors import PromptError
 from vpoet.evaluate.compare.clips import Clip, gather
@@ -25,11 +24,6 @@ from vpoet.generate.sampling import Sampling
 from vpoet.processes import Processes
 
 Watched = Callable[[Sequence[Sequence[Job]]], Iterable[Sequence[Job]]]
-
-
-def is_bundle(path: Path) -> bool:
-    """Whether a folder is a bundle, and not one of clips."""
-    return (path / CONFIG).is_file() and (path / WEIGHTS).is_file()
 
 
 def asked_by(

@@ -23,9 +23,8 @@ from vpoet.evaluate.compare.measures import (
     spread,
 )
 from vpoet.evaluate.compare.protocol import Protocol
-from vpoet.evaluate.distances import frechet
+from vpoet.evaluate.distances import NEAR, frechet
 from vpoet.evaluate.intervals import NORMAL, mean_interval
-from vpoet.evaluate.judging import NEAR
 from vpoet.evaluate.pixels import flicker, psnr, ssim
 from vpoet.evaluate.plots import Panel, panels_figure
 from vpoet.evaluate.tables import markdown

@@ -23,34 +23,17 @@ from torch import Tensor
 
 from vpoet.errors import BackendError, CheckpointError, ShapeError
 from vpoet.evaluate.compare.clips import resize
+from vpoet.evaluate.compare.weight_files import files_of
 from vpoet.files import fingerprint
 from vpoet.nn.i3d import I3D, LEAST_FRAMES, SIDE
 from vpoet.nn.lpips import LPIPS
+from vpoet.nn.pretrained import IMAGENET
 from vpoet.nn.vjepa import VJEPA
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-SUFFIXES = (".pt", ".pth", ".tar", ".bin", ".ckpt", ".safetensors")
 INSIDE = ("target_encoder", "encoder", "classifier", "state_dict", "model")
 """Where checkpoints of training keep the weights; the first that is there."""
-SCRIPT = "constants.pkl"
-"""A part that TorchScript archives have, and files of ``torch.save`` have not."""
 LPIPS_NAMES = re.compile(r"(?:features\.|net\.slice\d\.)?(\d+\.(?:weight|bias)|lin\d)(?:\.model\.1\.weight)?")
 I3D_KEY, VJEPA_KEY = "Conv3d_1a_7x7.conv3d.weight", "patch_embed.proj.weight"
-
-
-def is_script(path: Path) -> bool:
-    """Whether a file is TorchScript, which is a program."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith(f"/{SCRIPT}") for name in archive.namelist())
-
-
-def files_of(path: Path) -> list[Path]:
-    """The files of weights that a path means: itself, or those of a folder."""
-    if not path.is_dir():
-        return [path]
-    return sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
 
 
 class Weights:

@@ -25,7 +25,7 @@ const tell = (message) => {
 };
 
 function connect() {
-  socket = new WebSocket(`ws://${location.host}/play`);
+  socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/play`);
   socket.binaryType = "arraybuffer";
   socket.onmessage = ({ data }) => (typeof data === "string" ? heard(JSON.parse(data)) : seen(data));
   socket.onclose = () => {

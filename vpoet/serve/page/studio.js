@@ -14,17 +14,21 @@ const TASKS = [ // name, words, tasks of a bundle that serve it, what is given, 
   ["slow", "a video, more frames between", ["interpolation"], ["video"], ["frames"]],
   ["paint-image", "a picture, a part painted anew", ["inpainting"], ["image"], ["mask"]],
   ["paint", "a video, a part painted anew", ["inpainting"], ["video"], ["frames", "mask"]],
+  ["edit", "a clip, under another prompt", ["t2v"], ["edit"], ["was", "strength"]],
+  ["edit-part", "a clip, a part under another prompt", ["t2v"], ["edit"], ["was", "strength", "mask"]],
   ["border-image", "a picture, with more around it", ["outpainting"], ["image"], ["outpaint"]],
   ["border", "a video, with more around it", ["outpainting"], ["video"], ["frames", "outpaint"]],
 ];
 const VIDEO_TASKS = { before: "backward", slow: "interpolation" };
 const NUMBERS = ["frames", "height", "width", "fps", "seed", "guidance", "temperature", "top_k", "top_p", "min_p",
-  "given_frames", "window", "overlap"];
-const SIDES = ["left", "top", "right", "bottom"];
+  "given_frames", "window", "overlap", "strength"];
+const GIVEN = ["image", "last", "video", "edit"];
 const PAGE = 24; // clips of the history that are shown at once
 
 let models = [], uploads = {}, cards = new Map(), socket, older = [], sides = { a: null, b: null };
 const brush = new Brush($("brush"), $("easel-image"));
+const border = new Border($("stage"), Object.fromEntries(SIDES.map((side) => [side, $(side)])),
+  () => ["height", "width"].map((name) => Number($(name).value) || (model() || {})[name] || 64));
 
 const say = (text, wrong = false) => {
   $("status").textContent = text;
@@ -66,6 +70,7 @@ function showTask() {
   $("mask-box").hidden = !fields.includes("mask");
   $("border-box").hidden = !fields.includes("outpaint");
   showEasel();
+  border.show();
 }
 
 function markWords() {
@@ -91,6 +96,7 @@ function asked() {
     if (!uploads[field]) throw new Error(`Choose the ${$(field).labels[0].textContent.toLowerCase()} first.`);
     found[field] = uploads[field].id;
   }
+  if (fields.includes("was") && $("was").value.trim()) found.was = $("was").value.trim();
   if (name === "still") found.frames = 1;
   if (VIDEO_TASKS[name]) found.task = VIDEO_TASKS[name];
   if (fields.includes("outpaint")) found.outpaint = SIDES.map((side) => Number($(side).value)).join(",");
@@ -127,22 +133,29 @@ async function upload(field, file) {
   say(`Sending ${file.name} …`);
   const about = await call("POST", "/api/uploads", file);
   setUpload(field, about);
+  if (field === "edit") { // what it was made from, if its file tells
+    try { $("was").value = JSON.parse(about.comment).vpoet.prompt || ""; } catch { /* a file of others */ }
+  }
   say(`${file.name}: ${about.width}×${about.height}` + (about.fps ? `, ${about.frames} frames` : ""));
   return about;
 }
 
+// What there is to see of a file that was sent, or of a clip that was made here
+const preview = (about) => about.made ? `/api/clips/${about.id}.webp` : `/api/uploads/${about.id}/preview`;
+
 function setUpload(field, about) {
   uploads[field] = about;
   const shown = document.querySelector(`[data-field="${field}"] .preview`);
-  shown.src = about ? `/api/uploads/${about.id}/preview` : "";
+  shown.src = about ? preview(about) : "";
   shown.alt = about ? `what was sent as ${field}` : "";
   showEasel();
 }
 
 function showEasel() {
   const about = uploads[task()[3][0]];
+  if (!$("border-box").hidden) $("stage-image").src = about ? preview(about) : "icon.svg";
   if ($("mask-box").hidden || !about) return;
-  brush.begin(`/api/uploads/${about.id}/preview`, about.width, about.height);
+  brush.begin(preview(about), about.width, about.height);
 }
 
 // Its settings are back: of a clip's file, or its record
@@ -150,10 +163,10 @@ async function settings(told) {
   const one = models.find((each) => each.hash === told.hash || each.hash === told.model || each.name === told.model);
   if (one) $("model").value = one.name;
   showModel();
-  const given = ["image", "last", "video"].filter((field) => told[field]);
+  const given = GIVEN.filter((field) => told[field]), way = told.task === "continuation" ? "" : told.task || "";
   const hole = told.mask ? "mask" : told.outpaint ? "outpaint" : "";
   const fits = ([name, , , needs, fields]) => needs.join() === given.join() && (!hole || fields.includes(hole)) &&
-    (hole || !fields.includes("mask") && !fields.includes("outpaint")) && (VIDEO_TASKS[name] || "") === (told.task || "");
+    (hole || !fields.includes("mask") && !fields.includes("outpaint")) && (VIDEO_TASKS[name] || "") === way;
   const still = !given.length && told.frames === 1;
   const found = still ? TASKS.find(([name]) => name === "still") : TASKS.find(fits);
   if (found && [...$("task").options].some((option) => option.value === found[0])) $("task").value = found[0];
@@ -162,10 +175,13 @@ async function settings(told) {
   $("story").value = (told.story || []).map((line) => (Array.isArray(line) ? line.join(": ") : line)).join("\n");
   $("via_image").checked = Boolean(told.via_image);
   $("count").value = 1;
+  $("was").value = told.was || "";
+  $("strength").value = told.strength || 0;
+  $("strength").oninput();
   if (told.outpaint) String(told.outpaint).split(",").forEach((side, index) => { $(SIDES[index]).value = side; });
   let missing = 0;
   for (const field of given) {
-    const about = typeof told[field] === "string" && await call("GET", `/api/uploads/${told[field]}`).catch(() => null);
+    const about = typeof told[field] === "string" && await lookUp(told[field]);
     setUpload(field, about || undefined);
     missing += !about;
   }
@@ -175,8 +191,15 @@ async function settings(told) {
   say(missing ? "Its settings are back, but what was given is here no more: send it again." : "Its settings are back.");
 }
 
+// A file that was sent, or a clip that was made here, if it is still there
+async function lookUp(id) {
+  const { clips } = await call("GET", "/api/clips");
+  return clips.find((about) => about.id === id) ||
+    call("GET", `/api/uploads/${encodeURIComponent(id)}`).catch(() => null);
+}
+
 async function drawMask(id) {
-  const about = await call("GET", `/api/uploads/${id}`).catch(() => null);
+  const about = await lookUp(id);
   if (!about) return;
   const image = new Image();
   image.src = `/api/uploads/${id}/preview`;
@@ -270,7 +293,12 @@ async function show(about, place) {
   one.about = about;
   one.clip.fps = about.fps || 1;
   one.bar.remove();
-  const bytes = new Uint8Array(await (await fetch(`/api/clips/${about.id}.rgb`)).arrayBuffer());
+  const answer = await fetch(`/api/clips/${about.id}.rgb`);
+  if (!answer.ok) {
+    cards.delete(about.id);
+    throw new Error("The clip is here no more.");
+  }
+  const bytes = new Uint8Array(await answer.arrayBuffer());
   one.clip.raw(bytes, about.frames, about.height, about.width);
   const bits = curve(about, one.clip);
   one.view.onframe = bits.tell;
@@ -290,13 +318,15 @@ async function show(about, place) {
     button("A", "Show it on the left", () => { sides.a = about.id; compare(); }),
     button("B", "Show it on the right", () => { sides.b = about.id; compare(); }),
     button("Go on", "Begin with its end", () => goOn(about)),
+    button("Edit", "Draw it again under another prompt", () => edit(about)),
     button("Forget", "Remove it here and on the server", async () => {
       await call("DELETE", `/api/clips/${about.id}`);
       cards.delete(about.id);
       one.article.remove();
+      compare();
     }),
   );
-  const source = ["video", "image", "last"].find((field) => about.asked[field]);
+  const source = GIVEN.find((field) => about.asked[field]);
   if (source) one.tools.append(button("A | source", "Beside what was given", () => besideSource(about, source)));
   one.article.dataset.done = "true";
   place(one.article);
@@ -313,11 +343,25 @@ async function goOn(about) {
   say("It goes on from its end.");
 }
 
+function edit(about) {
+  const name = task()[0].startsWith("edit") ? task()[0] : "edit";
+  if (![...$("task").options].some((option) => option.value === name)) throw new Error("This model does not edit.");
+  $("task").value = name;
+  for (const field of ["frames", "height", "width", "fps"]) $(field).value = ""; // an edit keeps them
+  $("prompt").value = $("was").value = about.asked.prompt || "";
+  showTask();
+  setUpload("edit", about);
+  markWords();
+  $("prompt").focus();
+  say("Tell by the prompt what it shall show.");
+}
+
 // Two beside each other
 
 async function besideSource(about, field) {
-  const image = new Image(), id = about.asked[field], source = await call("GET", `/api/uploads/${id}`);
-  image.src = `/api/uploads/${id}/preview`;
+  const image = new Image(), id = about.asked[field], source = await lookUp(id);
+  if (!source) throw new Error("What was given is here no more.");
+  image.src = preview(source);
   await image.decode();
   const clip = new Clip(source.fps), canvas = make("canvas", { width: about.width, height: about.height });
   const pen = canvas.getContext("2d", { willReadFrequently: true });
@@ -405,7 +449,9 @@ $("prompt").onkeydown = (event) => {
 };
 $("model").onchange = showModel;
 $("task").onchange = showTask;
-for (const field of ["image", "last", "video"])
+$("height").oninput = $("width").oninput = () => border.show();
+$("strength").oninput = () => { $("strength-told").textContent = $("strength").value; };
+for (const field of GIVEN)
   $(field).onchange = guarded(async ({ target }) => { if (target.files.length) await upload(field, target.files[0]); });
 $("brush-size").oninput = () => { brush.radius = Number($("brush-size").value); };
 $("brush-clear").onclick = () => brush.clear();

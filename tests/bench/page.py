@@ -1,0 +1,159 @@
+"""The page of everything in Chromium, with the model that ships: ``page``. Needs Chromium (apt install chromium).
+
+``bytes`` is what the page takes over the line; ``usable_ms`` from the address to "Ready."; ``first_frame_ms`` from the
+click to the frame on the screen, and ``cancel_ms`` from that click until the clip is gone; each the median of `ROUNDS`.
+``clips_s`` are the seconds from the click until `CLIPS` clips stand on the page, ``command_s`` those in which
+`vpoet sample` makes and writes the same ones, without its start: the best of `ROUNDS` of each, in turns, and ``share``
+the former over the latter. In `TABS` tabs at once a clip each is asked for: ``positions`` is how many of them were told
+how many stood before them, ``lost`` how many clips are missing. This is done `FLOODS` times: ``memory_mb`` is what the
+server took before, and after each.
+"""
+
+import contextlib
+import json
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+ROUNDS, CLIPS, TABS, FLOODS = 3, 8, 20, 3
+PROMPT = "a robot walks right on grass"
+WAIT = 600_000
+SEEN = """selector => new Promise((done) => {
+  const began = performance.now();
+  new MutationObserver((_, watch) => {
+    if (!document.querySelector("article[data-seen]")) return;
+    watch.disconnect();
+    requestAnimationFrame(() => requestAnimationFrame(() => done(performance.now() - began)));
+  }).observe(document.querySelector("#running"), { subtree: true, attributes: true, childList: true });
+  document.querySelector(selector).click();
+})"""
+"""Milliseconds from the click until the first frame is on the screen."""
+GONE = """() => new Promise((done) => {
+  const began = performance.now();
+  new MutationObserver((_, watch) => {
+    if (document.querySelector("#running article:not([data-done])")) return;
+    watch.disconnect();
+    done(performance.now() - began);
+  }).observe(document.querySelector("#running"), { childList: true });
+  document.querySelector("#running article:not([data-done]) button").click();
+})"""
+PLACES = """() => {
+  window.places = new Set();
+  new MutationObserver(() => {
+    for (const words of document.querySelectorAll("#running .words"))
+      if (/before it|next/.test(words.textContent)) window.places.add(words.textContent);
+  }).observe(document.querySelector("#running"), { subtree: true, childList: true, characterData: true });
+}"""
+
+
+def page(_: float) -> dict[str, Any]:
+    from playwright.sync_api import sync_playwright
+
+    chromium = shutil.which("chromium")
+    assert chromium, "needs Chromium: apt install chromium"
+    with tempfile.TemporaryDirectory() as made, serving(Path(made)) as (address, server), sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"], timeout=WAIT)
+        found = alone(browser, address) | beside_the_command(browser, address, Path(made))
+        found |= crowd(browser, address, server)
+        browser.close()
+    return found
+
+
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[tuple[str, int]]:
+    """A server of the model that ships: its address, and its process."""
+    command = [sys.executable, str(ROOT / "sample/serve.py"), "--no-browser", "--port=0", f"--out={folder}/serve"]
+    with subprocess.Popen([*command, "--device=cpu"], stderr=subprocess.PIPE, text=True) as one:
+        assert one.stderr is not None
+        address = next(found[0] for line in one.stderr if (found := re.search(r"http://[^; ]+", line)))
+        try:
+            yield address, one.pid
+        finally:
+            one.terminate()
+
+
+def opened(browser: Any, address: str) -> Any:
+    context = browser.new_context(bypass_csp=True)
+    context.set_default_timeout(WAIT)
+    one = context.new_page()
+    one.goto(address)
+    one.wait_for_function("document.body.dataset.ready === 'all'", polling=5)
+    one.fill("#prompt", PROMPT)
+    return one
+
+
+def alone(browser: Any, address: str) -> dict[str, Any]:
+    usable, first, cancelled, size = [], [], [], 0
+    for seed in range(ROUNDS):
+        context = browser.new_context(bypass_csp=True)
+        context.set_default_timeout(WAIT)
+        one, sizes = context.new_page(), []
+        one.on("response", lambda answer, sizes=sizes: sizes.append(int(answer.headers.get("content-length", 0))))
+        one.goto(address)
+        one.wait_for_function("document.body.dataset.ready === 'all'", polling=5)
+        usable.append(one.evaluate("performance.now()"))
+        size = sum(sizes)
+        one.fill("#prompt", PROMPT)
+        one.fill("#seed", str(seed))
+        first.append(one.evaluate(SEEN, "#make"))
+        cancelled.append(one.evaluate(GONE))
+        context.close()
+    medians = {"usable_ms": usable, "first_frame_ms": first, "cancel_ms": cancelled}
+    return {"bytes": size} | {name: round(statistics.median(values)) for name, values in medians.items()}
+
+
+def beside_the_command(browser: Any, address: str, folder: Path) -> dict[str, Any]:
+    here, there = [], []
+    for number in range(ROUNDS):
+        one = opened(browser, address)
+        one.fill("#count", str(CLIPS))
+        one.fill("#seed", str(100 * number))
+        there_already = one.locator("article[data-done]").count()
+        began = time.perf_counter()
+        one.click("#make")
+        one.wait_for_function(f"document.querySelectorAll('#running article[data-done]').length === {CLIPS}", polling=5)
+        here.append(time.perf_counter() - began)
+        assert one.locator("article[data-done]").count() == there_already + CLIPS
+        one.context.close()
+        command = [sys.executable, str(ROOT / "sample/generate.py"), "--prompt", PROMPT, f"--count={CLIPS}", "--json"]
+        more = [f"--seed={100 * number}", f"--batch-size={CLIPS}", "--device=cpu", f"--out={folder}/command/{number}"]
+        said = subprocess.run([*command, *more], check=True, capture_output=True, text=True).stdout
+        seconds = json.loads(said.splitlines()[-1])["seconds"]
+        there.append(sum(took for name, took in seconds.items() if name not in ("start", "load")))
+    return {
+        "clips_s": round(min(here), 2), "command_s": round(min(there), 2), "share": round(min(here) / min(there), 3)
+    }  # fmt: skip
+
+
+def crowd(browser: Any, address: str, server: int) -> dict[str, Any]:
+    memory, positions, lost = [megabytes(server)], 0, 0
+    for flood in range(FLOODS):
+        tabs = [opened(browser, address) for _ in range(TABS)]
+        for number, tab in enumerate(tabs):
+            tab.evaluate(PLACES)
+            tab.fill("#seed", str(1000 * flood + number))
+        for tab in tabs:
+            tab.click("#make")
+        for tab in tabs:
+            tab.wait_for_function("document.querySelector('#running article[data-done]')", polling=50)
+            positions += bool(tab.evaluate("window.places.size"))
+        made = tabs[0].evaluate("fetch('/api/clips').then((answer) => answer.json())")["clips"]
+        lost += TABS - len({clip["asked"]["seed"] for clip in made} & set(range(1000 * flood, 1000 * flood + TABS)))
+        for tab in tabs:
+            tab.context.close()
+        memory.append(megabytes(server))
+    return {"tabs": TABS, "floods": FLOODS, "positions": positions, "lost": lost, "memory_mb": memory}
+
+
+def megabytes(process: int) -> int:
+    """What a process holds in memory."""
+    told = Path(f"/proc/{process}/status").read_text()
+    return round(int(next(line.split()[1] for line in told.splitlines() if line.startswith("VmRSS"))) / 1024)
