@@ -1,10 +1,8 @@
 """Speed of the parts: ``python tests/bench [--seconds N] [NAME ...]``. One JSON line each.
 
-Without names all but `video_tokenizer_peers`, `video_tokenizer_film` and `page`, which needs Chromium. The video
-tokenizer's are explained in `tokenizer` and `film`, pretraining's in `training`, `throughput`, `attention`, `saving`
-and `streaming`, sampling's in `decoding`, `guessing`, `interactive`, `play`, `serving` and `page`, how exact edits are
-in `edits`, the judge's accuracy in `judge`, the playground's speed and judge in `world`, the measures of curation in
-`curation`; of the others it is the best of five runs, as other work only slows.
+What is measured stands at the top of the module that measures it. Without names all but the last ones that ``--help``
+lists: they take long, or need what is not installed everywhere. Of `platformer` and `packing` it is the best of five
+runs, as other work only slows.
 """
 
 import argparse
@@ -23,6 +21,7 @@ import engines
 import estimates
 import film
 import guessing
+import ingesting
 import interactive
 import judge
 import numpy as np
@@ -86,14 +85,22 @@ def main() -> None:
         curation.motion_truth,
         curation.duplicates,
     )
-    asked_for = (tokenizer.video_tokenizer_peers, film.video_tokenizer_film, page.page)
+    asked_for = (
+        tokenizer.video_tokenizer_peers,
+        film.video_tokenizer_film,
+        page.page,
+        ingesting.ingest_speed,
+    )
     slow: dict[str, Callable[[float], dict[str, Any]]] = {
         each.__name__: each for each in (*pretraining, *sampling, *coding, *asked_for)
     }
     names = [*fast, *slow]
     parser = argparse.ArgumentParser(prog="python tests/bench", description="Speed of the parts, one JSON line each.")
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}; all but the last three if none"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"of {', '.join(names)}; all but the last {len(asked_for)} if none",
     )
     parser.add_argument("--seconds", type=float, default=40, help="of training for each network [40]")
     wanted = parser.parse_args()

@@ -325,6 +325,22 @@ def test_other_settings_in_the_same_folder_are_an_error(tmp_path: Path) -> None:
         run([tmp_path / "a.mp4"], tmp_path / "mine")
 
 
+def test_a_folder_that_an_earlier_version_began_is_finished_as_it_was_begun(tmp_path: Path) -> None:
+    clip(tmp_path / "a.mp4", height=48, width=64)
+    run([tmp_path / "a.mp4"], tmp_path / "before", replace(SETTINGS, version=1))
+    told = (tmp_path / "before/ingest.json").read_text()
+    assert "version" not in json.loads(told)
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half/ingest.json").write_text(told)
+    run([tmp_path / "a.mp4"], tmp_path / "half")
+    assert tree(tmp_path / "half") == tree(tmp_path / "before")
+    run([tmp_path / "a.mp4"], tmp_path / "new")
+    assert json.loads((tmp_path / "new/ingest.json").read_text())["version"] == 2
+    for one, other in zip(samples(tmp_path / "new"), samples(tmp_path / "before"), strict=True):
+        assert one.json | {"sha256": 0} == other.json | {"sha256": 0}
+        assert np.abs(np.asarray(Video.read(one.video)).astype(int) - np.asarray(Video.read(other.video))).max() <= 3
+
+
 def test_a_world_gives_lossless_clips_by_seed(tmp_path: Path) -> None:
     settings = ClipSettings(frames=5, fps=8.0, height=32, width=32)
     result = ingest(divide(gather(["world:platformer"], clips=3, seed=2)), tmp_path / "out", settings)[""]

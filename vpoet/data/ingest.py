@@ -10,7 +10,8 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from vpoet.files import LOCK, locked, read_json, sweep, write_atomic, writing
 from vpoet.media.detectors import detector
 
 SETTINGS = "ingest.json"
-LATER = {"cuts": "", "min_shot": 1}
+LATER = {"cuts": "", "min_shot": 1, "version": 1}
 """Settings that older folders do not tell, and what these were made with."""
 
 
@@ -51,6 +52,7 @@ def ingest(
     if settings.cuts:
         detector(settings.cuts)  # likewise
     with locked(out):
+        settings = _as_begun(out, settings)
         _claim(out, sides, settings, samples_per_shard)
         return _ingest(sides, out, settings, workers, samples_per_shard, progress)
 
@@ -106,6 +108,13 @@ def _parts(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
     size = min(512, max(8, -(-len(items) // 32)))
     for first in range(0, len(items), size):
         yield items[first : first + size]
+
+
+def _as_begun(out: Path, settings: ClipSettings) -> ClipSettings:
+    """The settings, with pixels made in the way in which those in ``out`` are."""
+    with suppress(OSError, ValueError, AttributeError):  # there is nothing, or what `_claim` finds damaged
+        return replace(settings, version=read_json(out / SETTINGS).get("version", LATER["version"]))
+    return settings
 
 
 def _claim(out: Path, sides: Mapping[str, Sequence[Item]], settings: ClipSettings, samples_per_shard: int) -> None:

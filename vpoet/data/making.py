@@ -70,7 +70,9 @@ def _clips(source: Path | bytes, item: Item, settings: ClipSettings, problems: P
         else:
             lengths = settings.frames, settings.step, settings.shortest, settings.min_shot
             for first, shot, clip in shot_windows(frames, *lengths):
-                video = Video(clip, rate).encode(".mp4", lossless=settings.lossless, crf=settings.crf)
+                video = Video(clip, rate).encode(
+                    ".mp4", lossless=settings.lossless, crf=settings.crf, preset=settings.preset
+                )
                 kept += 1
                 told = clip_fields(
                     fields, source=item.name, first=first, frames=len(clip), fps=rate,
@@ -93,8 +95,8 @@ def _frames(source: Path | bytes, settings: ClipSettings) -> tuple[float, Iterat
         return resize_frame(frame, settings.height, settings.width)
 
     if settings.cuts:
-        return stream_shots(source, detector(settings.cuts), resized, fps=rate)
-    found, frames = stream_frames(source, fps=rate)
+        return stream_shots(source, detector(settings.cuts), resized, fps=rate, size=settings.size)
+    found, frames = stream_frames(source, fps=rate, size=settings.size)
     return found, ((0, resized(frame)) for frame in frames)
 
 

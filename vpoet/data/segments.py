@@ -90,7 +90,7 @@ def made(fields: Mapping[str, Any], source: str, settings: ClipSettings) -> tupl
             except DataError as error:
                 raise DataError(f"segment {number}: {str(error).removeprefix(segment['path'] + ': ')}") from None
             suffix = ".mp4" if "video" in segment else ".png"
-            payload = video.encode(suffix, lossless=settings.lossless, crf=settings.crf)
+            payload = video.encode(suffix, lossless=settings.lossless, crf=settings.crf, preset=settings.preset)
             parts[f"segment-{number}{suffix}"] = payload
             about |= {"frames": len(video)} | ({"fps": video.fps} if video.fps else {})
             total += len(video)
@@ -104,7 +104,8 @@ def made(fields: Mapping[str, Any], source: str, settings: ClipSettings) -> tupl
 def _pictures(segment: Mapping[str, Any], settings: ClipSettings) -> Video:
     if "image" in segment:
         return Video(resize_frame(first_frame(segment["path"]), settings.height, settings.width)[None], 0.0)
-    rate, frames = stream_frames(segment["path"], fps=settings.fps or None, start=float(segment.get("start", 0)))
+    start = float(segment.get("start", 0))
+    rate, frames = stream_frames(segment["path"], fps=settings.fps or None, start=start, size=settings.size)
     taken = [resize_frame(frame, settings.height, settings.width) for frame in islice(frames, settings.frames)]
     if len(taken) < settings.shortest or not rate:
         raise DataError(f"a video of {len(taken)} frames; a clip has {settings.shortest} at least")

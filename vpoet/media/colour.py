@@ -35,13 +35,7 @@ WIDE_TO_SRGB = np.array(
 
 def frame_rgb(frame: Any, convert: VideoReformatter, behind: int) -> Frames:
     """An `av.VideoFrame` as ``uint8 [H, W, 3]``, over a grey where it is clear. DataError: of unknown colours."""
-    if frame.colorspace not in KNOWN:
-        raise DataError(
-            f"its colours are coded in a way that is not read here (matrix {int(frame.colorspace)} of ISO 23091-2): "
-            "convert it to BT.709 first"
-        )
-    high = frame.width >= 1280 or frame.height > 576
-    matrix = Colorspace.ITU709 if frame.colorspace in UNTOLD and high else None
+    matrix = matrix_of(frame)
     alpha = any(component.is_alpha for component in frame.format.components)
     hdr = frame.color_trc in (PQ, HLG)
     form = "rgb48le" if hdr else "rgba" if alpha else "rgb24"
@@ -49,6 +43,17 @@ def frame_rgb(frame: Any, convert: VideoReformatter, behind: int) -> Frames:
     if hdr:
         return tone_mapped(rgb, int(frame.color_trc))
     return laid_over(behind, rgb) if alpha else rgb
+
+
+def matrix_of(frame: Any) -> Colorspace | None:
+    """What an untagged frame's colours are taken for; None: what it says. DataError: it says what is not known."""
+    if frame.colorspace not in KNOWN:
+        raise DataError(
+            f"its colours are coded in a way that is not read here (matrix {int(frame.colorspace)} of ISO 23091-2): "
+            "convert it to BT.709 first"
+        )
+    high = frame.width >= 1280 or frame.height > 576
+    return Colorspace.ITU709 if frame.colorspace in UNTOLD and high else None
 
 
 def tone_mapped(deep: npt.NDArray[np.uint16], transfer: int) -> Frames:

@@ -7,7 +7,7 @@ frames are deinterlaced (bwdif). Clocks that run backwards or jump are put right
 import io
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ from PIL import Image
 from vpoet.arrays import Frames
 from vpoet.errors import DataError
 from vpoet.media.colour import frame_rgb
+from vpoet.media.fitted import Fitted, Size
 from vpoet.media.images import MOST_PIXELS, THUMB, check_size
+from vpoet.media.sparing import Sparing
 
 NO_RECORDINGS = frozenset(
     ("adf", "bin", "concat", "dash", "hls", "idf", "image2", "imf", "lavfi", "rtp", "rtsp", "sap", "sdp", "tty", "xbin")
@@ -40,6 +42,9 @@ others, where a picture may well stand still for long."""
 INDEXED = ("mov", "matroska", "avi")
 """Formats in which a keyframe can be sought; in others a seek may land behind it, and they are read from the start."""
 
+SPARES = "h264"
+"""The codec whose decoder is asked to leave frames out."""
+
 SLOWEST, FASTEST = 1.0, 300.0
 """Frames per second. Where a file says less, its clock may have jumped; where it says more, it may mean its clock's
 ticks (screen recorders' .webm says 1000): the first frames are counted then."""
@@ -48,9 +53,13 @@ Timed = Iterator[tuple[float, Any]]
 """(seconds from the video's start, `av.VideoFrame`), ascending."""
 
 
-def open_video(source: str | Path | bytes, start: float, behind: int) -> tuple[float, Timed, Callable[[Any], Frames]]:
+def open_video(
+    source: str | Path | bytes, start: float, behind: int, *, fps: float | None = None, size: Size | None = None
+) -> tuple[float, Timed, Callable[[Any], Frames]]:
     """The frame rate, the frames from ``start`` seconds on as they are decoded, and what makes RGB of each.
 
+    With ``fps``, frames that are the nearest to no time ``k / fps`` may be left out. With ``size``, height and width,
+    RGB is made in that size where it can be in one step (`vpoet.media.fitted`), and else as it is.
     DataError: there is no video in it that can be read. The errors of this module name no file: `vpoet.media.video`
     does.
     """
@@ -62,8 +71,10 @@ def open_video(source: str | Path | bytes, start: float, behind: int) -> tuple[f
     except BaseException:
         container.close()
         raise
-    screen = _Screen(stream.sample_aspect_ratio, behind)
-    return rate, _decoded(container, stream, 1 / rate, start), screen.shown
+    screen = _Screen(stream.sample_aspect_ratio, behind, size)
+    spares = fps is not None and fps < rate and not start and _format(container) in INDEXED[:2]
+    sparing = Sparing(fps) if fps and spares and stream.codec_context.name == SPARES else None
+    return rate, _decoded(container, stream, 1 / rate, start, sparing), screen.shown
 
 
 def tagged(source: str | Path | bytes, name: str) -> str:
@@ -132,29 +143,36 @@ def _counted_rate(container: Any, stream: Any, packets: int = 64) -> float | Non
     return float(1 / steps[steps <= 2 * np.median(steps)].mean()) if len(steps) else None
 
 
-def _decoded(container: Any, stream: Any, step: float, start: float) -> Timed:
+def _decoded(container: Any, stream: Any, step: float, start: float, sparing: Sparing | None) -> Timed:
     with container:
         origin = (stream.start_time or 0) * stream.time_base
-        if start > 0 and container.format.name.split(",")[0] in INDEXED:
+        if start > 0 and _format(container) in INDEXED:
             container.seek(int((origin + Fraction(start)) / stream.time_base), stream=stream)
         jump = JUMP if container.format.name == "mpegts" else LONG_JUMP
-        frames = _deinterlaced(_frames(container, stream))
+        frames = _deinterlaced(_frames(container, stream, sparing))
         times = ((frame.time - float(origin) if frame.time is not None else None, frame) for frame in frames)
         for time, frame in in_order(times, step, jump):
             if time >= start - step:  # those before only feed the decoder
                 yield time, frame
 
 
-def _frames(container: Any, stream: Any) -> Iterator[Any]:
-    """All sound frames. What cannot be decoded before the first is skipped, as in a recording that begins between two
-    keyframes."""
+def _format(container: Any) -> str:
+    return str(container.format.name).split(",")[0]
+
+
+def _frames(container: Any, stream: Any, sparing: Sparing | None) -> Iterator[Any]:
+    """All sound frames, but those to be spared. What cannot be decoded before the first is skipped, as in a recording
+    that begins between two keyframes."""
     codec = stream.codec_context
     if codec.name == "vp9" and stream.metadata.get("alpha_mode") == "1":
         codec = av.CodecContext.create("libvpx-vp9", "r")  # FFmpeg's own decoder leaves out the alpha
         codec.extradata = stream.codec_context.extradata
     first, some = None, False
-    for packet in container.demux(stream):
+    packets = container.demux(stream)
+    for packet, needed in sparing.decided(packets) if sparing else zip(packets, repeat(True)):  # noqa: B905
         try:
+            if sparing:
+                codec.skip_frame = "DEFAULT" if needed else "NONREF"
             frames = codec.decode(packet)
         except av.FFmpegError as error:
             if some:
@@ -163,6 +181,10 @@ def _frames(container: Any, stream: Any) -> Iterator[Any]:
             continue
         for frame in frames:
             if not frame.is_corrupt:
+                if sparing and not some:
+                    sparing.begin(frame.time)
+                if sparing and frame.interlaced_frame:
+                    sparing.stop()  # what is between two fields is made of the frames around them
                 some = True
                 yield frame
     if first and not some:
@@ -243,14 +265,19 @@ def thumbnails() -> Callable[[Any], Frames]:
 class _Screen:
     """What lays frames out as they are seen: in RGB, with square pixels, upright."""
 
-    def __init__(self, pixel_aspect: Fraction | None, behind: int) -> None:
+    def __init__(self, pixel_aspect: Fraction | None, behind: int, size: Size | None) -> None:
         self._pixel_aspect, self._behind = pixel_aspect or Fraction(1), behind
+        self._fitted = Fitted(size) if size else None
         self._convert = VideoReformatter()  # kept: it costs more to set up than to run on a small frame
         self._turn: int | None = None
         self._matrix: npt.NDArray[np.int32] | None = None
 
     def shown(self, frame: Any) -> Frames:
         check_size(frame.width, frame.height)
+        if self._fitted and self._pixel_aspect == 1 and not frame.rotation:
+            fitted = self._fitted(frame)
+            if fitted is not None:
+                return fitted
         rgb = frame_rgb(frame, self._convert, self._behind)
         if self._pixel_aspect != 1:
             width = max(1, round(rgb.shape[1] * self._pixel_aspect))

@@ -5,11 +5,17 @@ from collections.abc import Callable, Iterator
 
 from vpoet.arrays import Frames
 from vpoet.media.cuts import Detector, Shots
+from vpoet.media.fitted import Size
 from vpoet.media.video import Source, stream_numbered
 
 
 def stream_shots(
-    source: Source, detector: Detector, finish: Callable[[Frames], Frames], *, fps: float | None = None
+    source: Source,
+    detector: Detector,
+    finish: Callable[[Frames], Frames],
+    *,
+    fps: float | None = None,
+    size: Size | None = None,
 ) -> tuple[float, Iterator[tuple[int | None, Frames]]]:
     """The frame rate, and each frame of `stream_frames` as ``finish`` makes it, with the number of its shot, from 0 on;
     None for one between shots.
@@ -18,7 +24,7 @@ def stream_shots(
     in, whatever the rate: none of another shot is ever rounded into one. The errors are those of `stream_frames`.
     """
     shots = Shots(detector)
-    rate, numbered = stream_numbered(source, fps=fps, watch=shots.add)
+    rate, numbered = stream_numbered(source, fps=fps, watch=shots.add, size=size)
     return rate, _with_shots(((number, finish(frame)) for number, frame in numbered), shots)
 
 

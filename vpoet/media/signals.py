@@ -88,19 +88,27 @@ def camera_flow(flow_hw2: Floats, seen_hw: Mask) -> Floats:
     if seen_hw.sum() < 64:
         return np.zeros_like(flow_hw2)
     y, x = np.mgrid[:h, :w] / h - np.array([0.5, w / h / 2])[:, None, None]
-    zero, one = np.zeros((h, w)), np.ones((h, w))
-    # a row for each of x and y; columns: pan across, pan down, zoom, roll
-    terms_hw24 = np.stack([np.stack([one, zero, x, -y], -1), np.stack([zero, one, y, x], -1)], -2)
-    a_N24, flow_N2 = terms_hw24[seen_hw][::2], flow_hw2[seen_hw][::2].astype(np.float64)
-    weights, fit = np.ones(len(a_N24)), np.zeros(4)
+    x_N, y_N = x[seen_hw][::2], y[seen_hw][::2]
+    u_N, v_N = flow_hw2[seen_hw][::2].astype(np.float64).T.copy()
+    square_N, zoom_N, roll_N = x_N * x_N + y_N * y_N, x_N * u_N + y_N * v_N, x_N * v_N - y_N * u_N
+    weights, across, down, zoom, roll = np.ones(len(x_N)), 0.0, 0.0, 0.0, 0.0
     for _ in range(_ROUNDS):
-        weighted = a_N24 * weights[:, None, None]
-        left = np.einsum("ncp,ncq->pq", weighted, a_N24) + 1e-6 * np.eye(4)
-        fit = np.linalg.solve(left, np.einsum("ncp,nc->p", weighted, flow_N2))
-        off = np.square(flow_N2 - a_N24 @ fit).sum(1)
+        # The normal equations, written out: of most of their terms the sums are the same.
+        count, sum_x, sum_y, squares = weights.sum(), weights @ x_N, weights @ y_N, weights @ square_N
+        left = np.array(
+            [
+                [count, 0, sum_x, -sum_y],
+                [0, count, sum_y, sum_x],
+                [sum_x, sum_y, squares, 0],
+                [-sum_y, sum_x, 0, squares],
+            ]
+        )
+        right = np.array([weights @ u_N, weights @ v_N, weights @ zoom_N, weights @ roll_N])
+        across, down, zoom, roll = np.linalg.solve(left + 1e-6 * np.eye(4), right).tolist()
+        off = np.square(u_N - (across + zoom * x_N - roll * y_N)) + np.square(v_N - (down + zoom * y_N + roll * x_N))
         scale = max(float(np.median(off)), 0.02)
         weights = np.square(scale / (scale + off))
-    return (terms_hw24 @ fit).astype(np.float32)
+    return np.stack([across + zoom * x - roll * y, down + zoom * y + roll * x], -1).astype(np.float32)
 
 
 def motion(pictures: Greys, fps: float) -> Motion:

@@ -25,8 +25,9 @@ from vpoet.errors import DataError
 from vpoet.files import write_atomic
 from vpoet.media.comments import png_info
 from vpoet.media.container import open_video, reason, thumbnails
+from vpoet.media.fitted import Size
 from vpoet.media.images import durations, image_frames, open_image, small_picture
-from vpoet.media.mp4 import CRF, encode_mp4
+from vpoet.media.mp4 import CRF, PRESET, encode_mp4
 
 Source = str | Path | bytes
 Frame = TypeVar("Frame")
@@ -88,16 +89,18 @@ class Video:
         path = Path(path)
         write_atomic(path, self.encode(path.suffix, lossless=lossless))
 
-    def encode(self, suffix: str, *, lossless: bool = False, crf: int = CRF, comment: str = "") -> bytes:
+    def encode(
+        self, suffix: str, *, lossless: bool = False, crf: int = CRF, preset: str = PRESET, comment: str = ""
+    ) -> bytes:
         """The bytes of `write`. The same frames give the same bytes.
 
-        An .mp4 is h264 4:2:0 (4:4:4 where a side is odd) at ``crf``; ``lossless`` stores RGB bit for bit, which few
-        browsers play. A .webp can be lossless too; a .gif has 256 colours and time in steps of 10 ms.
+        An .mp4 is h264 4:2:0 (4:4:4 where a side is odd) at ``crf`` and x264's ``preset``; ``lossless`` stores RGB bit
+        for bit, which few browsers play. A .webp can be lossless too; a .gif has 256 colours and time in steps of 10 ms.
         ``comment`` is what an .mp4, .gif or .png says of itself (`vpoet.media.comments`).
         """
         if suffix == ".mp4":
             mp4 = io.BytesIO()
-            encode_mp4(mp4, self.frames, self.fps, lossless=lossless, crf=crf, comment=comment)
+            encode_mp4(mp4, self.frames, self.fps, lossless=lossless, crf=crf, preset=preset, comment=comment)
             return mp4.getvalue()
         images = [Image.fromarray(frame) for frame in self.frames]
         buffer = io.BytesIO()
@@ -190,15 +193,16 @@ def nearest_in_time(
 
 
 def stream_frames(
-    source: Source, *, fps: float | None = None, start: float = 0.0, behind: int = 255
+    source: Source, *, fps: float | None = None, start: float = 0.0, behind: int = 255, size: Size | None = None
 ) -> tuple[float, Iterator[Frames]]:
     """The frame rate, and the frames as they are decoded: a long film never lies whole in memory.
 
     ``fps`` None keeps the file's own rate (0 for an image). All frames have the size of the first. What is transparent
-    is laid over the grey ``behind``. DataError, naming the file, comes from here or from the iterator, as the damage is
-    found.
+    is laid over the grey ``behind``. With ``size``, height and width, all have that, as `resize_frame` cuts and scales
+    them, in one step with the conversion to RGB where that can be (`vpoet.media.fitted`). DataError, naming the file,
+    comes from here or from the iterator, as the damage is found.
     """
-    rate, numbered = stream_numbered(source, fps=fps, start=start, behind=behind)
+    rate, numbered = stream_numbered(source, fps=fps, start=start, behind=behind, size=size)
     return rate, (frame for _, frame in numbered)
 
 
@@ -209,11 +213,13 @@ def stream_numbered(
     start: float = 0.0,
     behind: int = 255,
     watch: Callable[[Frames], None] | None = None,
+    size: Size | None = None,
 ) -> tuple[float, Iterator[tuple[int, Frames]]]:
     """As `stream_frames`, each frame with its number among those that were decoded, from 0 on: one that is shown again
     has the same number, and where the rate is lowered some are left out.
 
-    ``watch`` is shown every decoded frame as a thumbnail `THUMB`, no later than the frame comes.
+    ``watch`` is shown every frame of the video as a thumbnail `THUMB`, no later than the frame comes. Without it, those
+    that will not be shown need not be decoded (`vpoet.media.sparing`), and are not counted.
     """
     if fps is not None and not 0 < fps <= FASTEST:
         raise DataError(f"a frame rate to read at is above 0 and at most {FASTEST}, not {fps}")
@@ -224,20 +230,20 @@ def stream_numbered(
         check_file(source)
     with _named(name, "not readable"):
         if (picture := open_image(source)) is None:
-            rate, timed, finish = open_video(source, start, behind)
+            rate, timed, finish = open_video(source, start, behind, fps=None if watch else fps, size=size)
             found = fps or rate
             seen = _seen(timed, None if watch is None else thumbnails(), watch)
             chosen = nearest_in_time(seen, found, 1 / rate, start or None)
-            return found, _guard(map(_last_kept(finish), chosen), name)
+            return found, _guard(map(_last_kept(finish), chosen), name, size)
         shown = durations(picture)
     pictures = image_frames(picture, behind)
     if not shown:
         lone = ((0.0, frame) for frame in (pictures if start <= 0 else ()))
-        return 0.0, _guard((numbered for _, numbered in _seen(lone, small_picture, watch)), name)
+        return 0.0, _guard((numbered for _, numbered in _seen(lone, small_picture, watch)), name, size)
     found = fps or len(shown) / sum(shown)
     times = np.cumsum([0.0, *shown[:-1]]).tolist()
     seen = _seen(zip(times, pictures, strict=True), small_picture, watch)
-    return found, _guard(nearest_in_time(seen, found, shown[-1], start), name)
+    return found, _guard(nearest_in_time(seen, found, shown[-1], start), name, size)
 
 
 def _seen(
@@ -295,13 +301,12 @@ def _last_kept(function: Callable[[Any], Frames]) -> Callable[[tuple[int, Any]],
     return kept
 
 
-def _guard(numbered: Iterable[tuple[int, Frames]], name: str) -> Iterator[tuple[int, Frames]]:
-    """Name the file in whatever goes wrong while it is decoded, and bring all frames to the first one's size."""
-    first: Frames | None = None
+def _guard(numbered: Iterable[tuple[int, Frames]], name: str, size: Size | None) -> Iterator[tuple[int, Frames]]:
+    """Name the file in whatever goes wrong while it is decoded, and bring all frames to a size, or the first one's."""
     with _named(name, "broken while decoding"):
         for number, frame in numbered:
-            first = frame if first is None else first
-            yield number, resize_frame(frame, first.shape[0], first.shape[1])
+            size = size or (int(frame.shape[0]), int(frame.shape[1]))
+            yield number, resize_frame(frame, *size)
 
 
 @contextmanager
