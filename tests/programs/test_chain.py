@@ -28,7 +28,7 @@ SMALL = {
 }  # fmt: skip
 """What makes the networks of a test small."""
 RATES = Rates(0.01, {"fp32": 60.0}, {"fp32": 60.0}, (5, 8, 8), (4, 4, 4, 4), True)
-MACHINE = Machine(cores=1, processes=1, start=1.0, read=0.01, measured=(1e9, 0.01), rates=RATES)
+MACHINE = Machine(cores=1, processes=1, cuda=False, start=1.0, read=0.01, measured=(1e9, 0.01), rates=RATES)
 PATIENCE = 1200
 """Seconds, on a machine that has much else to do."""
 

@@ -16,7 +16,7 @@ from vpoet.evaluate.chain.telling import duration, plan_in_words
 from vpoet.evaluate.chain.trial import Rates
 
 RATES = Rates(0.1, {"fp32": 2.0, "bf16": 1.0}, {"fp32": 1.0, "bf16": 0.5}, (5, 8, 8), (8, 8, 8, 5, 5, 5), True)
-MACHINE = Machine(cores=1, processes=1, start=5, read=0.1, measured=(0.2, 0.1), rates=RATES, planning=30)
+MACHINE = Machine(cores=1, processes=1, cuda=False, start=5, read=0.1, measured=(0.2, 0.1), rates=RATES, planning=30)
 ASKED = Asked(["clips.csv"], 1.0, "", None, [], "contrast > 0.02", 0.92, None)
 ITEMS = [Item(f"{number}.mp4", f"/clips/{number}.mp4", {"caption": "a dog"}) for number in range(800)]
 OWN = Sources(["clips.csv"], [], ITEMS, ["captions: those of clips.csv"])

@@ -44,7 +44,10 @@ def test_the_one_list_in_a_folder_has_the_captions(folder: Path, tmp_path: Path)
     del rows[0]["caption"]
     (folder / "list.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = find(["clips"], None)
-    assert [item.fields["caption"] for item in found.items] == ["dog runs", *(f"dog {number}" for number in range(1, 6))]
+    assert [item.fields["caption"] for item in found.items] == [
+        "dog runs",
+        *(f"dog {number}" for number in range(1, 6)),
+    ]
     assert found.given(tmp_path) == [str(tmp_path / LIST)]
     (folder / "other.jsonl").write_text(json.dumps(rows[1]))
     with pytest.raises(DataError, match=r"list\.jsonl and other\.jsonl list clips; name one"):

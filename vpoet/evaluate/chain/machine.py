@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from vpoet.data.clips import ClipSettings
 from vpoet.errors import ConfigError
@@ -59,4 +60,5 @@ def look(
     rates = tried_together(trial, processes)
     start = min(start, MOST_START)
     took = time.monotonic() - began + start
-    return Machine(cores, processes, start, reading.seconds, measured, rates, took), reading.clips, notes
+    cuda = torch.cuda.is_available()
+    return Machine(cores, processes, cuda, start, reading.seconds, measured, rates, took), reading.clips, notes

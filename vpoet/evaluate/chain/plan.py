@@ -68,6 +68,8 @@ class Machine:
     cores: int
     processes: int
     """That train together, under the launcher if they are several."""
+    cuda: bool
+    """Whether they have GPUs."""
     start: float
     """Seconds until a command has begun to work."""
     read: float
@@ -206,11 +208,9 @@ class Planner:
                       start + 0.01 * learnt),
             ]  # fmt: skip
         text = str(self.out / "text.model")
-        return [
-            *stages,
-            Stage("train-text", "learn text pieces from the captions", text,
-                  ["vpoet", "train-text", str(self._clips), "--out", text, "--size", "512"], start + 0.001 * learnt),
-        ]  # fmt: skip
+        learn = ["vpoet", "train-text", str(self._clips), "--out", text, "--size", str(self.sources.pieces)]
+        seconds = start + 0.001 * learnt
+        return [*stages, Stage("train-text", "learn text pieces from the captions", text, learn, seconds)]
 
     def _coded(self, video: str) -> list[Stage]:
         """What comes between the two trainings."""
@@ -227,7 +227,8 @@ class Planner:
                   start + 6 * SCORED * encode),
             *(
                 Stage(f"encode-{side}", f"turn the {side} clips into tokens", str(self.out / "tokens" / side),
-                      ["vpoet", "encode", str(raw), "--tokenizer", video, "--out", str(self.out / "tokens" / side)],
+                      ["vpoet", "encode", str(raw), "--tokenizer", video, "--out", str(self.out / "tokens" / side),
+                       *(["--device", "cuda"] if self.machine.cuda else [])],
                       start + self.clips * share * 1.1 * encode)
                 for side, (raw, share) in sides.items()
             ),

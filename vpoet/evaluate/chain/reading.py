@@ -136,6 +136,7 @@ def _seconds(item: Item) -> float | None:
 
 def _excerpt(item: Item, settings: ClipSettings) -> Frames:
     """The first frames of a source, read as ingest reads them: uint8 [T, H, W, 3]; T is 0 if it has none."""
+
     def resized(frame: Frames) -> Frames:
         return resize_frame(frame, settings.height, settings.width)
 

@@ -7,16 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vpoet.data.fields import captions
+from vpoet.data.fields import captions, words
 from vpoet.data.lists import LISTS, read_list, row_name
 from vpoet.data.naming import NOTHING, named
 from vpoet.data.remote import address
 from vpoet.data.sources import MADE, Item, divide, gather
 from vpoet.errors import DataError
 from vpoet.files import write_atomic
+from vpoet.tokenizer.text import SMALLEST
 
 LIST = "sources.jsonl"
 """The list that a chain writes where captions are missing, or sources are too many for the hours."""
+PIECES = 512
+"""Of text, unless the captions have many characters."""
 CLIPS = 3000
 """Clips that a world makes unless it is said otherwise, and the hours allow them."""
 _TOLD = {
@@ -45,6 +48,12 @@ class Sources:
     @property
     def items(self) -> list[Item]:
         return [*self.kept, *self.listed]
+
+    @property
+    def pieces(self) -> int:
+        """Of a text tokenizer for the captions: each of their characters needs one, beside the 256 bytes."""
+        characters = {letter for item in self.items for text in words(item.fields) for letter in text.casefold()}
+        return max(PIECES, SMALLEST + 4 * len(characters))
 
     def fewer(self, count: int) -> "Sources":
         """About ``count`` of the items, taken evenly; what cannot be put in a list (tars, several files) stays."""

@@ -10,6 +10,7 @@ import torch
 
 from vpoet.arrays import Frames
 from vpoet.data.workers import Progress, share_out
+from vpoet.devices import pick
 from vpoet.nn.nats import PackTensors
 from vpoet.nn.transformer import Transformer
 from vpoet.sequence.arrangements import Sample
@@ -17,7 +18,6 @@ from vpoet.sequence.document import build
 from vpoet.sequence.packing import pack
 from vpoet.sequence.tasks import TABLE
 from vpoet.sequence.vocabulary import Vocabulary, grouped
-from vpoet.tokenizer.autoencoder import Autoencoder
 from vpoet.tokenizer.video import VideoTokenizer
 from vpoet.training.codec.recipe import VideoTokenizerRecipe
 from vpoet.training.codec.training import TokenizerTraining
@@ -79,26 +79,26 @@ def tried_together(trial: Trial, processes: int) -> Rates:
 def tried(trial: Trial, progress: Progress) -> Rates:
     """Steps of both trainings, timed in this process."""
     torch.set_num_threads(trial.threads)
-    precisions = promising()
+    device = pick("auto")
+    precisions = promising(device)
     video: dict[str, float] = {}
     if trial.video is None:
-        tokenizer = VideoTokenizer.load(trial.given)
+        tokenizer = VideoTokenizer.load(trial.given).to(device)
     else:
         training = None
         for name in precisions:
             training = TokenizerTraining(replace(trial.video, dtype=name, batch=len(trial.clips), compile=False))
             video[name] = timed(lambda one=training: one.update(trial.clips))  # type: ignore[misc]
-        model = training.average if training else Autoencoder(trial.video.model)
-        tokenizer = VideoTokenizer(model)
+        assert training is not None
+        tokenizer = VideoTokenizer(training.average).to(device)
     encode = timed(lambda: tokenizer.encode(trial.clips[0]))
     cells = tokenizer.grid(*trial.clips.shape[1:4])
     packs = {name: _pack_seconds(trial.transformer, name, cells, tokenizer.levels) for name in precisions}
     return Rates(encode, video, packs, cells, tokenizer.levels, tokenizer.causal)
 
 
-def promising() -> list[str]:
+def promising(device: torch.device) -> list[str]:
     """The precisions that may be the fastest here: fp32, and bf16 if its products are faster, as measured."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     peaks = {name: matmul_peak(device, dtype) for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))}
     return ["fp32", "bf16"] if peaks["bf16"] > FASTER * peaks["fp32"] else ["fp32"]
 
@@ -122,7 +122,7 @@ def timed(call: Callable[[], object]) -> float:
 def _pack_seconds(recipe: PretrainConfig, dtype: str, cells: tuple[int, int, int], levels: tuple[int, ...]) -> float:
     """Of a forward and backward pass over a full pack, with its part of a step."""
     engine = replace(recipe.engine, name="torch", dtype=dtype)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = pick("auto")
     vocabulary = words_of(recipe, levels)
     module = PackLoss(
         Transformer(recipe.model, vocabulary), replace(recipe, engine=engine).attends(device), recipe.z_loss
