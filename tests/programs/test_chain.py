@@ -18,7 +18,7 @@ from vpoet.media.video import Video
 
 SMALL = {
     "train-video": (
-        "model.widths=[8,8,8]", "model.encoder_blocks=[0,0,0]", "model.decoder_blocks=[0,0,0]", "begin=", "batch=2",
+        "model.widths=[8,8,8]", "model.encoder_blocks=[0,0,0]", "model.decoder_blocks=[0,0,0]", "begin=''", "batch=2",
         "model.quantiser.codebook=256", "loss.evenness=0", "steps=4", "save_every=1", "dtype=fp32",
     ),
     "pretrain": (
