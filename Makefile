@@ -9,13 +9,14 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 INSTALLED := .venv/installed
+RUNNABLE := .venv/runnable
 
 .PHONY: help demo test browser gpu torture lint check format bench clean
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
 
-demo: $(INSTALLED) ## the whole chain on a laptop's CPU: world, tokenizers, pretraining, samples -> runs/demo/index.html
+demo: $(RUNNABLE) ## the whole chain on a laptop's CPU, in 15 minutes: world, tokenizers, samples -> runs/demo/index.html
 	@train/demo.sh
 
 test: $(INSTALLED) ## every test that runs without a GPU, in two processes
@@ -50,9 +51,12 @@ bench: $(INSTALLED) ## speed of the parts, one JSON line each
 clean: ## the environment and caches; runs/ stays
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist
 
-$(INSTALLED): pyproject.toml constraints.txt
+# What runs the chain, and what also tests it.
+$(RUNNABLE): WITH := worlds
+$(INSTALLED): WITH := worlds,dev
+$(RUNNABLE) $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vpoet needs Python 3.11 or newer: make PYTHON=python3.12")'
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	@echo "installing vpoet and its dependencies into .venv"
-	@.venv/bin/python -m pip install --quiet --editable ".[worlds,dev]" --constraint constraints.txt
-	@touch $@
+	@.venv/bin/python -m pip install --quiet --editable ".[$(WITH)]" --constraint constraints.txt
+	@touch $@ $(RUNNABLE)

@@ -1,4 +1,4 @@
-"""Show a training run or a demo on one HTML page: numbers, curves, samples beside real clips."""
+"""Show a training run or a chain on one HTML page: numbers, curves, samples beside real clips."""
 
 import tempfile
 from pathlib import Path
@@ -15,11 +15,11 @@ from vpoet.outputs import expect_file
 
 
 def main(
-    run: Annotated[Path, typer.Argument(help="The folder of a training run, or one that train/demo.sh filled.")],
+    run: Annotated[Path, typer.Argument(help="The folder of a training run, or of vpoet chain.")],
     out: Annotated[Path | None, typer.Option(help="The page to write; by itself index.html in the run folder.")] = None,
     json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
-    """Show a training run or a demo on one HTML page: numbers, curves, samples beside real clips.
+    """Show a training run or a chain on one HTML page: numbers, curves, samples beside real clips.
 
     The page holds its pictures and videos itself, needs no network, and can be mailed. A run has one from its first
     step on, whether it is finished or not; run it again for what has come since.

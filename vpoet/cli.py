@@ -61,6 +61,7 @@ PROGRAMS = {
     "drift": "sample/drift.py",
     "evaluate-play": "sample/evaluate_play.py",
     "reconstruct": "sample/reconstruct.py",
+    "chain": "train/chain.py",
     "report": "train/report.py",
     "inspect": "train/describe.py",
 }

@@ -84,6 +84,10 @@ GOOD: dict[str, tuple[str, ...]] = {
     "drift": ("--model={bundle}", "--count=2", "--frames=9", "--out=OUT/drift"),
     "evaluate-play": (*("--model={playing}", "--count=1", "--seen=2", "--length=2", "--drift=2", "--out=OUT/judged"),),
     "reconstruct": ("{clip.mp4}", "--tokenizer={tokenizer}", "--out=OUT/both.mp4"),
+    "chain": (
+        *("world:platformer", "--clips=4", "--tokenizer={tokenizer}", "--processes=1", "--hours=1", "--dry-run"),
+        "--out=OUT/mine",
+    ),
     "report": ("{run}", "--out=OUT/page.html"),
     "inspect": ("{bundle}",),
 }
@@ -293,6 +297,7 @@ READERS: dict[str, list[tuple[str | int, str, str]]] = {
     "drift": [BUNDLES],
     "evaluate-play": [("--model", "", "playing")],
     "reconstruct": [("--tokenizer", "", "tokenizer"), (0, "", "video")],
+    "chain": [("--tokenizer", "", "tokenizer")],
     "report": [(0, "", "run")],
     "inspect": [(0, "", "bundle"), (0, "", "tokenizer"), (0, "", "raw"), (0, "", "run"), (0, "", "recipe")],
 }

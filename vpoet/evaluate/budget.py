@@ -125,7 +125,7 @@ def plan(
     peak = limit.peak(DTYPES[engine.dtype])
     length = recipe.data.length
     at_most = transformer.flops(Visibility((length,), (0,)), length) / length
-    flops = transformer.flops(Visibility((min(length, DOCUMENT),), (0,)), min(length, DOCUMENT)) / min(length, DOCUMENT)
+    flops = flops_per_token(recipe, transformer)
     speed = mfu * peak * world / flops
     tokens = recipe.steps * recipe.batch * length
     hours = tokens / speed / 3600
@@ -173,6 +173,12 @@ def plan(
         "device hours": hours * world,
     } | ({} if price is None else {"cost": hours * world * price})
     return facts
+
+
+def flops_per_token(recipe: PretrainConfig, transformer: Transformer) -> float:
+    """Floating-point operations that time is planned with: of a token in a document of `DOCUMENT` tokens."""
+    length = min(recipe.data.length, DOCUMENT)
+    return transformer.flops(Visibility((length,), (0,)), length) / length
 
 
 def _sampling(recipe: PretrainConfig, transformer: Transformer) -> dict[str, float]:

@@ -1,0 +1,226 @@
+"""The stages of a chain: plain commands, run one after the other, each once, whatever interrupts them.
+
+OUT/chain.json       the plan: what was asked, and the commands with the seconds that each is planned to take
+    stages.jsonl     a line for each stage that is done
+"""
+
+import ctypes
+import fcntl
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+from vpoet import cli
+from vpoet.errors import BackendError, ConfigError, DataError
+from vpoet.files import appending, read_json, write_atomic
+from vpoet.training.run.stop import Stop, leave
+
+PLAN, DONE, RUNNING = "chain.json", "stages.jsonl", ".running"
+FORMAT = 1
+PRETRAIN = "pretrain"
+_STEPS = "steps="
+_LEAST = 20
+"""Steps of pretraining that are never fallen below."""
+_POLL = 0.2
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A command, and what it is for."""
+
+    name: str
+    what: str
+    result: str
+    """Where that lies."""
+    command: list[str]
+    """vpoet COMMAND ... or deepspeed ... PROGRAM ..."""
+    seconds: float
+    """That it is planned to take."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All stages, in order."""
+
+    asked: dict[str, Any]
+    """What the user said: another plan is for another folder."""
+    hours: float
+    stages: list[Stage]
+    threads: int
+    """Of a command that is one process."""
+    measured: float = 0.0
+    """Seconds that planning took."""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        return self.measured + sum(stage.seconds for stage in self.stages)
+
+    def save(self, out: Path) -> None:
+        write_atomic(out / PLAN, json.dumps({"format": FORMAT, **asdict(self)}, indent=1, ensure_ascii=False))
+
+    @classmethod
+    def load(cls, out: Path, asked: Mapping[str, Any]) -> Self | None:
+        """The plan of a folder, if it has one. ConfigError: it was made for something else; DataError: damaged."""
+        path = out / PLAN
+        try:
+            values = read_json(path)
+            if values.pop("format") != FORMAT:
+                raise ValueError("of another version")
+            found = cls(**values | {"stages": [Stage(**stage) for stage in values["stages"]]})
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{path}: damaged ({error}), so what lies beside it is not known: remove {out}") from None
+        changed = [
+            f"{name} {found.asked.get(name)!r}, now {value!r}"
+            for name, value in asked.items()
+            if found.asked.get(name) != value
+        ]
+        if changed:
+            raise ConfigError(f"{out}: planned for {'; '.join(changed)}; choose another --out, or remove it")
+        return found
+
+    def shortened(self, spent: float) -> Self:
+        """The plan with fewer steps of pretraining, where stages took so much longer that it would not end in time.
+
+        ``spent``: seconds that all before pretraining took.
+        """
+        at = [stage.name for stage in self.stages].index(PRETRAIN)
+        stage = self.stages[at]
+        rest = sum(after.seconds for after in self.stages[at + 1 :])
+        left = self.hours * 3600 - spent - rest
+        if left >= stage.seconds:
+            return self
+        share = max(0.0, left / stage.seconds)
+        steps = next(int(word.removeprefix(_STEPS)) for word in stage.command if word.startswith(_STEPS))
+        fewer = max(min(steps, _LEAST), int(steps * share))
+        command = [f"{_STEPS}{fewer}" if word.startswith(_STEPS) else word for word in stage.command]
+        new = replace(stage, command=command, seconds=stage.seconds * fewer / steps)
+        note = f"what came before took longer than planned: {fewer} steps of pretraining, not {steps}"
+        return replace(self, stages=[*self.stages[:at], new, *self.stages[at + 1 :]], notes=[*self.notes, note])
+
+
+def done(out: Path) -> dict[str, float]:
+    """Seconds that each stage took, of those that are done. DataError: the list of them is damaged."""
+    path = out / DONE
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        rows = [json.loads(line) for line in lines if line.endswith("}")]  # a kill can leave half a line
+        return {row["stage"]: float(row["seconds"]) for row in rows}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: damaged ({error}); remove it, and each stage looks for what is left to do") from None
+
+
+def note_done(out: Path, stage: Stage, seconds: float) -> None:
+    row = {"stage": stage.name, "seconds": round(seconds), "result": stage.result, "command": shown(stage.command)}
+    with appending(out / DONE) as lines:
+        lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def shown(command: Sequence[str]) -> str:
+    """A command as a shell takes it."""
+    return shlex.join(command)
+
+
+def processes_here(cores: int) -> tuple[int, str]:
+    """Processes that training can share: GPUs, or cores, as a power of two up to 8; and why it is only one."""
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else cores
+    most = 1 << min(3, max(1, count).bit_length() - 1)
+    lacking = [name for name in ("deepspeed", "ninja", "c++") if _program(name) is None]
+    if most > 1 and lacking:
+        return 1, f"one process trains, although {count} could: DeepSpeed's launcher needs {', '.join(lacking)}"
+    return most, ""
+
+
+def _program(name: str) -> str | None:
+    return shutil.which(name, path=_path())
+
+
+def _path() -> str:
+    return f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+
+
+@contextmanager
+def alone(out: Path, say: Callable[[str], None]) -> Iterator[int]:
+    """A handle that commands inherit: while one runs that a chain which was killed has left, this waits for its end."""
+    handle = os.open(out / RUNNING, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting for a command to end that was left running when this was stopped")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def run(stage: Stage, stop: Stop, handle: int, threads: int) -> float:
+    """Run a stage's command to its end; the seconds it took. What it prints goes to standard error.
+
+    A signal that `Stop` notes is passed on; once the command has ended by it, so does this process. BackendError: it
+    failed.
+    """
+    name, *words = stage.command
+    if name == "vpoet":
+        program = cli.programs_folder() / cli.PROGRAMS[words[0]]
+        words = [sys.executable, str(program), *words[1:]]
+    elif (found := _program(name)) is not None:
+        words = [found, *words]
+    else:
+        raise BackendError(f"{stage.name}: {name} is not installed any more; install it, and run this again")
+    threads = 1 if stage.command[0] != "vpoet" else threads
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "PATH": _path()}
+    began = time.monotonic()
+    # a group of its own: Ctrl-C in a terminal reaches this process alone, which passes it on once
+    child = subprocess.Popen(
+        words, stdin=subprocess.DEVNULL, stdout=2, env=environment, pass_fds=(handle,), start_new_session=True,
+        preexec_fn=_end_with_parent,
+    )  # fmt: skip
+    passed = False
+    while (status := _ended(child)) is None:
+        if stop.signal and not passed:
+            passed = True
+            os.killpg(child.pid, stop.signal)
+    if stop.signal:
+        leave(stop.signal)
+    if status:
+        raise BackendError(
+            f"{stage.name}: its command, above, ended with status {status}; once what it says is mended, run the same "
+            "`vpoet chain` again"
+        )
+    return time.monotonic() - began
+
+
+def _ended(child: "subprocess.Popen[bytes]") -> int | None:
+    try:
+        return child.wait(_POLL)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _libc() -> Any:
+    return ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+_LIBC = _libc()
+_PR_SET_PDEATHSIG = 1
+
+
+def _end_with_parent() -> None:
+    """In the child: Linux sends SIGTERM when its parent is gone. Elsewhere it runs to its end, and is waited for."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
