@@ -35,7 +35,7 @@ CLIPS = ("image", "last", "video", "mask")
 """The fields whose value is a file."""
 PLAIN = (
     "prompt", "task", "outpaint", "given_frames", "via_image", "story", "frames", "window", "overlap", "height",
-    "width", "fps", "seed",
+    "width", "fps", "seed", "motion", "quality",
 )  # fmt: skip
 """The other fields that are served. A new field of `Request` is not, before somebody has looked at what it reads."""
 OWN = ("model", "count")
