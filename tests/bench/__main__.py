@@ -1,10 +1,10 @@
 """Speed of the parts: ``python tests/bench [--seconds N] [NAME ...]``. One JSON line each.
 
-Without names all but `video_tokenizer_peers` and `video_tokenizer_film`. The video tokenizer's are explained in
-`tokenizer` and `film`, pretraining's in `training`, `throughput`, `attention`, `saving` and `streaming`, sampling's
-in `decoding`, `guessing`, `interactive`, `play` and `serving`, how exact edits are in `edits`, the judge's accuracy in
-`judge`, the playground's speed and judge in `world`, the measures of curation in `curation`; of the others it is the
-best of five runs, as other work only slows.
+Without names all but `video_tokenizer_peers`, `video_tokenizer_film` and `asked_motion`. The video tokenizer's are
+explained in `tokenizer` and `film`, pretraining's in `training`, `throughput`, `attention`, `saving` and `streaming`,
+sampling's in `decoding`, `guessing`, `interactive`, `play` and `serving`, how exact edits are in `edits`, the judge's
+accuracy in `judge`, the playground's speed and judge in `world`, the measures of curation in `curation`, conditions in
+`asked`; of the others it is the best of five runs, as other work only slows.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import asked
 import attention
 import copies
 import curation
@@ -85,18 +86,20 @@ def main() -> None:
         curation.motion_truth,
         curation.duplicates,
     )
-    asked_for = (tokenizer.video_tokenizer_peers, film.video_tokenizer_film)
+    asked_for = (tokenizer.video_tokenizer_peers, film.video_tokenizer_film, asked.asked_motion)
     slow: dict[str, Callable[[float], dict[str, Any]]] = {
         each.__name__: each for each in (*pretraining, *sampling, *coding, *asked_for)
     }
     names = [*fast, *slow]
     parser = argparse.ArgumentParser(prog="python tests/bench", description="Speed of the parts, one JSON line each.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}; all but the last two if none")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}; all but the last three if none"
+    )
     parser.add_argument("--seconds", type=float, default=40, help="of training for each network [40]")
     wanted = parser.parse_args()
     if unknown := sorted(set(wanted.names) - set(names)):
         parser.error(f"no benchmark {', '.join(unknown)}; choose from {', '.join(names)}")
-    for name in wanted.names or names[:-2]:
+    for name in wanted.names or names[:-3]:
         line = best_of_rounds(fast[name]) if name in fast else slow[name](wanted.seconds)
         print(json.dumps({"bench": name, **line, "python": platform.python_version()}), flush=True)
 
