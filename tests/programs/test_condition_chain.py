@@ -28,19 +28,19 @@ def moving(speed: int, start: int = 12) -> Video:
     """A checked square that moves right by ``speed`` pixels a frame, over a slope of blue."""
     frames = np.zeros((9, 32, 32, 3), np.uint8)
     frames[..., 2] = np.linspace(60, 200, 32).astype(np.uint8)[:, None]
-    square = np.where(np.indices((10, 10)).sum(0)[..., None] // 4 % 2, [230, 40, 30], [240, 220, 60])
+    square = np.where(np.indices((8, 8)).sum(0)[..., None] // 4 % 2, [230, 40, 30], [240, 220, 60])
     for t, frame in enumerate(frames):
         left = start + speed * (t - 4)
-        frame[11:21, left : left + 10] = square
+        frame[12:20, left : left + 8] = square
     return Video(frames, 8)
 
 
 @pytest.fixture(scope="module")
-def done(program: Program) -> Callable[..., dict[str, Any]]:
+def done(launched: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
     def run(path: str, *arguments: object) -> dict[str, Any]:
-        status, out, err = program(path, *arguments, "--json")
-        assert status == 0, err
-        said: dict[str, Any] = json.loads(out.splitlines()[-1])
+        process = launched(path, *arguments, "--json")
+        assert process.wait() == 0, process.err
+        said: dict[str, Any] = json.loads(process.out.splitlines()[-1])
         return said
 
     return run
