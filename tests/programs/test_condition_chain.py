@@ -13,6 +13,7 @@ from vpoet import config
 from vpoet.bundle import SHIPPED, BundleConfig
 from vpoet.data.folder import read_samples
 from vpoet.evaluate.sequences import draw
+from vpoet.generate.kept_codes import beside
 from vpoet.media import signals
 from vpoet.media.video import Video
 from vpoet.sequence.conditions import TABLE
@@ -85,7 +86,7 @@ def test_what_is_asked_for_is_what_is_measured_of_the_samples(
         out = tmp_path / f"{motion}.mp4"
         asked = ("--prompt", "a square", "--motion", motion, "--out", out)
         done("sample/generate.py", "--model", made / "bundle", *asked)
-        assert json.loads(out.with_suffix(".json").read_text())["motion"] == motion
+        assert json.loads(beside(out).read_text())["motion"] == motion
         video = Video.read(out)
         found.append(signals.motion(signals.greys(video.frames), video.fps).whole)
     assert found == sorted(found)
