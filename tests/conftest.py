@@ -296,6 +296,7 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokens:
                 first = int(random.integers(48))
                 codes = (first + np.arange(3 * 2 * 2).reshape(3, 2, 2)) % 48
                 info = {"caption": captions[i % len(captions)], "fps": 8, "grid": [3, 2, 2], "tokenizer": video.hash}
+                info["measures"] = {"motion": first / 4}
                 writer.write(f"{split}-{i:04}", {"codes.npy": codes_to_npy(codes.astype(np.int32)), "json": info})
         writer.manifest().save(folder / split)
     vocabulary = Vocabulary(text.size, grouped(video.levels, 2), text.hash, video.hash)

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from vpoet import adapter as adapters
 from vpoet import bundle, cli, config, hub
+from vpoet.data import measures
 from vpoet.data.token_dataset import caption_words, played_as
 from vpoet.errors import CheckpointError, ConfigError, HashMismatch
 from vpoet.nn import lora
@@ -97,8 +98,11 @@ def main(
         adapters.Adapter(lora.update(weights), cfg.lora.scale, base, bundle.join_words(*each)).save(out)
         finish(out, folder, as_json)
         return
+    known = measures.learnt(cfg.data.conditions, [source.path for source in cfg.data.sources])
     if cfg.begin:
-        each.append(config.load(hub.local(cfg.begin, bundle.FILES) / bundle.CONFIG, bundle.BundleConfig).words)
+        before = config.load(hub.local(cfg.begin, bundle.FILES) / bundle.CONFIG, bundle.BundleConfig)
+        each.append(before.words)
+        known = measures.joined(before.conditions, known)
     transformer = Transformer(cfg.model, vocabulary)
     transformer.load_state_dict(lora.trained(weights, cfg.lora))
     samples = cfg.samples if cfg.actions is None else as_played(cfg, video)
@@ -107,7 +111,7 @@ def main(
         model=cfg.model, bidirectional=cfg.data.bidirectional, window=cfg.data.window, length=cfg.data.length,
         tasks=drawn, frames=samples.frames, height=samples.height, width=samples.width,
         fps=samples.fps, guidance=samples.guidance, temperature=samples.temperature, words=bundle.join_words(*each),
-        actions=cfg.actions,
+        actions=cfg.actions, conditions=known,
     )  # fmt: skip
     bundle.save(out, transformer, described, text, video, card(run, folder, transformer), DTYPES[dtype])
     finish(out, folder, as_json)

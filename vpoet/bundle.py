@@ -32,6 +32,7 @@ from vpoet.nn.initial import Weightless, Weights
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.outputs import expect_folder
 from vpoet.sequence.actions import ActionSpace
+from vpoet.sequence.conditions import Learnt, complete
 from vpoet.sequence.tasks import TABLE
 from vpoet.sequence.vocabulary import Vocabulary
 from vpoet.tokenizer import video as video_tokenizer
@@ -75,6 +76,8 @@ class BundleConfig:
     guidance: float = 1.0
     """Guidance and temperature unless others are asked for: those that suit the model."""
     temperature: float = 1.0
+    conditions: dict[str, Learnt] = field(default_factory=dict)
+    """What else than words and pictures it can be asked for, by the names of `vpoet.sequence.conditions.TABLE`."""
     words: list[str] = field(default_factory=list)
     """Every word of the captions that it was trained on, where they are few; empty: too many to tell."""
 
@@ -87,6 +90,7 @@ class BundleConfig:
         for name in ("guidance", "temperature"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be 0 or more")
+        complete(self.conditions)
         if not self.tasks:
             raise ConfigError("tasks: there must be one at least")
         if unknown := set(self.tasks) - set(TABLE):

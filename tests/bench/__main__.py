@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import asked
 import attention
 import copies
 import curation
@@ -85,11 +86,12 @@ def main() -> None:
         curation.motion_truth,
         curation.duplicates,
     )
-    asked_for = (
+    asked_for = (  # by name alone
         tokenizer.video_tokenizer_peers,
         film.video_tokenizer_film,
         page.page,
         ingesting.ingest_speed,
+        asked.asked_motion,
     )
     slow: dict[str, Callable[[float], dict[str, Any]]] = {
         each.__name__: each for each in (*pretraining, *sampling, *coding, *asked_for)

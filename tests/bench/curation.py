@@ -50,9 +50,9 @@ def motion_truth(_: float) -> dict[str, Any]:
         found, known = (np.array([row[at] for row in rows]) for at in (0, 1))
         for k, kind in enumerate(("whole", "camera", "object")):
             if np.ptp(known[:, k]):
-                line[f"{name}_{kind}"] = round(_spearman(found[:, k], known[:, k]), 3)
+                line[f"{name}_{kind}"] = round(spearman(found[:, k], known[:, k]), 3)
         for k, kind in ((3, "codec"), (4, "difference")):
-            line[f"{name}_{kind}"] = round(_spearman(found[:, k], known[:, 0]), 3)
+            line[f"{name}_{kind}"] = round(spearman(found[:, k], known[:, 0]), 3)
     return line
 
 
@@ -113,7 +113,7 @@ def _row(frames: Frames, windows_T3: Doubles, truth: list[tuple[Doubles, Doubles
     return [*signals.motion(greys, RATE), vectors, difference], known.tolist()
 
 
-def _spearman(a: Doubles, b: Doubles) -> float:
+def spearman(a: Doubles, b: Doubles) -> float:
     """Pearson's correlation of ranks; equal values share their mean rank."""
 
     def ranks(values: Doubles) -> Doubles:

@@ -46,6 +46,29 @@ def test_a_camera_is_told_from_an_object() -> None:
     assert found.whole == pytest.approx(found.object, abs=0.05)
 
 
+@pytest.mark.parametrize(("side", "step"), [(14, 2), (14, 6), (18, 2), (18, 5)])
+def test_a_plain_thing_moves_with_its_inside_and_without_what_it_covers(side: int, step: int) -> None:
+    """Its inside looks the same before and after, and what it covers and uncovers changes without moving."""
+    frames = np.full((7, 128, 160, 3), (120, 180, 230), np.uint8)
+    frames[:, 90:] = texture()[90:128, :160]  # a ground to see that the camera stands still
+    for t, frame in enumerate(frames):
+        frame[30 : 30 + side, 40 + step * t : 40 + step * t + side] = (200, 60, 40)
+        frame[36 : 30 + side, 44 + step * t : 46 + step * t] = (250, 240, 90)
+    found = signals.motion(signals.greys(frames), FPS)
+    wanted = step / 128 * 100 * FPS * side * side / (128 * 160)
+    assert found.camera < 0.05
+    assert found.object == pytest.approx(wanted, rel=0.35)
+
+
+def test_a_slow_camera_is_seen() -> None:
+    """Half a pixel of 128 a step: less changes by noise than a quick one leaves."""
+    whole = Image.fromarray(texture(400, 480))
+    ways = [np.asarray(whole.resize((160, 128), Image.Resampling.BOX, box=(t, 0, 320 + t, 256))) for t in range(6)]
+    found = signals.motion(signals.greys(np.stack(ways)), FPS)
+    assert found.camera == pytest.approx(0.5 / 128 * 100 * FPS, rel=0.15)
+    assert found.object < 0.1 * found.camera
+
+
 def test_a_zoom_is_the_camera_and_what_stands_still_does_not_move() -> None:
     whole = Image.fromarray(texture())
     boxes = [(t * 2, t * 1.6, 200 - t * 2, 160 - t * 1.6) for t in range(5)]

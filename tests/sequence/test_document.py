@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from vpoet.errors import ShapeError
 from vpoet.sequence.document import KINDS, STRUCTURE, Document, Part, Sequence, Span, build, parse
-from vpoet.sequence.vocabulary import Modality, Vocabulary, task_names
+from vpoet.sequence.vocabulary import Modality, Vocabulary, condition_names, task_names
 
 TEXT, IMAGE, VIDEO = (KINDS.index(name) for name in ("text", "image", "video"))
 
@@ -87,7 +87,10 @@ def lists_of_spans(draw: st.DrawFn) -> tuple[Span, ...]:
     return tuple(found)
 
 
-documents = st.builds(Document, st.sampled_from(task_names()), lists_of_spans())
+conditions = st.tuples(*(st.none() | st.integers(0, 255) for _ in condition_names())).map(
+    lambda numbers: tuple((name, n) for name, n in zip(condition_names(), numbers, strict=True) if n is not None)
+)
+documents = st.builds(Document, st.sampled_from(task_names()), lists_of_spans(), conditions)
 
 
 @given(documents)
@@ -153,13 +156,11 @@ def test_targets_are_unseen_codes_of_visual_targets_and_text_targets_with_their_
 @given(documents, st.integers(0, 4))
 def test_what_a_target_holds_changes_nothing_else(document: Document, code: int) -> None:
     """The layout is known before any target is: same positions, kinds and targets, and ids that differ only there."""
-    blank = Document(
-        document.task,
-        tuple(
-            replace(s, values=np.where(unseen, np.int32(code), s.values)) if s.target else s
-            for s, unseen in zip(document.spans, document.predicted(), strict=True)
-        ),
+    spans = (
+        replace(s, values=np.where(unseen, np.int32(code), s.values)) if s.target else s
+        for s, unseen in zip(document.spans, document.predicted(), strict=True)
     )
+    blank = replace(document, spans=tuple(spans))
     one, other = build(document, PLAYED), build(blank, PLAYED)
     assert np.array_equal(one.positions, other.positions)
     assert np.array_equal(one.kinds, other.kinds)

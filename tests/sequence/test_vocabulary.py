@@ -81,8 +81,8 @@ def test_ranges_follow_each_other_without_gap_or_overlap() -> None:
 def test_every_id_has_a_name_of_its_own() -> None:
     names = [VOCABULARY.name(token) for token in range(VOCABULARY.size)]
     assert len(set(names)) == VOCABULARY.size
-    assert (names[14], names[63], names[64], names[320], names[340]) == (
-        "<task:t2v>", "<reserved:63>", "0", "text:0", "code:0",
+    assert (names[14], names[50], names[63], names[64], names[320], names[340]) == (
+        "<task:t2v>", "<reserved:50>", "<condition:motion>", "0", "text:0", "code:0",
     )  # fmt: skip
 
 
@@ -97,7 +97,7 @@ def test_ids_and_values_are_inverse_in_any_shape() -> None:
 @pytest.mark.parametrize(
     ("read", "token", "message"),
     [
-        (VOCABULARY.to_number, 63, "expected a number in the header of a span, found <reserved:63>"),
+        (VOCABULARY.to_number, 63, "expected a number in the header of a span, found <condition:motion>"),
         (VOCABULARY.to_number, 320, "found text:0"),
         (lambda token: VOCABULARY.values([325, token], "text"), 319, "expected text tokens, found 255"),
         (lambda token: VOCABULARY.values([325, token], "text"), 340, "expected text tokens, found code:0"),

@@ -5,8 +5,8 @@ import math
 import re
 import weakref
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from vpoet.arrays import Ints
 from vpoet.data import painting, recordings, segments
 from vpoet.data.folder import read_samples
+from vpoet.data.measures import measures_of
 from vpoet.data.npy import npy_to_codes
 from vpoet.data.segments import TokenSegment
 from vpoet.data.shards import Problems, Sample, read_shard
@@ -55,6 +56,8 @@ class TokenSample:
     """Captions that change in time: the first cell of each, ascending from 0."""
     segments: tuple[TokenSegment, ...] | None = None
     """Of a sample that interleaves texts, images and videos; it has no codes beside theirs: t = 0."""
+    measures: Mapping[str, float] = field(default_factory=dict)
+    """What curation measured of it (`vpoet select` writes it into a clip's json)."""
 
 
 class Shard(list[TokenSample]):
@@ -200,7 +203,7 @@ class TokenDataset:
             raise _BadSampleError("broken captions in time") from None
         return TokenSample(
             name, sample.key, codes.astype(self._dtype), tuple(sample.captions), fps, keyframes, paintings,
-            actions, outcomes, timeline,
+            actions, outcomes, timeline, measures=measures_of(sample.json),
         )  # fmt: skip
 
     def _check_header(self, fps: int, length: int, height: int, width: int) -> None:

@@ -10,7 +10,7 @@ function of the seed, its source, the epoch and its key.
 import warnings
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +23,8 @@ from vpoet.data.token_dataset import TokenDataset, TokenSample
 from vpoet.errors import ConfigError, DataError, VpoetWarning
 from vpoet.sequence import document, tasks
 from vpoet.sequence.arrangements import Sample, Segment
+from vpoet.sequence.conditions import TABLE as CONDITIONS
+from vpoet.sequence.conditions import Condition, Pairs, complete
 from vpoet.sequence.misreading import misread
 from vpoet.sequence.packing import BestFit, Pack, pack
 from vpoet.sequence.vocabulary import Vocabulary
@@ -64,6 +66,10 @@ class StreamConfig:
     the actions, the captions in time or the segments for."""
     drop_caption: float = 0.1
     """Probability that a document's text is left empty, which classifier-free guidance needs."""
+    conditions: dict[str, Condition] = field(default_factory=dict)
+    """What is told of a clip from its measures, by the names of `vpoet.sequence.conditions.TABLE`: ``motion: {}``."""
+    drop_condition: float = 0.1
+    """Probability that a condition is left out of a document, so that a request need not say it; each for itself."""
     length: int = 2048
     """Tokens of a pack. A longer document is skipped and counted, never cut."""
     lookahead: int = 64
@@ -90,8 +96,10 @@ class StreamConfig:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be 1 to {LARGEST}")
         if not 0 <= self.window <= LARGEST:
             raise ConfigError(f"window = {self.window} frames: must be 0 (none) to {LARGEST}")
-        if not 0 <= self.drop_caption <= 1:
-            raise ConfigError(f"drop_caption = {self.drop_caption} is a probability, 0 to 1")
+        for name in ("drop_caption", "drop_condition"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} = {getattr(self, name)} is a probability, 0 to 1")
+        complete(self.conditions)
         if not 0 <= self.misread < 1:
             raise ConfigError(f"misread = {self.misread} is a share, from 0 to below 1")
         for source in self.sources:
@@ -156,6 +164,16 @@ class Documents:
                 "task out"
             )
 
+    def check_conditions(self) -> None:
+        """DataError: no source has the measure of a condition, so that it would never be told."""
+        for name, condition in self.config.conditions.items():
+            firsts = (source.shard(0) for source in self.sources)
+            if not any(condition.measure in sample.measures for shard in firsts for sample in shard):
+                raise DataError(
+                    f"conditions.{name}: the first shard of no source has the measure {condition.measure}; `vpoet "
+                    "measure` and `vpoet select` write it into raw shards before they are encoded; or leave it out"
+                )
+
     def tell_of_paintings(self) -> None:
         """VpoetWarning: a task needs paintings, and the first shard of a source has none for it."""
         needy = [task for task in tasks.PAINTED if self.config.tasks.get(task, 0) > 0]
@@ -180,7 +198,8 @@ class Documents:
         random = self.random(_DOCUMENT, source, epoch, zlib.crc32(sample.key.encode()))
         caption = sample.captions[int(random.integers(len(sample.captions)))] if sample.captions else ""
         dropped = random.random() < self.config.drop_caption
-        drawn = self._mixture.draw(self._in_tokens(sample, "" if dropped else caption), random)
+        told = self._in_tokens(sample, "" if dropped else caption, self._conditions(sample, random))
+        drawn = self._mixture.draw(told, random)
         if drawn is None:
             self.problems.add(
                 "too short for every task, or without what it needs (keyframes, paintings ...)", sample.name
@@ -197,7 +216,16 @@ class Documents:
             return None
         return sequence
 
-    def _in_tokens(self, sample: TokenSample, caption: str) -> Sample:
+    def _conditions(self, sample: TokenSample, random: np.random.Generator) -> Pairs:
+        """What is told of a sample: of its measures, those that are not left out."""
+        found = []
+        for name in CONDITIONS:
+            asked = self.config.conditions.get(name)
+            if asked is not None and random.random() >= self.config.drop_condition and asked.measure in sample.measures:
+                found.append((name, asked.bucket(sample.measures[asked.measure])))
+        return tuple(found)
+
+    def _in_tokens(self, sample: TokenSample, caption: str, conditions: Pairs) -> Sample:
         keyframes = None if sample.keyframes is None else sample.keyframes.astype(np.int32)
         paintings = tuple(one._replace(shown=one.shown.astype(np.int32)) for one in sample.paintings)
         changes, parts = sample.timeline, sample.segments
@@ -213,6 +241,7 @@ class Documents:
             segments=None if parts is None else tuple(self._segment(*part) for part in parts),
             room=self.config.length,
             window=self.config.window,
+            conditions=conditions,
         )
 
     def _segment(self, text: str, codes: Ints | None, fps: int, target: bool | None) -> Segment:

@@ -89,6 +89,7 @@ class PackStream:
         if lanes < 1 or lanes % world:
             raise ConfigError(f"a global batch of {lanes} packs cannot be shared by {world} processes; use a multiple")
         documents.check_tasks()
+        documents.check_conditions()
         if rank == 0:
             documents.tell_of_paintings()
         mine = range(rank, lanes, world)

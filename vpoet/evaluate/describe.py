@@ -18,6 +18,7 @@ from vpoet.data.token_stream import heldout_packs
 from vpoet.errors import ConfigError, DataError
 from vpoet.nn.transformer import Transformer
 from vpoet.nn.visibility import Visibility
+from vpoet.sequence.conditions import Learnt
 from vpoet.sequence.tasks import TABLE, servable
 from vpoet.sequence.vocabulary import Vocabulary
 from vpoet.tokenizer import video
@@ -183,6 +184,12 @@ def describe_video_tokenizer(folder: Path) -> Facts:
     return {"is": "video tokenizer", "hash": tokenizer.hash} | _network(tokenizer.model.config)
 
 
+def _condition(learnt: Learnt) -> str:
+    """What a model may be asked for, by `vpoet sample --NAME`."""
+    met = f", from {learnt.about(learnt.met[0])} to {learnt.about(learnt.met[-1])}" if learnt.met else ""
+    return f"{learnt.measure} of `vpoet measure`{met}"
+
+
 def describe_bundle(folder: Path) -> Facts:
     """DataError or CheckpointError if a part is missing or does not belong."""
     whole = bundle.load(folder)
@@ -199,6 +206,11 @@ def describe_bundle(folder: Path) -> Facts:
         "attention": ("prefix both ways" if about.bidirectional else "causal")
         + (f", a window of {about.window} frames" if about.window else ""),
         **({"actions": about.actions.told()} if about.actions else {}),
+        **(
+            {"conditions": {name: _condition(learnt) for name, learnt in about.conditions.items()}}
+            if about.conditions
+            else {}
+        ),
         **_vocabulary(whole.transformer.vocabulary),
         **_transformer(whole.transformer, about.length),
         "video tokenizer": _network(load_settings(folder / bundle.VIDEO / video.CONFIG)),

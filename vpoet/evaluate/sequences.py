@@ -17,7 +17,7 @@ from vpoet.training.recipe import PretrainConfig
 
 def draw(data: StreamConfig, vocabulary: Vocabulary, text: TextTokenizer) -> dict[str, str]:
     """A picture of one sequence for each of the config's tasks, and one of a pack of all of them."""
-    data = replace(data, drop_caption=0.0)
+    data = replace(data, drop_caption=0.0, drop_condition=0.0)
     pictures: dict[str, str] = {}
     alone = {task: replace(data, tasks={task: 1.0}, lookahead=1) for task in data.tasks}
     for name, drawn in (alone | {"": data}).items():

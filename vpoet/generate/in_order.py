@@ -86,7 +86,7 @@ def _blank(document: Document, longest: int) -> Document:
     """With text targets as long as they may become."""
     room = np.zeros(longest, np.int32)
     spans = (replace(s, values=room) if s.target and s.modality is Modality.TEXT else s for s in document.spans)
-    return Document(document.task, tuple(spans))
+    return replace(document, spans=tuple(spans))
 
 
 class Track:
@@ -202,7 +202,7 @@ class _Filling:
         """A text target has its pieces; what follows is laid out behind them."""
         spans = list(self._document.spans)
         spans[index] = replace(spans[index], values=pieces)
-        self._document = Document(self._document.task, tuple(spans))
+        self._document = replace(self._document, spans=tuple(spans))
         for track, document in zip(self._tracks, self._laid(), strict=True):
             track.lay(document, self._drawn)
 

@@ -17,6 +17,7 @@ from vpoet.generate.request import Request
 from vpoet.generate.sampling import Sampling
 from vpoet.media.video import check_file
 from vpoet.outputs import expect_file
+from vpoet.sequence.conditions import TABLE as CONDITIONS
 
 BEFORE = Path("-")
 """In the place of a file: the clip of the step before, in a chain of requests."""
@@ -153,8 +154,10 @@ def record(request: Request, sampling: Sampling, model: Model) -> dict[str, Any]
     made |= {"precision": model.precision, **dataclasses.asdict(sampling)}
     for field in dataclasses.fields(request):
         value = getattr(request, field.name)
+        if value is None and field.name in CONDITIONS:
+            continue  # so that records of the time before conditions still hold, as those before edits
         if request.edit is None and field.name in ("edit", "was", "strength"):
-            continue  # so that records of the time before edits still hold
+            continue
         if isinstance(value, str | Path) and written(field) is Path:
             try:
                 check_file(value)

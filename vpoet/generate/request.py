@@ -100,5 +100,16 @@ class Request:
     height: int | None = asked(None, "Pixels. [default: the model's]")
     """What is given is scaled to cover the size, and its centre is taken."""
     width: int | None = asked(None, "Pixels. [default: the model's]")
+    motion: float | None = asked(
+        None,
+        "How much moves, of models that learnt it: percent of the picture's height per second, as `vpoet measure` "
+        "tells it. [default: nothing is said]",
+        allowed=Range(0),
+    )
+    quality: float | None = asked(
+        None,
+        "How good the picture is, of models that learnt it: in the measure that they learnt it by. [default: nothing "
+        "is said]",
+    )
     fps: int | None = asked(None, "Frames per second. [default: the model's]", allowed=Range(1))
     seed: int = asked(0, "The same seed makes the same clip.", allowed=Range(0))

@@ -29,6 +29,7 @@ from vpoet.arrays import Frames
 from vpoet.bundle import Bundle
 from vpoet.errors import PromptError
 from vpoet.generate.asks.base import ROLLING, Ask, frame_size
+from vpoet.generate.asks.conditions import conditions
 from vpoet.generate.asks.edit import Edit
 from vpoet.generate.asks.table import document, expect_whole, family, joined, render, served
 from vpoet.generate.decode import OnStep
@@ -89,12 +90,12 @@ class Rollout:
         """Raise now what the documents to come would raise."""
         first, *later = self._windows
         bundle = self._bundle
-        fps = bundle.config.fps if request.fps is None else request.fps
+        fps, told = bundle.config.fps if request.fps is None else request.fps, conditions(request, bundle)
         tasks = [(window, "continuation") for window in later] + ([(first, "i2v")] if request.via_image else [])
         for window, task in tasks:
             grid = _grid(request, bundle, bundle.video.frames(window.stop - window.start))
             text = np.array(bundle.text.encode(window.prompt), np.int32)
-            sample = Sample(text, np.zeros(grid, np.int32), fps)
+            sample = Sample(text, np.zeros(grid, np.int32), fps, conditions=told)
             served(bundle, sample, task, Given(max(1, window.made - window.start)))
 
     def _ask(self, request: Request) -> None:

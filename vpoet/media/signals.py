@@ -6,6 +6,7 @@ clips of different sizes can be compared; what moves is told in percent of the p
 Shapes: T frames, h and w sides of a picture at `HEIGHT`; flow [T - 1, h, w, 2] in its pixels a step, x before y.
 """
 
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,9 +21,18 @@ HEIGHT = 128
 """Pixels of the pictures that are looked at."""
 CHANGED = 2.0
 """Grey levels, of 255, by which what moved differs from what was there: less is noise of the codec."""
-EXPLAINED = 0.7
-"""Of the pixels that change, a motion of the camera leaves less than this share; else there was none, and it was one
-large thing that moved."""
+OUTLINE = 5.0
+"""Grey levels by which the outline of a thing that moves differs: more, as a picture that is laid over another after a
+motion of the camera never fits quite."""
+WIDE = 15
+"""Pixels of plain surface inside a thing, at most, which look the same wherever it moves."""
+SMALLEST = 12
+"""Pixels of a thing at least."""
+GRID, LOOKED_AT, EXPLAINED, PARTS = 4, 0.03, 0.8, 5
+"""Whether the camera moves is asked in 4x4 parts of the picture, of each of which something can be seen in 3% at least.
+It does in a part if its motion leaves less than this share of the change there. It has to in so many parts, and in more
+than where it changes nothing for the better: else there was no motion of the camera, and it was one large thing that
+moved."""
 CUT, STANDS_OUT = 20.0, 3.0
 """A step is a cut if the picture changes by so many levels on average, and by so many times its other steps."""
 DARK, FLAT = 24.0, 6.0
@@ -62,8 +72,8 @@ def greys(frames: Frames) -> Greys:
 
 def optical_flow(pictures: Greys) -> Floats:
     """Where each pixel goes from a picture to the next: dense inverse search (Kroeger et al., ECCV 2016), each step
-    begun from the one before it, as what moves goes on moving; without that, leaps and falls are lost. What looks as it
-    did has not moved, whatever moves beside it."""
+    begun from the one before it, as what moves goes on moving; without that, leaps and falls are lost. Where nothing
+    changes it is not begun, as that has not moved, whatever moves beside it."""
     cv2 = opencv()
     search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     search.setVariationalRefinementIterations(0)
@@ -71,9 +81,8 @@ def optical_flow(pictures: Greys) -> Floats:
     before: Any = None
     for step, found in enumerate(flow):
         a, b = pictures[step], pictures[step + 1]
-        found[:] = search.calc(a, b, None if before is None else before.copy())
-        found[_difference(a, b) <= CHANGED] = 0
-        before = found
+        found[:] = search.calc(a, b, before)
+        before = _seen_to_move(found, _difference(a, b))
     return flow
 
 
@@ -114,8 +123,8 @@ def camera_flow(flow_hw2: Floats, seen_hw: Mask) -> Floats:
 def motion(pictures: Greys, fps: float) -> Motion:
     """How a clip moves, from `greys` and its frames per second; zeros for a single picture.
 
-    What differs from the picture before, once the camera's motion is undone, moves by its flow. All the rest moves with
-    the camera: a plain wall shows no flow and is taken along.
+    What differs from the picture before, once the camera's motion is undone, is the outline of `things`, which move by
+    their own flow. All the rest moves with the camera: a plain wall shows no flow and is taken along.
     """
     cv2 = opencv()
     flow = optical_flow(pictures)
@@ -123,19 +132,52 @@ def motion(pictures: Greys, fps: float) -> Motion:
     y, x = np.mgrid[:h, :w].astype(np.float32)
     sums = np.zeros(3)
     for a, b, flow_hw2 in zip(pictures, pictures[1:], flow, strict=False):
-        if _difference(a, b).max() <= CHANGED:
+        still = _difference(a, b)
+        if still.max() <= CHANGED:
             continue
         seen = _textured(a)
-        camera = camera_flow(flow_hw2, seen)
+        camera = camera_flow(_seen_to_move(flow_hw2, still), seen)
         moved = cv2.remap(b, x + camera[..., 0], y + camera[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        still, left = _difference(a, b), _difference(a, moved)
-        if (left > CHANGED).sum() > EXPLAINED * (still > CHANGED).sum():
+        left = _difference(a, moved)
+        if not _moves(seen, still, left):
             camera, left = np.zeros_like(flow_hw2), still
-        own = (flow_hw2 - camera) * (left > CHANGED)[..., None]
+        own = things(flow_hw2 - camera, left)
         parts = (camera + own, camera, own)
         sums += [float(np.linalg.norm(part, axis=-1).mean()) for part in parts]
     steps = max(len(flow), 1)
     return Motion(*(float(value) for value in sums / steps / h * 100 * fps))
+
+
+def things(flow_hw2: Floats, change_hw: Floats) -> Floats:
+    """The motion [h, w, 2] of what moves against the camera, zero where nothing does, from its flow and from how much
+    the picture changes.
+
+    Of a thing that moves, its outline changes, and its inside where that is not plain; what was behind it changes, too.
+    So changes near each other are one thing, its plain inside with them. All of it moves as the faster half of its
+    changes does: flow is lost in what is covered and uncovered. Only those of its pixels are the thing that move to
+    where the thing is after the step; the others are what it covers.
+    """
+    cv2 = opencv()
+    changed = change_hw > OUTLINE
+    shape = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (WIDE, WIDE))
+    whole = cv2.morphologyEx(changed.astype(np.uint8), cv2.MORPH_CLOSE, shape)
+    count, label_hw, boxes, _ = cv2.connectedComponentsWithStats(whole)
+    found = np.zeros_like(flow_hw2)
+    for thing in range(1, count):
+        left, top, width, height, area = boxes[thing].tolist()
+        if area < SMALLEST:
+            continue
+        box = np.s_[top : top + height, left : left + width]
+        mine = label_hw[box] == thing
+        ways_N2 = flow_hw2[box][mine & changed[box]]
+        lengths = np.linalg.norm(ways_N2, axis=1)
+        found[box][mine] = np.median(ways_N2[lengths >= np.median(lengths)], axis=0)
+    h, w = change_hw.shape
+    y, x = np.mgrid[:h, :w].astype(np.float32)
+    there = x + found[..., 0], y + found[..., 1]
+    stays = cv2.remap(whole.astype(np.float32), *there, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) > 0.5
+    moving: Floats = found * stays[..., None]
+    return moving
 
 
 def sharpness(pictures: Greys) -> float:
@@ -188,6 +230,26 @@ def cuts(frames: Frames) -> int:
         CUT, STANDS_OUT * max(float(np.median(step)), 1.0)
     )  # between those that lasting compares lie three steps
     return int(sum((step > least) & (np.array(lasting) > least)))
+
+
+def _seen_to_move(flow_hw2: Floats, change_hw: Floats) -> Floats:
+    """The flow where the picture changes; what looks as it did has not moved, whatever moves beside it."""
+    seen: Floats = flow_hw2 * (change_hw > CHANGED)[..., None]
+    return seen
+
+
+def _moves(seen_hw: Mask, still_hw: Floats, left_hw: Floats) -> bool:
+    """Whether the camera moves: how much changes, ``still`` without its motion and ``left`` with it."""
+    rows, columns = (np.array_split(np.arange(side), GRID) for side in seen_hw.shape)
+    better = worse = 0
+    for row, column in product(rows, columns):
+        part = np.ix_(row, column)
+        seen = seen_hw[part]
+        if seen.mean() >= LOOKED_AT:
+            still, left = still_hw[part][seen].sum(), left_hw[part][seen].sum()
+            better += bool(left < EXPLAINED * still)
+            worse += bool(left >= still)
+    return better >= PARTS and better > worse
 
 
 def _difference(a: Greys, b: Greys) -> Floats:

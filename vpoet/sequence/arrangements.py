@@ -13,6 +13,7 @@ import numpy as np
 
 from vpoet.arrays import Ints, Mask
 from vpoet.sequence.actions import NONE, START, UNKNOWN
+from vpoet.sequence.conditions import Pairs
 from vpoet.sequence.document import FORMS, Part, Span
 from vpoet.sequence.vocabulary import Modality
 
@@ -67,6 +68,8 @@ class Sample:
     """Tokens of the longest document that may be made of it: of a long recording, play takes a stretch."""
     window: int = 0
     """Frames for which one is seen in that document (`vpoet.sequence.windows`); 0: to its end."""
+    conditions: Pairs = ()
+    """What is told of the clip before all else."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -1,6 +1,7 @@
 """Documents and their grammar: building token sequences and parsing them back, exactly.
 
-    sequence   <bos> <task:NAME> {span}* <eos>
+    sequence   <bos> <task:NAME> {condition}* {span}* <eos>
+    condition  <condition:NAME> number
     text       <context:text> piece* <close:text>
     image      <context:image> time h w code*(h w) <close:image>
     video      <context:video> fps time t h w code*(t h w) <close:video>
@@ -36,7 +37,7 @@ import numpy.typing as npt
 from vpoet.arrays import Ints, Mask
 from vpoet.errors import ShapeError
 from vpoet.sequence.spans import FORMS, KINDS, STRUCTURE, Document, Part, Span, kinds_of
-from vpoet.sequence.vocabulary import Modality, Vocabulary, task_names
+from vpoet.sequence.vocabulary import Modality, Vocabulary, condition_names, task_names
 
 __all__ = ["FORMS", "KINDS", "STRUCTURE", "Document", "Part", "Sequence", "Span", "build", "kinds_of", "parse"]
 
@@ -108,6 +109,8 @@ def build(document: Document, vocabulary: Vocabulary) -> Sequence:
         here = max(here, int(at.max()) + 1) if len(at) else here
 
     lay([vocabulary.special("<bos>"), vocabulary.special(f"<task:{document.task}>")], STRUCTURE, False)
+    for name, number in document.conditions:
+        lay([vocabulary.special(f"<condition:{name}>"), vocabulary.number(number, name)], STRUCTURE, False)
     for span, predicted in zip(document.spans, document.predicted(), strict=True):
         role = "target" if span.target else "context"
         lay([vocabulary.special(f"<{role}:{span.modality}>")], STRUCTURE, False)
@@ -209,7 +212,14 @@ def parse(ids: npt.ArrayLike, vocabulary: Vocabulary) -> Document:
     take("<bos>")
     task = take(*(f"<task:{name}>" for name in task_names())).removeprefix("<task:").removesuffix(">")
     spans: list[Span] = []
-    while (name := take("<eos>", *opens)) != "<eos>":
+    conditions: list[tuple[str, int]] = []
+    told = {f"<condition:{name}>": name for name in condition_names()}
+    while (name := take("<eos>", *opens, *told)) != "<eos>":
+        if name in told:
+            conditions.append((told[name], block(1, numbers)[0]))
+            told = {later: told[later] for later in list(told)[list(told).index(name) + 1 :]}
+            continue
+        told = {}
         target, modality = opens[name]
         form = FORMS[modality]
         may_hide = not target and bool(form.header)
@@ -228,4 +238,4 @@ def parse(ids: npt.ArrayLike, vocabulary: Vocabulary) -> Document:
         take(f"<close:{modality}>")
     if at != len(tokens):
         raise ShapeError(f"token {at}: {len(tokens) - at} tokens after <eos>")
-    return Document(task, tuple(spans))
+    return Document(task, tuple(spans), tuple(conditions))

@@ -7,7 +7,7 @@ sequence, brackets are around what is produced, and numbers are cells of time; t
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -15,8 +15,10 @@ import numpy as np
 from vpoet.errors import ConfigError
 from vpoet.sequence import arrangements
 from vpoet.sequence.arrangements import LATEST, Given, Sample
+from vpoet.sequence.conditions import TABLE as TOLD
+from vpoet.sequence.conditions import Pairs
 from vpoet.sequence.document import Document, Part, Span
-from vpoet.sequence.vocabulary import add_task
+from vpoet.sequence.vocabulary import Modality, add_task
 
 PAINTED = ("inpainting", "outpainting")
 """The tasks that give a clip with hidden cells."""
@@ -62,8 +64,15 @@ class Task:
         """The document of a sample that `fits`, with as much context as ``given`` says."""
         assert self.fits(sample), (self.name, sample.codes.shape)
         document = Document(self.name, self.arrange(sample, given))
+        document = replace(document, conditions=self._told(document, sample.conditions))
         assert any(mask.any() for mask in document.predicted()), (self.name, given, sample.codes.shape)
         return document
+
+    def _told(self, document: Document, conditions: Pairs) -> Pairs:
+        """Those that mean something: of an image some don't, and what a task makes of more than a clip is told by that:
+        a model that knows how much will move need not look at what is done."""
+        moves = any(span.target and span.modality is Modality.VIDEO for span in document.spans)
+        return () if self.needs else tuple(pair for pair in conditions if moves or TOLD[pair[0]].still)
 
 
 @dataclass(frozen=True, slots=True)

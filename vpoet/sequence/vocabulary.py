@@ -60,6 +60,8 @@ _NAMES = [
     "<close:play>",
 ]
 """A name's place is its id: new ones go to the end."""
+_CONDITIONS = ["<condition:motion>", "<condition:quality>"]
+"""These count down from the last id of the room, so that neither tasks nor conditions stand in the other's way."""
 _RESERVED = 64  # room for names to come: adding one must not move the ids that trained models know
 _NUMBERS = 256
 
@@ -67,7 +69,8 @@ _NUMBERS = 256
 def add_task(name: str, token: int) -> None:
     """Give a task its token: the first id that is free, which a model trained for it will know it by."""
     if (full := f"<task:{name}>") not in _NAMES:
-        assert token == len(_NAMES) < _RESERVED, f"{full}: the next free token is {len(_NAMES)}, not {token}"
+        free = len(_NAMES)
+        assert token == free < _RESERVED - len(_CONDITIONS), f"{full}: the next free token is {free}, not {token}"
         _NAMES.append(full)
     assert _NAMES.index(full) == token, f"{full} is token {_NAMES.index(full)}, not {token}"
 
@@ -75,6 +78,11 @@ def add_task(name: str, token: int) -> None:
 def task_names() -> list[str]:
     """Names of the tasks that have a token, in the order of their ids; `vpoet.sequence.tasks` says what each does."""
     return [name.removeprefix("<task:").removesuffix(">") for name in _NAMES if name.startswith("<task:")]
+
+
+def condition_names() -> list[str]:
+    """Names of the conditions; `vpoet.sequence.conditions` says what each is."""
+    return [name.removeprefix("<condition:").removesuffix(">") for name in _CONDITIONS]
 
 
 class Range(NamedTuple):
@@ -136,7 +144,7 @@ class Vocabulary:
 
     def special(self, name: str) -> int:
         """Id of a special token by its name, for instance ``<bos>``."""
-        return _NAMES.index(name)
+        return _NAMES.index(name) if name in _NAMES else _RESERVED - 1 - _CONDITIONS.index(name)
 
     def number(self, value: int, what: str) -> int:
         """Id of a number in a span's header."""
@@ -174,7 +182,8 @@ class Vocabulary:
         """How a drawing or an error message calls a token."""
         where, start = [(name, start) for name, (start, _) in self.ranges.items() if start <= max(token, 0)][-1]
         if where == "special":
-            return _NAMES[token] if 0 <= token < len(_NAMES) else f"<reserved:{token}>"
+            special = dict(enumerate(_NAMES)) | {_RESERVED - 1 - i: name for i, name in enumerate(_CONDITIONS)}
+            return special.get(token, f"<reserved:{token}>")
         label = {"numbers": "", "codes": "code:"}.get(where, f"{where}:")
         return f"{label}{token - start}"
 

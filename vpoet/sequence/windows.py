@@ -43,7 +43,7 @@ def until(document: Document, length: int, frames: int) -> Ints:
 def layout(document: Document, length: int) -> tuple[Ints, Ints]:
     """For each token, the number of its frame, and that of the text it belongs to (0: the sink); -1: to none."""
     frame_L, chapter_L = np.full(length, -1, np.int32), np.zeros(length, np.int32)
-    at, frame, chapter, fresh = 2, 0, 0, False
+    at, frame, chapter, fresh = 2 + 2 * len(document.conditions), 0, 0, False
     for span in document.spans:
         begins = span.modality is Modality.TEXT and fresh
         if begins:  # with the token that closes what stands before it

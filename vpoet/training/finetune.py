@@ -1,16 +1,22 @@
 """Training that begins with a bundle: what of it new clips can train, and the recipe that suits."""
 
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from vpoet import config
 from vpoet.bundle import TEXT, VIDEO, Bundle, BundleConfig
+from vpoet.data.folder import read_samples
+from vpoet.data.measures import measures_of
 from vpoet.data.shards import Problems
 from vpoet.data.token_dataset import TokenDataset
 from vpoet.errors import ConfigError, DataError
 from vpoet.sequence.tasks import PAINTED, TABLE
 from vpoet.training.recipe import PretrainConfig
+
+FIRST = 64
+"""Clips that are asked for their measures."""
 
 
 def usable_tasks(tokens: Path, base: Bundle) -> tuple[list[str], list[str]]:
@@ -62,6 +68,16 @@ def usable_tasks(tokens: Path, base: Bundle) -> tuple[list[str], list[str]]:
     return tasks, told
 
 
+def measured(tokens: Path, about: BundleConfig) -> dict[str, Any]:
+    """The bundle's conditions, as a recipe has them, of which one of the first clips has the measure."""
+    there = {name for sample in islice(read_samples(tokens), FIRST) for name in measures_of(sample.json)}
+    return {
+        name: {"measure": learnt.measure, "edges": list(learnt.edges)}
+        for name, learnt in about.conditions.items()
+        if learnt.measure in there
+    }
+
+
 def defaults(
     model: Path, about: BundleConfig, tokens: Path, tasks: list[str], run: Path, rank: int | None
 ) -> PretrainConfig:
@@ -78,6 +94,7 @@ def defaults(
             "sources": [{"path": str(tokens)}],
             # the prompt alone has to name what is new
             "tasks": {task: 4.0 if task in ("t2i", "t2v") else 1.0 for task in tasks},
+            "conditions": measured(tokens, about),
             "length": about.length,
             "bidirectional": about.bidirectional,
             "window": about.window,

@@ -78,3 +78,14 @@ def test_thumbnails_of_short_and_long_clips() -> None:
     assert thumbnails(frames).shape == thumbnails(frames[:1]).shape
     assert (thumbnails(frames[:1]) == thumbnails(frames[:1])[0]).all()
     assert (thumbnails(frames)[1] == thumbnails(frames[3:4])[0]).all()
+
+
+def test_a_copy_begun_later_is_found_by_the_frames_that_both_have() -> None:
+    """Short clips are filled up with their last frame, which is another two frames later."""
+    frames = recording(0, 0)
+    for t, frame in enumerate(frames):
+        frame[40:60, 2 * t : 2 * t + 20] = (240, 30, 200)  # large and quick, so that its last place counts
+    assert likeness(thumbnails(frames[:17]), thumbnails(frames[2:19])) > 0.99
+    still = np.stack([frames[0]] * 17)
+    assert likeness(thumbnails(still), thumbnails(frames[:17])) < 0.8
+    assert likeness(thumbnails(still), thumbnails(still[:1])) == pytest.approx(1)

@@ -52,6 +52,7 @@ def originals(thumbnails: Thumbnails, vectors: Floats | None, hashes: Sequence[S
 
 def likeness(a: Thumbnails, b: Thumbnails) -> float:
     """Of two clips' thumbnails [K, h, w], 1 for the same, 0 or less for strangers."""
+    a, b = _unfilled(a, b)
     best = 0.0
     for turned in (b, b[..., ::-1]):
         for scale in SCALES:
@@ -61,9 +62,21 @@ def likeness(a: Thumbnails, b: Thumbnails) -> float:
     return best
 
 
+def _unfilled(*clips: Thumbnails) -> list[Thumbnails]:
+    """Without the thumbnails that only repeat the last, in all of them: a short clip is filled up with these
+    (`vpoet.data.curate.clip_measures.thumbnails`). Laid a few frames later, they would stand beside frames that move."""
+    longest = 1
+    for clip in clips:
+        changes = np.flatnonzero((clip[1:] != clip[:-1]).any((1, 2)))
+        longest = max(longest, 2 + int(changes[-1]) if len(changes) else 1)
+    return [clip[:longest] for clip in clips]
+
+
 def _shifted(whole: Thumbnails, crop: Thumbnails, scale: float, shift: int) -> float:
-    """The likeness of one way to lay two clips over each other."""
+    """The likeness of one way to lay two clips over each other, half of their time at least."""
     count = len(whole) - abs(shift)
+    if 2 * count < len(whole):
+        return 0.0
     x = whole[max(shift, 0) :][:count].transpose(1, 2, 0).astype(np.float32)
     y = crop[max(-shift, 0) :][:count].transpose(1, 2, 0).astype(np.float32)
     alike, (top, left), shrunk = _at_best(x, y, scale)

@@ -4,7 +4,7 @@ A new family is a file beside this one, and a row of `FAMILIES`.
 """
 
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from vpoet.errors import PromptError, ShapeError
 from vpoet.generate.asks.backward import Backward
 from vpoet.generate.asks.base import ROLLING, Ask
 from vpoet.generate.asks.between import Between
+from vpoet.generate.asks.conditions import conditions
 from vpoet.generate.asks.edit import Edit
 from vpoet.generate.asks.forward import Forward
 from vpoet.generate.asks.painting import Painting
@@ -58,7 +59,8 @@ def arrange(request: Request, bundle: Bundle) -> tuple[Sample, str, Given]:
     found, task = family(request)
     check(request)
     expect_whole(request, task, bundle.video)
-    return found(request, bundle).arrange(task)
+    sample, task, given = found(request, bundle).arrange(task)
+    return replace(sample, conditions=conditions(request, bundle)), task, given
 
 
 def expect_whole(request: Request, task: str, tokenizer: Tokenizer) -> None:
