@@ -7,7 +7,7 @@ from vpoet.errors import DataError
 from vpoet.worlds.platformer.layers import DEPTH, LAYERS, SEGMENTATION, labels, layer_of
 from vpoet.worlds.platformer.scenery import ITEMS
 from vpoet.worlds.platformer.world import Platformer
-from vpoet.worlds.playground import WORLD as Playground
+from vpoet.worlds import find
 
 NUMBERS = (1, 2, 5, 8, 11)
 
@@ -66,4 +66,4 @@ def test_what_a_world_does_not_tell_is_an_error(world: Platformer) -> None:
     with pytest.raises(DataError, match="no heat"):
         world.control(1, "heat")
     with pytest.raises(DataError, match="world:playground: it tells no depth"):
-        Playground(64, 64, 8.0, 5).control(1, "depth")
+        find("playground")(64, 64, 8.0, 5).control(1, "depth")

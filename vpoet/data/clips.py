@@ -33,6 +33,9 @@ class ClipSettings:
     """Name of a detector of shots (`vpoet.media.detectors`): no clip has frames of two. "": films are not cut."""
     min_shot: int = 1
     """The shortest shot that is kept, in frames at ``fps``."""
+    controls: str = ""
+    """Kinds of control signals that are kept beside each clip, in the order of `vpoet.sequence.controls.KINDS`, with
+    commas between them."""
 
     def __post_init__(self) -> None:
         shortest = self.frames if self.min_frames is None else self.min_frames
@@ -43,6 +46,10 @@ class ClipSettings:
 
         if self.min_shot < 1 or (self.min_shot > 1 and not self.cuts):
             raise DataError(f"min-shot is 1 or more (not {self.min_shot}), and for films that are cut: give cuts, too")
+
+    @property
+    def control_kinds(self) -> tuple[str, ...]:
+        return tuple(self.controls.split(",")) if self.controls else ()
 
     @property
     def step(self) -> int:

@@ -6,7 +6,7 @@ import re
 import weakref
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vpoet.arrays import Ints
-from vpoet.data import painting, recordings, segments
+from vpoet.data import control_parts, painting, recordings, segments
 from vpoet.data.folder import read_samples
 from vpoet.data.npy import npy_to_codes
 from vpoet.data.segments import TokenSegment
@@ -53,6 +53,8 @@ class TokenSample:
     """[t - 1]"""
     timeline: tuple[tuple[int, str], ...] | None = None
     """Captions that change in time: the first cell of each, ascending from 0."""
+    controls: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    """Of each kind (`vpoet.sequence.controls`), codes as above; `vpoet ingest --controls` makes their pictures."""
     segments: tuple[TokenSegment, ...] | None = None
     """Of a sample that interleaves texts, images and videos; it has no codes beside theirs: t = 0."""
 
@@ -200,7 +202,7 @@ class TokenDataset:
             raise _BadSampleError("broken captions in time") from None
         return TokenSample(
             name, sample.key, codes.astype(self._dtype), tuple(sample.captions), fps, keyframes, paintings,
-            actions, outcomes, timeline,
+            actions, outcomes, timeline, self._controls(sample, codes),
         )  # fmt: skip
 
     def _check_header(self, fps: int, length: int, height: int, width: int) -> None:
@@ -255,6 +257,15 @@ class TokenDataset:
         if keyframes.max() >= self._vocabulary.codes:
             raise _BadSampleError("codes of another tokenizer")
         return keyframes.astype(self._dtype)
+
+    def _controls(self, sample: Sample, codes: npt.NDArray[np.int32]) -> dict[str, npt.NDArray[Any]]:
+        try:
+            found = control_parts.coded(sample.parts, codes.shape)
+        except DataError:
+            raise _BadSampleError("broken controls") from None
+        if any(one.max() >= self._vocabulary.codes for one in found.values()):
+            raise _BadSampleError("codes of another tokenizer")
+        return {kind: one.astype(self._dtype) for kind, one in found.items()}
 
     def _paintings(self, sample: Sample, codes: npt.NDArray[np.int32]) -> tuple[Painting, ...]:
         if "painting-0.npz" not in sample.parts:

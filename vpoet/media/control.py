@@ -1,4 +1,4 @@
-"""Control signals: pictures that say of a clip how it shall move and where things shall be, and leave open how it looks.
+"""Control signals: pictures of how a clip moves and where things are in it, which leave open how it looks.
 
 Those of `MAKERS` are made of the pixels of any clip, by OpenCV (extra ``curate``); what else there is, a world knows
 (`vpoet.worlds.world.World.control`). All are pictures of the clip's own size, uint8 [T, H, W, 3], so that the video
