@@ -250,7 +250,7 @@ def join_words(*each: list[str]) -> list[str]:
 
 def begin(transformer: Transformer, folder: str | Path) -> tuple[str, Weights]:
     """The hash of a bundle, of a folder or of a hub, and its weights for this transformer, read one at a time; only its
-    dropout may be another.
+    dropout may be another, and it may read more controls, whose weights are drawn.
 
     HashMismatch: the bundle has another vocabulary, so other tokenizers; ConfigError: its network has other sizes;
     CheckpointError as in `load`.
@@ -265,10 +265,20 @@ def begin(transformer: Transformer, folder: str | Path) -> tuple[str, Weights]:
             f"own, text = {folder}/{TEXT} and video = {folder}/{VIDEO}"
         )
     sizes = replace(config.model, dropout=transformer.config.dropout)
+    if set(sizes.controls) <= set(transformer.config.controls):
+        sizes = replace(sizes, controls=transformer.config.controls)
     if sizes != transformer.config:
         raise ConfigError(f"begin = {folder}: its network is {sizes}, the recipe's model is {transformer.config}")
     own_hash, on_disk = _verified(folder, config, vocabulary)
-    return own_hash, ((name, on_disk[name].float()) for name in transformer.state_dict())
+    known, generator = set(on_disk), torch.Generator()
+    generator.set_state(torch.get_rng_state())
+
+    def weight(name: str, like: torch.Tensor) -> torch.Tensor:
+        if name in known:
+            return on_disk[name].float()
+        return transformer.initial(name, torch.empty(like.shape), generator)
+
+    return own_hash, ((name, weight(name, like)) for name, like in transformer.state_dict().items())
 
 
 def verify(folder: Path) -> tuple[str, str]:

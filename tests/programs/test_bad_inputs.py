@@ -82,6 +82,7 @@ GOOD: dict[str, tuple[str, ...]] = {
     ),
     "drift": ("--model={bundle}", "--count=2", "--frames=9", "--out=OUT/drift"),
     "evaluate-play": (*("--model={playing}", "--count=1", "--seen=2", "--length=2", "--drift=2", "--out=OUT/judged"),),
+    "evaluate-controls": ("--model={controlled}", "--count=1", "--out=OUT/judged"),
     "reconstruct": ("{clip.mp4}", "--tokenizer={tokenizer}", "--out=OUT/both.mp4"),
     "report": ("{run}", "--out=OUT/page.html"),
     "inspect": ("{bundle}",),
@@ -290,6 +291,7 @@ READERS: dict[str, list[tuple[str | int, str, str]]] = {
     "ladder": [(0, "", "raw")],
     "drift": [BUNDLES],
     "evaluate-play": [("--model", "", "playing")],
+    "evaluate-controls": [("--model", "", "controlled")],
     "reconstruct": [("--tokenizer", "", "tokenizer"), (0, "", "video")],
     "report": [(0, "", "run")],
     "inspect": [(0, "", "bundle"), (0, "", "tokenizer"), (0, "", "raw"), (0, "", "run"), (0, "", "recipe")],
@@ -518,6 +520,7 @@ BUNDLE_DAMAGE = {
 DAMAGE: dict[str, dict[str, Callable[[Path], Any]]] = {
     "bundle": BUNDLE_DAMAGE,
     "playing": BUNDLE_DAMAGE,
+    "controlled": BUNDLE_DAMAGE,
     "tokenizer": {
         **weights_damage("model.safetensors"), **any_file("config.yaml"), **yaml_damage("config.yaml"),
         **{f"config {value}": changed("config.yaml", set_value(value)) for value in (
@@ -569,6 +572,9 @@ class Things:
         settings = {"actions": ActionSpace(names=list(ACTIONS)), "tasks": ["play"], "window": 2}
         playing = make_bundle(folder / "player", depth=1, time_stride=1, length=300, height=32, width=32, **settings)
         playing.rename(folder / "playing")
+        sizes = {"frames": 5, "height": 32, "width": 32}
+        told = make_bundle(folder / "follower", depth=1, length=400, controls="edges", **sizes)
+        told.rename(folder / "controlled")
         (folder / "keys.txt").write_text("right 2\n")
         random = np.random.default_rng(0)
         with ShardWriter(folder / "raw", kind="raw") as writer:

@@ -1,7 +1,7 @@
 """Control signals in shards: as pictures in raw ones, without loss, and as codes in token shards.
 
-    KEY.control.KIND.mp4    of a video, lossless; of an image KEY.control.KIND.png
-    KEY.control.KIND.npy    codes [t, h, w], of the clip's own tokenizer, for each cell of the clip
+KEY.control.KIND.mp4    of a video, lossless; of an image KEY.control.KIND.png
+KEY.control.KIND.npy    codes [t, h, w], of the clip's own tokenizer, for each cell of the clip
 """
 
 from collections.abc import Callable, Iterable, Mapping

@@ -52,7 +52,9 @@ def ingest(
         maker(source, settings)  # a wrong one is found before anything is written
     if settings.cuts:
         detector(settings.cuts)  # likewise
-    for first in {item.path.startswith(WORLD) and item.path: item for items in sides.values() for item in items}.values():
+    for first in {
+        item.path.startswith(WORLD) and item.path: item for items in sides.values() for item in items
+    }.values():
         for kind in set(settings.control_kinds).difference(MAKERS):
             known_controls(first, settings)(kind)  # likewise
     with locked(out):

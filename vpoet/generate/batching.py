@@ -129,14 +129,20 @@ class Continuous:
         """The next tokens of all."""
         guesses = guesses_for(len(members)) if self._guesses is None else self._guesses
         asked = [member.ask(1 + guesses) for member in members]
-        counts = [len(ids_T) for ids_T, _, _ in asked]
+        counts = [len(ids_T) for ids_T, *_ in asked]
 
         def attend(layer: int, q_TQH: Tensor, k_TKH: Tensor, v_TKH: Tensor) -> Tensor:
             parts = zip(asked, *(torch.split(x, counts) for x in (q_TQH, k_TKH, v_TKH)), strict=True)
-            return torch.cat([through(layer, q, k, v) for (_, _, through), q, k, v in parts])
+            return torch.cat([through(layer, q, k, v) for (_, _, through, _), q, k, v in parts])
 
         ids_T, turn_T2P = (torch.cat([each[i] for each in asked]) for i in (0, 1))  # type: ignore[misc]
-        h_TD = self._transformer(ids_T, Rotation(*turn_T2P.unbind(1)), attend, self._plain.blocks)
+        control_PTD = None
+        if any(control is not None for *_, control in asked):
+            none = self._transformer.norm.weight.new_zeros(len(self._transformer.places), 1, 1)
+            width = len(self._transformer.norm.weight)
+            each = zip(asked, counts, strict=True)
+            control_PTD = torch.cat([none.expand(-1, n, width) if c is None else c for (*_, c), n in each], dim=1)
+        h_TD = self._transformer(ids_T, Rotation(*turn_T2P.unbind(1)), attend, self._plain.blocks, control_PTD)
         states = dict(zip(members, torch.split(h_TD, counts), strict=True))
         for slots in (1, 2):
             if group := [member for member in members if member.slots == slots]:
@@ -175,15 +181,17 @@ class _Member:
         self.settings_51 = torch.tensor([[float(getattr(sampling, name))] for name in SETTINGS])
         self._cache = decoder.cache
 
-    def ask(self, width: int) -> tuple[Tensor, Tensor, Attend]:
-        """The tokens that go in, slot by slot, the rotations of their positions, and attention through the cache."""
+    def ask(self, width: int) -> tuple[Tensor, Tensor, Attend, Tensor | None]:
+        """The tokens that go in, slot by slot, the rotations of their positions, attention through the cache, and what
+        controls add."""
         plan = self.plan
         step_W = np.minimum(self.draft.done - 1 + np.arange(width), plan.steps - 1)
         at_W, slot_N1 = torch.from_numpy(step_W), torch.arange(self.slots)[:, None]
         ids_T = torch.from_numpy(self.draft.guess(width).copy()).repeat(self.slots)
         reach_S = self._cache.reach(plan.longest[int(step_W.max())])
         through = attend_ahead(self._cache.keys, self._cache.values, plan.place_SN[at_W, slot_N1], reach_S)
-        return ids_T, plan.turn_SN2P[at_W, slot_N1].flatten(0, 1), through
+        control_PTD = plan.control(at_W.expand(self.slots, -1))
+        return ids_T, plan.turn_SN2P[at_W, slot_N1].flatten(0, 1), through, control_PTD
 
     def hand_over(self) -> Iterator[Seen | Filled]:
         """What there is to see of the tokens that are final since the last time."""

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from vpoet.arrays import Ints
 from vpoet.errors import VpoetWarning
+from vpoet.generate.controlled import controlled
 from vpoet.generate.decoder import Decoding
 from vpoet.generate.heads import Heads
 from vpoet.generate.plan import Decoded
@@ -86,7 +87,7 @@ def _blank(document: Document, longest: int) -> Document:
     """With text targets as long as they may become."""
     room = np.zeros(longest, np.int32)
     spans = (replace(s, values=room) if s.target and s.modality is Modality.TEXT else s for s in document.spans)
-    return Document(document.task, tuple(spans))
+    return replace(document, spans=tuple(spans))
 
 
 class Track:
@@ -117,6 +118,7 @@ class Track:
         self.predicted = np.flatnonzero(sequence.targets)
         self.sequence: Sequence = replace(sequence, ids=sequence.ids.copy())
         self.sequence.ids[self.predicted[: len(drawn)]] = drawn
+        self._control_PTD = controlled(transformer, [sequence], [len(sequence)])
 
     def before(self, number: int) -> Tensor:
         """The state [1, D] that predicts the ``number``-th predicted token: all before it is read."""
@@ -133,7 +135,8 @@ class Track:
         )
         attend = self._prefill(stop) if self._read == 0 else self._extend(here)
         self._read = stop
-        h_TD: Tensor = self._decoding.transformer(ids_T, positions_T3, attend)
+        control_PTD = None if self._control_PTD is None else self._control_PTD[:, here]
+        h_TD: Tensor = self._decoding.transformer(ids_T, positions_T3, attend, control_PTD=control_PTD)
         return h_TD
 
     def _prefill(self, stop: int) -> Callable[[int, Tensor, Tensor, Tensor], Tensor]:
@@ -184,6 +187,7 @@ class _Filling:
                 pieces.append(token)
             step()
         document = parse(self._tracks[0].sequence.ids, vocabulary)
+        document = replace(document, controls=self._document.controls)
         return Decoded(document, np.array(self._nats, np.float32))
 
     def _draw(self, payload: str, h_ND: Tensor, generator: np.random.Generator) -> tuple[int, float]:
@@ -202,7 +206,7 @@ class _Filling:
         """A text target has its pieces; what follows is laid out behind them."""
         spans = list(self._document.spans)
         spans[index] = replace(spans[index], values=pieces)
-        self._document = Document(self._document.task, tuple(spans))
+        self._document = replace(self._document, spans=tuple(spans))
         for track, document in zip(self._tracks, self._laid(), strict=True):
             track.lay(document, self._drawn)
 

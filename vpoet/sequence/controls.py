@@ -1,7 +1,7 @@
 """Controls: what is known of each cell of a clip before it is drawn (ControlAR, Li et al., ICLR 2025).
 
-A control is a grid of codes as large as the clip's, those of a picture of its edges, depth, ... (`vpoet.media.control`),
-made by the clip's own tokenizer. It takes no tokens. What a network makes of a cell of it, and of the cells around, is
+A control is a grid of codes as large as the clip's: those of a picture of its edges, depth ... (`vpoet.media.control`),
+by the clip's own tokenizer. It takes no tokens. What a network makes of a cell of it, and of the cells around, is
 added to the state that predicts the same cell of the clip (`vpoet.nn.control`):
 
     tokens      ..  header  c0  c1  c2

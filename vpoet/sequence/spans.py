@@ -8,6 +8,7 @@ import numpy as np
 
 from vpoet.arrays import Ints, Mask
 from vpoet.errors import ShapeError
+from vpoet.sequence.controls import Control
 from vpoet.sequence.vocabulary import Modality
 
 
@@ -131,17 +132,21 @@ class Document:
 
     task: str
     spans: tuple[Span, ...]
+    controls: tuple[Control, ...] = ()
+    """What is known of its one clip beside the tokens, each kind at most once."""
 
     def equals(self, other: "Document") -> bool:
         return (
             self.task == other.task
             and len(self.spans) == len(other.spans)
             and all(a.equals(b) for a, b in zip(self.spans, other.spans, strict=True))
+            and len(self.controls) == len(other.controls)
+            and all(a.equals(b) for a, b in zip(self.controls, other.controls, strict=True))
         )
 
     def unprompted(self) -> "Document":
-        """Without the words that are given, those of contexts: what guidance leads away from, and what training sees of
-        a document whose caption is dropped."""
+        """Without the words that are given, those of contexts, and without controls: what guidance leads away from, and
+        what training sees of a document whose caption is dropped."""
         spans = (
             replace(span, values=span.values[:0]) if span.modality is Modality.TEXT and not span.target else span
             for span in self.spans
