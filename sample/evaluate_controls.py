@@ -90,17 +90,17 @@ def main(
             shown += [(f"{each.prompt(False)}: the clip", each.frames) for each in batch if len(shown) < 200]
             batch = []
     named = [CEILING, *map(str, wanted)]
-    each = {name: [row for (_, condition), row in rows.items() if condition == name] for name in named}
-    ceiling = controls.summary(each[CEILING], {})
-    results = {name: controls.summary(found, ceiling) for name, found in each.items()}
+    groups = {name: [row for (_, condition), row in rows.items() if condition == name] for name in named}
+    ceiling = controls.summary(groups[CEILING], {})
+    results = {name: controls.summary(found, ceiling) for name, found in groups.items()}
     table = [(name, *(f"{figures[column]:.3g}" for column in COLUMNS)) for name, figures in results.items()]
     text = markdown(("control, strength", *(column.replace("_", " ") for column in COLUMNS)), table)
     with aside(out / "sheet.png") as unfinished:
         contact_sheet(shown, max_frames=9, scale=1).save(unfinished)
-    write_atomic(out / "results.md", f"{text}\n\nModel {follows.bundle.hash}, {len(each[CEILING])} clips.\n".encode())
+    write_atomic(out / "results.md", f"{text}\n\nModel {follows.bundle.hash}, {len(groups[CEILING])} clips.\n".encode())
     write_atomic(out / "results.json", json_module.dumps(results | asked, indent=2).encode())
     console.print(text)
-    cli.finish({"results": results, "clips": len(each[CEILING]), "out": out, **asked}, json)
+    cli.finish({"results": results, "clips": len(groups[CEILING]), "out": out, **asked}, json)
 
 
 def _done(path: Path, asked: dict[str, Any]) -> dict[tuple[int, str], dict[str, Any]]:

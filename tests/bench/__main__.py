@@ -2,9 +2,9 @@
 
 Without names all but `video_tokenizer_peers` and `video_tokenizer_film`. The video tokenizer's are explained in
 `tokenizer` and `film`, pretraining's in `training`, `throughput`, `attention`, `saving` and `streaming`, sampling's
-in `decoding`, `guessing`, `interactive`, `play` and `serving`, how exact edits are in `edits`, the judge's accuracy in
-`judge`, the playground's speed and judge in `world`, the measures of curation in `curation`; of the others it is the
-best of five runs, as other work only slows.
+in `decoding`, `guessing`, `interactive`, `play` and `serving`, how exact edits are in `edits`, what controls cost in
+`control`, the judge's accuracy in `judge`, the playground's speed and judge in `world`, the measures of curation in
+`curation`; of the others it is the best of five runs, as other work only slows.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import attention
+import control
 import copies
 import curation
 import decoding
@@ -70,6 +71,7 @@ def main() -> None:
         decoding.compiled_beside_a_busy_core,
         decoding.precision,
         copies.copies,
+        control.control_decoding,
         edits.edits_identity,
         edits.edits_ground,
         edits.edits_chain,

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from vpoet.sequence.controls import KINDS, NEAR, NONE, ControlCells
 from vpoet.sequence.layout import Layout
 
-EMBEDDING, HIDDEN = 32, 128
+EMBEDDING, HIDDEN = 64, 128
 """Sizes of a cell's embedding, and of what its neighbourhood comes to."""
 
 
@@ -69,15 +69,18 @@ class ControlFeatures(nn.Module):
         self.places = places
         self.codes = nn.ModuleList(nn.Embedding(radix, EMBEDDING) for radix in radices)
         self.mix = nn.Linear(NEAR * EMBEDDING, HIDDEN, bias=False)
-        self.out = nn.Linear(HIDDEN, places * width, bias=False)
+        self.out = nn.Linear(EMBEDDING + HIDDEN, places * width, bias=False)
 
     def forward(self, digits_G: list[Tensor], near_CN: Tensor, strength_C: Tensor) -> Tensor:
         """[P, C, D], from the digits of the codes [G], those of the neighbours, and the strengths."""
         x_GE = torch.stack([table(digit_G) for table, digit_G in zip(self.codes, digits_G, strict=True)]).sum(0)
         x_GE = F.pad(F.rms_norm(x_GE, x_GE.shape[-1:], eps=1e-6), (0, 0, 0, 1))  # beyond the border is nothing: zeros
-        x_CE = x_GE[torch.where(near_CN == NONE, len(x_GE) - 1, near_CN)].flatten(1)
-        x_CPD = self.out(F.silu(self.mix(x_CE))).unflatten(-1, (self.places, -1))
-        return (x_CPD * strength_C[:, None, None].to(x_CPD.dtype)).transpose(0, 1)
+        x_CNE = x_GE[torch.where(near_CN == NONE, len(x_GE) - 1, near_CN)]
+        # the cell itself goes straight on: among 27 it would be one voice of many until the mixture has learned
+        x_CE = torch.cat((x_CNE[:, NEAR // 2], F.silu(self.mix(x_CNE.flatten(1)))), dim=-1)
+        x_CPD = self.out(x_CE).unflatten(-1, (self.places, -1))
+        x_PCD: Tensor = (x_CPD * strength_C[:, None, None].to(x_CPD.dtype)).transpose(0, 1)
+        return x_PCD
 
 
 class Controls(nn.ModuleDict):

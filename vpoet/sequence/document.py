@@ -133,7 +133,7 @@ def build(document: Document, vocabulary: Vocabulary) -> Sequence:
     if not document.controls:
         return sequence
     assert origin is not None, "controls are of a clip"
-    (cells,) = np.nonzero(sequence.targets & sequence.visual)
+    cells = np.flatnonzero(sequence.targets & sequence.visual).astype(np.int32)
     return replace(
         sequence, controls=controls.lay(document.controls, sequence.positions[cells] - np.int32(origin), cells - 1)
     )

@@ -14,7 +14,7 @@ from vpoet.worlds.platformer.sprites import Sprite
 
 LAYERS = ("sky", "backdrop", "water", "ground", "ladder", "item", "creature", "character")
 """From the farthest to the nearest."""
-SEGMENTATION = dict(
+SEGMENTATION: dict[str, tuple[int, ...]] = dict(
     zip(
         LAYERS,
         ((0, 0, 0), (0, 0, 255), (0, 255, 255), (0, 255, 0), (255, 255, 0), (255, 0, 255), (255, 0, 0), (255,) * 3),
@@ -22,7 +22,7 @@ SEGMENTATION = dict(
     )
 )
 """Corners of the cube of colours, as far from each other as there are eight."""
-DEPTH = {layer: (36 * i,) * 3 for i, layer in enumerate(LAYERS)}
+DEPTH: dict[str, tuple[int, ...]] = {layer: (36 * i,) * 3 for i, layer in enumerate(LAYERS)}
 """The nearer, the brighter."""
 KINDS = ("segmentation", "depth", "pose")
 """Control signals that these layers tell; a pose is the outline of who is seen, in the colours of a segmentation."""
@@ -81,7 +81,8 @@ def labels(segmentation: Frames) -> npt.NDArray[np.uint8]:
     """[T, H, W]: of each pixel of a segmentation, the index of the layer in `LAYERS` whose colour is nearest."""
     palette = np.array([SEGMENTATION[layer] for layer in LAYERS], np.int32)
     away = np.abs(segmentation[..., None, :].astype(np.int32) - palette).sum(-1)
-    return away.argmin(-1).astype(np.uint8)
+    found: npt.NDArray[np.uint8] = away.argmin(-1).astype(np.uint8)
+    return found
 
 
 def _worn(mask_THW: Mask) -> Mask:
