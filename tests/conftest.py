@@ -211,7 +211,7 @@ def make_bundle() -> Callable[..., Path]:
         config = bundle.BundleConfig(model=sizes, fps=8, **{"tasks": tasks} | settings)
         transformer = Transformer(sizes, vocabulary)
         for features in transformer.controls.values():
-            torch.nn.init.normal_(features.out.weight, std=0.5)  # as if something had been learned
+            torch.nn.init.normal_(features.out.weight, std=4.0)  # as if something had been learned
         bundle.save(folder / "bundle", transformer, config, text, video, "")
         return folder / "bundle"
 

@@ -26,7 +26,7 @@ from vpoet import hub
 from vpoet.adapter import Adapter
 from vpoet.errors import CheckpointError, ConfigError, DataError, HashMismatch
 from vpoet.files import folder_aside
-from vpoet.nn.initial import Weightless, Weights
+from vpoet.nn.initial import Weightless, Weights, completed
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.outputs import expect_folder
 from vpoet.sequence.actions import ActionSpace
@@ -270,15 +270,7 @@ def begin(transformer: Transformer, folder: str | Path) -> tuple[str, Weights]:
     if sizes != transformer.config:
         raise ConfigError(f"begin = {folder}: its network is {sizes}, the recipe's model is {transformer.config}")
     own_hash, on_disk = _verified(folder, config, vocabulary)
-    known, generator = set(on_disk), torch.Generator()
-    generator.set_state(torch.get_rng_state())
-
-    def weight(name: str, like: torch.Tensor) -> torch.Tensor:
-        if name in known:
-            return on_disk[name].float()
-        return transformer.initial(name, torch.empty(like.shape), generator)
-
-    return own_hash, ((name, weight(name, like)) for name, like in transformer.state_dict().items())
+    return own_hash, completed(transformer, on_disk)
 
 
 def verify(folder: Path) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from vpoet.data.token_dataset import TokenDataset
 from vpoet.data.token_documents import Documents
 from vpoet.data.token_stream import PackStream, Source, StreamConfig
 from vpoet.errors import ConfigError, DataError, VpoetWarning
+from vpoet.evaluate.describe import describe
 from vpoet.media import control
 from vpoet.media.video import Video
 from vpoet.sequence.controls import KINDS
@@ -69,6 +70,14 @@ def test_token_shards_hold_their_codes_on_the_clips_grid(raw: Path, encoded: Pat
         for kind, codes in sample.controls.items():
             assert codes.shape == sample.codes.shape
             assert np.array_equal(codes, tokens.video.encode(shown[kind]))
+
+
+def test_inspect_counts_them(raw: Path, encoded: Path) -> None:
+    for folder in (raw, encoded):
+        facts = describe(shard_of(folder))
+        assert {name: count for name, count in facts.items() if name.startswith("with control ")} == {
+            f"with control {kind}": 3 for kind in ("depth", "edges", "pose")
+        }
 
 
 def test_training_is_given_them(encoded: Path, tokens: Any) -> None:

@@ -45,7 +45,7 @@ def network(learned: bool = True, **sizes) -> Transformer:
     torch.manual_seed(0)
     found = Transformer(TransformerConfig(**{**SIZES, "controls": ["edges", "depth"], **sizes}), VOCABULARY)
     for features in found.controls.values() if learned else ():
-        torch.nn.init.normal_(features.out.weight, std=0.5)
+        torch.nn.init.normal_(features.out.weight, std=4.0)
     return found
 
 

@@ -9,6 +9,7 @@ import torch
 
 from vpoet import bundle
 from vpoet.errors import ConfigError
+from vpoet.evaluate.describe import describe
 from vpoet.media.video import Video
 from vpoet.nn import initial, lora
 from vpoet.nn.transformer import Transformer, TransformerConfig
@@ -66,6 +67,7 @@ def test_a_list_of_clips_teaches_a_bundle_its_edges(base: Path, tmp_path: Path, 
     assert status == 0, err
     learned = bundle.load(out)
     assert learned.config.model.controls == ["edges"]
+    assert describe(out)["controls"] == ["edges"]
     assert learned.transformer.controls["edges"].out.weight.abs().max() > 0
     Video(np.zeros((5, 16, 16, 3), np.uint8), 8).write(tmp_path / "edges.mp4", lossless=True)
     how = ("--prompt", "a robot", "--control", f"edges={tmp_path / 'edges.mp4'}:0.5", "--out", tmp_path / "s.mp4")

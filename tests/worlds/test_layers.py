@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from vpoet.errors import DataError
+from vpoet.worlds import find
 from vpoet.worlds.platformer.layers import DEPTH, LAYERS, SEGMENTATION, labels, layer_of
 from vpoet.worlds.platformer.scenery import ITEMS
 from vpoet.worlds.platformer.world import Platformer
-from vpoet.worlds import find
 
 NUMBERS = (1, 2, 5, 8, 11)
 

@@ -115,6 +115,7 @@ def describe_shard(path: Path) -> Facts:
             continue
         special["with actions"] += acts
         special["with captions in time"] += changes
+        special.update(f"with control {name.split('.')[1]}" for name in sample.parts if name.startswith("control."))
         special["of segments"] += segments.interleaves(about, sample.parts)
         if grids := [name for name in sample.parts if name.endswith("codes.npy")]:
             try:
@@ -199,6 +200,7 @@ def describe_bundle(folder: Path) -> Facts:
         "attention": ("prefix both ways" if about.bidirectional else "causal")
         + (f", a window of {about.window} frames" if about.window else ""),
         **({"actions": about.actions.told()} if about.actions else {}),
+        **({"controls": about.model.controls} if about.model.controls else {}),
         **_vocabulary(whole.transformer.vocabulary),
         **_transformer(whole.transformer, about.length),
         "video tokenizer": _network(load_settings(folder / bundle.VIDEO / video.CONFIG)),

@@ -78,7 +78,8 @@ class ControlFeatures(nn.Module):
         x_CNE = x_GE[torch.where(near_CN == NONE, len(x_GE) - 1, near_CN)]
         # the cell itself goes straight on: among 27 it would be one voice of many until the mixture has learned
         x_CE = torch.cat((x_CNE[:, NEAR // 2], F.silu(self.mix(x_CNE.flatten(1)))), dim=-1)
-        x_CPD = self.out(x_CE).unflatten(-1, (self.places, -1))
+        # of so many inputs, else a few of AdamW's steps, each of which moves all alike, would drown the states
+        x_CPD = self.out(x_CE / x_CE.shape[-1] ** 0.5).unflatten(-1, (self.places, -1))
         x_PCD: Tensor = (x_CPD * strength_C[:, None, None].to(x_CPD.dtype)).transpose(0, 1)
         return x_PCD
 
