@@ -181,12 +181,12 @@ def together(launched: Callable[..., Launched]) -> Callable[..., list[str]]:
 def make_bundle() -> Callable[..., Path]:
     """Save a bundle of random weights, for every task of plain clips:
     ``make_bundle(folder, depth=1, frames=5, height=16, width=16)``; what follows on the depth are fields of
-    `BundleConfig`."""
+    `BundleConfig`, or ``controls`` that it reads, kinds with blanks between them."""
     from vpoet import bundle
     from vpoet.nn.transformer import Transformer, TransformerConfig
     from vpoet.sequence.tasks import TABLE
 
-    def make(folder: Path, depth: int = 2, time_stride: int = 4, **settings: Any) -> Path:
+    def make(folder: Path, depth: int = 2, time_stride: int = 4, controls: str = "", **settings: Any) -> Path:
         torch.manual_seed(0)
         folder.mkdir(exist_ok=True)
         levels = 3 if time_stride == 4 else 2
@@ -203,13 +203,16 @@ def make_bundle() -> Callable[..., Path]:
                 torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 0.1)
         video = VideoTokenizer(network)
         text = TextTokenizer.train(["a robot walks right on grass", "a hero jumps on sand"], folder / "text.model", 300)
-        sizes = TransformerConfig(width=32, depth=depth, heads=2, kv_heads=1, hidden=48)
+        sizes = TransformerConfig(width=32, depth=depth, heads=2, kv_heads=1, hidden=48, controls=controls.split())
         vocabulary = Vocabulary(text.size, grouped(video.levels, 2), text.hash, video.hash)
         if settings.get("actions"):
             vocabulary = settings["actions"].vocabulary(vocabulary)
         tasks = [name for name, task in TABLE.items() if task.needs != "actions" or settings.get("actions")]
         config = bundle.BundleConfig(model=sizes, fps=8, **{"tasks": tasks} | settings)
-        bundle.save(folder / "bundle", Transformer(sizes, vocabulary), config, text, video, "")
+        transformer = Transformer(sizes, vocabulary)
+        for features in transformer.controls.values():
+            torch.nn.init.normal_(features.out.weight, std=4.0)  # as if something had been learned
+        bundle.save(folder / "bundle", transformer, config, text, video, "")
         return folder / "bundle"
 
     return make

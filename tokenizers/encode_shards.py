@@ -74,6 +74,8 @@ def main(
     With --keyframes, frames 0, r, 2r, ... of a video are encoded once more, each by itself, into a second array of the
     same size.
 
+    The control signals of a raw shard (`vpoet ingest --controls`) are encoded like the clips.
+
     With --paintings N, each clip is encoded 2 N times more: with N holes, and with N borders, of which the encoder sees
     nothing, as in sampling. Inpainting and outpainting train on these alone.
 

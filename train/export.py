@@ -94,6 +94,8 @@ def main(
             raise ConfigError(
                 f"{run}: trained all weights, without LoRA, so there is no adapter; name a folder as --out"
             )
+        if cfg.data.controls:
+            raise ConfigError(f"{run}: learned controls, which an adapter has no place for; name a folder as --out")
         base = state["hashes"]["begin"]
         adapters.Adapter(lora.update(weights), cfg.lora.scale, base, bundle.join_words(*each)).save(out)
         finish(out, folder, as_json)

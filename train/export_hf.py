@@ -53,6 +53,8 @@ def main(
         raise OutputError(f"{out}: is not empty; choose another name, or remove it yourself")
     cli.hold(out, replaced=True)
     whole = bundle.load(model)
+    if part == "all" and whole.config.model.controls:
+        raise ConfigError(f"{model}: reads controls, for which there is no place there; export its text part alone")
     if part == "all" and whole.config.window:
         raise ConfigError(
             f"{model}: sees the last {whole.config.window} frames and the prompt, which no attention there does; "

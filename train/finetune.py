@@ -8,12 +8,13 @@ import typer
 from rich.console import Console
 
 from vpoet import adapter, bundle, cli, config, hub
+from vpoet.data.control_parts import read_kinds
 from vpoet.data.shards import MANIFEST, Manifest
 from vpoet.errors import ConfigError
 from vpoet.files import aside
 from vpoet.processes import announced
 from vpoet.sequence.tasks import PAINTED, TABLE
-from vpoet.training.finetune import check_same, defaults, usable_tasks
+from vpoet.training.finetune import check_controls, check_same, defaults, usable_tasks
 from vpoet.training.recipe import PretrainConfig
 from vpoet.training.run.folder import METRICS, RESOLVED
 from vpoet.training.run.tracking import read_numbers
@@ -32,6 +33,14 @@ def main(
         int | None,
         typer.Option(metavar="RANK", help="Train a LoRA adapter of this rank; the bundle's weights stay frozen."),
     ] = None,
+    controls: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND,KIND",
+            help="Learn controls: edges, flow, grey, sketch of any clip; others that the shards have "
+            "(vpoet ingest --controls).",
+        ),
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
     """Fine-tune a bundle on new clips: all of its weights, or a LoRA adapter.
@@ -44,6 +53,7 @@ def main(
 
         vpoet finetune runs/demo/bundle dog.csv --out runs/dog/bundle
         vpoet finetune runs/demo/bundle dog.csv --out runs/dog.safetensors --lora 8 steps=400
+        vpoet finetune runs/demo/bundle runs/raw/train --controls edges,depth --out runs/controls/bundle
         vpoet export runs/demo/bundle --adapter runs/dog.safetensors --out runs/dog/bundle
     """
     if announced()[1] > 1:
@@ -52,15 +62,19 @@ def main(
         )
     if out.suffix == adapter.SUFFIX and lora is None:
         raise ConfigError(f"--out {out}: an adapter is what LoRA trains; add --lora RANK, or name a folder")
+    kinds = read_kinds(controls)
+    if out.suffix == adapter.SUFFIX and kinds:
+        raise ConfigError(f"--out {out}: an adapter has no place for what reads controls; name a folder")
     (adapter if out.suffix == adapter.SUFFIX else bundle).check_vacant(out)
     run = out.with_name(f"{out.stem}-run")
     cli.hold(run)
     model = hub.local(model, bundle.FILES)
     base = bundle.load(model)
-    tokens = encoded(clips, run, model, base)
+    tokens = encoded(clips, run, model, base, kinds)
+    check_controls(tokens, base, kinds)
     tasks, told = usable_tasks(tokens, base)
     console.print("\n".join(told))
-    wanted = defaults(model, base.config, tokens, tasks, run, lora)
+    wanted = defaults(model, base.config, tokens, tasks, run, lora, kinds)
     del base  # training loads its weights anew
     recipe = run / "recipe.yaml"
     with aside(recipe) as fresh:
@@ -76,15 +90,17 @@ def main(
     cli.finish({"out": out, "run": run, "steps": len(curve), "first_loss": curve[0], "loss": curve[-1]}, as_json)
 
 
-def encoded(clips: Path, run: Path, model: Path, base: bundle.Bundle) -> Path:
-    """The folder of token shards: ``clips``, or one below ``run``, made of them with the bundle's tokenizer."""
+def encoded(clips: Path, run: Path, model: Path, base: bundle.Bundle, controls: tuple[str, ...]) -> Path:
+    """The folder of token shards: ``clips``, or one below ``run``, made of them with the bundle's tokenizer, with these
+    controls where the clips are a list's."""
     about = base.config
     raw, tokens = clips, run / "tokens"
     if not (clips / MANIFEST).is_file():
         raw = run / "raw"
         cli.program("ingest")(
-            [str(clips)], raw, frames=about.frames, fps=about.fps, height=about.height, width=about.width
-        )
+            [str(clips)], raw, frames=about.frames, fps=about.fps, height=about.height, width=about.width,
+            controls=",".join(controls),
+        )  # fmt: skip
     elif Manifest.load(clips).kind == "tokens":
         return clips
     keyframes = any(TABLE[task].keyframes for task in about.tasks)

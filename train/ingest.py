@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from vpoet import cli
 from vpoet.data.clips import ClipSettings
+from vpoet.data.control_parts import read_kinds
 from vpoet.data.folder import overview
 from vpoet.data.ingest import ingest
 from vpoet.data.sources import divide, gather, named_values
@@ -80,6 +81,14 @@ def main(
             metavar="OURS=THEIRS,...", help="Columns of lists that have other names: path=url,caption=text_en."
         ),
     ] = None,
+    controls: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND,KIND",
+            help="Also store control signals, without loss: edges, flow, grey, sketch of any clip (pip install "
+            '"vpoet[curate]"); segmentation, depth, pose of world:platformer.',
+        ),
+    ] = "",
     holdout: Annotated[float, typer.Option(help="Share of the sources to hold out, by a hash of their names.")] = 0.0,
     split_by: Annotated[
         str | None, typer.Option(metavar="COLUMN=V,V", help="Hold out the sources with one of these values instead.")
@@ -116,6 +125,7 @@ def main(
         vpoet ingest 's3://bucket/videos/{00000..00127}.tar' --out runs/raw --workers 8
         vpoet ingest urls.parquet --columns path=url,caption=text --out runs/raw
         vpoet ingest world:platformer --clips 2000 --unseen who=zombie,ground=snow --out runs/world --workers 2
+        vpoet ingest world:platformer --clips 2000 --controls edges,segmentation,depth --out runs/controls
         vpoet ingest world:playground --clips 2000 --frames 33 --out runs/play
         vpoet ingest env:gym_pusht/PushT-v0 --clips 500 --frames 33 --fps 0 --out runs/pusht
     """
@@ -123,6 +133,7 @@ def main(
     settings = ClipSettings(
         frames=frames, fps=fps, height=height, width=width,
         stride=stride, min_frames=min_frames, lossless=lossless, crf=crf, cuts=cuts, min_shot=min_shot,
+        controls=",".join(read_kinds(controls)),
     )  # fmt: skip
     named = named_values("--columns", columns) if columns else None
     sides = divide(

@@ -27,6 +27,7 @@ from vpoet.training.engine import start
 from vpoet.training.engine.base import Engine
 from vpoet.training.engine.ulysses import Share
 from vpoet.training.guard import Guard
+from vpoet.training.heeded import heeded_bits
 from vpoet.training.loss import PackLoss, heldout_losses, losses
 from vpoet.training.meter import Meter, peaks, progress
 from vpoet.training.optim import learning_rate
@@ -38,7 +39,6 @@ from vpoet.training.run.saver import Saver
 from vpoet.training.run.stop import Stop, leave
 from vpoet.training.run.tracking import Tracker
 from vpoet.training.tally import Tally
-from vpoet.training.wrong_keys import wrong_key_bits
 
 console = Console(stderr=True, soft_wrap=True, highlight=False)
 
@@ -146,7 +146,7 @@ def main(
         paused = time.perf_counter()
         if heldout and (done % cfg.evaluate_every == 0 or done == cfg.steps):
             last |= heldout_losses(trainer, heldout, share)
-            last |= wrong_key_bits(trainer, heldout, share, vocabulary, last)
+            last |= heeded_bits(trainer, heldout, share, vocabulary, last)
             if trainer.rank == 0:
                 console.print(f"held out: {last['heldout/loss']:.4f} nats per token, {last['heldout/bits']:.3f} bits")
         tracker.log(last, done)

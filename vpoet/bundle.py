@@ -28,7 +28,7 @@ from vpoet.errors import CheckpointError, ConfigError, DataError, HashMismatch
 from vpoet.files import CONFIG as CONFIG
 from vpoet.files import WEIGHTS as WEIGHTS
 from vpoet.files import folder_aside
-from vpoet.nn.initial import Weightless, Weights
+from vpoet.nn.initial import Weightless, Weights, completed
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.outputs import expect_folder
 from vpoet.sequence.actions import ActionSpace
@@ -254,7 +254,7 @@ def join_words(*each: list[str]) -> list[str]:
 
 def begin(transformer: Transformer, folder: str | Path) -> tuple[str, Weights]:
     """The hash of a bundle, of a folder or of a hub, and its weights for this transformer, read one at a time; only its
-    dropout may be another.
+    dropout may be another, and it may read more controls, whose weights are drawn.
 
     HashMismatch: the bundle has another vocabulary, so other tokenizers; ConfigError: its network has other sizes;
     CheckpointError as in `load`.
@@ -269,10 +269,12 @@ def begin(transformer: Transformer, folder: str | Path) -> tuple[str, Weights]:
             f"own, text = {folder}/{TEXT} and video = {folder}/{VIDEO}"
         )
     sizes = replace(config.model, dropout=transformer.config.dropout)
+    if set(sizes.controls) <= set(transformer.config.controls):
+        sizes = replace(sizes, controls=transformer.config.controls)
     if sizes != transformer.config:
         raise ConfigError(f"begin = {folder}: its network is {sizes}, the recipe's model is {transformer.config}")
     own_hash, on_disk = _verified(folder, config, vocabulary)
-    return own_hash, ((name, on_disk[name].float()) for name in transformer.state_dict())
+    return own_hash, completed(transformer, on_disk)
 
 
 def verify(folder: Path) -> tuple[str, str]:

@@ -60,6 +60,7 @@ PROGRAMS = {
     "ladder": "sample/ladder.py",
     "drift": "sample/drift.py",
     "evaluate-play": "sample/evaluate_play.py",
+    "evaluate-controls": "sample/evaluate_controls.py",
     "reconstruct": "sample/reconstruct.py",
     "chain": "train/chain.py",
     "report": "train/report.py",

@@ -14,6 +14,7 @@ from typing import Any
 
 import asked
 import attention
+import control
 import copies
 import curation
 import decoding
@@ -71,6 +72,7 @@ def main() -> None:
         decoding.compiled_beside_a_busy_core,
         decoding.precision,
         copies.copies,
+        control.control_decoding,
         edits.edits_identity,
         edits.edits_ground,
         edits.edits_chain,

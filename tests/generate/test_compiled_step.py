@@ -27,6 +27,7 @@ from vpoet.nn.attention import backend
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.sequence.actions import ActionSpace
 from vpoet.sequence.arrangements import Sample
+from vpoet.sequence.controls import Control
 from vpoet.sequence.document import Document
 from vpoet.sequence.tasks import TABLE
 from vpoet.sequence.vocabulary import Vocabulary
@@ -78,6 +79,28 @@ def test_a_compiled_step_decodes_as_the_plain_one_and_is_compiled_once(
     )
     assert len(made) == 1
     assert [path.suffix for path in tmp_path.rglob("*") if path.is_file()] == [".pt2"]
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.usefixtures("untuned")
+def test_controls_are_an_input_of_a_step_of_its_own(
+    make_bundle: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that reads controls has two steps, each compiled when it is first needed; both draw as the plain one."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    sizes = {"depth": 1, "length": 300, "frames": 9, "height": 16, "width": 24}
+    told = make_bundle(tmp_path / "told", controls="edges", **sizes)
+    made: list[Path] = []
+    plain = vpoet.load(told, "cpu")
+    fast = vpoet.load(told, "cpu", compiler=StepCompiler(made.append), guesses=0)
+    bare = plain.document(Request(prompt="a robot"))
+    codes = np.random.default_rng(0).integers(0, 36, bare.codes().shape, dtype=np.int32)
+    for count, document in enumerate((bare, replace(bare, controls=(Control("edges", codes, 0.7),))), 1):
+        (wanted,), (found,) = (one.decode([document], [5], Sampling(guidance=2.0)) for one in (plain, fast))
+        assert found.document.equals(wanted.document)
+        np.testing.assert_allclose(found.nats, wanted.nats, atol=1e-4)
+        assert len(made) == count
 
 
 @needs_compiler

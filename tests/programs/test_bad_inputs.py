@@ -83,6 +83,7 @@ GOOD: dict[str, tuple[str, ...]] = {
     ),
     "drift": ("--model={bundle}", "--count=2", "--frames=9", "--out=OUT/drift"),
     "evaluate-play": (*("--model={playing}", "--count=1", "--seen=2", "--length=2", "--drift=2", "--out=OUT/judged"),),
+    "evaluate-controls": ("--model={controlled}", "--count=1", "--out=OUT/judged"),
     "reconstruct": ("{clip.mp4}", "--tokenizer={tokenizer}", "--out=OUT/both.mp4"),
     "chain": (
         *("world:platformer", "--clips=4", "--tokenizer={tokenizer}", "--processes=1", "--hours=1", "--dry-run"),
@@ -296,6 +297,7 @@ READERS: dict[str, list[tuple[str | int, str, str]]] = {
     "ladder": [(0, "", "raw")],
     "drift": [BUNDLES],
     "evaluate-play": [("--model", "", "playing")],
+    "evaluate-controls": [("--model", "", "controlled")],
     "reconstruct": [("--tokenizer", "", "tokenizer"), (0, "", "video")],
     "chain": [("--tokenizer", "", "tokenizer")],
     "report": [(0, "", "run")],
@@ -525,6 +527,7 @@ BUNDLE_DAMAGE = {
 DAMAGE: dict[str, dict[str, Callable[[Path], Any]]] = {
     "bundle": BUNDLE_DAMAGE,
     "playing": BUNDLE_DAMAGE,
+    "controlled": BUNDLE_DAMAGE,
     "tokenizer": {
         **weights_damage("model.safetensors"), **any_file("config.yaml"), **yaml_damage("config.yaml"),
         **{f"config {value}": changed("config.yaml", set_value(value)) for value in (
@@ -576,6 +579,9 @@ class Things:
         settings = {"actions": ActionSpace(names=list(ACTIONS)), "tasks": ["play"], "window": 2}
         playing = make_bundle(folder / "player", depth=1, time_stride=1, length=300, height=32, width=32, **settings)
         playing.rename(folder / "playing")
+        sizes = {"frames": 5, "height": 32, "width": 32}
+        told = make_bundle(folder / "follower", depth=1, length=400, controls="edges", **sizes)
+        told.rename(folder / "controlled")
         (folder / "keys.txt").write_text("right 2\n")
         random = np.random.default_rng(0)
         with ShardWriter(folder / "raw", kind="raw") as writer:

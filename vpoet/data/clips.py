@@ -33,6 +33,9 @@ class ClipSettings:
     """Name of a detector of shots (`vpoet.media.detectors`): no clip has frames of two. "": films are not cut."""
     min_shot: int = 1
     """The shortest shot that is kept, in frames at ``fps``."""
+    controls: str = ""
+    """Kinds of control signals that are kept beside each clip, in the order of `vpoet.sequence.controls.KINDS`, with
+    commas between them."""
     version: int = 2
     """Of how pixels are made. 1, of folders that do not tell one: frames converted whole, then scaled by Pillow; x264's
     medium. 2: in one step (`vpoet.media.fitted`); x264's veryfast, twice as fast, for files 3% larger."""
@@ -55,6 +58,10 @@ class ClipSettings:
     @property
     def preset(self) -> str:
         return "medium" if self.version == 1 else "veryfast"
+
+    @property
+    def control_kinds(self) -> tuple[str, ...]:
+        return tuple(self.controls.split(",")) if self.controls else ()
 
     @property
     def step(self) -> int:

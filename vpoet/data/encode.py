@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from vpoet.arrays import Codes, Frames
-from vpoet.data import painting, recordings, segments
+from vpoet.data import control_parts, painting, recordings, segments
 from vpoet.data.fields import plain_key, printable
 from vpoet.data.shards import Problems, Sample, ShardFile, ShardInfo, read_shard
 from vpoet.data.shelf import Shelf
@@ -79,6 +79,8 @@ class _Clip(NamedTuple):
     frames: Frames
     hidden: list[painting.Hidden]
     """What its paintings are to be encoded from."""
+    controls: dict[str, Frames]
+    """Its control signals, by kind."""
 
 
 def encode_shard(
@@ -94,11 +96,14 @@ def encode_shard(
             codes = iter(_encode([clip.frames for clip in clips], coder, pace.batch, CHUNK_CELLS))
             hidden = [one for clip in clips for one in clip.hidden]
             shown = iter(_encode([one.frames for one in hidden], coder, pace.batch))
+            signals = [each for clip in clips for each in clip.controls.values()]
+            told = iter(_encode(signals, coder, pace.batch, CHUNK_CELLS))
             for sample, clip in batch:
                 try:
                     if isinstance(clip, _Clip):
                         drawn = [one.painting(next(shown)) for one in clip.hidden]
                         parts = _parts(sample, clip.frames, next(codes), drawn, coder, extras, problems)
+                        parts |= {control_parts.named(kind): next(told) for kind in clip.controls}
                     elif clip is None:
                         parts = segments.encoded(
                             sample.json, sample.parts, lambda frames: coder.encode_clips([frames])[0]
@@ -136,10 +141,11 @@ def _ahead(
         try:
             frames = np.asarray(Video.read(sample.video))
             coder.grid(*frames.shape[:3])
+            signals = control_parts.read_pictures(sample.parts, frames.shape)
         except DataError as error:
             return error
         key, count = plain_key(sample.key), extras.paintings
-        return _Clip(frames, painting.draw(frames, coder.stride, key, seed=extras.seed, count=count))
+        return _Clip(frames, painting.draw(frames, coder.stride, key, seed=extras.seed, count=count), signals)
 
     waiting: deque[tuple[Sample, Future[_Clip | DataError | None]]] = deque()
     with ThreadPoolExecutor(pace.decoders, "clip-decoder") as threads:

@@ -18,17 +18,19 @@ from typing import Any
 from vpoet.data import recordings
 from vpoet.data.clips import ClipSettings
 from vpoet.data.jobs import RECORDS, Job, Result, Seen, is_readable, recorded, seen
-from vpoet.data.making import AWAY, made, maker
+from vpoet.data.making import AWAY, known_controls, made, maker
 from vpoet.data.remote import address
 from vpoet.data.shards import MANIFEST, Manifest, ShardWriter
 from vpoet.data.sources import MADE, Item
 from vpoet.data.workers import Progress, share_out
 from vpoet.errors import DataError
 from vpoet.files import LOCK, locked, read_json, sweep, write_atomic, writing
+from vpoet.media.control import MAKERS
 from vpoet.media.detectors import detector
+from vpoet.worlds import WORLD
 
 SETTINGS = "ingest.json"
-LATER = {"cuts": "", "min_shot": 1, "version": 1}
+LATER = {"cuts": "", "min_shot": 1, "version": 1, "controls": ""}
 """Settings that older folders do not tell, and what these were made with."""
 
 
@@ -51,6 +53,11 @@ def ingest(
         maker(source, settings)  # a wrong one is found before anything is written
     if settings.cuts:
         detector(settings.cuts)  # likewise
+    for first in {
+        item.path.startswith(WORLD) and item.path: item for items in sides.values() for item in items
+    }.values():
+        for kind in set(settings.control_kinds).difference(MAKERS):
+            known_controls(first, settings)(kind)  # likewise
     with locked(out):
         settings = _as_begun(out, settings)
         _claim(out, sides, settings, samples_per_shard)

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vpoet import worlds
 from vpoet.arrays import Frames
-from vpoet.data import recordings, segments
+from vpoet.data import control_parts, recordings, segments
 from vpoet.data.clips import ClipSettings, clip_fields, shot_windows
 from vpoet.data.foreign import foreign_samples
 from vpoet.data.jobs import MISSING, seen
@@ -66,7 +67,8 @@ def _clips(source: Path | bytes, item: Item, settings: ClipSettings, problems: P
             for _, frame in frames:
                 image = Video(frame[None], 0.0).encode(".png")
                 kept += 1
-                yield {"png": image}, clip_fields(fields, source=item.name, first=0, frames=1, fps=0.0, **size)
+                told = clip_fields(fields, source=item.name, first=0, frames=1, fps=0.0, **size)
+                yield {"png": image, **control_parts.pictured(settings.control_kinds, frame[None], 0.0)}, told
         else:
             lengths = settings.frames, settings.step, settings.shortest, settings.min_shot
             for first, shot, clip in shot_windows(frames, *lengths):
@@ -78,7 +80,7 @@ def _clips(source: Path | bytes, item: Item, settings: ClipSettings, problems: P
                     fields, source=item.name, first=first, frames=len(clip), fps=rate,
                     shot=shot if settings.cuts else None, **size,
                 )  # fmt: skip
-                yield {"mp4": video}, told
+                yield {"mp4": video, **control_parts.pictured(settings.control_kinds, clip, rate)}, told
         if not kept:
             problems.add("too short", item.name)
     except DataError as error:
@@ -137,7 +139,17 @@ def _world_samples(item: Item, settings: ClipSettings, problems: Problems) -> It
     if settings.min_frames is not None and len(frames) < settings.min_frames:
         problems.add("its end comes too soon", item.name)
     else:
-        yield {"mp4": Video(frames, fields["fps"]).encode(".mp4", lossless=True)}, fields
+        fps = fields["fps"]
+        drawn = control_parts.pictured(settings.control_kinds, frames, fps, known_controls(item, settings))
+        yield {"mp4": Video(frames, fps).encode(".mp4", lossless=True), **drawn}, fields
+
+
+def known_controls(item: Item, settings: ClipSettings) -> control_parts.Exact:
+    """What is known of a source's clip; of what is filmed, and of environments, nothing."""
+    if not item.path.startswith(worlds.WORLD):
+        return control_parts.nobody
+    world = worlds.find(item.path.removeprefix(worlds.WORLD))
+    return partial(world(settings.height, settings.width, settings.fps, settings.frames).control, item.seed)
 
 
 def maker(source: str, settings: ClipSettings) -> worlds.Maker:

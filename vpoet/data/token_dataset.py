@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vpoet.arrays import Ints
-from vpoet.data import painting, recordings, segments
+from vpoet.data import control_parts, painting, recordings, segments
 from vpoet.data.folder import read_samples
 from vpoet.data.measures import measures_of
 from vpoet.data.npy import npy_to_codes
@@ -54,6 +54,8 @@ class TokenSample:
     """[t - 1]"""
     timeline: tuple[tuple[int, str], ...] | None = None
     """Captions that change in time: the first cell of each, ascending from 0."""
+    controls: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    """Of each kind (`vpoet.sequence.controls`), codes as above; `vpoet ingest --controls` makes their pictures."""
     segments: tuple[TokenSegment, ...] | None = None
     """Of a sample that interleaves texts, images and videos; it has no codes beside theirs: t = 0."""
     measures: Mapping[str, float] = field(default_factory=dict)
@@ -203,7 +205,7 @@ class TokenDataset:
             raise _BadSampleError("broken captions in time") from None
         return TokenSample(
             name, sample.key, codes.astype(self._dtype), tuple(sample.captions), fps, keyframes, paintings,
-            actions, outcomes, timeline, measures=measures_of(sample.json),
+            actions, outcomes, timeline, self._controls(sample, codes), measures=measures_of(sample.json),
         )  # fmt: skip
 
     def _check_header(self, fps: int, length: int, height: int, width: int) -> None:
@@ -258,6 +260,15 @@ class TokenDataset:
         if keyframes.max() >= self._vocabulary.codes:
             raise _BadSampleError("codes of another tokenizer")
         return keyframes.astype(self._dtype)
+
+    def _controls(self, sample: Sample, codes: npt.NDArray[np.int32]) -> dict[str, npt.NDArray[Any]]:
+        try:
+            found = control_parts.coded(sample.parts, codes.shape)
+        except DataError:
+            raise _BadSampleError("broken controls") from None
+        if any(one.max() >= self._vocabulary.codes for one in found.values()):
+            raise _BadSampleError("codes of another tokenizer")
+        return {kind: one.astype(self._dtype) for kind, one in found.items()}
 
     def _paintings(self, sample: Sample, codes: npt.NDArray[np.int32]) -> tuple[Painting, ...]:
         if "painting-0.npz" not in sample.parts:

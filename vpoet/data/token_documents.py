@@ -21,7 +21,7 @@ from vpoet.data.shards import Problems
 from vpoet.data.shelf import MOST, Shelf
 from vpoet.data.token_dataset import TokenDataset, TokenSample
 from vpoet.errors import ConfigError, DataError, VpoetWarning
-from vpoet.sequence import document, tasks
+from vpoet.sequence import controls, document, tasks
 from vpoet.sequence.arrangements import Sample, Segment
 from vpoet.sequence.conditions import TABLE as CONDITIONS
 from vpoet.sequence.conditions import Condition, Pairs, complete
@@ -83,6 +83,11 @@ class StreamConfig:
     misread: float = 0.0
     """Share of the codes of play that are read wrongly in training, while the right ones are predicted
     (`vpoet.sequence.misreading`)."""
+    controls: dict[str, float] = field(default_factory=dict)
+    """Kinds of controls (`vpoet.sequence.controls`), each with the probability with which a document is given it that
+    has it; `vpoet ingest --controls` keeps their pictures, and model.controls names those that the network reads."""
+    drop_controls: float = 0.2
+    """Probability that a document is given none at all, which guidance needs; half, where its caption is dropped."""
     cache: str = ""
     """Folder for shards that lie elsewhere; "": the user's own (~/.cache/vpoet/shards)."""
     cache_gb: float = MOST
@@ -96,10 +101,14 @@ class StreamConfig:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be 1 to {LARGEST}")
         if not 0 <= self.window <= LARGEST:
             raise ConfigError(f"window = {self.window} frames: must be 0 (none) to {LARGEST}")
-        for name in ("drop_caption", "drop_condition"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} = {getattr(self, name)} is a probability, 0 to 1")
         complete(self.conditions)
+        if unknown := [kind for kind in self.controls if kind not in controls.KINDS]:
+            raise ConfigError(f"controls: no kind {unknown[0]!r}; there are {', '.join(controls.KINDS)}")
+        chances = {name: getattr(self, name) for name in ("drop_caption", "drop_condition", "drop_controls")}
+        chances |= {f"controls.{kind}": chance for kind, chance in self.controls.items()}
+        for name, chance in chances.items():
+            if not 0 <= chance <= 1:
+                raise ConfigError(f"{name} = {chance} is a probability, 0 to 1")
         if not 0 <= self.misread < 1:
             raise ConfigError(f"misread = {self.misread} is a share, from 0 to below 1")
         for source in self.sources:
@@ -188,6 +197,19 @@ class Documents:
                         stacklevel=3,
                     )
 
+    def tell_of_controls(self) -> None:
+        """VpoetWarning: the first shard of a source has no clip with a control that shall be learned."""
+        for source, given in zip(self.sources, self.config.sources, strict=True):
+            has = {kind for sample in source.shard(0) for kind in sample.controls} if self.config.controls else set()
+            lacking = [kind for kind, chance in self.config.controls.items() if chance > 0 and kind not in has]
+            if lacking and given.weight > 0:
+                warnings.warn(
+                    f"{source.folder}: no controls of kind {', '.join(lacking)}, so its clips train without; "
+                    "`vpoet ingest --controls` makes them",
+                    VpoetWarning,
+                    stacklevel=3,
+                )
+
     def choose(self, *counter: int) -> int:
         """A source by weight, a function of the seed and the counter."""
         chance = self.random(_SOURCE, *counter).random()
@@ -207,6 +229,10 @@ class Documents:
             return None
         if dropped and tasks.TABLE[drawn.task].needs:
             drawn = drawn.unprompted()  # of its captions in time, and of the texts that it interleaves
+        if self.config.controls and tasks.TABLE[drawn.task].needs in ("", "timeline"):
+            chance = max(0.5, self.config.drop_controls) if dropped else self.config.drop_controls
+            given = controls.draw(sample.controls, self.config.controls, chance, random)
+            drawn = replace(drawn, controls=given)
         sequence = windowed(document.build(drawn, self.vocabulary), drawn, self.config.window)
         if self.config.misread:
             read = document.build(misread(drawn, self.config.misread, random), self.vocabulary).ids

@@ -92,6 +92,7 @@ class PackStream:
         documents.check_conditions()
         if rank == 0:
             documents.tell_of_paintings()
+            documents.tell_of_controls()
         mine = range(rank, lanes, world)
         if state is not None and (missing := [lane for lane in mine if str(lane) not in state]):
             raise CheckpointError(f"the checkpoint's place in the data lacks lanes {missing}; it has {sorted(state)}")

@@ -116,6 +116,7 @@ def describe_shard(path: Path) -> Facts:
             continue
         special["with actions"] += acts
         special["with captions in time"] += changes
+        special.update(f"with control {name.split('.')[1]}" for name in sample.parts if name.startswith("control."))
         special["of segments"] += segments.interleaves(about, sample.parts)
         if grids := [name for name in sample.parts if name.endswith("codes.npy")]:
             try:
@@ -211,6 +212,7 @@ def describe_bundle(folder: Path) -> Facts:
             if about.conditions
             else {}
         ),
+        **({"controls": about.model.controls} if about.model.controls else {}),
         **_vocabulary(whole.transformer.vocabulary),
         **_transformer(whole.transformer, about.length),
         "video tokenizer": _network(load_settings(folder / bundle.VIDEO / video.CONFIG)),

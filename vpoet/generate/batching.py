@@ -7,6 +7,7 @@ Continuous    all requests in each pass, on a CPU
 import itertools
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -142,20 +143,30 @@ class Continuous:
         asked = [[member.ask(width) for member in caches.members] for caches in groups]
         through = []
         for caches, each in zip(groups, asked, strict=True):
-            place_NW = torch.cat([place_NW for _, _, place_NW, _ in each])
-            longest = max(longest for *_, longest in each)
+            place_NW = torch.cat([one.place_NW for one in each])
+            longest = max(one.longest for one in each)
             through.append(caches.attend(place_NW, torch.arange(-(-longest // TILE) * TILE)))
-        counts = [sum(len(ids_T) for ids_T, *_ in each) for each in asked]
+        counts = [sum(len(one.ids_T) for one in each) for each in asked]
 
         def attend(layer: int, q_TQH: Tensor, k_TKH: Tensor, v_TKH: Tensor) -> Tensor:
             parts = zip(through, *(torch.split(x, counts) for x in (q_TQH, k_TKH, v_TKH)), strict=True)
             return torch.cat([own(layer, q, k, v) for own, q, k, v in parts])
 
         everyone = list(itertools.chain(*asked))
-        ids_T, turn_T2P = torch.cat([each[0] for each in everyone]), torch.cat([each[1] for each in everyone])
-        h_TD = self._transformer(ids_T, Rotation(*turn_T2P.unbind(1)), attend, self._plain.blocks)
+        ids_T, turn_T2P = (torch.cat([getattr(one, name) for one in everyone]) for name in ("ids_T", "turn_T2P"))
+        control_PTD = self._controls(everyone)
+        h_TD = self._transformer(ids_T, Rotation(*turn_T2P.unbind(1)), attend, self._plain.blocks, control_PTD)
         for caches, state_TD in zip(groups, torch.split(h_TD, counts), strict=True):
             self._draw(caches.members, list(torch.split(state_TD, len(state_TD) // len(caches.members))), width)
+
+    def _controls(self, asked: list["_Asked"]) -> Tensor | None:
+        """What controls add to the states of all, 0 for those without; None if nobody has any."""
+        if all(one.control_PTD is None for one in asked):
+            return None
+        none = self._transformer.norm.weight.new_zeros(1)
+        shape = len(self._transformer.places), -1, len(self._transformer.norm.weight)
+        each = [(one.control_PTD, len(one.ids_T)) for one in asked]
+        return torch.cat([none.expand(shape[0], n, shape[2]) if c is None else c for c, n in each], dim=1)
 
     def _draw(self, members: list["_Member"], states: list[Tensor], width: int) -> None:
         """What comes behind each token, of documents that all have null prompts, or none has."""
@@ -167,6 +178,20 @@ class Continuous:
         ids_M, nats_M = step.draw(h_ND, noise_MV, settings_5M1)
         for member, ids_W, nats_W in zip(members, torch.split(ids_M, width), torch.split(nats_M, width), strict=True):
             member.draft.take(ids_W.numpy(), nats_W.numpy())
+
+
+class _Asked(NamedTuple):
+    """What of a document goes into a pass, slot by slot."""
+
+    ids_T: Tensor
+    turn_T2P: Tensor
+    """Rotations of their positions."""
+    place_NW: Tensor
+    """Their places in the cache."""
+    longest: int
+    """How far the cache is read."""
+    control_PTD: Tensor | None
+    """What controls add."""
 
 
 class _Member:
@@ -193,15 +218,18 @@ class _Member:
         assert cache is not None
         return cache
 
-    def ask(self, width: int) -> tuple[Tensor, Tensor, Tensor, int]:
-        """The tokens that go in, slot by slot, the rotations of their positions, their places [N, W] in the cache, and
-        how far it is read."""
+    def ask(self, width: int) -> "_Asked":
         plan = self.plan
         step_W = np.minimum(self.draft.done - 1 + np.arange(width), plan.steps - 1)
         at_W, slot_N1 = torch.from_numpy(step_W), torch.arange(self.slots)[:, None]
         ids_T = torch.from_numpy(self.draft.guess(width).copy()).repeat(self.slots)
-        longest = plan.longest[int(step_W.max())]
-        return ids_T, plan.turn_SN2P[at_W, slot_N1].flatten(0, 1), plan.place_SN[at_W, slot_N1], longest
+        return _Asked(
+            ids_T,
+            plan.turn_SN2P[at_W, slot_N1].flatten(0, 1),
+            plan.place_SN[at_W, slot_N1],
+            plan.longest[int(step_W.max())],
+            plan.control(at_W.expand(self.slots, -1)),
+        )
 
     def hand_over(self) -> Iterator[Seen | Filled]:
         """What there is to see of the tokens that are final since the last time."""

@@ -18,6 +18,9 @@ from vpoet.media.mp4 import open_mp4
 from vpoet.media.sheet import contact_sheet
 from vpoet.media.video import Video
 
+_ONLY_SOME = ("compiled", "guesses", "edit", "control")
+"""What a record tells of a clip where it is so (`Model.rounding`), or was asked for."""
+
 
 class Film:
     """One sample's file in the making. Use it as a context: an exception inside leaves no file.
@@ -79,5 +82,5 @@ def is_made(file: Path, made: dict[str, Any]) -> bool:
             VpoetWarning,
             stacklevel=2,
         )
-    # what only some records tell (`Model.rounding`) must be as absent as in ``made``
-    return made.items() <= found.items() and all(name in made or name not in found for name in ("compiled", "guesses"))
+    # what only some records tell must be as absent as in ``made``
+    return made.items() <= found.items() and all(name in made or name not in found for name in _ONLY_SOME)

@@ -15,7 +15,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -46,6 +46,8 @@ _INDUCTOR = {
     "max_autotune_gemm_backends": "CPP,ATEN",
 }
 _MOST_BLOCKS = 4096
+_PLAIN_INPUTS = 7
+"""Of a step to which controls add nothing."""
 _RUNS = 20
 """Of a kernel that is timed, at least."""
 Inputs = tuple[Any, ...]
@@ -62,12 +64,22 @@ class StepCompiler:
 
     def __call__(self, model: str, step: Step, documents: int, slots: int, width: int) -> Run:
         """The compiled step for ``documents`` in ``slots``, of ``width`` tokens each; ``model`` is the hash of its
-        weights and vocabulary.
+        weights and vocabulary. One that takes what controls add is another, made when there first are some.
 
         BackendError where it cannot be compiled.
         """
-        path = compiled_file(model, step, documents, slots, width)
-        return self._run(path, lambda: _compile(step, *_example(step, documents, slots, width), path))
+
+        def compiled(controls: bool) -> Run:
+            path = compiled_file(model, step, documents, slots, width, *([len(step.transformer.places)] * controls))
+            return self._run(path, lambda: _compile(step, *_example(step, (documents, slots, width), controls), path))
+
+        if not step.transformer.config.controls:
+            return compiled(False)
+
+        def run(*inputs: Any) -> tuple[Tensor, Tensor]:
+            return compiled(len(inputs) > _PLAIN_INPUTS)(*inputs)
+
+        return run
 
     def play(self, model: str, step: PlayStep, documents: int, slots: int, width: int, places: int) -> Run:
         """The same of a pass of play, through a ring of so many ``places``."""
@@ -89,9 +101,17 @@ class StepCompiler:
 
 def _run(loader: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
     """The loader's own call reads the program's signature from JSON each time: a tenth of a small model's step."""
-    *tensors, keys, values = inputs
-    ids_M, nats_M = loader.boxed_run([*tensors, *keys, *values])
+    ids_M, nats_M = loader.boxed_run([*_tensors(inputs)])
     return ids_M, nats_M
+
+
+def _tensors(inputs: Iterable[Any]) -> Iterator[Tensor]:
+    """Those in lists of lists, in order."""
+    for each in inputs:
+        if isinstance(each, Tensor):
+            yield each
+        else:
+            yield from _tensors(each)
 
 
 def compiled_file(model: str, step: Step | PlayStep, *shape: int) -> Path:
@@ -114,27 +134,31 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vpoet"
 
 
-def _example(step: Step, documents: int, slots: int, width: int) -> tuple[Inputs, Any]:
+def _example(step: Step, counts: tuple[int, int, int], controls: bool) -> tuple[Inputs, Any]:
     """Inputs of the shapes that the compiled step takes, and which sizes of them are left open."""
+    documents, slots, width = counts
     config, weight = step.transformer.config, step.transformer.language.weight
     cache = KVCache(
         layers=config.depth, slots=slots, size=4 * BLOCK, kv_heads=config.kv_heads, head=config.head,
         like=weight, order=LANES if width == 1 else HEADS,
     )  # fmt: skip
-    inputs = (
+    inputs: Inputs = (
         torch.full((documents, width), step.transformer.ranges["codes"].start),
         torch.zeros(slots, width, 2, config.head // 2),
         torch.zeros(slots, width, dtype=torch.int64),
         cache.reach(2 * BLOCK),
         torch.zeros(documents * width, sum(step.transformer.visual.radices)),
         torch.zeros(len(SETTINGS)),
-        cache.keys,
-        cache.values,
+        (cache.keys, cache.values),
     )
+    assert len(inputs) == _PLAIN_INPUTS
     # a cache of any size, read as far as it is filled: one compiled step serves clips of all lengths
     reach, size = (BLOCK * Dim(name, min=1, max=_MOST_BLOCKS) for name in ("reach", "size"))
-    shapes = (None, None, None, {0: reach}, None, None, [{2: size}] * config.depth, [{2: size}] * config.depth)
-    return inputs, shapes
+    shapes = (None, None, None, {0: reach}, None, None, ([{2: size}] * config.depth, [{2: size}] * config.depth))
+    if not controls:
+        return inputs, shapes
+    added = weight.new_zeros(len(step.transformer.places), slots * width, config.width)
+    return (*inputs, added), (*shapes, None)
 
 
 def _play_example(step: PlayStep, documents: int, slots: int, width: int, places: int) -> Inputs:

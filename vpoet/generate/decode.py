@@ -110,7 +110,7 @@ def stream(
             ids_B, nats_B = decoder.draw(noise_BV)
         else:
             at = plan.turn_SN2P[done - 1][:, None], plan.place_SN[done - 1][:, None]
-            ids_B, nats_B = decoder.step(ids_B[:, None], *at, plan.longest[done - 1], noise_BV)
+            ids_B, nats_B = decoder.step(ids_B[:, None], *at, plan.longest[done - 1], noise_BV, plan.control(done - 1))
         if plan.some_known[done]:
             ids_B = torch.where(plan.known_SB[done], plan.ids_SB[done], ids_B)
         yield ids_B, nats_B

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vpoet.generate.controlled import controlled
 from vpoet.generate.play_step import BuildPlay
 from vpoet.generate.sampling import Sampling
 from vpoet.generate.step import SETTINGS, Run, Step
@@ -111,8 +112,8 @@ class Decoder:
             block=BLOCK if products or self.device.type != "cpu" else TILE,
         )  # fmt: skip
         # what a slot begins with is told by its ids: positions follow from them
-        different: dict[bytes, int] = {}
-        sources = [different.setdefault(slot.ids[: slot.prefix].tobytes(), len(different)) for slot in slots]
+        different: dict[tuple[bytes, ...], int] = {}
+        sources = [different.setdefault(_beginning(slot), len(different)) for slot in slots]
         prompts = [slots[sources.index(source)] for source in range(len(different))]
         lengths = tuple(prompt.prefix for prompt in prompts)
         visibility = Visibility(lengths, lengths if decoding.bidirectional else (0,) * len(lengths))
@@ -120,7 +121,8 @@ class Decoder:
         ids_T = self.move(np.concatenate([prompt.ids[: prompt.prefix] for prompt in prompts]))
         positions_T3 = self.move(np.concatenate([prompt.positions[: prompt.prefix] for prompt in prompts]))
         last_N = self.move(np.array(visibility.bounds[1:])[sources] - 1)
-        self.state_ND = transformer(ids_T, positions_T3, attend)[last_N]
+        control_PTD = controlled(transformer, prompts, lengths)
+        self.state_ND = transformer(ids_T, positions_T3, attend, control_PTD=control_PTD)[last_N]
         """States of the last token of each slot."""
         self._step, self._run = step, step if build is None else build(step, documents, len(slots), self.width)
         self._settings = torch.tensor([float(getattr(sampling, name)) for name in SETTINGS], device=self.device)
@@ -133,29 +135,36 @@ class Decoder:
 
     @torch.inference_mode()
     def step(
-        self, ids_BW: Tensor, turn_NW2P: Tensor, place_NW: Tensor, longest: int, noise_MV: Tensor
+        self,
+        ids_BW: Tensor,
+        turn_NW2P: Tensor,
+        place_NW: Tensor,
+        longest: int,
+        noise_MV: Tensor,
+        control_PTD: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Tokens go in, W = `width` a slot, and the next one is drawn behind each: ids and nats, [M], [M].
 
         ``turn_NW2P`` is the rotation of their positions (`Transformer.rotation`); ``place_NW`` counts the tokens before
         each in its slot, and what stood there or behind is overwritten or unseen; ``longest`` is how many tokens the
-        fullest slot holds then.
+        fullest slot holds then. ``control_PTD``, T = N * W, is what controls add to the tokens' states.
         """
         reach_S = self.cache.reach(longest)
-        caches = self.cache.keys, self.cache.values
-        return self._run(ids_BW, turn_NW2P, place_NW, reach_S, noise_MV, self._settings, *caches)
+        held = self.cache.keys, self.cache.values
+        more = () if control_PTD is None else (control_PTD,)
+        return self._run(ids_BW, turn_NW2P, place_NW, reach_S, noise_MV, self._settings, held, *more)
 
     @torch.inference_mode()
     def explain(
-        self, codes_M: Tensor, noise_MV: Tensor, read: tuple[Tensor, Tensor, Tensor, int] | None = None
+        self, codes_M: Tensor, noise_MV: Tensor, read: tuple[Tensor, Tensor, Tensor, int, Tensor | None] | None = None
     ) -> tuple[Tensor, Tensor]:
         """`Step.explain` of the codes behind the last tokens, or behind those that go in first, ``read``: the arguments
         of `step` but for its noise."""
         state_ND = self.state_ND
         if read is not None:
-            ids_BW, turn_NW2P, place_NW, longest = read
-            caches = self.cache.keys, self.cache.values
-            state_ND = self._step.states(ids_BW, turn_NW2P, place_NW, self.cache.reach(longest), *caches)
+            ids_BW, turn_NW2P, place_NW, longest, control_PTD = read
+            held = self.cache.keys, self.cache.values
+            state_ND = self._step.states(ids_BW, turn_NW2P, place_NW, self.cache.reach(longest), held, control_PTD)
         return self._step.explain(state_ND, codes_M, noise_MV, self._settings)
 
     @torch.inference_mode()
@@ -179,3 +188,12 @@ class Decoder:
     def move(self, values: np.typing.NDArray[np.integer]) -> Tensor:
         """Integers on the model's device."""
         return send(values.astype(np.int64), self.device)
+
+
+def _beginning(slot: Sequence) -> tuple[bytes, ...]:
+    """All that a slot begins with."""
+    told = slot.ids[: slot.prefix].tobytes()
+    if slot.controls is None:
+        return (told,)
+    cells = slot.controls.up_to(slot.prefix)
+    return told, cells.codes.tobytes(), cells.strengths.tobytes(), cells.near.tobytes()

@@ -107,7 +107,8 @@ def explain(decoding: Decoding, source: Document, noise_MV: Floats, sampling: Sa
         if start:
             step_W = torch.arange(start - 1, stop - 1, device=decoder.device)[None]
             turn, place = plan.turn_SN2P[step_W, slot_N1], plan.place_SN[step_W, slot_N1]
-            read = plan.ids_SB[step_W, 0], turn, place, plan.longest[stop - 2]
+            control = plan.control(step_W.expand(len(plan.slots), -1))
+            read = plan.ids_SB[step_W, 0], turn, place, plan.longest[stop - 2], control
         noise, fits = decoder.explain(codes_M[start:stop], send(noise_MV[start:stop], decoder.device), read)
         found.append(noise)
         possible.append(fits)

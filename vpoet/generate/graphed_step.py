@@ -93,9 +93,11 @@ class _Room:
     """A cache, and what was captured on it."""
 
     cache: KVCache
-    buffers: dict[tuple[int, int], list[Tensor]] = field(default_factory=dict)
-    """The inputs of a step, by documents and tokens of each."""
-    graphs: dict[tuple[int, int, bool, int], tuple[Outputs, Callable[[], None], Step]] = field(default_factory=dict)
+    buffers: dict[tuple[int, int, int], list[Tensor]] = field(default_factory=dict)
+    """The inputs of a step, by documents and tokens of each, and whether controls add to them (1, or 0)."""
+    graphs: dict[tuple[int, int, int, bool, int], tuple[Outputs, Callable[[], None], Step]] = field(
+        default_factory=dict
+    )
     """By the same, whether its draw is filtered, and the positions that are read; the step holds the weights."""
 
     @property
@@ -138,24 +140,25 @@ class GraphedSteps:
     def _run(
         self, step: Step, ids_BW: Tensor, turn_NW2P: Tensor, place_NW: Tensor, reach_S: Tensor, *rest: Any
     ) -> Outputs:
-        noise_MV, settings, keys, _ = rest
+        noise_MV, settings, (keys, _), *control = rest
         room = self._rooms.get(keys[0].data_ptr())
         if room is None:
             return step(ids_BW, turn_NW2P, place_NW, reach_S, *rest)  # type: ignore[no-any-return]
-        given = ids_BW, turn_NW2P, place_NW, noise_MV, settings
+        given = ids_BW, turn_NW2P, place_NW, noise_MV, settings, *control
         documents, width = ids_BW.shape
-        if (documents, width) not in room.buffers:
-            room.buffers[documents, width] = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in given]
-        buffers = room.buffers[documents, width]
+        kind = documents, width, len(control)
+        if kind not in room.buffers:
+            room.buffers[kind] = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in given]
+        buffers = room.buffers[kind]
         for buffer, new in zip(buffers, given, strict=True):
             buffer.copy_(new)
         size = room.cache.size
         reach = size if self._through.by_length else min(rounded(len(reach_S)), size)
-        key = documents, width, step.filtered, reach
+        key = *kind, step.filtered, reach
         if key not in room.graphs:
-            *inputs, noise_MV, settings = buffers
-            reach_S = room.cache.reach(reach)
-            call = functools.partial(step, *inputs, reach_S, noise_MV, settings, room.cache.keys, room.cache.values)
+            *inputs, noise_MV, settings = buffers[:5]
+            reach_S, held = room.cache.reach(reach), (room.cache.keys, room.cache.values)
+            call = functools.partial(step, *inputs, reach_S, noise_MV, settings, held, *buffers[5:])
             room.graphs[key] = *self._capture(call), step
         outputs, replay, _ = room.graphs[key]
         replay()

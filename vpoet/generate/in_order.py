@@ -23,6 +23,7 @@ from torch import Tensor
 
 from vpoet.arrays import Ints
 from vpoet.errors import VpoetWarning
+from vpoet.generate.controlled import controlled
 from vpoet.generate.decoder import Decoding
 from vpoet.generate.heads import Heads
 from vpoet.generate.plan import Decoded
@@ -117,6 +118,7 @@ class Track:
         self.predicted = np.flatnonzero(sequence.targets)
         self.sequence: Sequence = replace(sequence, ids=sequence.ids.copy())
         self.sequence.ids[self.predicted[: len(drawn)]] = drawn
+        self._control_PTD = controlled(transformer, [sequence], [len(sequence)])
 
     def before(self, number: int) -> Tensor:
         """The state [1, D] that predicts the ``number``-th predicted token: all before it is read."""
@@ -133,7 +135,8 @@ class Track:
         )
         attend = self._prefill(stop) if self._read == 0 else self._extend(here)
         self._read = stop
-        h_TD: Tensor = self._decoding.transformer(ids_T, positions_T3, attend)
+        control_PTD = None if self._control_PTD is None else self._control_PTD[:, here]
+        h_TD: Tensor = self._decoding.transformer(ids_T, positions_T3, attend, control_PTD=control_PTD)
         return h_TD
 
     def _prefill(self, stop: int) -> Callable[[int, Tensor, Tensor, Tensor], Tensor]:
@@ -184,6 +187,7 @@ class _Filling:
                 pieces.append(token)
             step()
         document = parse(self._tracks[0].sequence.ids, vocabulary)
+        document = replace(document, controls=self._document.controls)
         return Decoded(document, np.array(self._nats, np.float32))
 
     def _draw(self, payload: str, h_ND: Tensor, generator: np.random.Generator) -> tuple[int, float]:

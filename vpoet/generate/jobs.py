@@ -15,7 +15,7 @@ from vpoet.generate.clip_file import is_made
 from vpoet.generate.fields import those_of
 from vpoet.generate.model import Model
 from vpoet.generate.plan import Decoded
-from vpoet.generate.prompt_file import files_of, names_before, read_prompts, read_texts, record
+from vpoet.generate.prompt_file import after, files_of, names_before, read_prompts, read_texts, record
 from vpoet.generate.request import Request
 from vpoet.generate.rollout import Rollout
 from vpoet.generate.sampling import Sampling
@@ -114,11 +114,7 @@ def requests_of(
 
 def linked(requests: Items[tuple[str, Request]], files: Items[Path]) -> list[tuple[str, Request]]:
     """The requests of `requests_of`, each for its file: the clip of the step before is the file of the one before."""
-    found = []
-    for i, (where, request) in enumerate(requests):
-        before: dict[str, Any] = dict.fromkeys(names_before(request), files[i - 1])
-        found.append((where, replace(request, **before)))
-    return found
+    return [(where, after(request, files[i - 1])) for i, (where, request) in enumerate(requests)]
 
 
 def rounds(requests: Items[tuple[str, Request]], share: int, of: int) -> list[list[int]]:

@@ -29,7 +29,8 @@ from vpoet.devices import pick
 from vpoet.errors import BackendError, ConfigError, PromptError
 from vpoet.generate import completion, in_order
 from vpoet.generate.asks.base import sources, unknown_words
-from vpoet.generate.asks.edit import AUTO, Edit
+from vpoet.generate.asks.control import restyles
+from vpoet.generate.asks.edit import Edit
 from vpoet.generate.asks.table import document, render, served
 from vpoet.generate.compiled_step import StepCompiler
 from vpoet.generate.completion import Completion, Segment
@@ -44,7 +45,7 @@ from vpoet.generate.likelihood import Likelihood, likelihoods, token_nats
 from vpoet.generate.notebook import progress_bar
 from vpoet.generate.observe import fit, observe
 from vpoet.generate.plan import Decoded
-from vpoet.generate.request import Clip, Request
+from vpoet.generate.request import AUTO, Clip, Request
 from vpoet.generate.reward import Reward, Rewards
 from vpoet.generate.rollout import Rollout, roll
 from vpoet.generate.sampling import Sampling
@@ -139,7 +140,7 @@ class Model:
             return []
         uniform = math.log2(self.bundle.video.codebook_size)
         found = []
-        for name in sources(request):
+        for name in sources(request) if not restyles(request) else ():
             clip = getattr(request, name)
             first = self.score(clip, request.prompt, frames=1, height=request.height, width=request.width)
             if first.per_token.bits > uniform:

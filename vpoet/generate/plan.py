@@ -1,7 +1,7 @@
 """What decoding lays out before its first step, and how it puts the codes back into the documents afterwards.
 
 Shapes: B documents; N slots of the cache: B, or 2B with guidance (document i and its null prompt in slots i and B + i);
-S steps; P rotated pairs of a head; M sampled codes of a document.
+S steps; P rotated pairs of a head, or places where controls add (`vpoet.nn.control`); M sampled codes of a document.
 """
 
 from collections.abc import Sequence as Items
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vpoet.arrays import Ints, Mask
 from vpoet.errors import PromptError
+from vpoet.generate.controlled import controlled
 from vpoet.generate.transfer import send
 from vpoet.nn.transformer import Transformer
 from vpoet.sequence.document import Document, Sequence, Span, build
@@ -54,6 +55,17 @@ class Plan:
     drawn_SB: Mask
     """The others, in the host's memory."""
     some_known: list[bool]
+    control_PSND: Tensor | None
+    """What controls add to the token that a step makes; None: there are none."""
+
+    def control(self, steps: Tensor | int) -> Tensor | None:
+        """What is added to tokens that go in together, [P, N * W, D]: of steps [N, W], or of one step of all slots."""
+        if self.control_PSND is None:
+            return None
+        if isinstance(steps, int):
+            return self.control_PSND[:, steps]
+        slot_N1 = torch.arange(len(self.slots), device=steps.device)[:, None]
+        return self.control_PSND[:, steps, slot_N1].flatten(1, 2)
 
     @classmethod
     def of(
@@ -68,7 +80,10 @@ class Plan:
             if any(s.target and s.modality not in (Modality.IMAGE, Modality.VIDEO) for s in document.spans):
                 raise PromptError(f"a document of task {document.task} has targets that are no images or videos")
         slots = [build(document, vocabulary) for document in documents]
-        if guided and any(s.modality is Modality.TEXT and len(s.values) for d in documents for s in d.spans):
+        if guided and any(
+            any(c.strength for c in d.controls) or any(s.modality is Modality.TEXT and len(s.values) for s in d.spans)
+            for d in documents
+        ):
             slots += [build(document.unprompted(), vocabulary) for document in documents]
         last = [int(np.flatnonzero(s.targets)[-1]) for s in slots]
         counts = np.array([stop - s.prefix + 1 for s, stop in zip(slots, last, strict=True)])
@@ -83,6 +98,10 @@ class Plan:
         def move(values: npt.NDArray[Any]) -> Tensor:
             return send(values.astype(np.int64), device)
 
+        control_PTD = controlled(transformer, slots, [len(s) for s in slots])
+        if control_PTD is not None:
+            begins_N = np.cumsum([0, *(len(s) for s in slots[:-1])])
+            control_PTD = control_PTD[:, move(at_SN + begins_N)]
         positions_SN3 = move(np.stack([s.positions[at_SN[:, i]] for i, s in enumerate(slots)], axis=1))
         return cls(
             documents=len(documents),
@@ -97,6 +116,7 @@ class Plan:
             redrawn=[kept_M is not None for kept_M in kept] or [False] * len(documents),
             drawn_SB=~known_SB,
             some_known=[bool(known_B.any()) for known_B in known_SB],
+            control_PSND=control_PTD,
         )
 
 

@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import Field
+from dataclasses import Field, replace
 from pathlib import Path
 from typing import Any, get_origin
 
@@ -13,7 +13,7 @@ from vpoet.data.lists import decode, is_text
 from vpoet.errors import DataError, PromptError
 from vpoet.generate.fields import about, declared, unknown, written
 from vpoet.generate.model import Model
-from vpoet.generate.request import Request
+from vpoet.generate.request import AUTO, Request
 from vpoet.generate.sampling import Sampling
 from vpoet.media.video import check_file
 from vpoet.outputs import expect_file
@@ -72,10 +72,11 @@ def _steps(line: str, folder: Path) -> list[dict[str, Any]]:
     known = declared(Request)
     for number, step in enumerate(steps):
         clips = [value for name, value in step.items() if name in known and written(known[name]) is Path]
+        clips += [str(control.clip) for control in read_texts({"control": step.get("control") or ()})["control"]]
         if (str(BEFORE) in clips) != (number > 0):
             raise PromptError(
-                f"step {number + 1} works on the clip before it: say which of edit, video, image and last it is, by "
-                f'"{BEFORE}" for its file'
+                f"step {number + 1} works on the clip before it: say which of edit, video, image, last and control it "
+                f'is, by "{BEFORE}" for its file'
                 if number
                 else f'"{BEFORE}" is the clip before, and here is none'
             )
@@ -86,7 +87,18 @@ def _fields(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
     known = declared(Request)
     expect_types(fields, known)
     files = {name: text for name, text in fields.items() if written(known[name]) is Path}
-    return read_texts(fields) | {name: BEFORE if text == str(BEFORE) else folder / text for name, text in files.items()}
+    found = read_texts(fields) | {name: _placed(text, folder) for name, text in files.items()}
+    if "control" in found:
+        found["control"] = tuple(
+            each if each.clip == AUTO else replace(each, clip=_placed(str(each.clip), folder))
+            for each in found["control"]
+        )
+    return found
+
+
+def _placed(text: str, folder: Path) -> Path:
+    """A file that a prompt file names."""
+    return BEFORE if text == str(BEFORE) else folder / text
 
 
 def expect_types(fields: Mapping[str, Any], known: Mapping[str, Field[Any]]) -> None:
@@ -139,12 +151,22 @@ def _named(out: Path, requests: Sequence[Request]) -> list[Path]:
 def files_of(request: Request) -> list[str | Path]:
     """The files that a request names."""
     found = [getattr(request, field.name) for field in dataclasses.fields(request) if written(field) is Path]
+    found += [control.clip for control in request.control if control.clip != AUTO]
     return [value for value in found if isinstance(value, str | Path)]
 
 
 def names_before(request: Request) -> list[str]:
-    """The fields of a request that are the clip of the step before."""
-    return [field.name for field in dataclasses.fields(request) if getattr(request, field.name) == BEFORE]
+    """The fields of a request that are the clip of the step before, or are made of it."""
+    found = [field.name for field in dataclasses.fields(request) if getattr(request, field.name) == BEFORE]
+    return found + ["control"] * any(control.clip == BEFORE for control in request.control)
+
+
+def after(request: Request, file: Path) -> Request:
+    """The request with the file of the step before in its place."""
+    named: dict[str, Any] = dict.fromkeys(names_before(request), file)
+    if "control" in named:
+        named["control"] = tuple(replace(c, clip=file) if c.clip == BEFORE else c for c in request.control)
+    return replace(request, **named)
 
 
 def record(request: Request, sampling: Sampling, model: Model) -> dict[str, Any]:
@@ -158,14 +180,24 @@ def record(request: Request, sampling: Sampling, model: Model) -> dict[str, Any]
             continue  # so that records of the time before conditions still hold, as those before edits
         if request.edit is None and field.name in ("edit", "was", "strength"):
             continue
-        if isinstance(value, str | Path) and written(field) is Path:
-            try:
-                check_file(value)
-                with Path(value).open("rb") as file:
-                    value = {"file": str(value), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-            except (OSError, DataError) as error:
-                why = str(error).removeprefix(f"{value}: ")
-                raise DataError(f"{value}: {field.name} not readable: {why}") from None
+        if field.name == "control":
+            told = [(each, each.clip if each.clip == AUTO else _file(each.clip, each.kind)) for each in value]
+            value = [{"kind": each.kind, "clip": clip, "strength": each.strength} for each, clip in told]
+            if not value:
+                continue  # likewise
+        elif isinstance(value, str | Path) and written(field) is Path:
+            value = _file(value, field.name)
         made[field.name] = value
     plain: dict[str, Any] = json.loads(json.dumps(made))
     return plain
+
+
+def _file(path: Any, what: str) -> dict[str, str]:
+    """A file by its name and content. DataError: it cannot be read."""
+    try:
+        check_file(path)
+        with Path(path).open("rb") as file:
+            return {"file": str(path), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    except (OSError, DataError) as error:
+        why = str(error).removeprefix(f"{path}: ")
+        raise DataError(f"{path}: {what} not readable: {why}") from None

@@ -6,12 +6,49 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vpoet.errors import PromptError
-from vpoet.generate.fields import Range, asked
+from vpoet.generate.fields import Range, asked, unknown
 from vpoet.generate.kept_codes import Source
 from vpoet.media.video import Video
+from vpoet.sequence.controls import KINDS
 
 Clip = Video | str | Path
 """A video or image, or the file that holds it."""
+AUTO = "auto"
+"""In the place of a control's file: made of the clip that is given a new look."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ControlClip:
+    """A control signal that the clip shall follow (`vpoet.media.control`)."""
+
+    kind: str
+    """One of `vpoet.sequence.controls.KINDS`."""
+    clip: Clip
+    """Its pictures, as long and as large as the clip; or `AUTO`."""
+    strength: float = 1.0
+    """How far it is to be trusted, 0 to 1."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise PromptError(unknown(self.kind, KINDS, "control"))
+        if self.strength not in Range(0, 1):
+            raise PromptError(f"control {self.kind}: strength {self.strength}: it must be {Range(0, 1)}")
+
+
+def read_controls(texts: Items[str]) -> tuple[ControlClip, ...]:
+    """From "edges=clip.mp4:0.7" or "edges=auto", once for each kind."""
+    found = []
+    for text in texts:
+        said = re.fullmatch(r"\s*(\w+)\s*=\s*(.+?)\s*(?::\s*(\d*\.?\d+)\s*)?", str(text), re.DOTALL)
+        if said is None:
+            raise PromptError(
+                f"a control is KIND=FILE or KIND=FILE:STRENGTH, as in edges=clip.mp4:0.7, not {text!r:.80}"
+            )
+        kind, file, strength = said.groups()
+        found.append(
+            ControlClip(kind, AUTO if file == AUTO else Path(file), 1.0 if strength is None else float(strength))
+        )
+    return tuple(found)
 
 
 def read_outpaint(text: str) -> tuple[int, ...]:
@@ -76,6 +113,14 @@ class Request:
         allowed=Range(0, 1),
     )
     """The others keep the noise that they were drawn with: at 0, the old prompt gives the old clip."""
+    control: Items[ControlClip] = asked(
+        (),
+        "What the clip follows: pictures of its edges, depth, ... of its own length and size, and how closely, 0 to 1. "
+        "auto: made of --video, which is drawn anew, or of --edit. Several times for several.",
+        metavar="KIND=FILE[:STRENGTH]",
+        written=list[str],
+        read=read_controls,
+    )
     given_frames: int | None = asked(None, "Frames of --video that are given. [default: half a clip]")
     """What a continuation or backward extension is given, 1 + a multiple of the tokenizer's time stride; None: all, but
     at most half of the clip."""

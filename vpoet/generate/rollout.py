@@ -30,12 +30,13 @@ from vpoet.bundle import Bundle
 from vpoet.errors import PromptError
 from vpoet.generate.asks.base import ROLLING, Ask, frame_size
 from vpoet.generate.asks.conditions import conditions
+from vpoet.generate.asks.control import cut, pictured, restyles
 from vpoet.generate.asks.edit import Edit
 from vpoet.generate.asks.table import document, expect_whole, family, joined, render, served
 from vpoet.generate.decode import OnStep
 from vpoet.generate.edit import Redraw
 from vpoet.generate.plan import Decoded
-from vpoet.generate.request import Request
+from vpoet.generate.request import ControlClip, Request
 from vpoet.generate.sampling import Sampling
 from vpoet.media.video import Video
 from vpoet.sequence.arrangements import Given, Sample
@@ -68,6 +69,8 @@ class Rollout:
         self._windows = deque(windows(request, bundle))
         self._picture_first = request.via_image
         self._tail: Frames | None = None
+        self._controls: Items[ControlClip] = ()
+        """Of the whole clip, where it takes several documents."""
         self._index = 0
         self.was = ""
         """What an edit takes its clip to show."""
@@ -77,10 +80,18 @@ class Rollout:
         if self.count > 1:
             self._check(request)
             first = self._windows[0]
+            if request.control:
+                fps, (t, h, w) = (
+                    self._rate(request),
+                    _grid(request, bundle, bundle.video.frames(self._windows[-1].stop)),
+                )
+                size = bundle.video.frames(t), bundle.video.stride[1] * h, bundle.video.stride[1] * w
+                self._controls = pictured(request, bundle, size, fps)
+                self._plain = replace(self._plain, video=None) if restyles(request) else self._plain
             self._plain = replace(self._plain, frames=bundle.video.frames(first.stop))
         self._ask(replace(self._plain, frames=1) if request.via_image else self._plain)
         assert self.document is not None
-        fps = bundle.config.fps if request.fps is None else request.fps
+        fps = self._rate(request)
         self.fps = fps if self.count > 1 else max(span.fps for span in self.document.spans)
         """Frames per second of the clip; 0 for an image."""
         self.size = self.count, sum(span.values.size for span in self.document.spans)
@@ -89,8 +100,7 @@ class Rollout:
     def _check(self, request: Request) -> None:
         """Raise now what the documents to come would raise."""
         first, *later = self._windows
-        bundle = self._bundle
-        fps, told = bundle.config.fps if request.fps is None else request.fps, conditions(request, bundle)
+        bundle, fps, told = self._bundle, self._rate(request), conditions(request, self._bundle)
         tasks = [(window, "continuation") for window in later] + ([(first, "i2v")] if request.via_image else [])
         for window, task in tasks:
             grid = _grid(request, bundle, bundle.video.frames(window.stop - window.start))
@@ -98,7 +108,14 @@ class Rollout:
             sample = Sample(text, np.zeros(grid, np.int32), fps, conditions=told)
             served(bundle, sample, task, Given(max(1, window.made - window.start)))
 
+    def _rate(self, request: Request) -> int:
+        return self._bundle.config.fps if request.fps is None else request.fps
+
     def _ask(self, request: Request) -> None:
+        if self._controls:
+            first, frames = self._windows[0].start * self._bundle.video.stride[0], request.frames
+            assert frames is not None
+            request = replace(request, control=cut(self._controls, first, frames))
         self._asked = request
         self.document: Document | None = document(request, self._bundle)
         # the first window is what a short clip of the same seed is

@@ -78,7 +78,8 @@ def speculate(decoder: Decoder, plan: Plan, noises: Items[Noise]) -> Iterator[tu
         at_NW = send(step_NW, device)
         turn_NW2P, place_NW = plan.turn_SN2P[at_NW, slot_N1], plan.place_SN[at_NW, slot_N1]
         ids_BW = send(np.stack([draft.guess(width) for draft in drafts]), device)
-        drawn = decoder.step(ids_BW, turn_NW2P, place_NW, plan.longest[int(step_NW.max())], noise(width))
+        longest = plan.longest[int(step_NW.max())]
+        drawn = decoder.step(ids_BW, turn_NW2P, place_NW, longest, noise(width), plan.control(at_NW))
 
 
 class Draft:

@@ -50,12 +50,12 @@ class Step(nn.Module):
         reach_S: Tensor,
         noise_MV: Tensor,
         settings: Tensor,
-        keys: list[Tensor],
-        values: list[Tensor],
+        held: tuple[list[Tensor], list[Tensor]],
+        control_PTD: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The token behind each of ``ids_BW``, and -log p of it in nats: [M], [M]; the arguments are those of `states`,
-        the noise of each draw, its settings, and what the cache holds."""
-        h_TD = self.states(ids_BW, turn_NW2P, place_NW, reach_S, keys, values)
+        the noise of each draw, and its settings."""
+        h_TD = self.states(ids_BW, turn_NW2P, place_NW, reach_S, held, control_PTD)
         return self.draw(h_TD, noise_MV, settings)
 
     def states(
@@ -64,22 +64,25 @@ class Step(nn.Module):
         turn_NW2P: Tensor,
         place_NW: Tensor,
         reach_S: Tensor,
-        keys: list[Tensor],
-        values: list[Tensor],
+        held: tuple[list[Tensor], list[Tensor]],
+        control_PTD: Tensor | None = None,
     ) -> Tensor:
         """The states [N * W, D] behind tokens, slot by slot.
 
         ``turn_NW2P`` is the rotation of their positions (`Transformer.rotation`), ``place_NW`` counts the tokens before
         each in its slot, and ``reach_S`` are the positions of the cache that are read (`KVCache.reach`). Keys and
-        values of the tokens are written there.
+        values of the tokens are written into those that the cache holds, ``held``. ``control_PTD`` is what controls add
+        (`Transformer.control`), the tokens slot by slot.
         """
+        keys, values = held
         twice = len(place_NW) // len(ids_BW)
         if self.products and place_NW.shape[1] == 1:
             attend = attend_step(keys, values, place_NW[:, 0], reach_S)
         else:
             attend = self.through(keys, values, place_NW, reach_S)
         rotation = Rotation(*turn_NW2P.flatten(0, 1).unbind(1))
-        h_TD: Tensor = self.transformer(ids_BW.repeat(twice, 1).flatten(), rotation, attend, self.blocks)
+        ids_T = ids_BW.repeat(twice, 1).flatten()
+        h_TD: Tensor = self.transformer(ids_T, rotation, attend, self.blocks, control_PTD)
         return h_TD
 
     @torch.inference_mode()

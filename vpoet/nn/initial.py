@@ -3,7 +3,7 @@
 A network of 8B parameters takes 32 GB in fp32, which no process has to hold to know its shapes, or to keep its share.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any, Self
 
@@ -55,6 +55,16 @@ def _draw(transformer: Transformer, generator: torch.Generator) -> Iterator[tupl
             torch.empty(module.weight.shape).normal_(generator=generator)
     for name, parameter in transformer.named_parameters():
         yield name, transformer.initial(name, torch.empty(parameter.shape), generator)
+
+
+def completed(transformer: Transformer, known: Mapping[str, Tensor]) -> Weights:
+    """The weights of a transformer that are ``known``, and those that are not as they would be drawn here and now."""
+    names, generator = set(known), torch.Generator()
+    generator.set_state(torch.get_rng_state())
+    return (
+        (name, known[name].float() if name in names else transformer.initial(name, torch.empty(like.shape), generator))
+        for name, like in transformer.state_dict().items()
+    )
 
 
 @torch.no_grad()

@@ -47,7 +47,8 @@ def begin(transformer: Transformer, weights: Weights, config: LoraConfig) -> Non
 
 
 def add(transformer: Transformer, config: LoraConfig) -> None:
-    """Freeze the transformer and give its blocks updates to train; its output stays what it was until they are."""
+    """Freeze the transformer and give its blocks updates to train; its output stays what it was until they are. What
+    reads controls is small and may be new: all of it is trained."""
     try:
         import peft  # seconds, and nobody else needs it
     except ImportError:
@@ -55,6 +56,7 @@ def add(transformer: Transformer, config: LoraConfig) -> None:
     transformer.requires_grad_(False)
     settings = peft.LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=PLACES)  # type: ignore[arg-type]
     peft.inject_adapter_in_model(settings, transformer, adapter_name=_NAME)
+    transformer.controls.requires_grad_(True)
 
 
 def update(weights: Mapping[str, Tensor]) -> Tensors:

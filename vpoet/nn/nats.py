@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from vpoet.nn.control import ControlTensors
 from vpoet.nn.transformer import Head, RunBlock, Transformer, run_block
 from vpoet.nn.visibility import Backend, Offsets, Visibility
 from vpoet.sequence.layout import PAYLOADS, Layout
@@ -37,6 +38,7 @@ class PackTensors:
     """Their kinds."""
     heads: tuple[Tensor, ...]
     """For each of `PAYLOADS`: which of the M its head predicts."""
+    controls: ControlTensors
     visibility: Visibility
     layout: Layout
     """Of the whole pack, in the host's memory."""
@@ -57,6 +59,7 @@ class PackTensors:
             after_M=layout.part("after", indices),
             kinds_M=layout.part("kinds", indices),
             heads=tuple(layout.part(f"head:{payload}", indices) for payload in PAYLOADS),
+            controls=ControlTensors.laid(layout, flat),
             visibility=Visibility.of(row, Offsets.of(layout, flat)),
             layout=layout,
         )
@@ -71,6 +74,9 @@ class PackTensors:
         for payload, index in zip(PAYLOADS, self.heads, strict=True):
             begin, end = self.layout[f"head:{payload}"].searchsorted((start, stop)).tolist()
             heads.append(index[begin:end] - start)
+        controls = self.controls
+        if "control_at" in self.layout.places:
+            controls = controls.piece(first, *self.layout["control_at"].searchsorted((first, first + length)).tolist())
         return replace(
             self,
             ids_T=self.ids_T[first : first + length],
@@ -79,6 +85,7 @@ class PackTensors:
             after_M=self.after_M[start:stop],
             kinds_M=self.kinds_M[start:stop],
             heads=tuple(heads),
+            controls=controls,
         )
 
 
@@ -97,7 +104,8 @@ def pack_nats(
     at a time: where a pack is longer, the backward pass computes them again, chunk by chunk. ``run`` runs the blocks.
     """
     attend = attention(tensors.visibility, tensors.ids_T.device)
-    h_TD = transformer(tensors.ids_T, tensors.positions_T3, attend, run)
+    control_PTD = transformer.control(tensors.controls, len(tensors.ids_T))
+    h_TD = transformer(tensors.ids_T, tensors.positions_T3, attend, run, control_PTD)
     nats_M = torch.zeros(len(tensors.after_M), device=h_TD.device)
     for payload, index in zip(PAYLOADS, tensors.heads, strict=True):
         if payload not in transformer.ranges:

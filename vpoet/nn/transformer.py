@@ -10,7 +10,7 @@ and each has a head of its own.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -18,8 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpoet.errors import ConfigError
+from vpoet.nn.control import Controls, ControlTensors, places
 from vpoet.nn.rope import Rotation, rotate, rotations
 from vpoet.nn.visibility import Attend, Visibility
+from vpoet.sequence.controls import KINDS
 from vpoet.sequence.vocabulary import Vocabulary
 
 Head = Callable[[Tensor, Tensor, float], Tensor]
@@ -46,11 +48,17 @@ class TransformerConfig:
     """Groups of FSQ digits that a code is embedded and predicted in; 1 is a flat codebook."""
     dropout: float = 0.0
     """Probability, on the embedding and on what each sublayer adds to the residual stream."""
+    controls: list[str] = field(default_factory=list)
+    """Kinds of controls that it reads (`vpoet.sequence.controls.KINDS`)."""
 
     def __post_init__(self) -> None:
         for name in ("width", "depth", "heads", "kv_heads", "hidden", "visual_groups"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"model.{name} = {getattr(self, name)}: must be at least 1")
+        if unknown := [kind for kind in self.controls if kind not in KINDS]:
+            raise ConfigError(f"model.controls: no kind {unknown[0]!r}; there are {', '.join(KINDS)}")
+        if len(set(self.controls)) < len(self.controls):
+            raise ConfigError(f"model.controls: {', '.join(self.controls)}: a kind comes twice")
         if self.depth > DEEPEST:
             raise ConfigError(f"model.depth = {self.depth}: must be at most {DEEPEST}")
         if not (0 < self.rope_base < math.inf and 0 <= self.dropout < 1):
@@ -226,6 +234,9 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = RMSNorm(config.width)
         self.visual = VisualHead(config.width, vocabulary.visual)
+        self.places = places(config.depth)
+        """Blocks before which what is made of controls is added."""
+        self.controls = Controls(config.controls, config.width, len(self.places), vocabulary.visual)
         self._initialise()
         # counted now: an engine that shards the weights leaves each process with pieces
         self.parameter_count = sum(p.numel() for p in self.parameters())
@@ -239,10 +250,13 @@ class Transformer(nn.Module):
             self.initial(name, parameter)
 
     def initial(self, name: str, values: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """``values``, of the shape of a parameter, which become random ones for it: ones for norms, else of deviation
-        0.02; matrices that add to the residual stream are scaled by 1/sqrt(2 depth) (GPT-2, 2.3)."""
+        """``values``, of the shape of a parameter, which become random ones for it: ones for norms, zeros for what
+        controls add, else of deviation 0.02; matrices that add to the residual stream are scaled by 1/sqrt(2 depth)
+        (GPT-2, 2.3)."""
         if values.dim() == 1:
             return nn.init.ones_(values)
+        if name.startswith("controls.") and ".out." in name:
+            return nn.init.zeros_(values)
         residual = name.startswith("blocks.") and ".out." in name
         deviation = 0.02 / (math.sqrt(2 * self.config.depth) if residual else 1)
         return nn.init.normal_(values, std=deviation, generator=generator)
@@ -273,14 +287,28 @@ class Transformer(nn.Module):
         """What `forward` makes of positions (t, h, w)."""
         return rotations(positions_T3, self.config.head, self.config.rope_base)
 
-    def forward(self, ids_T: Tensor, positions: Tensor | Rotation, attend: Attend, run: RunBlock = run_block) -> Tensor:
+    def control(self, cells: ControlTensors, tokens: int) -> Tensor | None:
+        """What `forward` adds to the states of so many tokens, [P, T, D]; None: this network reads no controls."""
+        digits_KG = self.visual.digits(cells.codes_KG.clamp(min=0))  # where there is no code, its strength is 0
+        return self.controls.added(cells, digits_KG, tokens) if self.controls else None
+
+    def forward(
+        self,
+        ids_T: Tensor,
+        positions: Tensor | Rotation,
+        attend: Attend,
+        run: RunBlock = run_block,
+        control_PTD: Tensor | None = None,
+    ) -> Tensor:
         """Hidden states [T, D] of tokens at ``positions``: (t, h, w) as [T, 3], or the `rotation` made of them.
 
-        ``attend`` computes attention, and ``run`` each block around it.
+        ``attend`` computes attention, and ``run`` each block around it; ``control_PTD`` is what `control` made.
         """
         rotation = positions if isinstance(positions, Rotation) else self.rotation(positions)
         x_TD = self.dropout(self.embed(ids_T))
         for layer, block in enumerate(self.blocks):
+            if control_PTD is not None and layer in self.places:
+                x_TD = x_TD + control_PTD[self.places.index(layer)]
             x_TD = block(x_TD, run=run, layer=layer, rotation=rotation, attend=attend)
         out: Tensor = self.norm(x_TD)
         return out

@@ -28,7 +28,7 @@ is 256 time1 + time0. A grid of 0x0 leaves the codes out: actions for a video th
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -36,6 +36,8 @@ import numpy.typing as npt
 
 from vpoet.arrays import Ints, Mask
 from vpoet.errors import ShapeError
+from vpoet.sequence import controls
+from vpoet.sequence.controls import ControlCells
 from vpoet.sequence.spans import FORMS, KINDS, STRUCTURE, Document, Part, Span, kinds_of
 from vpoet.sequence.vocabulary import Modality, Vocabulary, condition_names, task_names
 
@@ -62,6 +64,8 @@ class Sequence:
     read: Ints | None = None
     """[L]: what a network reads in place of ``ids``, which it predicts all the same (`vpoet.sequence.misreading`);
     None: what is there."""
+    controls: ControlCells | None = None
+    """What is known of the cells that it predicts; None: nothing."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -86,8 +90,9 @@ def build(document: Document, vocabulary: Vocabulary) -> Sequence:
     does. Where a second first cell is told, a new clip begins, with an origin of its own. What leads to frame t of play
     stands in a column left of it, its actions at origin + (time + t, 0 .. a - 1, -1) and its outcome below them. After
     a span the axes go on together behind the furthest of them. Predicted tokens are those of `Document.predicted`, and
-    the closing token of text targets: everything else is known before it is reached. ShapeError: a number that a header
-    does not hold, or a range that the vocabulary lacks.
+    the closing token of text targets: everything else is known before it is reached. Controls are laid beside the
+    tokens whose states predict their cells. ShapeError: a number that a header does not hold, a range that the
+    vocabulary lacks, or controls that do not fit the clip.
     """
     ids: list[Ints] = []
     positions: list[Ints] = []
@@ -127,7 +132,14 @@ def build(document: Document, vocabulary: Vocabulary) -> Sequence:
         closes_target = span.target and not form.header  # where it ends is for the model to say
         lay([vocabulary.special(f"<close:{span.modality}>")], kind if closes_target else STRUCTURE, closes_target)
     lay([vocabulary.special("<eos>")], STRUCTURE, False)
-    return Sequence(*(np.concatenate(parts) for parts in (ids, positions, kinds, targets)))  # type: ignore[arg-type]
+    sequence = Sequence(*(np.concatenate(parts) for parts in (ids, positions, kinds, targets)))  # type: ignore[arg-type]
+    if not document.controls:
+        return sequence
+    assert origin is not None, "controls are of a clip"
+    cells = np.flatnonzero(sequence.targets & sequence.visual).astype(np.int32)
+    return replace(
+        sequence, controls=controls.lay(document.controls, sequence.positions[cells] - np.int32(origin), cells - 1)
+    )
 
 
 def _says(span: Span) -> dict[str, int]:

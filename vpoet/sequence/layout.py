@@ -9,13 +9,14 @@ Lengths: T packed tokens, M predicted ones, D documents, P of them with a prefix
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vpoet.arrays import Ints, Mask
+from vpoet.sequence.controls import ControlCells
 from vpoet.sequence.document import FORMS, kinds_of
 
 PAYLOADS = tuple(dict.fromkeys(form.payload for form in FORMS.values()))
@@ -29,7 +30,8 @@ class Layout:
     ids [T], positions [T, 3]
     before, after, kinds [M]    index of the token before each predicted one, the predicted ids, their kinds
     head:PAYLOAD                which of the M are of this range, ascending; for each of `PAYLOADS`
-    and those of `offsets`, and until [T] of `ends` where a document has a window.
+    and those of `offsets`, until [T] of `ends` where a document has a window, and, where one has controls, those of
+    `ControlCells`: control_codes, control_strengths (the bits of their fp32), control_near and control_at.
     """
 
     flat: Ints
@@ -43,6 +45,16 @@ class Layout:
     def __getitem__(self, name: str) -> Ints:
         array: Ints = self.part(name, self.flat)
         return array
+
+    def including(self, cells: ControlCells) -> "Layout":
+        """With a pack's controls behind it."""
+        arrays = {"codes": cells.codes, "strengths": cells.strengths.view(np.int32), "near": cells.near, "at": cells.at}
+        places, at = dict(self.places), len(self.flat)
+        for name, array in arrays.items():
+            places[f"control_{name}"] = at, array.shape
+            at += array.size
+        flat = np.concatenate([self.flat, *(array.reshape(-1) for array in arrays.values())])
+        return replace(self, flat=flat, places=places)
 
     def part(self, name: str, flat: Any) -> Any:
         """The array of this name in ``flat`` or in a copy of it, of numpy's or of torch's."""

@@ -10,13 +10,14 @@ plain causal). Padding is one more document, of pad tokens, that no other sees a
 
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from vpoet.arrays import Ints
 from vpoet.errors import ShapeError
+from vpoet.sequence.controls import ControlCells, join
 from vpoet.sequence.document import STRUCTURE, Sequence
 from vpoet.sequence.layout import Layout, lay_out
 
@@ -88,6 +89,8 @@ class Pack:
     """`Sequence.until` of each document; None: no document has any."""
     read: tuple[Ints | None, ...] | None = None
     """`Sequence.read` of each document; None: no document has any."""
+    controls: tuple[ControlCells | None, ...] | None = None
+    """`Sequence.controls` of each document; None: no document has any."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -116,7 +119,12 @@ def pack(sequences: Items[Sequence], length: int, *, bidirectional: bool = False
     read = tuple(s.read for s in parts) if any(s.read is not None for s in parts) else None
     read_T = np.concatenate([s.ids if s.read is None else s.read for s in parts])
     layout = lay_out(ids, positions, kinds, targets, lengths, prefixes, until, read_T)
-    return Pack(ids, positions, kinds, targets, lengths, prefixes, rest, layout, until, read)
+    controls = tuple(s.controls for s in parts)
+    cells = join(controls, lengths)
+    if cells is None:
+        return Pack(ids, positions, kinds, targets, lengths, prefixes, rest, layout, until, read)
+    layout = layout.including(cells)
+    return Pack(ids, positions, kinds, targets, lengths, prefixes, rest, layout, until, read, controls)
 
 
 def unpack(row: Pack) -> list[Sequence]:
@@ -124,8 +132,8 @@ def unpack(row: Pack) -> list[Sequence]:
     bounds = np.cumsum((0, *row.lengths))
     documents = len(row.lengths) - (1 if row.padding else 0)
     cuts = [slice(bounds[i], bounds[i + 1]) for i in range(documents)]
-    until, read = (given or (None,) * documents for given in (row.until, row.read))
+    each: list[tuple[Any, ...]] = [given or (None,) * documents for given in (row.until, row.read, row.controls)]
     return [
-        Sequence(row.ids[cut], row.positions[cut], row.kinds[cut], row.targets[cut], end, seen)
-        for cut, end, seen in zip(cuts, until, read, strict=False)
+        Sequence(row.ids[cut], row.positions[cut], row.kinds[cut], row.targets[cut], *more)
+        for cut, *more in zip(cuts, *each, strict=False)
     ]

@@ -9,6 +9,7 @@ import numpy as np
 from vpoet.arrays import Ints, Mask
 from vpoet.errors import ShapeError
 from vpoet.sequence.conditions import Pairs
+from vpoet.sequence.controls import Control
 from vpoet.sequence.vocabulary import Modality
 
 
@@ -134,23 +135,27 @@ class Document:
     spans: tuple[Span, ...]
     conditions: Pairs = ()
     """What is told of the clip before all spans."""
+    controls: tuple[Control, ...] = ()
+    """What is known of its one clip beside the tokens, each kind at most once."""
 
     def equals(self, other: "Document") -> bool:
         return (
             (self.task, self.conditions) == (other.task, other.conditions)
             and len(self.spans) == len(other.spans)
             and all(a.equals(b) for a, b in zip(self.spans, other.spans, strict=True))
+            and len(self.controls) == len(other.controls)
+            and all(a.equals(b) for a, b in zip(self.controls, other.controls, strict=True))
         )
 
     def unprompted(self) -> "Document":
-        """Without the words that are given, those of contexts: what guidance leads away from, and what training sees of
-        a document whose caption is dropped. Conditions stay: guidance leads to what the words say, and to no more
-        motion than was asked for."""
+        """Without the words that are given, those of contexts, and without controls: what guidance leads away from, and
+        what training sees of a document whose caption is dropped. Conditions stay: guidance leads to what the words
+        say, and to no more motion than was asked for."""
         spans = (
             replace(span, values=span.values[:0]) if span.modality is Modality.TEXT and not span.target else span
             for span in self.spans
         )
-        return replace(self, spans=tuple(spans))
+        return replace(self, spans=tuple(spans), controls=())
 
     def codes(self) -> Ints:
         """The whole clip [t, h, w]: its spans along the time axis; ShapeError if a cell is missing or double.

@@ -12,13 +12,12 @@ from typing import Any
 
 from vpoet.errors import PromptError
 from vpoet.generate.asks.base import frame_size
-from vpoet.generate.asks.edit import AUTO
 from vpoet.generate.asks.table import family
 from vpoet.generate.fields import about, check, declared, those_of, unknown
 from vpoet.generate.fields import written as written_as
 from vpoet.generate.model import Model
 from vpoet.generate.prompt_file import expect_types, read_texts
-from vpoet.generate.request import Request
+from vpoet.generate.request import AUTO, Request
 from vpoet.generate.rollout import windows
 from vpoet.generate.sampling import Sampling
 from vpoet.serve.history import History

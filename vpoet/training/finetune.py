@@ -1,6 +1,7 @@
 """Training that begins with a bundle: what of it new clips can train, and the recipe that suits."""
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from vpoet.training.recipe import PretrainConfig
 
 FIRST = 64
 """Clips that are asked for their measures."""
+CHANCE = 0.6
+"""Of a control to be given, where there are several to learn."""
 
 
 def usable_tasks(tokens: Path, base: Bundle) -> tuple[list[str], list[str]]:
@@ -78,17 +81,35 @@ def measured(tokens: Path, about: BundleConfig) -> dict[str, Any]:
     }
 
 
+def check_controls(tokens: Path, base: Bundle, kinds: Sequence[str]) -> None:
+    """DataError: no clip of these token shards has a control that is to be learned."""
+    dataset = TokenDataset(tokens, vocabulary=base.transformer.vocabulary)
+    there = {kind for index in range(len(dataset)) for sample in dataset.shard(index) for kind in sample.controls}
+    if lacking := [kind for kind in kinds if kind not in there]:
+        raise DataError(
+            f"{tokens}: no clip has controls of kind {', '.join(lacking)}; `vpoet ingest --controls "
+            f"{','.join(kinds)}` keeps them beside the clips, and so does giving the list itself"
+        )
+
+
 def defaults(
-    model: Path, about: BundleConfig, tokens: Path, tasks: list[str], run: Path, rank: int | None
+    model: Path,
+    about: BundleConfig,
+    tokens: Path,
+    tasks: list[str],
+    run: Path,
+    rank: int | None,
+    controls: Sequence[str] = (),
 ) -> PretrainConfig:
-    """The recipe that a user's overrides change. ``rank``: of LoRA's update; None: all weights are trained."""
+    """The recipe that a user's overrides change. ``rank``: of LoRA's update; None: all weights are trained.
+    ``controls``: kinds of controls that are learned, beside those that the bundle reads."""
     kept = ("frames", "height", "width", "fps", "guidance", "temperature")
     values: dict[str, Any] = {
         "run": str(run),
         "text": str(model / TEXT),
         "video": str(model / VIDEO),
         "begin": str(model),
-        "model": config.to_dict(about.model),
+        "model": config.to_dict(about.model) | {"controls": list(dict.fromkeys([*about.model.controls, *controls]))},
         "actions": None if about.actions is None else config.to_dict(about.actions),
         "data": {
             "sources": [{"path": str(tokens)}],
@@ -98,6 +119,7 @@ def defaults(
             "length": about.length,
             "bidirectional": about.bidirectional,
             "window": about.window,
+            "controls": dict.fromkeys(controls, CHANCE),
         },
         "lora": None if rank is None else {"rank": rank, "alpha": 2.0 * rank},
         "optimizer": {"lr": 3e-4 if rank is None else 2e-3, "warmup": 10, "weight_decay": 0.0},

@@ -110,6 +110,10 @@ class PretrainConfig:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be at most {LARGEST}")
         if self.lora is not None and not self.begin:
             raise ConfigError("lora: changes a trained model, and none is given; add begin=BUNDLE")
+        if unread := [kind for kind in self.data.controls if kind not in self.model.controls]:
+            raise ConfigError(
+                f"data.controls.{unread[0]}: the network does not read it; add model.controls=[{unread[0]}]"
+            )
         if self.z_loss < 0:
             raise ConfigError(f"z_loss = {self.z_loss}: must be at least 0")
         if self.keep_every < 0:

@@ -57,6 +57,11 @@ class World(ABC):
     def clip(self, seed: int) -> tuple[Frames, dict[str, Any]]:
         """Frames uint8 [T, H, W, 3] and the raw json of clip number ``seed``, with its `source` and all captions."""
 
+    def control(self, seed: int, kind: str) -> Frames:
+        """The control signal of this kind of clip number ``seed``, uint8 [T, H, W, 3], exactly, where no maker of
+        `vpoet.media.control` finds it in the pixels. DataError: this world does not tell it."""
+        raise DataError(f"world:{self.name}: it tells no {kind} of its clips")
+
     @staticmethod
     @abstractmethod
     def stated(facts: Mapping[str, Any], phrasing: int) -> dict[str, str]:

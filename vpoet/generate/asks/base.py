@@ -78,6 +78,13 @@ class Ask(ABC):
         """
         yield made
 
+    def whole(self, cells: int) -> tuple[str, Given]:
+        """The task that makes a clip of so many cells of which nothing is given: a video, an image (t2i), or, without a
+        prompt, whatever there is (unconditional)."""
+        if not len(self.text) and "unconditional" in self.config.tasks:
+            return "unconditional", Given()
+        return "t2i" if cells == 1 else "t2v", Given()
+
     def frames(self) -> int:
         return self.config.frames if self.request.frames is None else self.request.frames
 

@@ -1,6 +1,7 @@
 """A clip drawn again under another prompt (`vpoet.generate.edit`), all of it or where a mask is white."""
 
 import warnings
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -14,14 +15,11 @@ from vpoet.generate.asks.painting import BLACK, white
 from vpoet.generate.edit import Redraw
 from vpoet.generate.kept_codes import Source, recorded, recorded_prompt
 from vpoet.generate.observe import fit, observe
-from vpoet.generate.request import Request
+from vpoet.generate.request import AUTO, Request
 from vpoet.media.video import Video, at_rate
 from vpoet.sequence.arrangements import Given, Sample
 from vpoet.sequence.document import Document
 from vpoet.sequence.tasks import TABLE
-
-AUTO = "auto"
-"""Of ``was``: to be found (`vpoet.generate.model.Model.likeliest`)."""
 
 
 class Edit(Ask):
@@ -91,7 +89,7 @@ class Edit(Ask):
         codes = document.codes()
         fps = max(span.fps for span in document.spans)
         sample, task, given = observe(self.bundle, codes, fps, self.was(), 0)
-        source = TABLE[task].document(sample, given)
+        source = replace(TABLE[task].document(sample, given), controls=document.controls)
         return Redraw(source, self.cells(codes.shape, fps), self.request.strength or 0.0, self.request.seed)
 
     def cells(self, grid: tuple[int, int, int], fps: float) -> Mask:

@@ -31,10 +31,7 @@ class Forward(Ask):
             codes[: len(before)] = before
             return Sample(self.text, codes, self.fps), task, Given(len(before))
         codes = self.blank(self.frames())
-        task = "t2i" if len(codes) == 1 else task
-        if not len(self.text) and "unconditional" in self.config.tasks:
-            task = "unconditional"
-        return Sample(self.text, codes, 0 if len(codes) == 1 else self.fps), task, Given()
+        return Sample(self.text, codes, 0 if len(codes) == 1 else self.fps), *self.whole(len(codes))
 
     def end_of_video(self, cells: int) -> Frames:
         """The last frames of the request's video, as many as a clip of so many cells is given."""

@@ -15,9 +15,11 @@ from vpoet.generate.asks.backward import Backward
 from vpoet.generate.asks.base import ROLLING, Ask
 from vpoet.generate.asks.between import Between
 from vpoet.generate.asks.conditions import conditions
+from vpoet.generate.asks.control import coded
 from vpoet.generate.asks.edit import Edit
 from vpoet.generate.asks.forward import Forward
 from vpoet.generate.asks.painting import Painting
+from vpoet.generate.asks.restyle import Restyle
 from vpoet.generate.fields import check
 from vpoet.generate.request import Request
 from vpoet.media.video import Video
@@ -26,7 +28,7 @@ from vpoet.sequence.document import Document, build
 from vpoet.sequence.tasks import TABLE, WHOLE
 from vpoet.tokenizer.contract import Tokenizer
 
-FAMILIES: tuple[type[Ask], ...] = (Edit, Painting, Forward, Backward, Between)
+FAMILIES: tuple[type[Ask], ...] = (Edit, Restyle, Painting, Forward, Backward, Between)
 """A request is of the first that claims it, or of the one whose video ``task`` names."""
 
 
@@ -78,9 +80,11 @@ def document(request: Request, bundle: Bundle) -> Document:
     """The request as one document whose target is blank; what makes it several is for `Rollout` to read.
 
     PromptError: the model can't serve it, or the prompt is too long. DataError, ShapeError: a size that the tokenizer
-    or the model can't make.
+    or the model can't make. Those of controls are told in `vpoet.generate.asks.control.coded`.
     """
-    return served(bundle, *arrange(request, bundle))
+    sample, task, given = arrange(request, bundle)
+    found = served(bundle, sample, task, given)
+    return replace(found, controls=coded(request, bundle, sample)) if request.control else found
 
 
 def served(bundle: Bundle, sample: Sample, task: str, given: Given) -> Document:

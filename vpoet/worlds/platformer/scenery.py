@@ -82,22 +82,27 @@ class Scenery:
 
         ``shift``, 0 to `BACKDROP_SHIFT`, moves the backdrop to the right.
         """
-        top, horizon = (np.array(colour, dtype=np.float32) for colour in SKIES[sky])
-        down = np.linspace(0, 1, self.height, dtype=np.float32)[:, None, None]
-        stage = np.repeat(top * (1 - down) + horizon * down, self.width, axis=1)
         wide, floor = self.width / self.unit, self.floor(over_water)
-        if sky == "night":
-            stars = np.random.default_rng(0)  # the same stars every night
-            for x_star, y_star in stars.uniform(2, 62, (8, 2)) * (wide / 64, (floor - 14) / 64) * self.unit:
-                size = max(1, round(self.unit))
-                stage[int(y_star) : int(y_star) + size, int(x_star) : int(x_star) + size] = (225, 225, 200)
-        self._backdrop(stage, backdrop, floor, horizon, shift)
+        stage = self._sky(sky, wide, floor)
+        self._backdrop(stage, backdrop, floor, np.array(SKIES[sky][1], np.float32), shift)
         tile = self.picture(f"tiles/{ground}{'Half_mid' if over_water else 'Mid'}", TILE)
         for middle in np.arange(TILE / 2, wide + TILE, TILE):
             if over_water:
                 self.put(stage, self.picture("tiles/water", TILE), middle, floor + TILE + 6)
                 self.put(stage, self.picture("tiles/waterTop_low", TILE), middle, floor + TILE + 3)
             self.put(stage, tile, middle, floor + TILE)
+        return stage
+
+    def _sky(self, sky: str, wide: float, floor: float) -> npt.NDArray[np.float32]:
+        """From top to horizon, with stars at night."""
+        top, horizon = (np.array(colour, dtype=np.float32) for colour in SKIES[sky])
+        down = np.linspace(0, 1, self.height, dtype=np.float32)[:, None, None]
+        stage = np.repeat(top * (1 - down) + horizon * down, self.width, axis=1)
+        if sky == "night":
+            stars = np.random.default_rng(0)  # the same stars every night
+            for x_star, y_star in stars.uniform(2, 62, (8, 2)) * (wide / 64, (floor - 14) / 64) * self.unit:
+                size = max(1, round(self.unit))
+                stage[int(y_star) : int(y_star) + size, int(x_star) : int(x_star) + size] = (225, 225, 200)
         return stage
 
     def _backdrop(
@@ -124,4 +129,10 @@ class Scenery:
         for x_disc, y_disc, radius in discs:
             away = np.hypot(columns + 0.5 - x_disc * self.unit, rows + 0.5 - y_disc * self.unit)
             cover = np.clip(radius * self.unit - away + 0.5, 0, 1) * (rows < lowest * self.unit)
-            stage += cover[..., None].astype(np.float32) * (colour - stage)
+            self._cover(stage, cover[..., None].astype(np.float32), colour)
+
+    def _cover(
+        self, stage: npt.NDArray[np.float32], cover_HW1: npt.NDArray[np.float32], colour: npt.NDArray[np.float32]
+    ) -> None:
+        """A part of the backdrop, drawn into the stage."""
+        stage += cover_HW1 * (colour - stage)

@@ -17,6 +17,7 @@ from vpoet.arrays import Frames
 from vpoet.errors import DataError
 from vpoet.worlds.platformer.captions import PHRASINGS, captions, stated
 from vpoet.worlds.platformer.consistency import faults
+from vpoet.worlds.platformer.layers import Layers, colours_of, outlines
 from vpoet.worlds.platformer.scenery import (
     BACKDROP_SHIFT,
     BACKDROPS,
@@ -123,6 +124,12 @@ class Platformer(Scenery, World):
             "actions": [CONTROLS.index(control) for control in controls],
             "truth": truth,
         }
+
+    def control(self, seed: int, kind: str) -> Frames:
+        drawn = _InLayers(self.height, self.width, self.fps, self.frames)
+        drawn.colours = colours_of(kind)
+        layers, _ = drawn.clip(seed)
+        return outlines(layers) if kind == "pose" else layers
 
     @staticmethod
     def attributes(seed: int) -> dict[str, str]:
@@ -242,6 +249,10 @@ class Platformer(Scenery, World):
         way = min(speed * (self.frames - 1) / self.fps, room)
         x_T = _MARGIN + where * (room - way) + way * np.linspace(0, 1, self.frames)
         return x_T if direction == "right" else x_T[::-1]
+
+
+class _InLayers(Layers, Platformer):
+    """The same clips, each thing in the colour of its layer."""
 
 
 def _scene(random: np.random.Generator) -> dict[str, Any]:
