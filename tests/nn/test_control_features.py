@@ -59,7 +59,7 @@ def documents(strength: float = 1.0, seed: int = 1) -> list[Document]:
         known = tuple(
             Control(kind, told.integers(0, 24, codes.shape, dtype=np.int32), strength) for kind in kinds.split()
         )
-        return Document(plain.task, plain.spans, known)
+        return Document(plain.task, plain.spans, controls=known)
 
     return [
         document("t2v", "edges depth"),
@@ -120,9 +120,9 @@ def test_strength_multiplies_and_kinds_add() -> None:
         return found
 
     both = documents()[0]
-    edges, depth = (Document(both.task, both.spans, (control,)) for control in both.controls)
+    edges, depth = (Document(both.task, both.spans, controls=(control,)) for control in both.controls)
     torch.testing.assert_close(added(both), added(edges) + added(depth))
-    half = Document(both.task, both.spans, (Control("edges", edges.controls[0].codes, 0.5),))
+    half = Document(both.task, both.spans, controls=(Control("edges", edges.controls[0].codes, 0.5),))
     torch.testing.assert_close(added(half), added(edges) / 2)
     assert added(both).shape == (3, len(row_of([both])), 16)
     sequence = build(both, VOCABULARY)
@@ -137,7 +137,7 @@ def test_a_cell_of_a_control_reaches_the_cells_around_it_and_later_ones_alone() 
     transformer, plain = network(), documents()[0]
     codes = plain.controls[0].codes.copy()
     codes[2, 1, 2] = (codes[2, 1, 2] + 1) % 24
-    other = Document(plain.task, plain.spans, (Control("edges", codes), plain.controls[1]))
+    other = Document(plain.task, plain.spans, controls=(Control("edges", codes), plain.controls[1]))
     one, two = (nats(transformer, SDPA, [each]).view(3, 2, 3) for each in (plain, other))
     changed = (one != two).detach().numpy()
     assert not changed[0].any()

@@ -34,7 +34,7 @@ def controlled(task: str, *kinds: str) -> Document:
     sample = Sample(np.arange(4, dtype=np.int32), grid(0), 8, keyframes=grid(1))
     given = tuple(Control(kind, grid(2 + i), 0.25 * (i + 1)) for i, kind in enumerate(kinds))
     plain = TABLE[task].document(sample, TASKS[task])
-    return Document(plain.task, plain.spans, given)
+    return Document(plain.task, plain.spans, controls=given)
 
 
 def same(one: ControlCells | None, other: ControlCells | None) -> bool:
