@@ -20,6 +20,7 @@ from vpoet.generate.sampling import Sampling
 from vpoet.media.video import Video
 from vpoet.sequence.conditions import Learnt
 from vpoet.serve.asked import orders
+from vpoet.serve.history import History
 from vpoet.serve.openapi import question
 from vpoet.serve.uploads import Uploads
 
@@ -121,7 +122,7 @@ def test_the_server_takes_it(plain: Model, model: Model, tmp_path: Path) -> None
     assert (fields["motion"]["type"], fields["motion"]["minimum"], fields["quality"]["type"]) == ("number", 0, "number")
     models = {"told": model, "plain": plain}
     told = json.loads('{"prompt": "a robot", "motion": 3, "seed": 4, "count": 2}')
-    uploads = Uploads(tmp_path)
-    assert [(order.request.motion, order.request.seed) for order in orders(told, models, uploads)] == [(3, 4), (3, 5)]
+    files = Uploads(tmp_path), History(tmp_path / "history")
+    assert [(order.request.motion, order.request.seed) for order in orders(told, models, *files)] == [(3, 4), (3, 5)]
     with pytest.raises(PromptError, match="not learnt to be asked for motion"):
-        orders(told | {"model": "plain"}, models, uploads)
+        orders(told | {"model": "plain"}, models, *files)
