@@ -246,6 +246,8 @@ def test_a_server_that_comes_back_has_its_clips(
     (tmp_path / "clips" / "gone.json").write_text(json.dumps(clip | {"id": "gone"}))  # of a kill in between
     for name, text in (("damaged", "{"), ("others", "[1]"), ("moved", json.dumps(clip)), ("half", '{"id": "half"}')):
         (tmp_path / "clips" / f"{name}.json").write_text(text)
+    for name, text in (("damaged", "{"), ("others", "[]"), ("half", '{"id": "half"}')):
+        (tmp_path / "uploads" / f"{name}.json").write_text(text)
     again = make_studio()
     assert again.history.all() == [clip]
     assert again.history.file(clip["id"], "rgb") == remote.frames(clip).tobytes()
@@ -264,6 +266,17 @@ def test_one_socket_tells_of_many(studio_port: int, remote: Remote) -> None:
     assert ended.pop("nobody")["event"] == "unknown"
     assert [ended[job]["clip"]["asked"]["seed"] for job in jobs] == [0, 1, 2]
     assert {ended[job]["clip"]["asked"]["guidance"] for job in jobs} == {2.0}
+
+
+def test_what_is_over_leaves_room_on_a_socket(
+    studio_port: int, remote: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vpoet.serve.api.WATCHED", 2)
+    with connect(f"ws://127.0.0.1:{studio_port}/api/live") as socket:
+        for seed in range(4):
+            socket.send(json.dumps({"watch": [remote.ask(Request(prompt="a robot", frames=1, seed=seed))]}))
+            while json.loads(socket.recv(300))["event"] != "done":
+                pass
 
 
 def test_the_api_describes_itself(studio_port: int) -> None:

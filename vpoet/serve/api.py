@@ -39,7 +39,7 @@ from vpoet.serve.studio import Busy, Job, Studio
 LONGEST = 200_000
 """Bytes of a question in JSON: a story of 64 prompts."""
 WATCHED = 512
-"""Requests on one socket."""
+"""Requests on one socket, that are not over."""
 PATIENCE = 30
 """Seconds for a question to arrive."""
 Answer = Callable[[Request], Awaitable[Response]]
@@ -215,6 +215,7 @@ class _Api:
                 async for event in self._studio.events(job):
                     async with one:
                         await socket.send_json({"job": job.id, **event})
+            watched.discard(job.id)
 
         async with anyio.create_task_group() as following:
             with contextlib.suppress(WebSocketDisconnect, DataError, KeyError):
@@ -224,8 +225,8 @@ class _Api:
                     if not isinstance(names, list) or len(watched) + len(names) > WATCHED:
                         break
                     for name in (each for each in names if isinstance(each, str) and each not in watched):
-                        watched.add(name)
                         if (job := self._studio.job(name)) is not None:
+                            watched.add(name)
                             following.start_soon(follow, job)
                         else:
                             async with one:

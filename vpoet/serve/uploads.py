@@ -38,8 +38,12 @@ class Uploads:
         make_folder(folder)
         self._known: dict[str, dict[str, Any]] = {}
         for path in sorted(folder.glob(f"*{_ABOUT}"), key=lambda path: path.stat().st_mtime):
-            about = json.loads(path.read_text())
-            if about.get("id") == path.stem and self._path(path.stem, _DATA).is_file():
+            try:
+                about = json.loads(path.read_text())
+                ours = about["id"] == path.stem and about["bytes"] >= 0 and about["kind"]
+            except (OSError, ValueError, LookupError, TypeError, RecursionError):  # damaged, or none of ours
+                continue
+            if ours and self._path(path.stem, _DATA).is_file():
                 self._known[path.stem] = about
         self._readers = anyio.CapacityLimiter(2)
         self._arriving = 0
