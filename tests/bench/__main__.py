@@ -1,11 +1,10 @@
 """Speed of the parts: ``python tests/bench [--seconds N] [NAME ...]``. One JSON line each.
 
-Without names all but `video_tokenizer_peers`, `video_tokenizer_film` and `ingest_speed`. The video tokenizer's are explained in
-`tokenizer` and `film`, pretraining's in `training`, `throughput`, `attention`, `saving` and `streaming`, sampling's
-in `decoding`, `guessing`, `interactive`, `play` and `serving`, how exact edits are in `edits`, the judge's accuracy in
-`judge`, the playground's speed and judge in `world`, the measures of curation in `curation`,
-the speed of ingest in `ingesting`; of the others it is the
-best of five runs, as other work only slows.
+Without names all but `video_tokenizer_peers`, `video_tokenizer_film`, `ingest_speed` and `list_memory`. The video
+tokenizer's are explained in `tokenizer` and `film`, pretraining's in `training`, `throughput`, `attention`, `saving` and `streaming`,
+sampling's in `decoding`, `guessing`, `interactive`, `play` and `serving`, how exact edits are in `edits`, the judge's
+accuracy in `judge`, the playground's speed and judge in `world`, the measures of curation in `curation`, the speed of
+ingest in `ingesting`, its memory in `long_lists`; of the others it is the best of five runs, as other work only slows.
 """
 
 import argparse
@@ -27,6 +26,7 @@ import guessing
 import ingesting
 import interactive
 import judge
+import long_lists
 import numpy as np
 import painting
 import play
@@ -87,18 +87,25 @@ def main() -> None:
         curation.motion_truth,
         curation.duplicates,
     )
-    asked_for = (tokenizer.video_tokenizer_peers, film.video_tokenizer_film, ingesting.ingest_speed)
+    asked_for = (
+        tokenizer.video_tokenizer_peers,
+        film.video_tokenizer_film,
+        ingesting.ingest_speed,
+        long_lists.list_memory,
+    )
     slow: dict[str, Callable[[float], dict[str, Any]]] = {
         each.__name__: each for each in (*pretraining, *sampling, *coding, *asked_for)
     }
     names = [*fast, *slow]
     parser = argparse.ArgumentParser(prog="python tests/bench", description="Speed of the parts, one JSON line each.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}; all but the last three if none")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}; all but the last four if none"
+    )
     parser.add_argument("--seconds", type=float, default=40, help="of training for each network [40]")
     wanted = parser.parse_args()
     if unknown := sorted(set(wanted.names) - set(names)):
         parser.error(f"no benchmark {', '.join(unknown)}; choose from {', '.join(names)}")
-    for name in wanted.names or names[:-3]:
+    for name in wanted.names or names[:-4]:
         line = best_of_rounds(fast[name]) if name in fast else slow[name](wanted.seconds)
         print(json.dumps({"bench": name, **line, "python": platform.python_version()}), flush=True)
 

@@ -169,7 +169,7 @@ def _frames(container: Any, stream: Any, sparing: Sparing | None) -> Iterator[An
         codec.extradata = stream.codec_context.extradata
     first, some = None, False
     packets = container.demux(stream)
-    for packet, needed in sparing.decided(packets) if sparing else zip(packets, repeat(True)):  # noqa: B905
+    for packet, needed in sparing.decided(packets) if sparing else zip(packets, repeat(True)):
         try:
             if sparing:
                 codec.skip_frame = "DEFAULT" if needed else "NONREF"
