@@ -1,5 +1,6 @@
 """Turn raw shards into token shards with a video tokenizer; resumable, shared among processes."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,14 +9,16 @@ from rich.console import Console
 from rich.progress import track
 
 from vpoet import cli
-from vpoet.data.encode import Extras, Pace, encode_shard, finished
+from vpoet.data.encode import Extras, Job, Pace, encode_job, finished
+from vpoet.data.ray_workers import RayWorkers
 from vpoet.data.shards import Manifest, Problems
 from vpoet.data.shelf import Shelf
+from vpoet.data.workers import share_out
 from vpoet.devices import pick
 from vpoet.errors import ConfigError, DataError
 from vpoet.outputs import expect_folder
 from vpoet.processes import announced
-from vpoet.tokenizer.video import VideoTokenizer
+from vpoet.tokenizer.video import VideoTokenizer, loaded
 
 console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
 
@@ -62,6 +65,14 @@ def main(
         ),
     ] = 8,
     decoders: Annotated[int, typer.Option(min=1, max=1000, help="Threads of each process that decode clips.")] = 2,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Workers on a Ray cluster, one a processor, or a GPU with --device cuda: auto, HOST:PORT, or local, "
+            'which starts one here (pip install "vpoet[ray]").',
+        ),
+    ] = None,
     local_rank: Annotated[int, typer.Option("--local_rank", hidden=True, help="Given by the launcher.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
@@ -81,15 +92,19 @@ def main(
 
     On a CPU the shards are the same bytes for any --batch, --decoders and number of processes.
 
-    One process, four, and four with a GPU each:
+    One process, four, four with a GPU each, and a Ray cluster's:
 
         vpoet encode runs/raw/train --tokenizer runs/video/tokenizer --out runs/tokens/train
         deepspeed --num_accelerators 4 tokenizers/encode_shards.py runs/raw/train --tokenizer T --out runs/tokens/train
         deepspeed --num_gpus 4 tokenizers/encode_shards.py RAW --tokenizer T --out OUT --device cuda --dtype tf32
+        vpoet encode runs/raw/train --tokenizer runs/video/tokenizer --out runs/tokens/train --ray auto
     """
     rank, world = announced()
     expect_folder(out)
-    coder = VideoTokenizer.load(tokenizer).to(pick(device), dtype)
+    crew = RayWorkers(ray, gpus=int(device.startswith("cuda"))) if ray is not None else 1
+    coder = VideoTokenizer.load(tokenizer)
+    if ray is None:  # on a cluster the GPUs are its workers'
+        coder.to(pick(device), dtype)
     if (keyframes or paintings) and not coder.causal:
         raise ConfigError(
             f"{'--keyframes' if keyframes else '--paintings'}: {tokenizer} is not causal: its first cell is "
@@ -106,8 +121,12 @@ def main(
     problems = Problems()
     done = [finished(out, shard, coder.codes, extras) is not None for shard in shards]
     todo = [shard for shard, ready in list(zip(shards, done, strict=True))[rank::world] if not ready]
-    for shard in track(todo, f"encoding (process {rank + 1} of {world})", console=console, disable=not todo):
-        encode_shard(shelf, shard, out, coder, extras, problems, pace)
+    make = (lambda: coder) if ray is None else partial(loaded, tokenizer, device, dtype)
+    jobs = [Job(raw, shard, out, make, extras, pace) for shard in todo]
+    told = f"encoding (process {rank + 1} of {world})"
+    encoded = share_out(encode_job, jobs, crew, lambda shards, clips: None)
+    for _, found in track(encoded, told, total=len(jobs), console=console, disable=not todo):
+        problems.update(found)
 
     if problems.total:
         console.print(f"left out: {problems}")

@@ -14,6 +14,7 @@ from vpoet.data.clips import ClipSettings
 from vpoet.data.control_parts import read_kinds
 from vpoet.data.folder import overview
 from vpoet.data.ingest import ingest
+from vpoet.data.ray_workers import RayWorkers
 from vpoet.data.sources import divide, gather, named_values
 from vpoet.files import aside, write_atomic
 from vpoet.media.sheet import contact_sheet
@@ -101,8 +102,17 @@ def main(
     seed: Annotated[int, typer.Option(help="For a world or env: clip i has the seed 1000000 * SEED + i.")] = 0,
     samples_per_shard: Annotated[int, typer.Option(help="Clips in a shard at most.", min=1)] = 512,
     workers: Annotated[
-        int, typer.Option(help="Processes. The result is the same for any number.", min=1, max=1024)
-    ] = 1,
+        int | None,
+        typer.Option(help="Processes; the result is the same for any number. [default: 1]", min=1, max=1024),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Workers on a Ray cluster, one a processor: auto, HOST:PORT, or local, which starts one here "
+            '(pip install "vpoet[ray]").',
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
     """Turn videos, images, folders, lists, worlds and environments into raw shards, with a report.
@@ -123,7 +133,7 @@ def main(
         vpoet ingest list.csv --out runs/raw --frames 17 --fps 8 --height 128 --width 128 --stride 8 --holdout 0.1
         vpoet ingest films/ --cuts vpoet --min-shot 16 --out runs/raw
         vpoet ingest 's3://bucket/videos/{00000..00127}.tar' --out runs/raw --workers 8
-        vpoet ingest urls.parquet --columns path=url,caption=text --out runs/raw
+        vpoet ingest urls.parquet --columns path=url,caption=text --out runs/raw --ray auto
         vpoet ingest world:platformer --clips 2000 --unseen who=zombie,ground=snow --out runs/world --workers 2
         vpoet ingest world:platformer --clips 2000 --controls edges,segmentation,depth --out runs/controls
         vpoet ingest world:playground --clips 2000 --frames 33 --out runs/play
@@ -135,6 +145,7 @@ def main(
         stride=stride, min_frames=min_frames, lossless=lossless, crf=crf, cuts=cuts, min_shot=min_shot,
         controls=",".join(read_kinds(controls)),
     )  # fmt: skip
+    crew = RayWorkers(ray, workers) if ray is not None else workers or 1
     named = named_values("--columns", columns) if columns else None
     sides = divide(
         gather(sources, clips=clips, seed=seed, columns=named), holdout=holdout, by=split_by, unseen=unseen or []
@@ -151,7 +162,7 @@ def main(
             kept += more_clips
             bar.update(task, advance=more_sources, clips=kept)
 
-        results = ingest(sides, out, settings, workers=workers, samples_per_shard=samples_per_shard, progress=advance)
+        results = ingest(sides, out, settings, workers=crew, samples_per_shard=samples_per_shard, progress=advance)
 
     report = {
         "sides": {side or "all": result.summary() for side, result in results.items()},

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from vpoet import cli
 from vpoet.data.curate.measuring import FOLDER, measure
+from vpoet.data.ray_workers import RayWorkers
 from vpoet.data.shards import Manifest
 from vpoet.nn.judges import judges
 from vpoet.outputs import expect_folder
@@ -31,8 +32,17 @@ def main(
         Path | None, typer.Option(help="Folder of an image classifier of transformers, with a label for what is safe.")
     ] = None,
     workers: Annotated[
-        int, typer.Option(help="Processes. The result is the same for any number.", min=1, max=1024)
-    ] = 1,
+        int | None,
+        typer.Option(help="Processes; the result is the same for any number. [default: 1]", min=1, max=1024),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Workers on a Ray cluster, one a processor: auto, HOST:PORT, or local, which starts one here "
+            '(pip install "vpoet[ray]").',
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
     """Measure the clips of raw shards: motion, sharpness, bars, text, copies, and what networks say.
@@ -52,6 +62,7 @@ def main(
     """
     shards = Manifest.load(raw).shards
     expect_folder(raw / FOLDER)
+    crew = RayWorkers(ray, workers) if ray is not None else workers or 1
     make = partial(judges, embedding, text, clip, nsfw)
     console = Console(stderr=True, markup=False, soft_wrap=True)
     began = time.monotonic()
@@ -66,7 +77,7 @@ def main(
             measured += more_clips
             bar.update(task, advance=more_shards, clips=measured)
 
-        problems = measure(raw, make, workers, advance)
+        problems = measure(raw, make, crew, advance)
     console.print(f"{raw / FOLDER}: {measured} clips of {len(shards)} shards")
     if problems.total:
         console.print(f"  left out: {problems}")

@@ -13,6 +13,7 @@ from vpoet import cli
 from vpoet.data.curate.funnel import gather, kept, sift
 from vpoet.data.curate.selecting import Captions, read_captions, write_selection
 from vpoet.data.curate.where import conditions
+from vpoet.data.ray_workers import RayWorkers
 from vpoet.errors import DataError
 from vpoet.evaluate.page.selection import publish
 from vpoet.files import write_atomic
@@ -46,8 +47,17 @@ def main(
     ] = None,
     samples_per_shard: Annotated[int, typer.Option(help="Clips in a shard at most.", min=1)] = 512,
     workers: Annotated[
-        int, typer.Option(help="Processes. The result is the same for any number.", min=1, max=1024)
-    ] = 1,
+        int | None,
+        typer.Option(help="Processes; the result is the same for any number. [default: 1]", min=1, max=1024),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Workers on a Ray cluster, one a processor: auto, HOST:PORT, or local, which starts one here "
+            '(pip install "vpoet[ray]").',
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
     """Select clips by their measures, without copies, balanced; with a page of what fell.
@@ -72,6 +82,7 @@ def main(
     expect_folder(out)
     if out.resolve() == raw.resolve():
         raise DataError(f"{out}: the clips are selected from there; choose another folder")
+    crew = RayWorkers(ray, workers) if ray is not None else workers or 1
     asked = conditions(where) if where is not None else []
     told = Captions(
         read_captions(captions) if captions else {},
@@ -97,7 +108,7 @@ def main(
             bar.update(task, advance=more_shards, clips=written)
 
         manifest, problems = write_selection(
-            raw, chosen, out, told, samples_per_shard=samples_per_shard, workers=workers, progress=advance
+            raw, chosen, out, told, samples_per_shard=samples_per_shard, workers=crew, progress=advance
         )
     funnel = [{"stage": stage.name, "fell": len(stage.fallen), "left": stage.after} for stage in stages]
     result = {

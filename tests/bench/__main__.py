@@ -26,10 +26,12 @@ import guessing
 import ingesting
 import interactive
 import judge
+import long_lists
 import numpy as np
 import page
 import painting
 import play
+import rewarded
 import saving
 import serving
 import streaming
@@ -92,6 +94,8 @@ def main() -> None:
         tokenizer.video_tokenizer_peers,
         film.video_tokenizer_film,
         page.page,
+        rewarded.learned_from_rewards,
+        long_lists.list_memory,
         ingesting.ingest_speed,
         asked.asked_motion,
     )

@@ -3,8 +3,9 @@
 ``ingest_speed``: of the videos in the folder that VPOET_VIDEOS names, the first 120. What the ratios say is how much
 of the time of decoding all frames of the same files, and doing nothing with them, a part takes: ``pixels`` are frames
 of 128x128 at 8 a second, ``shards`` the same as clips of 17 frames in raw shards, ``shards_before`` as folders of
-version 1 have them (`vpoet.data.clips.ClipSettings`). ``measures`` are those of the shards' clips that need no network,
-``measures_and_embedding`` all that `vpoet measure` does unasked. Each is the best of `ROUNDS`, as other work only slows.
+version 1 have them (`vpoet.data.clips.ClipSettings`); each is the best of `ROUNDS`, as other work only slows.
+``measures`` are those of the shards' clips that need no network, ``measures_and_embedding`` all that `vpoet measure`
+does unasked.
 """
 
 import os

@@ -128,7 +128,7 @@ def test_encodings(tmp_path: Path, encoding: str, suffix: str) -> None:
 )
 def test_rows_of_a_csv(tmp_path: Path, text: bytes, captions: list[str | None]) -> None:
     (tmp_path / "l.csv").write_bytes(text)
-    rows = read_list(tmp_path / "l.csv")
+    rows = list(read_list(tmp_path / "l.csv"))
     assert [None if row.problem else row.fields.get("caption", "") for row in rows] == captions
     json.dumps([row.fields for row in rows], ensure_ascii=False).encode()
 

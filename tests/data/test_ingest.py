@@ -1,6 +1,7 @@
 """From files to raw shards: what is kept, what is skipped and why; a run can be cut, repeated and shared out."""
 
 import csv
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +16,7 @@ from vpoet.data.clips import ClipSettings, clip_fields, windows
 from vpoet.data.ingest import Result, ingest
 from vpoet.data.shards import Manifest, Sample, read_shard
 from vpoet.data.sources import Item, divide, gather
+from vpoet.data.spool import Some, Spool
 from vpoet.errors import DataError
 from vpoet.media.video import Video
 from vpoet.worlds.platformer.world import Platformer
@@ -227,6 +229,33 @@ def items(count: int) -> list[Item]:
     return [Item(f"{number}.mp4", f"{number}.mp4", {"lab": "abc"[number % 3]}) for number in range(count)]
 
 
+def test_a_list_on_the_disk_is_the_list() -> None:
+    some = [*items(50), Item("a\udcff", "b", {"captions": [1, None, 2.5], "x": {"y": "\u00e9"}}, 7, "bad")]
+    spool = Spool(Item)
+    spool.extend(some[:20])
+    assert spool[3] == some[3]
+    spool.extend(some[20:])
+    assert (len(spool), list(spool), spool[-1], spool[5:40:7]) == (51, some, some[-1], some[5:40:7])
+    with pytest.raises(IndexError):
+        spool[51]
+    few = Some(spool, [4, 2, 50])
+    assert (len(few), list(few), few[1], few[1:]) == (3, [some[4], some[2], some[50]], some[2], [some[2], some[50]])
+
+
+def test_sources_are_known_by_the_json_of_their_list(tmp_path: Path) -> None:
+    """As it was made of all of them at once."""
+    clip(tmp_path / "in/a.mp4")
+    clip(tmp_path / "in/c.mp4")
+    sides = divide(gather([str(tmp_path / "in")]), by=None, holdout=0.5)
+    ingest(sides, tmp_path / "out", SETTINGS)
+    told = [
+        [side, [{name: value for name, value in vars(item).items() if name != "problem"} for item in some]]
+        for side, some in sides.items()
+    ]
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    assert json.loads((tmp_path / "out/ingest.json").read_text())["sources_sha256"] == digest
+
+
 def test_holdout_by_hash_is_stable_and_near_its_share() -> None:
     sides = divide(items(2000), holdout=0.1)
     assert 150 < len(sides["heldout"]) < 250
@@ -256,7 +285,7 @@ def test_unseen_combinations_are_put_aside_before_the_rest_is_divided() -> None:
 
     assert sides["unseen"]
     assert all(map(shown, sides["unseen"]))
-    assert not any(map(shown, sides["train"] + sides["heldout"]))
+    assert not any(map(shown, [*sides["train"], *sides["heldout"]]))
     assert sum(map(len, sides.values())) == 1500
     assert set(divide(worlds, unseen=["who=robot"])) == {"train", "unseen"}
     numbered = [Item(str(n), "", {"lab": n}) for n in range(3)]

@@ -189,18 +189,18 @@ def test_a_column_that_is_not_there(tmp_path: Path, kind: str) -> None:
     content = {"jsonl": '{"url": "a.mp4"}', "csv": "url\na.mp4"}
     rows(path, url=["a.mp4"]) if kind == "parquet" else path.write_text(content[kind])
     with pytest.raises(DataError, match="no column 'link'; it has url"):
-        read_list(path, {"path": "link"})
+        list(read_list(path, {"path": "link"}))
     with pytest.raises(DataError, match="--columns path=NAME"):
-        read_list(path)
+        list(read_list(path))
 
 
 def test_a_broken_parquet_and_one_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "list.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(DataError, match="not a readable list"):
-        read_list(tmp_path / "list.parquet")
+        list(read_list(tmp_path / "list.parquet"))
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(BackendError, match=r"vpoet\[parquet\]"):
-        read_list(tmp_path / "list.parquet")
+        list(read_list(tmp_path / "list.parquet"))
 
 
 def test_lists_tars_and_films_on_a_server(tmp_path: Path, server: tuple[str, Path]) -> None:

@@ -6,7 +6,7 @@ shard's samples stand in its own order, whatever was made with what.
 
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -20,6 +20,7 @@ from vpoet.data import control_parts, painting, recordings, segments
 from vpoet.data.fields import plain_key, printable
 from vpoet.data.shards import Problems, Sample, ShardFile, ShardInfo, read_shard
 from vpoet.data.shelf import Shelf
+from vpoet.data.workers import Progress
 from vpoet.errors import DataError, HashMismatch
 from vpoet.files import read_json, write_atomic
 from vpoet.media.video import Video
@@ -71,6 +72,27 @@ class Pace:
     """Clips in memory as frames, as many again are decoded ahead; a GPU encodes those of one size at once."""
     decoders: int = 2
     """Threads that decode."""
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One raw shard of a folder, to be a token shard of another."""
+
+    raws: str
+    raw: ShardInfo
+    out: Path
+    coder: Callable[[], Coder]
+    """Makes that of a process; pickled to workers."""
+    extras: Extras
+    pace: Pace
+
+
+def encode_job(job: Job, progress: Progress) -> Problems:
+    """`encode_shard`, for `vpoet.data.workers.share_out`; what could not be encoded."""
+    problems = Problems()
+    encode_shard(job.raws, job.raw, job.out, job.coder(), job.extras, problems, job.pace)
+    progress(1, job.raw.samples)
+    return problems
 
 
 class _Clip(NamedTuple):

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from vpoet.data import recordings
 from vpoet.data.clips import ClipSettings
@@ -22,7 +22,8 @@ from vpoet.data.making import AWAY, known_controls, made, maker
 from vpoet.data.remote import address
 from vpoet.data.shards import MANIFEST, Manifest, ShardWriter
 from vpoet.data.sources import MADE, Item
-from vpoet.data.workers import Progress, share_out
+from vpoet.data.spool import Some
+from vpoet.data.workers import Progress, Workers, share_out
 from vpoet.errors import DataError
 from vpoet.files import LOCK, locked, read_json, sweep, write_atomic, writing
 from vpoet.media.control import MAKERS
@@ -39,7 +40,7 @@ def ingest(
     out: str | Path,
     settings: ClipSettings,
     *,
-    workers: int = 1,
+    workers: int | Workers = 1,
     samples_per_shard: int = 512,
     progress: Progress = lambda sources, clips: None,
 ) -> dict[str, Result]:
@@ -68,30 +69,27 @@ def _ingest(
     sides: Mapping[str, Sequence[Item]],
     out: Path,
     settings: ClipSettings,
-    workers: int,
+    workers: int | Workers,
     samples_per_shard: int,
     progress: Progress,
 ) -> dict[str, Result]:
-    jobs = [
-        Job(number, str(out / side), tuple(part), settings, samples_per_shard)
-        for side, items in sides.items()
-        for number, part in enumerate(_parts(items))
-    ]
-    done: dict[Job, Result] = {job: record for job in jobs if (record := recorded(job)) is not None}
-    todo = [job for job in jobs if job not in done]
-    for folder in {Path(job.folder) for job in todo}:  # from now on until its manifest lists what is there, no set
+    jobs = _Jobs(sides, out, settings, samples_per_shard)
+    done = {at: record for at in range(len(jobs)) if (record := recorded(jobs[at])) is not None}
+    todo = [at for at in range(len(jobs)) if at not in done]
+    for folder in {jobs.folder(at) for at in todo}:  # from now on until its manifest lists what is there, no set
         with writing(folder):
             (folder / MANIFEST).unlink(missing_ok=True)
         for part in (folder, folder / RECORDS):
             sweep(part)
     progress(sum(result.sources for result in done.values()), sum(result.clips for result in done.values()))
-    done.update(share_out(_run_job, todo, workers, progress))
+    for job, found in share_out(_run_job, Some(jobs, todo), workers, progress):
+        done[jobs.place(job)] = found
     results = {}
     for side in sides:
         result = results[side] = Result()
-        for job in jobs:
-            if job.folder == str(out / side):
-                result.add(done[job])
+        for at in range(len(jobs)):
+            if jobs.folder(at) == out / side:
+                result.add(done[at])
         if not result.clips:
             raise DataError(f"{out / side}: nothing to keep from {result.sources} sources: {result.problems}")
         if len(result.spaces) > 1:
@@ -110,11 +108,46 @@ def _remove_others(folder: Path, listed: set[str]) -> None:
                 path.unlink()
 
 
-def _parts(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
-    """About 32 jobs, of 8 to 512 sources: enough to share out, and no crowd of tiny shards. It knows no workers."""
-    size = min(512, max(8, -(-len(items) // 32)))
-    for first in range(0, len(items), size):
-        yield items[first : first + size]
+class _Jobs(Sequence[Job]):
+    """The jobs of all sides, each made when it is asked for: its sources need not all be in memory.
+
+    Of a side about 32, of 8 to 512 sources: enough to share out, and no crowd of tiny shards. It knows no workers.
+    """
+
+    def __init__(
+        self, sides: Mapping[str, Sequence[Item]], out: Path, settings: ClipSettings, samples_per_shard: int
+    ) -> None:
+        self._sides, self._out, self._settings, self._samples_per_shard = sides, out, settings, samples_per_shard
+        sizes = {side: min(512, max(8, -(-len(items) // 32))) for side, items in sides.items()}
+        self._parts = [
+            (side, number, slice(first, first + sizes[side]))
+            for side, items in sides.items()
+            for number, first in enumerate(range(0, len(items), sizes[side]))
+        ]
+        self._places = {(str(out / side), number): at for at, (side, number, _) in enumerate(self._parts)}
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    @overload
+    def __getitem__(self, at: int) -> Job: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[Job]: ...
+
+    def __getitem__(self, at: int | slice) -> Job | list[Job]:
+        if isinstance(at, slice):
+            return [self[one] for one in range(*at.indices(len(self)))]
+        side, number, part = self._parts[at]
+        items = tuple(self._sides[side][part])
+        return Job(number, str(self._out / side), items, self._settings, self._samples_per_shard)
+
+    def folder(self, at: int) -> Path:
+        """Where a job writes."""
+        return self._out / self._parts[at][0]
+
+    def place(self, job: Job) -> int:
+        return self._places[job.folder, job.number]
 
 
 def _as_begun(out: Path, settings: ClipSettings) -> ClipSettings:
@@ -126,13 +159,14 @@ def _as_begun(out: Path, settings: ClipSettings) -> ClipSettings:
 
 def _claim(out: Path, sides: Mapping[str, Sequence[Item]], settings: ClipSettings, samples_per_shard: int) -> None:
     """Note in ``out`` what it is made of; refuse it if it is made of something else."""
-    told = [[side, [_told(item) for item in items]] for side, items in sides.items()]
-    listed = json.dumps(told, sort_keys=True)
+    digest = hashlib.sha256()
+    for part in _listed(sides):
+        digest.update(part.encode())
     wanted = {
         **{name: value for name, value in asdict(settings).items() if name not in LATER or value != LATER[name]},
         "samples_per_shard": samples_per_shard,
         "sources": sum(len(items) for items in sides.values()),
-        "sources_sha256": hashlib.sha256(listed.encode()).hexdigest(),
+        "sources_sha256": digest.hexdigest(),
     }
     path = out / SETTINGS
     if path.exists():
@@ -153,8 +187,17 @@ def _claim(out: Path, sides: Mapping[str, Sequence[Item]], settings: ClipSetting
     write_atomic(path, json.dumps(wanted, indent=1))
 
 
+def _listed(sides: Mapping[str, Sequence[Item]]) -> Iterator[str]:
+    """JSON of ``[[side, items], ...]``, piece by piece: what the identity of a folder's sources is taken of."""
+    for at, (side, items) in enumerate(sides.items()):
+        yield f"{', ' if at else '['}[{json.dumps(side)}, ["
+        for number, item in enumerate(items):
+            yield f"{', ' if number else ''}{json.dumps(_told(item), sort_keys=True)}"
+        yield "]]"
+    yield "]"
+
+
 def _told(item: Item) -> dict[str, Any]:
-    """What the identity of a folder's sources is taken of."""
     told = asdict(item)
     if not item.problem:
         del told["problem"]

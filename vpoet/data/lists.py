@@ -9,7 +9,8 @@ import csv
 import hashlib
 import io
 import os
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,47 +44,59 @@ class Row:
     problem: str = ""
 
 
-def read_list(path: Path, columns: Mapping[str, str] | None = None, *, url: str = "") -> list[Row]:
-    """All rows of a list, the bad ones among them; DataError if it cannot be read or not one row can be used.
+def read_list(path: Path, columns: Mapping[str, str] | None = None, *, url: str = "") -> Iterator[Row]:
+    """All rows of a list, one by one, the bad ones among them; DataError if it cannot be read or, at its end, if not
+    one row can be used.
 
     ``columns``: the list's name of a column by ours (``{"path": "url", "caption": "text"}``). ``url``: where the list
     came from; its rows then name files there, and none of this machine.
     """
     told = shown(url) if url else str(path)
-    if path.suffix.lower() == ".parquet":
-        records = _parquet_records(path, told)
-    else:
-        try:
-            text = decode(path.read_bytes())
-        except OSError as error:
-            raise DataError(f"{told}: not a readable list: {error.strerror}") from None
-        records = _csv_records(text) if path.suffix.lower() == ".csv" else _json_records(text)
+    records = (_parquet_records if path.suffix.lower() == ".parquet" else _text_records)(path, told)
     if columns:
-        records = _renamed(list(records), columns, told)
-    rows = [_row(path, number, record, url) for number, record in enumerate(records, start=1)]
-    if not rows:
+        records = _renamed(records, columns, told)
+    count, usable, problem = 0, False, ""
+    for count, record in enumerate(records, start=1):
+        row = _row(path, count, record, url)
+        usable, problem = usable or not row.problem, problem or row.problem
+        yield row
+    if not count:
         raise DataError(f"{told}: an empty list")
-    if all(row.problem for row in rows):
+    if not usable:
         raise DataError(
-            f"{told}: not a readable list, none of its {len(rows)} rows can be used: entry 1: {rows[0].problem}; "
+            f"{told}: not a readable list, none of its {count} rows can be used: entry 1: {problem}; "
             "a list has a column `path` or `file`, and `caption`; others are named by --columns path=NAME,caption=NAME"
         )
-    return rows
 
 
-def _renamed(records: list[object], columns: Mapping[str, str], told: str) -> Iterator[object]:
-    """Records with their columns called as ours are. DataError: no record has one of them."""
-    there = {name: None for record in records if isinstance(record, dict) for name in record}
-    for name in columns.values():
-        if name not in there:
-            listed = ", ".join(printable(str(each)) for each in list(there)[:20]) or "no column"
-            raise DataError(f"{told}: no column {name!r}; it has {listed}")
+def _renamed(records: Iterable[object], columns: Mapping[str, str], told: str) -> Iterator[object]:
+    """Records with their columns called as ours are. DataError, at the end: no record has one of them."""
+    there: dict[str, None] = {}
     for record in records:
         if isinstance(record, dict):
+            there |= dict.fromkeys(record)
             ours = {name: record.get(theirs) for name, theirs in columns.items()}
             yield {name: value for name, value in record.items() if name not in (*columns, *columns.values())} | ours
         else:
             yield record
+    for name in columns.values():
+        if name not in there:
+            listed = ", ".join(printable(str(each)) for each in list(there)[:20]) or "no column"
+            raise DataError(f"{told}: no column {name!r}; it has {listed}")
+
+
+def _text_records(path: Path, told: str) -> Iterator[object]:
+    """Those of a .csv or .jsonl, line by line."""
+    is_csv = path.suffix.lower() == ".csv"
+    try:
+        with path.open("rb") as file:
+            encoding, errors = _encoding(file.read(4))
+            file.seek(0)
+            csv.field_size_limit(max(csv.field_size_limit(), path.stat().st_size + 1))
+            with io.TextIOWrapper(file, encoding, errors, newline="" if is_csv else "\n") as lines:
+                yield from _csv_records(lines) if is_csv else _json_records(lines)
+    except OSError as error:
+        raise DataError(f"{told}: not a readable list: {error.strerror}") from None
 
 
 def _parquet_records(path: Path, told: str) -> Iterator[object]:
@@ -157,10 +170,15 @@ def _is_file(cell: object) -> bool:
 
 def decode(data: bytes) -> str:
     """As text; bytes of what should be UTF-8 and is not become lone surrogates, so that a row of them can be told."""
+    return data.decode(*_encoding(data))
+
+
+def _encoding(beginning: bytes) -> tuple[str, str]:
+    """What a text that begins so is coded in, and what becomes of bytes that are not."""
     for mark, encoding in _MARKS.items():
-        if data.startswith(mark):
-            return data.decode(encoding, "surrogateescape" if encoding == "utf-8-sig" else "replace")
-    return data.decode("utf-8", "surrogateescape")
+        if beginning.startswith(mark):
+            return encoding, "surrogateescape" if encoding == "utf-8-sig" else "replace"
+    return "utf-8", "surrogateescape"
 
 
 def is_text(value: str) -> bool:
@@ -168,8 +186,8 @@ def is_text(value: str) -> bool:
     return value.isascii() or not any("\udc80" <= character <= "\udcff" for character in value)
 
 
-def _json_records(text: str) -> Iterator[object]:
-    for line in text.split("\n"):
+def _json_records(lines: Iterable[str]) -> Iterator[object]:
+    for line in lines:
         if not line.strip():
             continue
         try:
@@ -178,9 +196,9 @@ def _json_records(text: str) -> Iterator[object]:
             yield error
 
 
-def _csv_records(text: str) -> Iterator[object]:
+def _csv_records(lines: Iterable[str]) -> Iterator[object]:
     header: list[str] | None = None
-    for record in _csv_rows(text):
+    for record in _csv_rows(iter(lines)):
         if isinstance(record, DataError):
             yield record
         elif header is None:
@@ -192,22 +210,29 @@ def _csv_records(text: str) -> Iterator[object]:
             yield dict.fromkeys(header[len(record) :]) | cells
 
 
-def _csv_rows(text: str) -> Iterator[list[str] | DataError]:
+def _csv_rows(lines: Iterator[str]) -> Iterator[list[str] | DataError]:
     """The cells of each row. One that goes over several lines must be quoted to the letter: a quote that is never
     closed would take all rows after it along; its first line is then a bad row, and the next one is read."""
-    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
-    lines = list(io.StringIO(text, newline=""))
-    at = 0
-    while at < len(lines):
-        reader = csv.reader(lines[index] for index in range(at, len(lines)))
+    again: deque[str] = deque()
+    taken: list[str] = []
+
+    def following() -> Iterator[str]:
+        """The next lines, each noted as it is taken."""
+        while (line := again.popleft() if again else next(lines, None)) is not None:
+            taken.append(line)
+            yield line
+
+    while True:
+        taken.clear()
         try:
-            row = next(reader)
-            if reader.line_num > 1:
-                next(csv.reader(lines[at : at + reader.line_num], strict=True))
+            row = next(csv.reader(following()), None)
+            if row is None:
+                return
+            if len(taken) > 1:
+                next(csv.reader(taken, strict=True))
         except csv.Error as error:
             yield DataError(f"broken quotes ({error})")
-            at += 1
+            again.extendleft(reversed(taken[1:]))
         else:
-            at += reader.line_num
             if row:
                 yield row

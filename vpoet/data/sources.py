@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from vpoet.data import segments
 from vpoet.data.fields import printable
 from vpoet.data.lists import LISTS, Row, read_list
 from vpoet.data.remote import PIPE, address, fetched, shown
+from vpoet.data.spool import Some, Spool
 from vpoet.errors import DataError
 from vpoet.media.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
@@ -49,7 +50,7 @@ class Item:
 
 def gather(
     sources: Sequence[str], *, clips: int | None = None, seed: int = 0, columns: Mapping[str, str] | None = None
-) -> list[Item]:
+) -> Spool[Item]:
     """All items of the sources, in order: files, folders (recursively, by name), .csv, .jsonl and .parquet lists, tars
     of samples, what lies elsewhere (`vpoet.data.remote`), ``world:NAME``, ``env:NAME``; ``x-{000..127}.tar`` is 128 of
     them.
@@ -57,7 +58,7 @@ def gather(
     ``clips`` and ``seed`` are for worlds and environments, ``columns`` for lists (`read_list`). DataError if a source
     isn't there, is of no known kind, or is a broken list.
     """
-    items: list[Item] = []
+    items = Spool(Item)
     if any(source.startswith(MADE) for source in sources) != (clips is not None):
         raise DataError("--clips says how many clips of a world:NAME or env:NAME to make: give both or neither")
     for source in (name for given in sources for name in _expanded(given)):
@@ -69,7 +70,7 @@ def gather(
             if not 1 <= (clips or 0) <= SEEDS_APART:
                 raise DataError(f"--clips is 1 to {SEEDS_APART}, not {clips}")
             seeds = range(seed * SEEDS_APART, seed * SEEDS_APART + (clips or 0))
-            items += [Item(f"{source}/{number}", source, attributes(number), number) for number in seeds]
+            items.extend(Item(f"{source}/{number}", source, attributes(number), number) for number in seeds)
         elif path.is_dir():
             known = VIDEO_SUFFIXES | IMAGE_SUFFIXES
             files = sorted(file for file in path.rglob("*") if file.is_file())
@@ -77,18 +78,18 @@ def gather(
             inside = inside or [file for file in files if file.suffix == ".tar"]
             if not inside:
                 raise DataError(f"{source}: no video, image or .tar in this folder")
-            items += [Item(printable(file.relative_to(path).as_posix()), _file(file)) for file in inside]
+            items.extend(Item(printable(file.relative_to(path).as_posix()), _file(file)) for file in inside)
         elif url and Path(urlsplit(url).path).suffix.lower() in LISTS and not url.startswith(PIPE):
             with fetched(url) as fresh:
-                items += _listed(read_list(fresh, columns, url=url))
+                items.extend(_listed(read_list(fresh, columns, url=url)))
         elif url:
-            items.append(Item(shown(url), url))
+            items.extend([Item(shown(url), url)])
         elif not path.exists():
             raise DataError(f"{source}: no such file or folder")
         elif path.suffix.lower() in LISTS:
-            items += _listed(read_list(path, columns))
+            items.extend(_listed(read_list(path, columns)))
         else:
-            items.append(Item(printable(path.name), _file(path)))
+            items.extend([Item(printable(path.name), _file(path))])
     return items
 
 
@@ -104,11 +105,9 @@ def _expanded(source: str) -> list[str]:
         raise DataError(f"{source}: not a range in braces, as in x-{{000..127}}.tar: {error}") from None
 
 
-def _listed(rows: Sequence[Row]) -> list[Item]:
-    return [
-        Item(row.name, row.url or (_file(row.path) if row.path else ""), row.fields, problem=row.problem)
-        for row in rows
-    ]
+def _listed(rows: Iterable[Row]) -> Iterator[Item]:
+    for row in rows:
+        yield Item(row.name, row.url or (_file(row.path) if row.path else ""), row.fields, problem=row.problem)
 
 
 def _attributes(source: str) -> Callable[[int], dict[str, str]]:
@@ -125,7 +124,7 @@ def _file(path: Path) -> str:
 
 def divide(
     items: Sequence[Item], *, holdout: float = 0.0, by: str | None = None, unseen: Sequence[str] = ()
-) -> dict[str, list[Item]]:
+) -> dict[str, Sequence[Item]]:
     """Items by the sub-folder they go to: ``""`` for all of them, or ``train`` and ``heldout``. A source goes whole.
 
     ``holdout`` is the share to hold out, chosen by a hash of each source's name, so that it doesn't depend on the other
@@ -133,13 +132,12 @@ def divide(
     combinations, each ``COLUMN=VALUE,COLUMN=VALUE``: sources with all values of one of them go to ``unseen``, before
     the rest is divided, so that a model can be asked for what it was never shown together.
     """
-    sides: dict[str, list[Item]] = {}
+    sides: dict[str, Sequence[Item]] = {}
     if unseen:
         combinations = [_combination(given, items) for given in unseen]
-        known = [{column: str(value) for column, value in item.fields.items()} for item in items]
+        known = ({column: str(value) for column, value in item.fields.items()} for item in items)
         hidden = [any(wanted.items() <= fields.items() for wanted in combinations) for fields in known]
-        sides["unseen"] = [item for item, out in zip(items, hidden, strict=True) if out]
-        items = [item for item, out in zip(items, hidden, strict=True) if not out]
+        sides["unseen"], items = _split(items, hidden)
     if by is not None:
         column, _, listed = by.partition("=")
         values = {value.strip() for value in listed.split(",") if value.strip()}
@@ -153,16 +151,23 @@ def divide(
             raise DataError(f"--holdout is a share between 0 and 1, not {holdout}")
         held = [int(hashlib.sha256(item.name.encode()).hexdigest()[:13], 16) / 16**13 < holdout for item in items]
     elif not unseen:
-        return {"": list(items)}
+        return {"": items}
     else:
         held = [False] * len(items)
-    sides["train"] = [item for item, out in zip(items, held, strict=True) if not out]
+    heldout, sides["train"] = _split(items, held)
     if holdout or by is not None:
-        sides["heldout"] = [item for item, out in zip(items, held, strict=True) if out]
+        sides["heldout"] = heldout
     for side, members in sides.items():
         if not members:
             raise DataError(f"no source of {len(items)} went to {side}: change --holdout, --split-by or --unseen")
     return sides
+
+
+def _split(items: Sequence[Item], out: Sequence[bool]) -> tuple[Some[Item], Some[Item]]:
+    """Those that are out, and the others."""
+    return Some(items, (at for at, gone in enumerate(out) if gone)), Some(
+        items, (at for at, gone in enumerate(out) if not gone)
+    )
 
 
 def _combination(given: str, items: Sequence[Item]) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Jobs shared out to worker processes: what each gives, how far all are, and an end when it is asked for.
 
-`share_out` is the whole interface, so that other ways to run jobs (many machines) can stand in its place.
+`share_out` is the whole interface, to processes of this machine as to other workers (`vpoet.data.ray_workers`).
 """
 
 import multiprocessing
@@ -8,29 +8,44 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 from multiprocessing.connection import wait as wait_for
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from vpoet.errors import DataError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 Progress = Callable[[int, int], None]
-"""Called with how many more sources are done, and how many more clips kept; it may raise to stop."""
+"""Called with how many more sources are done, and how many more clips kept; it may raise to stop.
+
+Less than none where a worker was lost, whose job is begun anew."""
 Work = Callable[[Job, Progress], Result]
 """Does one job, and tells of its progress often: what stops the work is raised there."""
 
 
+class Workers(Protocol):
+    """Workers other than processes of this machine."""
+
+    def share_out(
+        self, work: Work[Job, Result], jobs: Sequence[Job], progress: Progress
+    ) -> Iterator[tuple[Job, Result]]:
+        """As the function `share_out`."""
+
+
 def share_out(
-    work: Work[Job, Result], jobs: Sequence[Job], workers: int, progress: Progress
+    work: Work[Job, Result], jobs: Sequence[Job], workers: int | Workers, progress: Progress
 ) -> Iterator[tuple[Job, Result]]:
     """Each job with its result, in the order in which they end; one worker is this process.
 
-    With more, ``work`` is a function of a module, and jobs and results are pickled. An exception of a job, of
-    ``progress`` or a Ctrl-C ends all workers, and is raised. DataError: a worker died.
+    With more, or others, ``work`` is a function of a module, and jobs and results are pickled. An exception of a job,
+    of ``progress`` or a Ctrl-C ends all workers, and is raised. DataError: a worker died.
     """
+    if not isinstance(workers, int):
+        yield from workers.share_out(work, jobs, progress)
+        return
     if workers == 1:
         yield from ((job, work(job, progress)) for job in jobs)
         return
@@ -38,12 +53,15 @@ def share_out(
     counts, stop = context.Array("q", 2), context.Event()
     told = [0, 0]
     with ProcessPoolExecutor(workers, context, initializer=_start, initargs=(work, counts, stop)) as pool:
-        given = {pool.submit(_work_there, job): job for job in jobs}
-        pending = set(given)
+        left, given = iter(jobs), dict[Future[Result], Job]()
         try:
-            while pending:
-                finished, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
-                yield from ((given[future], future.result()) for future in finished)
+            while True:
+                # No more than soon begin: of a long list of jobs few are in memory.
+                given |= {pool.submit(_work_there, job): job for job in islice(left, 2 * workers - len(given))}
+                if not given:
+                    return
+                finished, _ = wait(given, timeout=0.2, return_when=FIRST_COMPLETED)
+                yield from ((given.pop(future), future.result()) for future in finished)
                 now = counts[:]
                 progress(now[0] - told[0], now[1] - told[1])
                 told = now

@@ -1,8 +1,9 @@
 """Frames of a video that nobody will see: packets that need no decoding where the rate is lowered.
 
-Frames are shown at even times, each the nearest (`vpoet.media.video.nearest_in_time`): at 8 of 30 frames a second, three
-in four are none. Of those the decoder can leave out the ones that no other frame is predicted from, about half of a
-common .mp4. What is shown is the same, frame by frame.
+Frames are shown at even times, each the nearest (`vpoet.media.video.nearest_in_time`): at 8 of 30 frames a second,
+three in four are never shown. Of those the decoder can leave out the ones that no other frame is predicted from, about
+half of a common .mp4. What is shown is the same, frame by frame, but beside damage, which in what is left out is not
+noticed.
 """
 
 import math
@@ -22,7 +23,7 @@ GAP = 10.0
 class Sparing:
     """Which packets of one video are needed to show it at ``fps`` from its first frame on.
 
-    All are until `begin` says when that was, and from the first clock fault or `stop` on: times that are missing, equal,
+    All are until `begin` says when that was, and from `stop` or a clock's first fault on: times that are missing, equal
     or far apart.
     """
 

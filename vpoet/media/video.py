@@ -95,8 +95,8 @@ class Video:
         """The bytes of `write`. The same frames give the same bytes.
 
         An .mp4 is h264 4:2:0 (4:4:4 where a side is odd) at ``crf`` and x264's ``preset``; ``lossless`` stores RGB bit
-        for bit, which few browsers play. A .webp can be lossless too; a .gif has 256 colours and time in steps of 10 ms.
-        ``comment`` is what an .mp4, .gif or .png says of itself (`vpoet.media.comments`).
+        for bit, which few browsers play. A .webp can be lossless too; a .gif has 256 colours and time in steps of 10
+        ms. ``comment`` is what an .mp4, .gif or .png says of itself (`vpoet.media.comments`).
         """
         if suffix == ".mp4":
             mp4 = io.BytesIO()

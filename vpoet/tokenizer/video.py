@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +17,7 @@ from safetensors.torch import save
 
 from vpoet import config, hub
 from vpoet.arrays import Codes, Frames
+from vpoet.devices import pick
 from vpoet.errors import BackendError, CheckpointError, ConfigError, DataError, ShapeError
 from vpoet.files import CONFIG as CONFIG
 from vpoet.files import WEIGHTS as WEIGHTS
@@ -309,6 +311,12 @@ def _precision(dtype: str) -> Iterator[None]:
 
 AS_BEFORE = (("time_kernel", 3), ("upscale", 1), ("code_vectors", False))
 """Keys that configs did not always have, with what holds without them: they leave a hash as it was."""
+
+
+@lru_cache(1)
+def loaded(folder: Path, device: str, dtype: str) -> VideoTokenizer:
+    """A tokenizer on a device that `vpoet.devices.pick` knows; made once in a process."""
+    return VideoTokenizer.load(folder).to(pick(device), dtype)
 
 
 def content_hash(model: Network, codes: str = "") -> str:

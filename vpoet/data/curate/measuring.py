@@ -24,7 +24,7 @@ from vpoet.data.curate import clip_measures
 from vpoet.data.fields import parse_json
 from vpoet.data.segments import interleaves
 from vpoet.data.shards import Manifest, Problems, Sample, ShardInfo, read_shard
-from vpoet.data.workers import Progress, share_out
+from vpoet.data.workers import Progress, Workers, share_out
 from vpoet.errors import DataError
 from vpoet.files import open_file, read_json, write_atomic
 from vpoet.media.video import Video
@@ -68,7 +68,9 @@ class _Job:
     judges: Judges
 
 
-def measure(folder: Path, judges: Judges, workers: int, progress: Progress = lambda shards, clips: None) -> Problems:
+def measure(
+    folder: Path, judges: Judges, workers: int | Workers, progress: Progress = lambda shards, clips: None
+) -> Problems:
     """Measure the clips of a folder of raw shards, as far as that has not been done. What could not be measured.
 
     DataError: there are no raw shards in it, or not one clip could be measured.

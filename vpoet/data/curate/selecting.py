@@ -17,7 +17,7 @@ from vpoet.data.fields import check_caption, parse_json, plain_key
 from vpoet.data.jobs import RECORDS
 from vpoet.data.lists import decode
 from vpoet.data.shards import Manifest, Problems, Sample, ShardFile, ShardInfo, read_shard
-from vpoet.data.workers import Progress, share_out
+from vpoet.data.workers import Progress, Workers, share_out
 from vpoet.errors import DataError
 from vpoet.files import LOCK, read_json, write_atomic, writing
 from vpoet.media.video import Video
@@ -98,7 +98,7 @@ def write_selection(
     captions: Captions,
     *,
     samples_per_shard: int = 512,
-    workers: int = 1,
+    workers: int | Workers = 1,
     progress: Progress = lambda shards, clips: None,
 ) -> tuple[Manifest, Problems]:
     """Write the clips to raw shards in ``out``, with a manifest, as far as that has not been done.
