@@ -27,7 +27,7 @@ import typer
 
 import vpoet
 from vpoet.errors import DataError, VpoetError, VpoetWarning, half_compiled
-from vpoet.files import LOCK, locked
+from vpoet.files import LOCK, locked, programs_folder
 
 PROGRAMS = {
     "ingest": "train/ingest.py",
@@ -158,13 +158,6 @@ def program(name: str) -> Callable[..., None]:
     # Under another name than __main__, so that the program's own last line does not run it without our name.
     found = runpy.run_path(str(programs_folder() / PROGRAMS[name]), run_name=f"vpoet.programs.{name}")
     return cast(Callable[..., None], found["main"])
-
-
-def programs_folder() -> Path:
-    """Where tokenizers/, train/ and sample/ lie: inside an installed wheel, else beside the package."""
-    package = Path(__file__).parent
-    installed = package / "programs"
-    return installed if installed.is_dir() else package.parent
 
 
 def _interrupted() -> NoReturn:

@@ -39,6 +39,13 @@ _numbers = itertools.count()
 _held: set[Path] = set()
 
 
+def programs_folder() -> Path:
+    """Where tokenizers/, train/ and sample/ lie: inside an installed wheel, else beside the package."""
+    package = Path(__file__).parent
+    installed = package / "programs"
+    return installed if installed.is_dir() else package.parent
+
+
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
     """Whatever the disk refuses inside is an OutputError that names ``path``."""

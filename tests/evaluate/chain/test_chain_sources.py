@@ -77,6 +77,7 @@ def test_what_is_held_out_is_what_ingest_holds_out(folder: Path, tmp_path: Path)
         (["clips", "world:platformer"], None, "give worlds alone"),
         (["clips"], 3, "there is none among the sources"),
         (["nothing"], None, "no such file"),
+        (["env:gym_pusht/PushT-v0"], None, "no captions"),
         (["world:nowhere"], None, "nowhere"),
     ],
 )

@@ -10,7 +10,6 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from vpoet import cli
 from vpoet.data.clips import ClipSettings
 from vpoet.errors import ConfigError
 from vpoet.evaluate.chain import sizes
@@ -33,6 +32,8 @@ SCORED, HELD_PACKS, EVALUATIONS = 32, 8, 4
 """Clips and packs that an evaluation looks at, and evaluations on the way."""
 SAVED, LOGGED = 90, 15
 """Seconds of work that a kill can cost, and between two lines that tell of progress."""
+TRAINS = {"train-video": "tokenizers/train_video.py", PRETRAIN: "train/pretrain.py"}
+"""What a launcher starts."""
 LAUNCH, SAMPLING = 30.0, 20.0
 """Seconds that DeepSpeed's launcher needs until its processes train, and that sampling a few clips takes."""
 
@@ -292,9 +293,8 @@ class Planner:
     def _launched(self, name: str, words: list[str]) -> list[str]:
         if self.machine.processes == 1:
             return ["vpoet", name, *words]
-        program = cli.programs_folder() / cli.PROGRAMS[name]
-        path = program.relative_to(Path.cwd()) if program.is_relative_to(Path.cwd()) else program
-        return ["deepspeed", "--quiet", "--num_accelerators", str(self.machine.processes), str(path), *words]
+        program = str(sizes.shipped(TRAINS[name]))
+        return ["deepspeed", "--quiet", "--num_accelerators", str(self.machine.processes), program, *words]
 
 
 def _paced(step: float) -> list[str]:

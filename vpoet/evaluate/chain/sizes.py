@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 
-from vpoet import cli, config
+from vpoet import config
 from vpoet.evaluate import budget
 from vpoet.evaluate.chain.trial import WORDS, Rates, words_of
+from vpoet.files import programs_folder
 from vpoet.nn.transformer import Transformer
 from vpoet.sequence.tasks import WHOLE
 from vpoet.tokenizer.video import SHIPPED
@@ -52,8 +53,13 @@ class Sized:
 
 
 def recipe(folder: str, name: str) -> Path:
-    """A recipe that ships, by its shortest path from here."""
-    path = cli.programs_folder() / folder / "configs" / f"{name}.yaml"
+    """A recipe that ships."""
+    return shipped(f"{folder}/configs/{name}.yaml")
+
+
+def shipped(name: str) -> Path:
+    """A file of the programs' folders, by its shortest path from here."""
+    path = programs_folder() / name
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 

@@ -15,6 +15,7 @@ from vpoet.data.sources import MADE, Item, divide, gather
 from vpoet.errors import DataError
 from vpoet.files import write_atomic
 from vpoet.tokenizer.text import SMALLEST
+from vpoet.worlds import ENV
 
 LIST = "sources.jsonl"
 """The list that a chain writes where captions are missing, or sources are too many for the hours."""
@@ -95,6 +96,10 @@ def find(sources: Sequence[str], clips: int | None) -> Sources:
     worlds = [source for source in sources if source.startswith(MADE)]
     if worlds and len(worlds) < len(sources):
         raise DataError(f"{worlds[0]}: a world's clips are made, not read: give worlds alone, or files alone")
+    if played := [world for world in worlds if world.startswith(ENV)]:
+        raise DataError(
+            f"{played[0]}: its clips have no captions, which a chain needs; train/README.md says how else to use them"
+        )
     if worlds:
         made = clips or CLIPS
         return Sources(list(worlds), [], gather(worlds, clips=made), [f"captions: those of {', '.join(worlds)}"], made)

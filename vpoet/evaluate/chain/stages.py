@@ -20,7 +20,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from vpoet import cli
 from vpoet.errors import BackendError, ConfigError, DataError
 from vpoet.files import appending, read_json, write_atomic
 from vpoet.training.run.stop import Stop, leave
@@ -176,8 +175,7 @@ def run(stage: Stage, stop: Stop, handle: int, threads: int) -> float:
     """
     name, *words = stage.command
     if name == "vpoet":
-        program = cli.programs_folder() / cli.PROGRAMS[words[0]]
-        words = [sys.executable, str(program), *words[1:]]
+        words = [sys.executable, "-P", "-c", "from vpoet import cli; cli.main()", *words]
     elif (found := _program(name)) is not None:
         words = [found, *words]
     else:
