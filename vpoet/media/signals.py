@@ -28,7 +28,7 @@ WIDE = 15
 """Pixels of plain surface inside a thing, at most, which look the same wherever it moves."""
 SMALLEST = 12
 """Pixels of a thing at least."""
-GRID, LOOKED_AT, EXPLAINED, PARTS = 4, 0.03, 0.8, 5
+GRID, LOOKED_AT, EXPLAINED, PARTS = 4, 0.03, 0.8, 7
 """Whether the camera moves is asked in 4x4 parts of the picture, of each of which something can be seen in 3% at least.
 It does in a part if its motion leaves less than this share of the change there. It has to in so many parts, and in more
 than where it changes nothing for the better: else there was no motion of the camera, and it was one large thing that
@@ -82,7 +82,7 @@ def optical_flow(pictures: Greys) -> Floats:
     for step, found in enumerate(flow):
         a, b = pictures[step], pictures[step + 1]
         found[:] = search.calc(a, b, before)
-        before = _seen_to_move(found, _difference(a, b))
+        before = found * (_difference(a, b) > CHANGED)[..., None]
     return flow
 
 
@@ -136,7 +136,7 @@ def motion(pictures: Greys, fps: float) -> Motion:
         if still.max() <= CHANGED:
             continue
         seen = _textured(a)
-        camera = camera_flow(_seen_to_move(flow_hw2, still), seen)
+        camera = camera_flow(flow_hw2, seen)
         moved = cv2.remap(b, x + camera[..., 0], y + camera[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         left = _difference(a, moved)
         if not _moves(seen, still, left):
@@ -230,12 +230,6 @@ def cuts(frames: Frames) -> int:
         CUT, STANDS_OUT * max(float(np.median(step)), 1.0)
     )  # between those that lasting compares lie three steps
     return int(sum((step > least) & (np.array(lasting) > least)))
-
-
-def _seen_to_move(flow_hw2: Floats, change_hw: Floats) -> Floats:
-    """The flow where the picture changes; what looks as it did has not moved, whatever moves beside it."""
-    seen: Floats = flow_hw2 * (change_hw > CHANGED)[..., None]
-    return seen
 
 
 def _moves(seen_hw: Mask, still_hw: Floats, left_hw: Floats) -> bool:

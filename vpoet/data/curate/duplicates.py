@@ -64,7 +64,7 @@ def likeness(a: Thumbnails, b: Thumbnails) -> float:
 
 def _unfilled(*clips: Thumbnails) -> list[Thumbnails]:
     """Without the thumbnails that only repeat the last, in all of them: a short clip is filled up with these
-    (`vpoet.data.curate.clip_measures.thumbnails`). Laid a few frames later, they would stand beside frames that move."""
+    (`vpoet.data.curate.clip_measures.thumbnails`). Laid a few frames later, they stand beside frames that move."""
     longest = 1
     for clip in clips:
         changes = np.flatnonzero((clip[1:] != clip[:-1]).any((1, 2)))
