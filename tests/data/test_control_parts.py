@@ -1,5 +1,6 @@
 """Controls from sources to token shards: without loss, aligned with their clip, and refused where they are not."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,10 @@ def test_training_is_given_them(encoded: Path, tokens: Any) -> None:
     cells = [cells for row in first for cells in row.controls or () if cells is not None]
     assert all((each.strengths[edges] > 0).all() for each in cells)
     assert 0 < np.mean([(each.strengths[depth] > 0).any() for each in cells]) < 1
+    images = replace(told, tasks={"t2i": 1})
+    for row in rows(images, 2):
+        each = [cells for cells in row.controls or () if cells is not None]
+        assert all(cells.codes.shape[1] == len(cells.at) == 16 for cells in each), "of later cells it knows nothing"
     plain = StreamConfig(sources=sources, tasks={"t2v": 1}, drop_caption=0.0, length=200, lookahead=4)
     assert all(row.controls is None for row in rows(plain))
     with pytest.warns(VpoetWarning, match=r"no controls of kind flow.* `vpoet ingest --controls` makes them"):

@@ -133,6 +133,10 @@ def test_training_draws_kinds_strengths_and_none() -> None:
         assert np.array_equal(np.sort(control.codes, axis=None), large["edges"].reshape(-1))
 
 
+def test_a_document_says_how_far_its_clip_reaches() -> None:
+    assert {task: controlled(task).cells for task in TASKS} == dict.fromkeys(TASKS, 3) | {"t2i": 1}
+
+
 def test_those_of_the_first_tokens() -> None:
     sequence: Sequence = build(controlled("t2v", "edges"), VOCABULARY)
     assert sequence.controls is not None

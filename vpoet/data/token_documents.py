@@ -231,8 +231,8 @@ class Documents:
             drawn = drawn.unprompted()  # of its captions in time, and of the texts that it interleaves
         if self.config.controls and tasks.TABLE[drawn.task].needs in ("", "timeline"):
             chance = max(0.5, self.config.drop_controls) if dropped else self.config.drop_controls
-            given = controls.draw(sample.controls, self.config.controls, chance, random)
-            drawn = replace(drawn, controls=given)
+            there = {kind: codes[: drawn.cells] for kind, codes in sample.controls.items()}
+            drawn = replace(drawn, controls=controls.draw(there, self.config.controls, chance, random))
         sequence = windowed(document.build(drawn, self.vocabulary), drawn, self.config.window)
         if self.config.misread:
             read = document.build(misread(drawn, self.config.misread, random), self.vocabulary).ids

@@ -13,7 +13,7 @@ from vpoet.data.lists import decode, is_text
 from vpoet.errors import DataError, PromptError
 from vpoet.generate.fields import about, declared, unknown, written
 from vpoet.generate.model import Model
-from vpoet.generate.request import AUTO, Request
+from vpoet.generate.request import AUTO, Request, read_controls
 from vpoet.generate.sampling import Sampling
 from vpoet.media.video import check_file
 from vpoet.outputs import expect_file
@@ -72,7 +72,8 @@ def _steps(line: str, folder: Path) -> list[dict[str, Any]]:
     known = declared(Request)
     for number, step in enumerate(steps):
         clips = [value for name, value in step.items() if name in known and written(known[name]) is Path]
-        clips += [str(control.clip) for control in read_texts({"control": step.get("control") or ()})["control"]]
+        told = step.get("control")
+        clips += [str(control.clip) for control in read_controls(told if isinstance(told, list) else ())]
         if (str(BEFORE) in clips) != (number > 0):
             raise PromptError(
                 f"step {number + 1} works on the clip before it: say which of edit, video, image, last and control it "

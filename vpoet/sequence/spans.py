@@ -157,6 +157,11 @@ class Document:
         )
         return replace(self, spans=tuple(spans), controls=())
 
+    @property
+    def cells(self) -> int:
+        """Of time, that its clip reaches."""
+        return max(span.time + len(span.codes) for span in self.spans if span.modality is not Modality.TEXT)
+
     def codes(self) -> Ints:
         """The whole clip [t, h, w]: its spans along the time axis; ShapeError if a cell is missing or double.
 
