@@ -182,6 +182,18 @@ def test_what_cannot_be_edited_is_told(remote: Remote, studio_port: int, files: 
             remote.wait(job)
 
 
+def test_who_waits_behind_a_clip_that_is_damaged_is_served(remote: Remote, studio_port: int, tmp_path: Path) -> None:
+    clip = remote.wait(remote.ask(Request(prompt="a robot")))
+    for damaged in (b"no archive", b""):
+        (tmp_path / "clips" / f"{clip['id']}.npz").write_bytes(damaged)
+        body = json.dumps({"edit": clip["id"], "prompt": "a hero"}).encode()
+        job = json.loads(asked(studio_port, "POST", "/api/jobs", body)[1])["jobs"][0]["id"]
+        behind = remote.ask(Request(prompt="a robot", frames=1))
+        with pytest.raises(PromptError, match="the server's own"):
+            remote.wait(job)
+        assert remote.wait(behind)["frames"] == 1
+
+
 def test_several_wait_in_line_and_none_is_lost(remote: Remote, samplers: dict[str, Model]) -> None:
     jobs = {seed: remote.ask(Request(prompt="a robot", seed=seed, frames=33)) for seed in range(6)}
     places: dict[int, list[int]] = {seed: [] for seed in jobs}

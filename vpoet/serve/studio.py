@@ -33,6 +33,7 @@ READY = 8
 """Requests whose files are held in memory before their turn."""
 REMEMBERED = 512
 """Requests that are over, of which it is still told how they ended."""
+_OURS = "an error of the server's own; its log says more"
 _STEP = 0.02
 """Parts of a clip that are worth telling."""
 
@@ -167,8 +168,11 @@ class Studio:
         job, model = ready[0], self.models[ready[0].order.model]
         try:
             clips = await self._files(job.order.asked, model)
-        except DataError as error:
+        except VpoetError as error:
             self._end(job, "failed", error=str(error))
+        except Exception as error:  # of one request: whoever waits behind it is served
+            traceback.print_exception(error)
+            self._end(job, "failed", error=_OURS)
         else:
             job.clips = clips
             self._tell()
@@ -313,7 +317,7 @@ class Studio:
             self._call(self._end, job, "failed", error=str(error))
         else:
             traceback.print_exception(error)
-            self._call(self._end, job, "failed", error="an error of the server's own; its log says more")
+            self._call(self._end, job, "failed", error=_OURS)
 
 
 def _is_last(growing: Growing, part: Seen | Filled | Exception) -> bool:
