@@ -64,7 +64,8 @@ def test_flags_rows_and_arguments_are_the_fields(tmp_path: Path) -> None:
     assert all(f"--{name.replace('_', '-')}" in found[name] for name in fields)
     assert (found["guidance"], found["story"]) == (["--cfg", "--guidance"], ["--then", "--story"])
     right: dict[Any, Any] = {str: "1,1,1,1", int: 1, float: 0, bool: True, Path: "a.png", list[str]: ["1: a"]}
-    assert rows(tmp_path / "rows", {name: right[written(field)] for name, field in declared(Request).items()}) == []
+    lines = {name: right[written(field)] for name, field in declared(Request).items()} | {"control": ["edges=a.mp4"]}
+    assert rows(tmp_path / "rows", lines) == []
     assert len(rows(tmp_path / "rows", {name: {} for name in declared(Request)})) == len(declared(Request))
     assert "unknown field 'top_k'" in rows(tmp_path / "rows", {"top_k": 1})[0]
 

@@ -22,6 +22,7 @@ from vpoet.nn.attention import backend
 from vpoet.nn.nats import PackTensors
 from vpoet.nn.transformer import Transformer, TransformerConfig
 from vpoet.sequence.actions import ActionSpace
+from vpoet.sequence.controls import KINDS as CONTROLS
 from vpoet.sequence.document import KINDS
 from vpoet.sequence.tasks import PAINTED, TABLE
 from vpoet.sequence.vocabulary import Vocabulary
@@ -72,14 +73,29 @@ def played(tokens: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def controlled(tokens: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Clips with all kinds of controls."""
+    folder, random = tmp_path_factory.mktemp("controlled"), np.random.default_rng(0)
+    names = ["codes.npy", *(f"control.{kind}.npy" for kind in CONTROLS)]
+    with ShardWriter(folder, kind="tokens", tokenizer=tokens.video.hash) as writer:
+        for number in range(4):
+            info = {"caption": "a red ball", "fps": 8, "frames": 9, "tokenizer": tokens.video.hash}
+            codes = {name: random.integers(0, 48, (3, 2, 2)).astype(np.int32) for name in names}
+            writer.write(f"a{number}", {**codes, "json": info})
+    Manifest("tokens", writer.shards, tokens.video.hash).save(folder)
+    return folder
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_recipe_takes_a_step(path: Path, tokens: Any, played: Path, elsewhere: None) -> None:
+def test_recipe_takes_a_step(path: Path, tokens: Any, played: Path, controlled: Path, elsewhere: None) -> None:
     recipe = config.load(path, PretrainConfig)
     if recipe.model.width > LARGE:
         recipe.model, recipe.batch = small(recipe.model), 8
         recipe.data.length = min(recipe.data.length, LONG)
     plays = any(TABLE[task].needs == "actions" for task in recipe.data.tasks)
-    folder = played if plays else tokens.folder / "train"  # without keyframes and paintings
+    folder = tokens.folder / "train"  # without keyframes and paintings
+    folder = played if plays else controlled if recipe.data.controls else folder
     recipe.data.sources = [Source(path=str(folder))]
     lacking = {*PAINTED, *(name for name, task in TABLE.items() if task.keyframes)}
     recipe.data.tasks = {name: weight for name, weight in recipe.data.tasks.items() if name not in lacking}

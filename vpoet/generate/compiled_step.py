@@ -76,8 +76,13 @@ class StepCompiler:
         if not step.transformer.config.controls:
             return compiled(False)
 
+        runs: dict[bool, Run] = {}
+
         def run(*inputs: Any) -> tuple[Tensor, Tensor]:
-            return compiled(len(inputs) > _PLAIN_INPUTS)(*inputs)
+            controls = len(inputs) > _PLAIN_INPUTS
+            if controls not in runs:
+                runs[controls] = compiled(controls)
+            return runs[controls](*inputs)
 
         return run
 

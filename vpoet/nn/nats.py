@@ -38,7 +38,7 @@ class PackTensors:
     """Their kinds."""
     heads: tuple[Tensor, ...]
     """For each of `PAYLOADS`: which of the M its head predicts."""
-    controls: ControlTensors
+    controls: ControlTensors | None
     visibility: Visibility
     layout: Layout
     """Of the whole pack, in the host's memory."""
@@ -75,7 +75,7 @@ class PackTensors:
             begin, end = self.layout[f"head:{payload}"].searchsorted((start, stop)).tolist()
             heads.append(index[begin:end] - start)
         controls = self.controls
-        if "control_at" in self.layout.places:
+        if controls is not None:
             controls = controls.piece(first, *self.layout["control_at"].searchsorted((first, first + length)).tolist())
         return replace(
             self,

@@ -236,7 +236,7 @@ class Transformer(nn.Module):
         self.visual = VisualHead(config.width, vocabulary.visual)
         self.places = places(config.depth)
         """Blocks before which what is made of controls is added."""
-        self.controls = Controls(config.controls, config.width, len(self.places), vocabulary.visual)
+        self.controls = Controls(config.controls, config.width, len(self.places))
         self._initialise()
         # counted now: an engine that shards the weights leaves each process with pieces
         self.parameter_count = sum(p.numel() for p in self.parameters())
@@ -266,8 +266,7 @@ class Transformer(nn.Module):
         first, stop = self.ranges["codes"]
         visual_T = (ids_T >= first) & (ids_T < stop)
         x_TD = self.language(torch.where(ids_T < first, ids_T, 0))
-        digits = self.visual.digits(torch.where(visual_T, ids_T - first, 0))
-        x_visual_TD = torch.stack([table(d) for table, d in zip(self.codes, digits, strict=True)]).sum(0)
+        x_visual_TD = self._embed_codes(torch.where(visual_T, ids_T - first, 0))
         x_TD = torch.where(visual_T[:, None], x_visual_TD, x_TD)
         for name, table in self.appended.items():
             first, stop = self.ranges[name]
@@ -287,10 +286,17 @@ class Transformer(nn.Module):
         """What `forward` makes of positions (t, h, w)."""
         return rotations(positions_T3, self.config.head, self.config.rope_base)
 
-    def control(self, cells: ControlTensors, tokens: int) -> Tensor | None:
-        """What `forward` adds to the states of so many tokens, [P, T, D]; None: this network reads no controls."""
-        digits_KG = self.visual.digits(cells.codes_KG.clamp(min=0))  # where there is no code, its strength is 0
-        return self.controls.added(cells, digits_KG, tokens) if self.controls else None
+    def control(self, cells: ControlTensors | None, tokens: int) -> Tensor | None:
+        """What `forward` adds to the states of so many tokens, [P, T, D]; None: this network reads no controls. One
+        that does reads all its weights, though there be no ``cells``: who shares them out gathers them together."""
+        if not self.controls:
+            return None
+        return self.controls.added(cells or ControlTensors.none(self.norm.weight.device), self._embed_codes, tokens)
+
+    def _embed_codes(self, codes: Tensor) -> Tensor:
+        """The sum of the rows of their digits."""
+        digits = self.visual.digits(codes)
+        return torch.stack([table(d) for table, d in zip(self.codes, digits, strict=True)]).sum(0)
 
     def forward(
         self,
