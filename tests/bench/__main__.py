@@ -1,10 +1,11 @@
 """Speed of the parts: ``python tests/bench [--seconds N] [NAME ...]``. One JSON line each.
 
 Without names all but `video_tokenizer_peers`, `video_tokenizer_film`, `ingest_speed` and `list_memory`. The video
-tokenizer's are explained in `tokenizer` and `film`, pretraining's in `training`, `throughput`, `attention`, `saving` and `streaming`,
-sampling's in `decoding`, `guessing`, `interactive`, `play` and `serving`, how exact edits are in `edits`, the judge's
-accuracy in `judge`, the playground's speed and judge in `world`, the measures of curation in `curation`, the speed of
-ingest in `ingesting`, its memory in `long_lists`; of the others it is the best of five runs, as other work only slows.
+tokenizer's are explained in `tokenizer` and `film`, pretraining's in `training`, `throughput`, `attention`, `saving`
+and `streaming`, sampling's in `decoding`, `guessing`, `interactive`, `play` and `serving`, how exact edits are in
+`edits`, the judge's accuracy in `judge`, the playground's speed and judge in `world`, the measures of curation in
+`curation`, the speed of ingest in `ingesting`, its memory in `long_lists`; of the others it is the best of five runs,
+as other work only slows.
 """
 
 import argparse
