@@ -1,5 +1,6 @@
 """Turn raw shards into token shards with a video tokenizer; resumable, shared among processes."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ from rich.progress import track
 
 from vpoet import cli
 from vpoet.data.encode import Extras, Job, Pace, encode_job, finished
-from vpoet.data.ray_workers import RayWorkers
+from vpoet.data.ray_workers import workers_of
 from vpoet.data.shards import Manifest, Problems
 from vpoet.data.shelf import Shelf
 from vpoet.data.workers import share_out
@@ -101,7 +102,7 @@ def main(
     """
     rank, world = announced()
     expect_folder(out)
-    crew = RayWorkers(ray, gpus=int(device.startswith("cuda"))) if ray is not None else 1
+    crew = workers_of(ray, gpus=int(device.startswith("cuda")))
     coder = VideoTokenizer.load(tokenizer)
     if ray is None:  # on a cluster the GPUs are its workers'
         coder.to(pick(device), dtype)
@@ -121,7 +122,7 @@ def main(
     problems = Problems()
     done = [finished(out, shard, coder.codes, extras) is not None for shard in shards]
     todo = [shard for shard, ready in list(zip(shards, done, strict=True))[rank::world] if not ready]
-    make = (lambda: coder) if ray is None else partial(loaded, tokenizer, device, dtype)
+    make: Callable[[], VideoTokenizer] = (lambda: coder) if ray is None else partial(loaded, tokenizer, device, dtype)
     jobs = [Job(raw, shard, out, make, extras, pace) for shard in todo]
     told = f"encoding (process {rank + 1} of {world})"
     encoded = share_out(encode_job, jobs, crew, lambda shards, clips: None)

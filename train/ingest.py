@@ -14,7 +14,7 @@ from vpoet.data.clips import ClipSettings
 from vpoet.data.control_parts import read_kinds
 from vpoet.data.folder import overview
 from vpoet.data.ingest import ingest
-from vpoet.data.ray_workers import RayWorkers
+from vpoet.data.ray_workers import workers_of
 from vpoet.data.sources import divide, gather, named_values
 from vpoet.files import aside, write_atomic
 from vpoet.media.sheet import contact_sheet
@@ -145,7 +145,7 @@ def main(
         stride=stride, min_frames=min_frames, lossless=lossless, crf=crf, cuts=cuts, min_shot=min_shot,
         controls=",".join(read_kinds(controls)),
     )  # fmt: skip
-    crew = RayWorkers(ray, workers) if ray is not None else workers or 1
+    crew = workers_of(ray, workers)
     named = named_values("--columns", columns) if columns else None
     sides = divide(
         gather(sources, clips=clips, seed=seed, columns=named), holdout=holdout, by=split_by, unseen=unseen or []

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from vpoet import cli
 from vpoet.data.curate.measuring import FOLDER, measure
-from vpoet.data.ray_workers import RayWorkers
+from vpoet.data.ray_workers import workers_of
 from vpoet.data.shards import Manifest
 from vpoet.nn.judges import judges
 from vpoet.outputs import expect_folder
@@ -62,7 +62,7 @@ def main(
     """
     shards = Manifest.load(raw).shards
     expect_folder(raw / FOLDER)
-    crew = RayWorkers(ray, workers) if ray is not None else workers or 1
+    crew = workers_of(ray, workers)
     make = partial(judges, embedding, text, clip, nsfw)
     console = Console(stderr=True, markup=False, soft_wrap=True)
     began = time.monotonic()

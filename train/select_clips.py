@@ -13,7 +13,7 @@ from vpoet import cli
 from vpoet.data.curate.funnel import gather, kept, sift
 from vpoet.data.curate.selecting import Captions, read_captions, write_selection
 from vpoet.data.curate.where import conditions
-from vpoet.data.ray_workers import RayWorkers
+from vpoet.data.ray_workers import workers_of
 from vpoet.errors import DataError
 from vpoet.evaluate.page.selection import publish
 from vpoet.files import write_atomic
@@ -82,7 +82,7 @@ def main(
     expect_folder(out)
     if out.resolve() == raw.resolve():
         raise DataError(f"{out}: the clips are selected from there; choose another folder")
-    crew = RayWorkers(ray, workers) if ray is not None else workers or 1
+    crew = workers_of(ray, workers)
     asked = conditions(where) if where is not None else []
     told = Captions(
         read_captions(captions) if captions else {},

@@ -4,8 +4,8 @@
 of the time of decoding all frames of the same files, and doing nothing with them, a part takes: ``pixels`` are frames
 of 128x128 at 8 a second, ``shards`` the same as clips of 17 frames in raw shards, ``shards_before`` as folders of
 version 1 have them (`vpoet.data.clips.ClipSettings`); each is the best of `ROUNDS`, as other work only slows.
-``measures`` are those of the shards' clips that need no network, ``measures_and_embedding`` all that `vpoet measure`
-does unasked.
+``measures`` are those of the shards' clips that need no network, ``embedding`` is what is then added by the network
+that `vpoet measure` asks by default; both with what is imported for them.
 """
 
 import os
@@ -47,7 +47,7 @@ def ingest_speed(_: float) -> dict[str, Any]:
     seconds = {name: min(_seconds(part) for _ in range(ROUNDS)) for name, part in parts.items()}
     with tempfile.TemporaryDirectory() as raw:
         ingest(divide(gather([str(file) for file in files])), raw, settings)
-        for name, embedding in (("measures", False), ("measures_and_embedding", True)):
+        for name, embedding in (("measures", False), ("embedding", True)):
             seconds[name] = _seconds(partial(measure, Path(raw), partial(judges, embedding, False, None, None), 1))
     ratios = {name: round(seconds["decoding"] / took, 3) for name, took in seconds.items() if name != "decoding"}
     return {"files": len(files), **ratios, "seconds": {name: round(took, 2) for name, took in seconds.items()}}

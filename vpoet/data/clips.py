@@ -47,6 +47,8 @@ class ClipSettings:
         if not (self.fps >= 0 and 0 <= self.crf <= 51):
             raise DataError(f"fps is 0 or more (not {self.fps}) and crf is 0 to 51 (not {self.crf})")
 
+        if self.version not in (1, 2):
+            raise DataError(f"clips of version {self.version!r}: this vpoet makes those of 1 and 2")
         if self.min_shot < 1 or (self.min_shot > 1 and not self.cuts):
             raise DataError(f"min-shot is 1 or more (not {self.min_shot}), and for films that are cut: give cuts, too")
 

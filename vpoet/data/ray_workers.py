@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vpoet.data.workers import Job, Progress, Result, Work
+from vpoet.data.workers import Job, Progress, Result, Work, Workers
 from vpoet.errors import BackendError, DataError
 
 AUTO, LOCAL = "auto", "local"
@@ -67,7 +67,7 @@ class RayWorkers:
             started = {"include_dashboard": False} if self._address == LOCAL else {}
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster started here reports to nobody
             self._ray.init(self._address, log_to_driver=False, logging_level="ERROR", **started)
-        except (OSError, OverflowError, RuntimeError, ValueError) as error:
+        except Exception as error:  # Ray raises even that as it is, of a machine that takes more than 30 s to begin
             told = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise DataError(
                 f"--ray {self._address}: no cluster of Ray can be reached there ({told}): start one by "
@@ -77,6 +77,11 @@ class RayWorkers:
             yield
         finally:
             self._ray.shutdown()
+
+
+def workers_of(address: str | None, workers: int | None = None, gpus: int = 0) -> int | Workers:
+    """What a command shares its jobs out to: ``workers`` processes, 1 unless told, or those of a cluster."""
+    return workers or 1 if address is None else RayWorkers(address, workers, gpus)
 
 
 def _ray() -> Any:
@@ -91,7 +96,7 @@ class _Worker:
     """What runs on a machine of the cluster: one job at a time, while it can be asked how far that is."""
 
     def __init__(self, work: Work[Any, Any], folder: str) -> None:
-        self._work, self._counts, self._lock = work, (0, 0), threading.Lock()
+        self._work, self._at, self._counts, self._lock = work, -1, (0, 0), threading.Lock()
         if not Path(folder).is_dir():
             raise DataError(f"{folder}: not on {socket.gethostname()}: all machines have to see the same folders")
         os.chdir(folder)  # paths are told from there
@@ -99,9 +104,9 @@ class _Worker:
     def ready(self) -> None:
         """Nothing; whoever waits for it knows that the worker has begun."""
 
-    def run(self, job: Any) -> tuple[Any, tuple[int, int]]:
-        """The job's result, and its whole progress."""
-        self._counts = (0, 0)
+    def run(self, at: int, job: Any) -> tuple[Any, tuple[int, int]]:
+        """The result of a job, that of number ``at``, and its whole progress."""
+        self._at, self._counts = at, (0, 0)
 
         def progress(sources: int, clips: int) -> None:
             with self._lock:
@@ -109,9 +114,9 @@ class _Worker:
 
         return self._work(job, progress), self._counts
 
-    def told(self) -> tuple[int, int]:
-        """The progress of the job that is run."""
-        return self._counts
+    def told(self) -> tuple[int, tuple[int, int]]:
+        """The number of the job that is run, and its progress."""
+        return self._at, self._counts
 
 
 class _Crew:
@@ -157,7 +162,7 @@ class _Crew:
             return
         if self._left:
             following = self._left.popleft()
-            self._busy[actor.run.remote(self._jobs[following])] = actor, following
+            self._busy[actor.run.remote(following, self._jobs[following])] = actor, following
         else:
             self._ray.kill(actor)
         if job is not None:
@@ -177,16 +182,14 @@ class _Crew:
 
     def _ask(self, progress: Progress) -> None:
         """How far the jobs are; a worker that does not answer at once is asked another time."""
-        asked = {actor.told.remote(): job for actor, job in self._busy.values() if job is not None}
+        asked = {actor.told.remote(): at for actor, at in self._busy.values() if at is not None}
         for answer in self._ray.wait(list(asked), num_returns=len(asked), timeout=_POLL)[0] if asked else ():
             try:
-                counts = self._ray.get(answer)
+                at, counts = self._ray.get(answer)
             except self._ray.exceptions.RayError:
                 continue  # lost: so ends what it was at
-            job = asked[answer]
-            # one that is asked too early tells of the job before
-            if counts > self._told.get(job, (0, 0)):
-                self._tell(job, counts, progress)
+            if at == asked[answer]:  # and has not yet to begin with it
+                self._tell(at, counts, progress)
 
     def _tell(self, job: int, counts: tuple[int, int], progress: Progress) -> None:
         sources, clips = self._told.get(job, (0, 0))

@@ -3,7 +3,7 @@
 import json
 import tempfile
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar, overload
 
 T = TypeVar("T")
@@ -18,7 +18,7 @@ class Spool(Sequence[T], Generic[T]):
     Of each entry 8 bytes stay in memory. The file has no name and is gone with the list.
     """
 
-    def __init__(self, kind: type[T]) -> None:
+    def __init__(self, kind: Callable[..., T]) -> None:
         self._kind = kind
         self._file = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - open as long as the list lives
         self._starts = array("Q", [0])

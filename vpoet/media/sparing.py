@@ -48,7 +48,7 @@ class Sparing:
             tick = float(packet.time_base) if math.isnan(tick) else tick
             time = None if packet.pts is None else packet.pts * tick
             waiting.append((packet, time))
-            if time is not None and not packet.is_discard:
+            if self._sound and time is not None and not packet.is_discard:
                 insort(self._times, time)
             elif packet.size:  # one of no bytes ends the stream
                 self._sound = self._sound and time is not None

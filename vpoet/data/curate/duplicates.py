@@ -33,7 +33,8 @@ NOISE = 3.0
 """Grey levels by which thumbnails of copies differ: changes below it say nothing."""
 FIRST_LOOK = 0.75
 """The least correlation of mean pictures of a pair that is looked at more closely."""
-_ROWS = 1024
+_ROWS, _SCORES = 1024, 1 << 26
+"""Clips that are compared with all others at once, at most; and such scores in memory."""
 
 
 def originals(thumbnails: Thumbnails, vectors: Floats | None, hashes: Sequence[Sequence[str]], least: float) -> Longs:
@@ -126,8 +127,9 @@ def _candidates(vectors: Floats | None, hashes: Sequence[Sequence[str]]) -> Iter
     near = vectors - vectors.mean(0) if vectors is not None else None
     if near is not None:
         near = near / np.maximum(np.linalg.norm(near, axis=1, keepdims=True), 1e-6)
-    for first in range(0, len(bits), _ROWS):
-        rows = slice(first, first + _ROWS)
+    at_once = max(1, min(_ROWS, _SCORES // max(len(bits), 1)))
+    for first in range(0, len(bits), at_once):
+        rows = slice(first, first + at_once)
         if near is not None:
             wanted = near[rows] @ near.T >= NEAR
         else:
