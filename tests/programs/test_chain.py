@@ -82,6 +82,7 @@ def test_a_kill_in_each_stage_changes_nothing(
             until = time.monotonic() + PATIENCE
             while not begun(folder, name, chain.err):
                 assert time.monotonic() < until, chain.err
+                assert "rror: " not in chain.err, chain.err
                 time.sleep(0.05)
             chain.kill()
             chain.wait()
