@@ -39,7 +39,7 @@ class Sources:
     """Sources as the user gave them, of which all is known."""
     listed: list[Item]
     """Items that go through `LIST`."""
-    kept: list[Item]
+    kept: Sequence[Item]
     """The others, in order."""
     notes: list[str]
     """What to tell the user of the captions."""
