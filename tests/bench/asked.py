@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from curation import spearman
 
 from vpoet.bundle import SHIPPED
 from vpoet.evaluate.adherence import prompts
+from vpoet.evaluate.ranks import spearman
 from vpoet.generate.model import Model, Request, load
 from vpoet.generate.sampling import Sampling
 from vpoet.media import signals

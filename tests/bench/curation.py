@@ -22,6 +22,7 @@ import numpy as np
 from vpoet.arrays import Doubles, Frames, Mask
 from vpoet.data.curate import clip_measures
 from vpoet.data.curate.duplicates import originals
+from vpoet.evaluate.ranks import spearman
 from vpoet.media import signals
 from vpoet.media.codec_vectors import codec_motion
 from vpoet.media.video import Video, stream_frames
@@ -147,17 +148,6 @@ def _row(
         sums += [float(np.linalg.norm(part, axis=-1).mean()) for part in (camera + own, camera, own)]
     known = sums / (len(windows_T3) - 1) / h * 100 * RATE
     return [*signals.motion(greys, RATE), vectors, difference], known.tolist()
-
-
-def spearman(a: Doubles, b: Doubles) -> float:
-    """Pearson's correlation of ranks; equal values share their mean rank."""
-
-    def ranks(values: Doubles) -> Doubles:
-        _, inverse, counts = np.unique(np.round(values, 9), return_inverse=True, return_counts=True)
-        last = np.cumsum(counts)
-        return (last - (counts - 1) / 2)[inverse]
-
-    return float(np.corrcoef(ranks(a), ranks(b))[0, 1])
 
 
 def duplicates(_: float) -> dict[str, Any]:
