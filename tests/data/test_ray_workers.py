@@ -1,6 +1,7 @@
 """Jobs on a Ray cluster of three machines, all of them here: the same as on one, and nothing is lost with a machine."""
 
 import importlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -70,21 +71,24 @@ class Machines:
 
 
 @pytest.fixture(scope="module")
-def machines() -> Iterator[Machines]:
-    try:
-        made = Machines()
-    except Exception:  # Ray gives a machine 30 seconds to begin, which a busy one may need
-        made = Machines()
-    yield made
-    made.cluster.shutdown()
+def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
+    """With the work of these tests in a module that their workers can import, too."""
+    folder = tmp_path_factory.mktemp("work")
+    (folder / "jobs_of_ray_tests.py").write_text(JOBS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+        patch.syspath_prepend(str(folder))
+        try:
+            made = Machines()
+        except Exception:  # Ray gives a machine 30 seconds to begin, which a busy one may need
+            made = Machines()
+        yield made
+        made.cluster.shutdown()
 
 
 @pytest.fixture
-def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    name = f"jobs_{tmp_path.name}"
-    (tmp_path / f"{name}.py").write_text(JOBS)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    return importlib.import_module(name)
+def jobs(machines: Machines) -> ModuleType:
+    return importlib.import_module("jobs_of_ray_tests")
 
 
 def videos(folder: Path, count: int) -> Path:
@@ -133,7 +137,7 @@ def test_a_lost_worker_is_replaced_and_its_progress_taken_back(
     assert (tmp_path / "died").exists()
     assert sorted(found.values()) == [0, 1, 2, 3, 4]
     assert told == [5, 25]
-    with pytest.raises(DataError, match="died 5 times at one job"):
+    with pytest.raises(DataError, match="5 times a worker of the cluster died at one job"):
         dict(share_out(jobs.die, [1], RayWorkers(machines.address, 1), nothing))
 
 

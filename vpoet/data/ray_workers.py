@@ -175,7 +175,8 @@ class _Crew:
         self._losses[at] += 1
         if self._losses[at] > LOSSES:
             told = why.strip().splitlines()[-1] if why.strip() else "no reason told"
-            raise DataError(f"a worker of the cluster died {LOSSES + 1} times at one job, perhaps for memory: {told}")
+            what = "could not begin" if job is None else "died at one job, perhaps for want of memory"
+            raise DataError(f"{LOSSES + 1} times a worker of the cluster {what}: {told}")
         if job is not None:
             self._tell(job, (0, 0), progress)
             self._left.appendleft(job)
