@@ -33,7 +33,7 @@ def row(random: np.random.Generator, controlled: bool = True) -> Pack:
         codes = random.integers(0, 24, (3, 2, 3), dtype=np.int32)
         plain = TABLE["t2v"].document(Sample(np.arange(3, dtype=np.int32), codes, 8))
         told = (Control("edges", codes),) if controlled else ()
-        sequences.append(build(Document(plain.task, plain.spans, told), VOCABULARY))
+        sequences.append(build(Document(plain.task, plain.spans, controls=told), VOCABULARY))
     return pack(sequences, 200, pad=VOCABULARY.special("<pad>"))
 
 

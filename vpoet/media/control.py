@@ -16,7 +16,7 @@ import numpy as np
 
 from vpoet.arrays import Frames
 from vpoet.errors import DataError
-from vpoet.media.signals import greys, opencv, optical_flow
+from vpoet.media.signals import CHANGED, difference, greys, opencv, optical_flow
 
 CANNY = (60, 120)
 """Grey levels: an edge begins at the second, and goes on down to the first."""
@@ -39,14 +39,16 @@ def edges(frames: Frames) -> Frames:
 
 
 def flow(frames: Frames) -> Frames:
-    """The way that led to each frame from the one before (`optical_flow`); the first stands."""
+    """The way that led to each frame from the one before (`optical_flow`), nowhere where the picture is as it was; the
+    first stands."""
     cv2 = opencv()
     height, width = frames.shape[1:3]
     pictures = greys(frames)
     ways = optical_flow(pictures) / pictures.shape[1] / FASTEST
     made = np.full(frames.shape, 128, np.uint8)
-    for picture, way in zip(made[1:], ways, strict=True):
-        sized = cv2.resize(way, (width, height), interpolation=cv2.INTER_LINEAR)
+    for picture, way, a, b in zip(made[1:], ways, pictures, pictures[1:], strict=False):
+        seen = way * (difference(a, b) > CHANGED)[..., None]
+        sized = cv2.resize(seen, (width, height), interpolation=cv2.INTER_LINEAR)
         picture[..., :2] = (128 + 127 * sized).round().clip(0, 255)
     return made
 

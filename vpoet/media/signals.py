@@ -82,7 +82,7 @@ def optical_flow(pictures: Greys) -> Floats:
     for step, found in enumerate(flow):
         a, b = pictures[step], pictures[step + 1]
         found[:] = search.calc(a, b, before)
-        before = found * (_difference(a, b) > CHANGED)[..., None]
+        before = found * (difference(a, b) > CHANGED)[..., None]
     return flow
 
 
@@ -132,13 +132,13 @@ def motion(pictures: Greys, fps: float) -> Motion:
     y, x = np.mgrid[:h, :w].astype(np.float32)
     sums = np.zeros(3)
     for a, b, flow_hw2 in zip(pictures, pictures[1:], flow, strict=False):
-        still = _difference(a, b)
+        still = difference(a, b)
         if still.max() <= CHANGED:
             continue
         seen = _textured(a)
         camera = camera_flow(flow_hw2, seen)
         moved = cv2.remap(b, x + camera[..., 0], y + camera[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        left = _difference(a, moved)
+        left = difference(a, moved)
         if not _moves(seen, still, left):
             camera, left = np.zeros_like(flow_hw2), still
         own = things(flow_hw2 - camera, left)
@@ -248,7 +248,7 @@ def _moves(seen_hw: Mask, still_hw: Floats, left_hw: Floats) -> bool:
     return better >= PARTS and better > 2 * worse
 
 
-def _difference(a: Greys, b: Greys) -> Floats:
+def difference(a: Greys, b: Greys) -> Floats:
     """Of two pictures, smoothed over a pixel."""
     cv2 = opencv()
     made: Floats = cv2.GaussianBlur(cv2.absdiff(a, b).astype(np.float32), (0, 0), 1.0)

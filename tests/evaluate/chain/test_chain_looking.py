@@ -82,7 +82,7 @@ def test_steps_are_real_ones() -> None:
 
 
 def test_prompts_are_captions_of_both_sides(films: Path, tmp_path: Path) -> None:
-    items = {"train": gather([str(films / "2.mp4")]), "heldout": gather([str(films / "3.mp4")])}
+    items = {"train": [*gather([str(films / "2.mp4")])], "heldout": [*gather([str(films / "3.mp4")])]}
     for side, caption in (("train", "a dog"), ("heldout", "a cat")):
         items[side][0].fields["caption"] = caption
     ingest(items, tmp_path / "raw", SETTINGS)

@@ -147,11 +147,10 @@ def _list_in(folder: Path) -> Path | None:
     found = []
     for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in LISTS and path.is_file()):
         try:
-            rows = read_list(path)
-        except DataError:
+            if any(row.url or (row.path and row.path.is_file()) for row in read_list(path)):
+                found.append(path)
+        except DataError:  # another list than one of clips
             continue
-        if any(row.url or (row.path and row.path.is_file()) for row in rows):
-            found.append(path)
     if len(found) > 1:
         raise DataError(f"{folder}: {' and '.join(path.name for path in found)} list clips; name one of them")
     return found[0] if found else None
