@@ -145,6 +145,8 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...,
 
     def start(path: str | Path, *arguments: object, **environment: object) -> Launched:
         out, err = (said / f"{next(numbers)}.{name}" for name in ("out", "err"))
+        for file in (out, err):
+            file.touch()  # what it says can be asked for before it has begun
         added = {name: str(value) for name, value in environment.items()}
         request = {
             "file": str(ROOT / path), "arguments": [*map(str, arguments)], "environment": {**os.environ, **added},

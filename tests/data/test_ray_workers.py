@@ -99,7 +99,9 @@ def videos(folder: Path, count: int) -> Path:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """All that is finished: what a dead machine had begun lies aside until a later run sweeps it."""
+    whole = (path for path in folder.rglob("*") if path.is_file() and ".tmp." not in path.name)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in whole}
 
 
 def nothing(sources: int, clips: int) -> None:
