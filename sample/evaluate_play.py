@@ -33,6 +33,9 @@ def main(
     seen: Annotated[int, typer.Option(help="Frames of a course that the model is shown.", min=1, max=1000)] = 8,
     length: Annotated[int, typer.Option(help="Frames that it then makes, told the keys.", min=1, max=10_000)] = 64,
     drift: Annotated[int, typer.Option(help="Frames of one long play under random keys.", min=0)] = 2000,
+    first: Annotated[
+        int, typer.Option(help="Number of the first recording; others than those by which something was chosen.", min=0)
+    ] = play.UNSEEN,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
@@ -66,7 +69,7 @@ def main(
     rows = _done(out / "courses.jsonl", asked)
     judged = []
     shown: list[tuple[str, Any]] = []
-    found = play.courses(made, size, fps, seen, length)
+    found = play.courses(made, size, fps, seen, length, first)
     with (out / "courses.jsonl").open("a") as lines:
         for number, course in enumerate(track(islice(found, count), "courses", total=count, console=console)):
             if number < SHOWN:
@@ -79,7 +82,7 @@ def main(
             judged.append(rows[course.number])
     figures = play.summary(judged)
     if drift:
-        course = next(play.courses(made, size, fps, seen, length))
+        course = next(play.courses(made, size, fps, seen, length, first))
         frames = track(play.wander(session, course, drift, seed=0), "a long play", total=drift, console=console)
         figures["drift_sound"] = float(np.mean(play.soundness(simulator, course.seen[-1:], np.stack(list(frames)))))
         figures["drift_frames"] = drift

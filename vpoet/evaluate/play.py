@@ -65,13 +65,16 @@ class Course:
     """Of the simulator at the last frame that is seen."""
 
 
-def courses(world: type[World], size: tuple[int, int], fps: float, seen: int, length: int) -> Iterator[Course]:
-    """Endless courses of ``seen`` and ``length`` frames, half of them under random keys; shorter ones are left out.
+def courses(
+    world: type[World], size: tuple[int, int], fps: float, seen: int, length: int, first: int = UNSEEN
+) -> Iterator[Course]:
+    """Endless courses of ``seen`` and ``length`` frames, from recording number ``first`` on, half of them under random
+    keys; shorter ones are left out.
 
     DataError: one cannot act in the world, or its recordings do not tell what is needed.
     """
     clips, simulator = world(*size, fps, seen + length), world.stepped(*size, fps)
-    number = UNSEEN
+    number = first
     while True:
         frames, facts = clips.clip(number)
         number += 1
