@@ -11,6 +11,7 @@ from rich.progress import track
 from vpoet import cli
 from vpoet.errors import ConfigError
 from vpoet.evaluate import controls
+from vpoet.evaluate.rows import rows_done
 from vpoet.evaluate.tables import markdown
 from vpoet.files import aside, write_atomic
 from vpoet.generate.model import load
@@ -58,7 +59,7 @@ def main(
     config, video = follows.bundle.config, follows.bundle.video
     witness = Witness(config.height, config.width, config.fps)
     asked = {"model": follows.bundle.hash}
-    rows = _done(out / "rows.jsonl", asked)
+    rows = rows_done(out / "rows.jsonl", asked, lambda row: (int(row["clip"]), str(row["condition"])))
     wanted, sampling = controls.conditions(kinds), follows.sampling()
     shown: list[tuple[str, Any]] = []
     batch: list[controls.Clip] = []
@@ -101,23 +102,6 @@ def main(
     write_atomic(out / "results.json", json_module.dumps(results | asked, indent=2).encode())
     console.print(text)
     cli.finish({"results": results, "clips": len(groups[CEILING]), "out": out, **asked}, json)
-
-
-def _done(path: Path, asked: dict[str, Any]) -> dict[tuple[int, str], dict[str, Any]]:
-    """The rows that are there, by clip and condition; lines that make no sense, as one that was cut short, go from the
-    file. ConfigError: they are of another model."""
-    rows: dict[tuple[int, str], dict[str, Any]] = {}
-    for line in path.read_text("utf-8", "replace").splitlines() if path.exists() else []:
-        try:
-            row = json_module.loads(line)
-            told = {name: row[name] for name in asked}
-            rows[int(row["clip"]), str(row["condition"])] = row
-        except (ValueError, TypeError, KeyError):
-            continue
-        if told != asked:
-            raise ConfigError(f"{path}: samples of another model; give another --out")
-    write_atomic(path, "".join(json_module.dumps(row) + "\n" for row in rows.values()))
-    return rows
 
 
 if __name__ == "__main__":

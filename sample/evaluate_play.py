@@ -1,5 +1,6 @@
 """Judge a model that plays against the simulator that it learned from: places, keys, coins, drift."""
 
+import dataclasses
 import json as json_module
 from itertools import islice
 from pathlib import Path
@@ -13,9 +14,13 @@ from rich.progress import track
 from vpoet import cli, worlds
 from vpoet.errors import ConfigError
 from vpoet.evaluate import play
+from vpoet.evaluate.rows import rows_done
 from vpoet.evaluate.tables import markdown
 from vpoet.files import aside, write_atomic
+from vpoet.generate.fields import those_of
+from vpoet.generate.flags import flags
 from vpoet.generate.model import load
+from vpoet.generate.sampling import Sampling
 from vpoet.media.sheet import contact_sheet
 from vpoet.outputs import expect_folder
 
@@ -25,6 +30,7 @@ SHOWN = 8
 console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
 
+@flags(Sampling, before="device")
 def main(
     model: Annotated[Path, typer.Option(help="Bundle folder of a model that was trained for play.")],
     out: Annotated[Path, typer.Option(help="Folder for courses.jsonl, results.md, results.json and sheet.png.")],
@@ -38,6 +44,7 @@ def main(
     ] = play.UNSEEN,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
+    **drawn: Any,
 ) -> None:
     """Judge a model that plays against the simulator that it learned from: places, keys, coins, drift.
 
@@ -51,11 +58,13 @@ def main(
 
         vpoet evaluate-play --model runs/play/bundle --out runs/play/judged
         vpoet evaluate-play --model runs/play/bundle --count 20 --drift 0 --out runs/play/quick
+        vpoet evaluate-play --model runs/play/bundle --temperature 0 --cfg 2 --out runs/play/guided
     """
     expect_folder(out)
     player = load(model, device)
     config = player.bundle.config
-    session = player.play()
+    sampling = player.sampling(**those_of(Sampling, drawn))
+    session = player.play(**dataclasses.asdict(sampling))
     size, fps = (config.height, config.width), float(config.fps)
     made = worlds.find(world)
     simulator = made.stepped(*size, fps)
@@ -65,8 +74,9 @@ def main(
             f"{', '.join(simulator.actions)}; give the --world that it learned"
         )
     cli.hold(out)
-    asked = {"model": player.bundle.hash, "world": world, "seen": seen, "length": length}
-    rows = _done(out / "courses.jsonl", asked)
+    asked: dict[str, Any] = {"model": player.bundle.hash, "world": world, "seen": seen, "length": length}
+    asked |= dataclasses.asdict(sampling)
+    rows = rows_done(out / "courses.jsonl", asked, lambda row: int(row["course"]))
     judged = []
     shown: list[tuple[str, Any]] = []
     found = play.courses(made, size, fps, seen, length, first)
@@ -95,23 +105,6 @@ def main(
     write_atomic(out / "results.json", json_module.dumps(figures | asked, indent=2).encode())
     console.print(text)
     cli.finish(figures | asked | {"out": out}, json)
-
-
-def _done(path: Path, asked: dict[str, Any]) -> dict[int, dict[str, Any]]:
-    """The rows that are there, by course; lines that make no sense, as one that was cut short, go from the file.
-    ConfigError: they were asked for otherwise."""
-    rows: dict[int, dict[str, Any]] = {}
-    for line in path.read_text("utf-8", "replace").splitlines() if path.exists() else []:
-        try:
-            row = json_module.loads(line)
-            told = {name: row[name] for name in asked}
-            rows[int(row["course"])] = row
-        except (ValueError, TypeError, KeyError):
-            continue
-        if told != asked:
-            raise ConfigError(f"{path}: courses of another model, world, --seen or --length; give another --out")
-    write_atomic(path, "".join(json_module.dumps(row) + "\n" for row in rows.values()))
-    return rows
 
 
 if __name__ == "__main__":

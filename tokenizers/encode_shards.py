@@ -66,14 +66,7 @@ def main(
         ),
     ] = 8,
     decoders: Annotated[int, typer.Option(min=1, max=1000, help="Threads of each process that decode clips.")] = 2,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Workers on a Ray cluster, one a processor, or a GPU with --device cuda: auto, HOST:PORT, or local, "
-            'which starts one here (pip install "vpoet[ray]").',
-        ),
-    ] = None,
+    ray: cli.Ray = None,
     local_rank: Annotated[int, typer.Option("--local_rank", hidden=True, help="Given by the launcher.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:

@@ -101,18 +101,8 @@ def main(
     clips: Annotated[int | None, typer.Option(help="For a world or env: how many clips to make.")] = None,
     seed: Annotated[int, typer.Option(help="For a world or env: clip i has the seed 1000000 * SEED + i.")] = 0,
     samples_per_shard: Annotated[int, typer.Option(help="Clips in a shard at most.", min=1)] = 512,
-    workers: Annotated[
-        int | None,
-        typer.Option(help="Processes; the result is the same for any number. [default: 1]", min=1, max=1024),
-    ] = None,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Workers on a Ray cluster, one a processor: auto, HOST:PORT, or local, which starts one here "
-            '(pip install "vpoet[ray]").',
-        ),
-    ] = None,
+    workers: cli.Workers = None,
+    ray: cli.Ray = None,
     json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
     """Turn videos, images, folders, lists, worlds and environments into raw shards, with a report.

@@ -31,18 +31,8 @@ def main(
     nsfw: Annotated[
         Path | None, typer.Option(help="Folder of an image classifier of transformers, with a label for what is safe.")
     ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(help="Processes; the result is the same for any number. [default: 1]", min=1, max=1024),
-    ] = None,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Workers on a Ray cluster, one a processor: auto, HOST:PORT, or local, which starts one here "
-            '(pip install "vpoet[ray]").',
-        ),
-    ] = None,
+    workers: cli.Workers = None,
+    ray: cli.Ray = None,
     json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
     """Measure the clips of raw shards: motion, sharpness, bars, text, copies, and what networks say.

@@ -46,18 +46,8 @@ def main(
         typer.Option(help="Folder of a model of transformers that writes captions of pictures (BLIP, GIT)."),
     ] = None,
     samples_per_shard: Annotated[int, typer.Option(help="Clips in a shard at most.", min=1)] = 512,
-    workers: Annotated[
-        int | None,
-        typer.Option(help="Processes; the result is the same for any number. [default: 1]", min=1, max=1024),
-    ] = None,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Workers on a Ray cluster, one a processor: auto, HOST:PORT, or local, which starts one here "
-            '(pip install "vpoet[ray]").',
-        ),
-    ] = None,
+    workers: cli.Workers = None,
+    ray: cli.Ray = None,
     json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
     """Select clips by their measures, without copies, balanced; with a page of what fell.

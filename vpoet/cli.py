@@ -21,7 +21,7 @@ import typing
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TextIO, cast
+from typing import Annotated, Any, NoReturn, TextIO, cast
 
 import typer
 
@@ -67,6 +67,19 @@ PROGRAMS = {
     "inspect": "train/describe.py",
 }
 """Command -> program, in the order in which the chain uses them."""
+Workers = Annotated[
+    int | None,
+    typer.Option(help="Processes; the result is the same for any number. [default: 1]", min=1, max=1024),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Workers on a Ray cluster, one a processor, or a GPU with --device cuda: auto, HOST:PORT, or local, which "
+        'starts one here (pip install "vpoet[ray]").',
+    ),
+]
+"""What every command has that shares its work out (`vpoet.data.ray_workers.workers_of`)."""
 _held = contextlib.ExitStack()
 
 

@@ -44,7 +44,7 @@ def test_samples_are_judged_and_not_judged_again(
     other = make_bundle(tmp_path / "other", depth=2, controls="edges", **sizes)
     status, _, err = program("sample/evaluate_controls.py", "--model", other, "--out", out)
     assert status == 2
-    assert "samples of another model" in err
+    assert "rows.jsonl: made with model" in err
 
 
 def test_what_the_judge_sees_of_a_clip_agrees_with_its_layers_and_less_so_elsewhere() -> None:

@@ -35,4 +35,8 @@ def test_courses_are_judged_and_not_judged_again(
 
     status, _, err = program("sample/evaluate_play.py", *asked[:4], "--seen", 3, "--length", 8)
     assert status == 2
-    assert "courses of another model, world, --seen or --length" in err
+    assert "courses.jsonl: made with seen 2, and now it is 3; give another --out" in err
+    status, _, err = program("sample/evaluate_play.py", *asked, "--temperature", 0.5)
+    assert status == 2
+    assert "and now it is 0.5" in err
+    assert (out / "courses.jsonl").read_text().splitlines() == rows
