@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from vpoet.data import recordings
 from vpoet.data.clips import ClipSettings
@@ -22,7 +22,7 @@ from vpoet.data.making import AWAY, known_controls, made, maker
 from vpoet.data.remote import address
 from vpoet.data.shards import MANIFEST, Manifest, ShardWriter
 from vpoet.data.sources import MADE, Item
-from vpoet.data.spool import Some
+from vpoet.data.spool import Made, Some
 from vpoet.data.workers import Progress, Workers, share_out
 from vpoet.errors import DataError
 from vpoet.files import LOCK, locked, read_json, sweep, write_atomic, writing
@@ -54,11 +54,11 @@ def ingest(
         maker(source, settings)  # a wrong one is found before anything is written
     if settings.cuts:
         detector(settings.cuts)  # likewise
-    for first in {
-        item.path.startswith(WORLD) and item.path: item for items in sides.values() for item in items
-    }.values():
-        for kind in set(settings.control_kinds).difference(MAKERS):
-            known_controls(first, settings)(kind)  # likewise
+    if drawn := set(settings.control_kinds).difference(MAKERS):
+        every = (item for items in sides.values() for item in items)
+        for first in {item.path.startswith(WORLD) and item.path: item for item in every}.values():
+            for kind in drawn:
+                known_controls(first, settings)(kind)  # likewise
     with locked(out):
         settings = _as_begun(out, settings)
         _claim(out, sides, settings, samples_per_shard)
@@ -108,7 +108,7 @@ def _remove_others(folder: Path, listed: set[str]) -> None:
                 path.unlink()
 
 
-class _Jobs(Sequence[Job]):
+class _Jobs(Made[Job]):
     """The jobs of all sides, each made when it is asked for: its sources need not all be in memory.
 
     Of a side about 32, of 8 to 512 sources: enough to share out, and no crowd of tiny shards. It knows no workers.
@@ -129,16 +129,8 @@ class _Jobs(Sequence[Job]):
     def __len__(self) -> int:
         return len(self._parts)
 
-    @overload
-    def __getitem__(self, at: int) -> Job: ...
-
-    @overload
-    def __getitem__(self, at: slice) -> list[Job]: ...
-
-    def __getitem__(self, at: int | slice) -> Job | list[Job]:
-        if isinstance(at, slice):
-            return [self[one] for one in range(*at.indices(len(self)))]
-        side, number, part = self._parts[at]
+    def at(self, place: int) -> Job:
+        side, number, part = self._parts[place]
         items = tuple(self._sides[side][part])
         return Job(number, str(self._out / side), items, self._settings, self._samples_per_shard)
 

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar, overload
@@ -12,8 +13,30 @@ IN_MEMORY = 1 << 24
 """Bytes of a list up to which there is no file."""
 
 
-class Spool(Sequence[T], Generic[T]):
-    """Objects of a dataclass whose fields are what JSON knows; each is read anew when it is asked for.
+class Made(Sequence[T], Generic[T]):
+    """A list whose entries are made when they are asked for, each time anew."""
+
+    @abstractmethod
+    def at(self, place: int) -> T:
+        """The entry at a place, 0 to the length - 1."""
+
+    @overload
+    def __getitem__(self, at: int) -> T: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[T]: ...
+
+    def __getitem__(self, at: int | slice) -> T | list[T]:
+        if isinstance(at, slice):
+            return [self.at(place) for place in range(*at.indices(len(self)))]
+        return self.at(range(len(self))[at])
+
+    def __iter__(self) -> Iterator[T]:
+        return (self.at(place) for place in range(len(self)))
+
+
+class Spool(Made[T]):
+    """Objects of a dataclass whose fields are what JSON knows, read from the file.
 
     Of each entry 8 bytes stay in memory. The file has no name and is gone with the list.
     """
@@ -32,24 +55,12 @@ class Spool(Sequence[T], Generic[T]):
     def __len__(self) -> int:
         return len(self._starts) - 1
 
-    @overload
-    def __getitem__(self, at: int) -> T: ...
-
-    @overload
-    def __getitem__(self, at: slice) -> list[T]: ...
-
-    def __getitem__(self, at: int | slice) -> T | list[T]:
-        if isinstance(at, slice):
-            return [self[one] for one in range(*at.indices(len(self)))]
-        first = range(len(self))[at]
-        self._file.seek(self._starts[first])
-        return self._kind(**json.loads(self._file.read(self._starts[first + 1] - self._starts[first])))
-
-    def __iter__(self) -> Iterator[T]:
-        return (self[at] for at in range(len(self)))
+    def at(self, place: int) -> T:
+        self._file.seek(self._starts[place])
+        return self._kind(**json.loads(self._file.read(self._starts[place + 1] - self._starts[place])))
 
 
-class Some(Sequence[T], Generic[T]):
+class Some(Made[T]):
     """The entries of a list at given places."""
 
     def __init__(self, entries: Sequence[T], places: Iterable[int]) -> None:
@@ -58,16 +69,5 @@ class Some(Sequence[T], Generic[T]):
     def __len__(self) -> int:
         return len(self._places)
 
-    @overload
-    def __getitem__(self, at: int) -> T: ...
-
-    @overload
-    def __getitem__(self, at: slice) -> list[T]: ...
-
-    def __getitem__(self, at: int | slice) -> T | list[T]:
-        if isinstance(at, slice):
-            return [self._entries[place] for place in self._places[at]]
-        return self._entries[self._places[at]]
-
-    def __iter__(self) -> Iterator[T]:
-        return (self._entries[place] for place in self._places)
+    def at(self, place: int) -> T:
+        return self._entries[self._places[place]]
