@@ -27,6 +27,7 @@ import ingesting
 import interactive
 import judge
 import long_lists
+import many_clips
 import numpy as np
 import page
 import painting
@@ -96,6 +97,8 @@ def main() -> None:
         page.page,
         rewarded.learned_from_rewards,
         long_lists.list_memory,
+        many_clips.many_copies,
+        many_clips.many_copies_million,
         ingesting.ingest_speed,
         asked.asked_motion,
     )

@@ -5,45 +5,33 @@ thumbnails: one of the two as it is or mirrored, whole or as the other's crop, a
 earlier or later. Its `likeness` is the smaller of two correlations there: that of the pictures, and that of how they
 change. Two clips of one camera that stands still agree in the first alone.
 
-Shapes: N clips, K thumbnails of `SIDE` pixels, D of an embedding.
+Shapes: N clips, K thumbnails of `SIDE` pixels, V windows, n pixels of one, D of an embedding.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from vpoet.arrays import Floats, Longs
-from vpoet.data.curate.clip_measures import SIDE
-from vpoet.media.signals import opencv
+from vpoet.arrays import Doubles, Floats, Longs
+from vpoet.data.curate.near import FIRST_LOOK, Rows, Thumbnails, pairs, shown, shrunk, windows_of
 
-Thumbnails = npt.NDArray[np.uint8]
-"""[N, K, h, w]; of one clip [K, h, w]."""
-NEAR = 0.4
-"""The least cosine of two embeddings, less their mean over all clips, of a pair that is looked at."""
-NEAR_BITS = 14
-"""Bits of 64 at most in which two frames' hashes differ, of a pair that is looked at."""
-SCALES = (1.0, 0.8)
-"""Of a copy that shows a crop of the other: sides of the crop."""
 SHIFTS = (0, 1, -1, 2, -2)
 """Thumbnails by which a copy may begin later."""
 NOISE = 3.0
 """Grey levels by which thumbnails of copies differ: changes below it say nothing."""
-FIRST_LOOK = 0.75
-"""The least correlation of mean pictures of a pair that is looked at more closely."""
-_ROWS, _SCORES = 1024, 1 << 26
-"""Clips that are compared with all others at once, at most; and such scores in memory."""
 
 
-def originals(thumbnails: Thumbnails, vectors: Floats | None, hashes: Sequence[Sequence[str]], least: float) -> Longs:
+def originals(
+    thumbnails: Thumbnails | Rows, vectors: Floats | Rows | None, hashes: Sequence[Sequence[str]], least: float
+) -> Longs:
     """Of clips in order of preference: for each the clip that it is a copy of, itself if it is to be kept.
 
-    A clip is a copy if its likeness to one that is kept is ``least`` or more; ``vectors`` [N, D] are of length 1.
+    A clip is a copy if its likeness to one that is kept is ``least`` or more, and they are near, by ``vectors`` [N, D]
+    or, where there are none, by ``hashes`` (`vpoet.data.curate.near`).
     """
     found = np.arange(len(thumbnails))
-    for at, others in enumerate(_candidates(vectors, hashes)):
+    for at, others in enumerate(pairs(thumbnails, vectors, hashes, found)):
         for other in others:
             if found[other] == other and likeness(thumbnails[other], thumbnails[at]) >= least:
                 found[at] = other
@@ -53,98 +41,69 @@ def originals(thumbnails: Thumbnails, vectors: Floats | None, hashes: Sequence[S
 
 def likeness(a: Thumbnails, b: Thumbnails) -> float:
     """Of two clips' thumbnails [K, h, w], 1 for the same, 0 or less for strangers."""
-    a, b = _unfilled(a, b)
+    longest = max(shown(np.stack([a, b])).tolist())
+    x, y = (clip[:longest].astype(np.float32) for clip in (a, b))
+    return max(0.0, *(_laid_over(whole, crop) for whole, crop in ((x, y), (x, shrunk(y)), (y, shrunk(x)))))
+
+
+def _laid_over(whole_Khw: Floats, crop_Kss: Floats) -> float:
+    """The likeness of a clip and a crop, as it is or mirrored, which may lie anywhere and begin a little later; 0 where
+    their mean pictures are not alike."""
+    size = crop_Kss.shape[1]
+    crops_2Kn = np.stack([crop_Kss, crop_Kss[..., ::-1]]).reshape(2, len(crop_Kss), -1)
+    means_Vn = windows_of(whole_Khw.mean(0), size).reshape(-1, size * size)
+    first = [_correlation(means_Vn, crop_Kn.mean(0)) for crop_Kn in crops_2Kn]
+    alike = [crop_Kn for crop_Kn, found in zip(crops_2Kn, first, strict=True) if found.max() >= FIRST_LOOK]
+    if not alike:
+        return 0.0
+    whole = whole_Khw - whole_Khw.mean()
+    windows_VKn = windows_of(whole, size).reshape(len(whole), -1, size * size).transpose(1, 0, 2)
+    squares_VK = _energies(whole.astype(np.float64), size).reshape(len(whole), -1).T
+    return max(_best(windows_VKn, squares_VK, crop_Kn) for crop_Kn in alike)
+
+
+def _best(windows_VKn: Floats, squares_VK: Doubles, crop_Kn: Floats) -> float:
+    """The likeness of a crop to the window where it fits best, begun earlier or later; half of the time at least."""
+    crop = crop_Kn - crop_Kn.mean(-1, keepdims=True)  # and so the mean of a window adds nothing to their product
+    products_VKK = windows_VKn @ crop.T  # of all pairs of frames: a shift is a diagonal
+    squares_K = np.square(crop).sum(-1)
     best = 0.0
-    for turned in (b, b[..., ::-1]):
-        for scale in SCALES:
-            for one, crop in ((a, turned), (turned, a)) if scale < 1 else ((a, turned),):
-                if _at_best(_mean(one), _mean(crop), scale)[0] >= FIRST_LOOK:
-                    best = max(best, *(_shifted(one, crop, scale, shift) for shift in SHIFTS))
+    for shift in SHIFTS:
+        count = len(crop) - abs(shift)
+        if 2 * count < len(crop):
+            continue
+        mine, others = (slice(max(way, 0), max(way, 0) + count) for way in (shift, -shift))
+        norms_V = np.sqrt(squares_VK[:, mine].sum(1) * squares_K[others].sum())
+        # a picture without any contrast is like every other such
+        found_V = (np.trace(products_VKK, -shift, 1, 2) + 1.0) / (norms_V + 1.0)
+        at = int(found_V.argmax())
+        best = max(best, min(float(found_V[at]), _changes_alike(windows_VKn[at, mine], crop_Kn[others])))
     return best
 
 
-def _unfilled(*clips: Thumbnails) -> list[Thumbnails]:
-    """Without the thumbnails that only repeat the last, in all of them: a short clip is filled up with these
-    (`vpoet.data.curate.clip_measures.thumbnails`). Laid a few frames later, they stand beside frames that move."""
-    longest = 1
-    for clip in clips:
-        changes = np.flatnonzero((clip[1:] != clip[:-1]).any((1, 2)))
-        longest = max(longest, 2 + int(changes[-1]) if len(changes) else 1)
-    return [clip[:longest] for clip in clips]
+def _changes_alike(one_Kn: Floats, other_Kn: Floats) -> float:
+    """The correlation of how two clips change; what neither changes by more than noise agrees as well as it can."""
+    one, other = one_Kn - one_Kn.mean(0), other_Kn - other_Kn.mean(0)
+    noise = float(NOISE**2 * one.size)
+    first, second = (float(np.square(each).sum()) + noise for each in (one, other))
+    return (float((one * other).sum()) + noise) / math.sqrt(first * second)
 
 
-def _shifted(whole: Thumbnails, crop: Thumbnails, scale: float, shift: int) -> float:
-    """The likeness of one way to lay two clips over each other, half of their time at least."""
-    count = len(whole) - abs(shift)
-    if 2 * count < len(whole):
-        return 0.0
-    x = whole[max(shift, 0) :][:count].transpose(1, 2, 0).astype(np.float32)
-    y = crop[max(-shift, 0) :][:count].transpose(1, 2, 0).astype(np.float32)
-    alike, (top, left), shrunk = _at_best(x, y, scale)
-    h, w = shrunk.shape[:2]
-    part = x[top : top + h, left : left + w]
-    change, other = part - part.mean(2, keepdims=True), shrunk - shrunk.mean(2, keepdims=True)
-    # what neither changes by more than noise agrees as well as it can
-    noise = float(NOISE**2 * change.size)
-    first, second = (float(np.square(each).sum()) + noise for each in (change, other))
-    return min(alike, (float((change * other).sum()) + noise) / math.sqrt(first * second))
-
-
-def _at_best(x_hwK: Floats, y_hwK: Floats, scale: float) -> tuple[float, tuple[int, int], Floats]:
-    """Where y, shrunk by ``scale``, correlates best with x: how well, (top, left), and y as it was shrunk."""
-    cv2 = opencv()
-    if scale < 1:
-        side = round(SIDE * scale)
-        shrunk = np.stack(
-            [cv2.resize(y_hwK[..., k], (side, side), interpolation=cv2.INTER_AREA) for k in range(y_hwK.shape[2])], -1
-        )
-    else:
-        shrunk = y_hwK
-    scores: Any = _correlations(x_hwK, shrunk)
-    top, left = np.unravel_index(int(scores.argmax()), scores.shape)
-    return float(scores[top, left]), (int(top), int(left)), shrunk
-
-
-def _correlations(x_hwK: Floats, y_hwK: Floats) -> Floats:
-    """Of y with each window of x, all channels together, each less its mean."""
-    views: Floats = np.lib.stride_tricks.sliding_window_view(x_hwK, y_hwK.shape[:2], (0, 1))  # [H', W', K, h, w]
-    windows = views - views.mean((-2, -1), keepdims=True)
-    wanted = (y_hwK - y_hwK.mean((0, 1))).transpose(2, 0, 1)
-    norms = np.sqrt(np.square(windows).sum((-3, -2, -1)) * np.square(wanted).sum())
-    # a picture without any contrast is like every other such
-    found: Floats = (np.einsum("abkhw,khw->ab", windows, wanted) + 1.0) / (norms + 1.0)
+def _correlation(windows_Vn: Floats, crop_n: Floats) -> Floats:
+    windows, crop = (pixels - pixels.mean(-1, keepdims=True) for pixels in (windows_Vn, crop_n))
+    norms = np.sqrt(np.square(windows).sum(-1) * np.square(crop).sum())
+    found: Floats = (windows @ crop + 1.0) / (norms + 1.0)
     return found
 
 
-def _mean(clip: Thumbnails) -> Floats:
-    picture: Floats = clip.mean(0, dtype=np.float32)[..., None]
-    return picture
+def _energies(pictures: Doubles, size: int) -> Doubles:
+    """Of all square windows, the sum of squares less their mean: [..., h, w] to [..., H', W']."""
 
+    def summed(values: Doubles) -> Doubles:
+        to = np.zeros((*values.shape[:-2], values.shape[-2] + 1, values.shape[-1] + 1))
+        to[..., 1:, 1:] = values.cumsum(-2).cumsum(-1)
+        down: Doubles = to[..., size:, :] - to[..., :-size, :]
+        return down[..., size:] - down[..., :-size]
 
-def _candidates(vectors: Floats | None, hashes: Sequence[Sequence[str]]) -> Iterator[list[int]]:
-    """For each clip the ones before it that it may be a copy of, in order."""
-    bits = _bits(hashes)
-    near = vectors - vectors.mean(0) if vectors is not None else None
-    if near is not None:
-        near = near / np.maximum(np.linalg.norm(near, axis=1, keepdims=True), 1e-6)
-    at_once = max(1, min(_ROWS, _SCORES // max(len(bits), 1)))
-    for first in range(0, len(bits), at_once):
-        rows = slice(first, first + at_once)
-        if near is not None:
-            wanted = near[rows] @ near.T >= NEAR
-        else:
-            # of any of one's frames to the same of the other
-            wanted = np.zeros((len(bits[rows]), len(bits)), np.bool_)
-            for k in range(bits.shape[1]):
-                wanted |= (64 - bits[rows, k] @ bits[:, k].T) / 2 <= NEAR_BITS
-        for at, row in enumerate(wanted, start=first):
-            yield np.flatnonzero(row[:at]).tolist()
-
-
-def _bits(hashes: Sequence[Sequence[str]]) -> Floats:
-    """-1 and 1, [N, frames, 64]; a clip of fewer frames repeats its last."""
-    longest = max(map(len, hashes), default=0)
-    padded = [[*some, *[some[-1]] * (longest - len(some))] for some in hashes]
-    words = np.array([[int(word, 16) for word in row] for row in padded], np.uint64).reshape(len(hashes), longest, 1)
-    found: Floats = ((words >> np.arange(64, dtype=np.uint64)) & np.uint64(1)).astype(np.float32) * 2 - 1
+    found: Doubles = np.maximum(summed(np.square(pictures)) - np.square(summed(pictures)) / size**2, 0)
     return found

@@ -1,15 +1,18 @@
 """From all measured clips to those that are kept, stage by stage: conditions, copies, balance."""
 
 import hashlib
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from vpoet.data.curate.duplicates import originals
 from vpoet.data.curate.measuring import FOLDER, VECTOR, Measured, recorded
+from vpoet.data.curate.near import Rows
 from vpoet.data.curate.where import Condition, check_names, look_up
 from vpoet.data.shards import Manifest, Problems, ShardInfo, read_shard
 from vpoet.errors import DataError
@@ -52,7 +55,7 @@ class Pool:
 
     clips: list[Candidate]
     arrays: dict[str, Any]
-    """[N, ...] of what `vpoet.data.curate.measuring` keeps in arrays."""
+    """[N, ...] of what `vpoet.data.curate.measuring` keeps in arrays, on disk."""
     known: set[str]
     """Names that at least one clip has."""
     problems: Problems
@@ -68,7 +71,7 @@ def gather(folder: Path, names: Iterable[str], with_arrays: bool = True) -> Pool
     wanted = {name.partition(".")[0] for name in names}
     needed = with_arrays or (folder / FOLDER).is_dir()
     clips: list[Candidate] = []
-    arrays: dict[str, list[Any]] = {}
+    arrays: dict[str, _Rising] = {}
     problems, known = Problems(), set[str]()
     for at, shard in enumerate(Manifest.load(folder).shards):
         found = recorded(folder, shard)
@@ -90,11 +93,32 @@ def gather(folder: Path, names: Iterable[str], with_arrays: bool = True) -> Pool
             facts = fields.get(line["number"], {}) | own
             clips.append(Candidate(at, line["number"], line["key"], line, facts, len(clips)))
         for name, array in found.arrays.items() if with_arrays else ():
-            arrays.setdefault(name, []).append(array)
+            arrays.setdefault(name, _Rising(array)).add(array, f"{folder}: {name} of {shard.name}")
     if not clips:
         raise DataError(f"{folder}: not one measured clip in {folder / FOLDER}")
-    whole = {name: np.concatenate(parts) for name, parts in arrays.items()}
+    whole = {name: rising.whole() for name, rising in arrays.items()}
     return Pool(clips, {name: array for name, array in whole.items() if len(array) == len(clips)}, known, problems)
+
+
+class _Rising:
+    """An array put together of the rows of many, in a file without a name: of what is read from it, memory holds what
+    there is room for."""
+
+    def __init__(self, like: npt.NDArray[Any]) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the array lives
+        self._kind, self._shape, self._rows = like.dtype, like.shape[1:], 0
+
+    def add(self, array: npt.NDArray[Any], name: str) -> None:
+        if (array.dtype, array.shape[1:]) != (self._kind, self._shape):
+            told = f"{list(array.shape[1:])} a clip, and {list(self._shape)} in shards before it"
+            raise DataError(f"{name}: {told}: run `vpoet measure` again")
+        self._file.write(np.ascontiguousarray(array).tobytes())
+        self._rows += len(array)
+
+    def whole(self) -> npt.NDArray[Any]:
+        self._file.flush()
+        shape = (self._rows, *self._shape)
+        return np.memmap(self._file, self._kind, "r", shape=shape) if self._rows else np.zeros(shape, self._kind)
 
 
 def _unmeasured(folder: Path, shard: ShardInfo) -> Measured:
@@ -143,9 +167,9 @@ def copies(pool: Pool, clips: Sequence[Candidate], least: float) -> dict[int, st
     rows = [clip.row for clip in ranked]
     if not rows or "thumbnails" not in pool.arrays:
         return {}
-    vectors = pool.arrays[VECTOR][rows].astype(np.float32) if VECTOR in pool.arrays else None
+    vectors = Rows(pool.arrays[VECTOR], rows) if VECTOR in pool.arrays else None
     hashes = [clip.measures["phash"] for clip in ranked]
-    found = originals(pool.arrays["thumbnails"][rows], vectors, hashes, least)
+    found = originals(Rows(pool.arrays["thumbnails"], rows), vectors, hashes, least)
     return {rows[at]: f"a copy of {ranked[of].key}" for at, of in enumerate(found.tolist()) if of != at}
 
 
