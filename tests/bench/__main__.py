@@ -94,9 +94,11 @@ def main() -> None:
     asked_for = (  # by name alone
         tokenizer.video_tokenizer_peers,
         film.video_tokenizer_film,
+        film.film_ingest,
         page.page,
         rewarded.learned_from_rewards,
         long_lists.list_memory,
+        long_lists.shard_list,
         many_clips.many_copies,
         many_clips.many_copies_million,
         ingesting.ingest_speed,

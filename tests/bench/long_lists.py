@@ -1,24 +1,36 @@
-"""Memory for lists of sources that are long: MB of a process at the most, beyond that of a list of one row.
+"""Memory and time for lists that are long: MB of a process at the most, beyond that of a list of one, and its seconds
+of processor time.
 
 ``list_memory``: lists of made rows, a .csv and a .jsonl, are read and divided as `vpoet ingest LIST --holdout 0.1` does
 it before the first source is opened, and their jobs gone through one by one. ``in_memory`` is the bound beside it: the
 same rows held as a list of Python's, which grows with the rows.
+
+``shard_list``: `vpoet pretrain` up to its first pack, from a folder of so many token shards of four clips. All of them
+are one file under many names, so that its manifest is that of so many, and little is written.
 """
 
 import json
-import resource
+import os
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import peak
+
 from vpoet.data.clips import ClipSettings
 from vpoet.data.ingest import _Jobs, _listed
+from vpoet.data.shards import Manifest, ShardWriter
 from vpoet.data.sources import divide, gather
+from vpoet.data.token_documents import Documents
+from vpoet.data.token_stream import PackStream, Source, StreamConfig
+from vpoet.sequence.vocabulary import Vocabulary
 
-ROWS = 1_000_000
+ROWS, SHARDS = 1_000_000, (1, 1_000, 100_000)
 
 
 def list_memory(_: float) -> dict[str, Any]:
@@ -42,12 +54,38 @@ def list_memory(_: float) -> dict[str, Any]:
     return figures
 
 
-def _most(path: Path, how: str) -> dict[str, float]:
-    import footprint  # which imports torch, and the process that is measured does not
+def shard_list(_: float) -> dict[str, Any]:
+    """MB, seconds and MB of the manifest, by the number of shards."""
+    figures: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        with ShardWriter(Path(folder, "one"), kind="tokens", samples_per_shard=4, tokenizer="visual") as writer:
+            for i in range(4):
+                about = {"caption": f"clip {i}", "fps": 8.0, "tokenizer": "visual"}
+                writer.write(f"clip-{i}", {"codes.npy": np.full((3, 8, 8), i, np.int32), "json": about})
+        (shard,) = writer.shards
+        for count in SHARDS:
+            many = Path(folder, str(count))
+            many.mkdir()
+            shards = [replace(shard, name=f"tokens-00000-{number:06d}.tar") for number in range(count)]
+            for each in shards:
+                os.link(Path(folder, "one", shard.name), many / each.name)
+            Manifest("tokens", shards, "visual").save(many)
+            found = _most(many, "streamed")
+            least = figures["1"]["MB_in_all"] if figures else found["MB"]
+            manifest = round((many / "manifest.json").stat().st_size / 1e6, 1)
+            figures[str(count)] = {
+                "MB": round(found["MB"] - least, 1),
+                "seconds": found["seconds"],
+                "file_MB": manifest,
+            }
+            figures[str(count)] |= {} if len(figures) > 1 else {"MB_in_all": round(found["MB"], 1)}
+    return figures
 
+
+def _most(path: Path, how: str) -> dict[str, float]:
     done = subprocess.run([sys.executable, __file__, how, path], capture_output=True, text=True, check=True)
     most, seconds = json.loads(done.stdout)
-    return {"MB": most / footprint.UNIT, "seconds": seconds}
+    return {"MB": most, "seconds": seconds}
 
 
 def gathered(path: Path) -> None:
@@ -61,6 +99,14 @@ def held(path: Path) -> None:
     list(gather([str(path)]))
 
 
+def streamed(path: Path) -> None:
+    vocabulary = Vocabulary(300, (320, 200), "text", "visual")
+    config = StreamConfig(sources=[Source(path=str(path))], tasks={"t2v": 1.0}, length=4096)
+    documents = Documents(config, vocabulary=vocabulary, text=lambda text: list(text.encode()), seed=0)
+    with PackStream(documents, lanes=1, prefetch=0) as stream:
+        next(stream)
+
+
 if __name__ == "__main__":
-    {"gathered": gathered, "held": held}[sys.argv[1]](Path(sys.argv[2]))
-    print(json.dumps([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, round(time.process_time(), 1)]))
+    {"gathered": gathered, "held": held, "streamed": streamed}[sys.argv[1]](Path(sys.argv[2]))
+    print(json.dumps([peak.megabytes(), round(time.process_time(), 1)]))
