@@ -14,6 +14,7 @@ from typing import Any
 
 import asked
 import attention
+import bucket
 import control
 import copies
 import curation
@@ -99,8 +100,10 @@ def main() -> None:
         rewarded.learned_from_rewards,
         long_lists.list_memory,
         long_lists.shard_list,
+        bucket.bucket_waiting,
         many_clips.many_copies,
-        many_clips.many_copies_million,
+        many_clips.many_copies_100k,
+        many_clips.many_copies_1m,
         ingesting.ingest_speed,
         asked.asked_motion,
     )
