@@ -19,6 +19,7 @@ import control
 import copies
 import curation
 import decoding
+import dirtied
 import edits
 import engines
 import estimates
@@ -105,7 +106,9 @@ def main() -> None:
         many_clips.many_copies_100k,
         many_clips.many_copies_1m,
         ingesting.ingest_speed,
+        ingesting.ray_speed,
         asked.asked_motion,
+        dirtied.dirtied,
     )
     slow: dict[str, Callable[[float], dict[str, Any]]] = {
         each.__name__: each for each in (*pretraining, *sampling, *coding, *asked_for)

@@ -2,6 +2,7 @@
 
 import http.server
 import shutil
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from vpoet.data.shards import MANIFEST, Manifest, ShardWriter
 from vpoet.data.shelf import Shelf
 from vpoet.data.token_documents import Documents, Source, StreamConfig
 from vpoet.data.token_stream import PackStream
-from vpoet.errors import CheckpointError, DataError, VpoetWarning
+from vpoet.errors import BackendError, CheckpointError, DataError, VpoetWarning
 from vpoet.media.video import Video
 from vpoet.sequence.document import parse
 from vpoet.sequence.vocabulary import Vocabulary
@@ -203,6 +204,13 @@ def test_buckets(tmp_path: Path, server: Any, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
     with pytest.raises(DataError, match="no right to read it"):
         Shelf("s3://closed/tokens").manifest()
+
+
+@pytest.mark.parametrize("scheme", ["gs", "s3"])
+def test_a_bucket_without_its_package_names_the_remedy(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, {"gs": "gcsfs", "s3": "s3fs"}[scheme], None)
+    with pytest.raises(BackendError, match=r'pip install "vpoet\[remote\]"'):
+        Shelf(f"{scheme}://bucket/tokens").manifest()
 
 
 def numbers(lane: Lane, until: int) -> dict[int, list[int]]:
