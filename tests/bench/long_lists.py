@@ -6,11 +6,12 @@ it before the first source is opened, and their jobs gone through one by one. ``
 same rows held as a list of Python's, which grows with the rows.
 
 ``shard_list``: `vpoet pretrain` up to its first pack, from a folder of so many token shards of four clips. All of them
-are one file under many names, so that its manifest is that of so many, and little is written.
+are a few files under many names, so that its manifest is that of so many, and little is written.
 """
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,8 @@ from vpoet.data.token_documents import Documents
 from vpoet.data.token_stream import PackStream, Source, StreamConfig
 from vpoet.sequence.vocabulary import Vocabulary
 
+LINKS = 50_000
+"""Names that a file may have."""
 ROWS, SHARDS = 1_000_000, (1, 1_000, 100_000)
 
 
@@ -67,8 +70,11 @@ def shard_list(_: float) -> dict[str, Any]:
             many = Path(folder, str(count))
             many.mkdir()
             shards = [replace(shard, name=f"tokens-00000-{number:06d}.tar") for number in range(count)]
-            for each in shards:
-                os.link(Path(folder, "one", shard.name), many / each.name)
+            for at, each in enumerate(shards):
+                if at % LINKS == 0:
+                    shutil.copy(Path(folder, "one", shard.name), many / each.name)
+                else:
+                    os.link(many / shards[at - at % LINKS].name, many / each.name)
             Manifest("tokens", shards, "visual").save(many)
             found = _most(many, "streamed")
             least = figures["1"]["MB_in_all"] if figures else found["MB"]
