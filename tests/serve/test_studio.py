@@ -328,7 +328,7 @@ def test_a_world_is_played_on_the_same_server(
 
 def test_no_field_of_a_request_that_is_served_names_a_file() -> None:
     from vpoet.generate.fields import declared, written
-    from vpoet.serve.asked import CLIPS, fields_served
+    from vpoet.serve.served import CLIPS, fields_served
 
     paths = {name for name, field in declared(Request).items() if written(field) is Path}
     assert paths & fields_served().keys() == set(CLIPS)

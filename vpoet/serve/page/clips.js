@@ -11,10 +11,12 @@ class Clip { // frames of one size, which come in any order
   constructor(fps) {
     this.fps = fps || 1;
     this.frames = [];
-    this.views = [];
   }
 
-  put(index, data) { this.frames[index] = data; }
+  put(index, data) {
+    this.frames[index] = data;
+    wake();
+  }
 
   async strip(first, count, height, width, png) { // frames one below the other
     const bytes = Uint8Array.from(atob(png), (letter) => letter.charCodeAt(0));
@@ -36,14 +38,18 @@ class Clip { // frames of one size, which come in any order
       }
       return image;
     });
+    wake();
   }
 
-  at(seconds) { // the frame that is due, of those that are there
+  at(seconds) { // the frame that is due, of those that are there, and in how many seconds it is another
     const there = this.frames.findIndex((frame) => !frame);
     const count = there < 0 ? this.frames.length : there;
-    if (!count) return -1;
+    if (!count) return [-1, Infinity];
     const rest = Math.min(1, count / this.fps); // the last frame stays for a while
-    return Math.min(count - 1, Math.floor((seconds % (count / this.fps + rest)) * this.fps));
+    const whole = count / this.fps + rest, within = seconds % whole;
+    const index = Math.min(count - 1, Math.floor(within * this.fps));
+    if (count === 1 || still.matches) return [still.matches ? 0 : index, Infinity];
+    return [index, (index < count - 1 ? (index + 1) / this.fps : whole) - within];
   }
 }
 
@@ -63,15 +69,42 @@ function paint(view, index) {
   if (view.onframe) view.onframe(index);
 }
 
-function tick(now) {
-  for (const view of playing) {
-    if (!view.canvas.isConnected) { playing.delete(view); continue; }
-    const index = hold && hold.clip === view.clip ? hold.frame : view.clip.at(still.matches ? 0 : now / 1000);
-    if (index >= 0) paint(view, index);
-  }
-  requestAnimationFrame(tick);
+// Nothing is done for clips that are out of sight, nor between one frame and the next.
+let timer = 0;
+const inSight = new Set(); // canvases
+const sight = new IntersectionObserver((changes) => {
+  for (const { target, isIntersecting } of changes) isIntersecting ? inSight.add(target) : inSight.delete(target);
+  wake();
+});
+
+function play(view) {
+  playing.add(view);
+  sight.observe(view.canvas);
 }
-requestAnimationFrame(tick);
+
+function stop(view) {
+  playing.delete(view);
+  sight.unobserve(view.canvas);
+  inSight.delete(view.canvas);
+}
+
+function wake(seconds = 0) {
+  clearTimeout(timer);
+  timer = setTimeout(() => requestAnimationFrame(tick), 1000 * seconds);
+}
+
+function tick(now) {
+  let next = Infinity;
+  for (const view of playing) {
+    if (!view.canvas.isConnected) { stop(view); continue; }
+    if (!inSight.has(view.canvas)) continue;
+    const [index, wait] = hold && hold.clip === view.clip ? [hold.frame, Infinity] : view.clip.at(now / 1000);
+    if (index >= 0) paint(view, index);
+    next = Math.min(next, wait);
+  }
+  if (next < Infinity) wake(next);
+}
+still.onchange = () => wake();
 
 // Bits per token of each cell of time, as a curve that a pointer or the arrow keys go along.
 function curve(about, clip) {
@@ -108,12 +141,16 @@ function curve(about, clip) {
   const look = (index) => {
     hold = { clip, frame: Math.max(0, Math.min(total - 1, index)) };
     tell(hold.frame);
+    wake();
   };
   svg.onpointermove = (event) => {
     const area = svg.getBoundingClientRect();
     look(Math.floor((event.clientX - area.left) / area.width * total));
   };
-  svg.onpointerleave = box.onblur = () => { hold = null; };
+  svg.onpointerleave = box.onblur = () => {
+    hold = null;
+    wake();
+  };
   box.onkeydown = (event) => {
     const way = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (!way) return;
