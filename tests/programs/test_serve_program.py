@@ -64,7 +64,7 @@ def test_a_server_makes_the_files_of_the_command_line_and_has_its_clips_after_a_
         edit = ("--edit", here / "a-robot-2.mp4", "--prompt", "a hero", "--top-k", 1, "--json")
         status, out, err = program("sample/generate.py", "--server", address, *edit, "--out", tmp_path / "edited.mp4")
         assert status == 0, err
-        assert "warning: 18 of 18 codes of the clip" in err
+        assert "of 18 codes of the clip that is edited are impossible" in err
         before = Remote(address).clips()
         assert len(before) == 3
         server.send_signal(signal.SIGKILL)
