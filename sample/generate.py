@@ -44,7 +44,7 @@ def main(
         typer.Option(
             metavar="FILE",
             help="A prompt on each line, or a JSON object with the options' names: prompt, image, last, video, task, "
-            "edit, was, strength, mask, outpaint, given_frames, via_image, story (a list, as --then), frames, seed, ...",
+            "edit, was, strength, mask, outpaint, given_frames, via_image, story (a list of --then), frames, seed, ...",
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="File: .mp4, .gif, .webp or .png (a contact sheet). Or a folder.")] = Path(

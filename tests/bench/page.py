@@ -4,14 +4,18 @@
 click to the frame on the screen, and ``cancel_ms`` from that click until the clip is gone; each the median of `ROUNDS`.
 ``clips_s`` are the seconds from the click until `CLIPS` clips stand on the page, ``command_s`` those in which
 `vpoet sample` makes and writes the same ones, without its start: the best of `ROUNDS` of each, in turns, and ``share``
-the former over the latter. In `TABS` tabs at once a clip each is asked for: ``positions`` is how many of them were told
-how many stood before them, ``lost`` how many clips are missing. This is done `FLOODS` times: ``memory_mb`` is what the
-server took before, and after each.
+the former over the latter. ``share_of_work`` is the same of processor time, the server's over the command's, which
+other work on the machine does not change much. In `TABS` tabs at once a clip each is asked for: ``positions`` is how
+many of them were told how many stood before them, ``lost`` how many clips are missing. This is done `FLOODS` times:
+``memory_mb`` is what the server took before, and after each. ``tabs_work_s`` are processor seconds of a core that the
+tabs of one flood took, from when they were opened, in the mean.
 """
 
 import contextlib
 import json
+import os
 import re
+import resource
 import shutil
 import statistics
 import subprocess
@@ -61,7 +65,7 @@ def page(_: float) -> dict[str, Any]:
     assert chromium, "needs Chromium: apt install chromium"
     with tempfile.TemporaryDirectory() as made, serving(Path(made)) as (address, server), sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"], timeout=WAIT)
-        found = alone(browser, address) | beside_the_command(browser, address, Path(made))
+        found = alone(browser, address) | beside_the_command(browser, address, server, Path(made))
         found |= crowd(browser, address, server)
         browser.close()
     return found
@@ -110,32 +114,62 @@ def alone(browser: Any, address: str) -> dict[str, Any]:
     return {"bytes": size} | {name: round(statistics.median(values)) for name, values in medians.items()}
 
 
-def beside_the_command(browser: Any, address: str, folder: Path) -> dict[str, Any]:
-    here, there = [], []
+def beside_the_command(browser: Any, address: str, server: int, folder: Path) -> dict[str, Any]:
+    here, there, worked, commanded = [], [], [], []
     for number in range(ROUNDS):
         one = opened(browser, address)
         one.fill("#count", str(CLIPS))
         one.fill("#seed", str(100 * number))
-        there_already = one.locator("article[data-done]").count()
-        began = time.perf_counter()
+        began, before = time.perf_counter(), work(server)
         one.click("#make")
         one.wait_for_function(f"document.querySelectorAll('#running article[data-done]').length === {CLIPS}", polling=5)
         here.append(time.perf_counter() - began)
-        assert one.locator("article[data-done]").count() == there_already + CLIPS
+        worked.append(work(server) - before)
         one.context.close()
         command = [sys.executable, str(ROOT / "sample/generate.py"), "--prompt", PROMPT, f"--count={CLIPS}", "--json"]
-        more = [f"--seed={100 * number}", f"--batch-size={CLIPS}", "--device=cpu", f"--out={folder}/command/{number}"]
-        said = subprocess.run([*command, *more], check=True, capture_output=True, text=True).stdout
-        seconds = json.loads(said.splitlines()[-1])["seconds"]
+        command += [f"--seed={100 * number}", f"--batch-size={CLIPS}", "--device=cpu"]
+        seconds, whole = commands([*command, f"--out={folder}/command/{number}"])
         there.append(sum(took for name, took in seconds.items() if name not in ("start", "load")))
+        _, start = commands([*command, f"--out={folder}/command/{number}"])  # all are there already
+        commanded.append(whole - start)
     return {
-        "clips_s": round(min(here), 2), "command_s": round(min(there), 2), "share": round(min(here) / min(there), 3)
+        "clips_s": round(min(here), 2), "command_s": round(min(there), 2), "share": round(min(here) / min(there), 3),
+        "work_s": round(min(worked), 2), "command_work_s": round(min(commanded), 2),
+        "share_of_work": round(min(worked) / min(commanded), 3),
     }  # fmt: skip
 
 
+def commands(command: list[str]) -> tuple[dict[str, float], float]:
+    """The seconds that a command tells, and those of a processor that it took."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds: dict[str, float] = json.loads(said.splitlines()[-1])["seconds"]
+    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def work(process: int) -> float:
+    """Seconds of a processor that a process has taken."""
+    told = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(told[11]) + int(told[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def browsers() -> float:
+    """Seconds of a processor that all Chromium has taken that is there now."""
+    return sum(work(int(folder.parent.name)) for folder in Path("/proc").glob("[0-9]*/comm") if _is_chromium(folder))
+
+
+def _is_chromium(comm: Path) -> bool:
+    try:
+        return comm.read_text().startswith("chromium")
+    except OSError:  # it has ended
+        return False
+
+
 def crowd(browser: Any, address: str, server: int) -> dict[str, Any]:
-    memory, positions, lost = [megabytes(server)], 0, 0
+    memory, positions, lost, worked = [megabytes(server)], 0, 0, 0.0
     for flood in range(FLOODS):
+        before = browsers()
         tabs = [opened(browser, address) for _ in range(TABS)]
         for number, tab in enumerate(tabs):
             tab.evaluate(PLACES)
@@ -147,10 +181,14 @@ def crowd(browser: Any, address: str, server: int) -> dict[str, Any]:
             positions += bool(tab.evaluate("window.places.size"))
         made = tabs[0].evaluate("fetch('/api/clips').then((answer) => answer.json())")["clips"]
         lost += TABS - len({clip["asked"]["seed"] for clip in made} & set(range(1000 * flood, 1000 * flood + TABS)))
+        worked += browsers() - before
         for tab in tabs:
             tab.context.close()
         memory.append(megabytes(server))
-    return {"tabs": TABS, "floods": FLOODS, "positions": positions, "lost": lost, "memory_mb": memory}
+    return {
+        "tabs": TABS, "floods": FLOODS, "positions": positions, "lost": lost, "memory_mb": memory,
+        "tabs_work_s": round(worked / FLOODS, 1),
+    }  # fmt: skip
 
 
 def megabytes(process: int) -> int:

@@ -74,7 +74,7 @@ def shown(page: Any, clip: str) -> np.ndarray:
 
 
 def test_a_clip_is_made_by_the_keyboard_alone_kept_and_its_file_brings_its_settings_back(
-    page: Any, samplers: dict[str, Model], tmp_path: Path
+    page: Any, samplers: dict[str, Model], studio_port: int, tmp_path: Path
 ) -> None:
     page.focus("#prompt")
     page.keyboard.type("a robot walks")
@@ -91,6 +91,16 @@ def test_a_clip_is_made_by_the_keyboard_alone_kept_and_its_file_brings_its_setti
     page.focus("#make")
     page.keyboard.press("Enter")
     second = next(clip for clip in done(page, 2) if clip != first)
+    page.focus(f"[data-id='{second}'] .curve")
+    for _ in range(9):
+        page.keyboard.press("ArrowRight")
+    told = re.match(
+        r"frame 9 · [\d.]+ bits a token · “a hero jumps”: ([\d.]+)", page.inner_text(f"[data-id='{second}'] figcaption")
+    )
+    (about,) = (each for each in Remote(f"http://127.0.0.1:{studio_port}").clips() if each["id"] == second)
+    cells = [(nats, tokens) for first, _, nats, tokens in about["surprise"] if first >= 9]
+    assert told
+    assert float(told[1]) == pytest.approx(sum(n for n, _ in cells) / sum(t for _, t in cells) / np.log(2), abs=0.01)
     with page.expect_download() as download:
         page.click(f"[data-id='{second}'] a >> text=mp4")
     download.value.save_as(tmp_path / "clip.mp4")

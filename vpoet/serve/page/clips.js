@@ -127,16 +127,26 @@ function curve(about, clip) {
     const tall = 28 * each.bits / most;
     add("rect", { x: each.first, width: each.frames, y: 30 - tall, height: tall, class: "bar" });
   }
-  for (const line of about.asked.story || []) { // where the prompt changes
-    const at = parseInt(line, 10);
+  const prompts = [[0, about.asked.prompt || ""], ...(about.asked.story || []).map((line) => {
+    const [, at, text] = /^\s*(\d+)\s*:\s*(.*)$/s.exec(line);
+    return [Number(at), text];
+  })];
+  for (const [at] of prompts.slice(1)) // where the prompt changes
     add("rect", { x: at, width: Math.max(0.15, total / 400), y: 0, height: 30, class: "change" });
-  }
+  const under = (index) => { // the prompt of a frame, and what all of its cells took
+    const which = prompts.findLastIndex(([at]) => at <= index), [at, text] = prompts[which];
+    const stop = which + 1 < prompts.length ? prompts[which + 1][0] : total;
+    const sum = about.surprise.filter(([first, frames]) => at < first + frames && first + frames <= stop)
+      .reduce(([nats, tokens], [, , more, and]) => [nats + more, tokens + and], [0, 0]);
+    return sum[1] ? ` · “${text}”: ${(sum[0] / sum[1] / Math.LN2).toFixed(2)}` : "";
+  };
   const mark = add("rect", { x: 0, width: 1, y: 0, height: 30, class: "mark" });
   const words = make("figcaption");
   const tell = (index) => {
     const here = bits.find((each) => each.first <= index && index < each.first + each.frames);
     mark.setAttribute("x", index);
-    words.textContent = `frame ${index}` + (here ? ` · ${here.bits.toFixed(2)} bits a token` : " · given");
+    words.textContent = `frame ${index}` + (here ? ` · ${here.bits.toFixed(2)} bits a token` : " · given") +
+      (prompts.length > 1 ? under(index) : "");
   };
   const look = (index) => {
     hold = { clip, frame: Math.max(0, Math.min(total - 1, index)) };

@@ -16,7 +16,7 @@ const TASKS = [ // name, words, tasks of a bundle that serve it, what is given, 
   ["paint", "a video, a part painted anew", ["inpainting"], ["video"], ["frames", "mask"]],
   ["edit", "a clip, under another prompt", ["t2v"], ["edit"], ["was", "strength"]],
   ["edit-part", "a clip, a part under another prompt", ["t2v"], ["edit"], ["was", "strength", "mask"]],
-  ["restyle", "a video, drawn anew by its controls", ["t2v"], ["video"],
+  ["restyle", "a video, by its controls alone", ["t2v"], ["video"],
     ["frames", "story", "via_image", "window", "overlap"]],
   ["border-image", "a picture, with more around it", ["outpainting"], ["image"], ["outpaint"]],
   ["border", "a video, with more around it", ["outpainting"], ["video"], ["frames", "outpaint"]],
@@ -418,6 +418,7 @@ function compare() {
     for (const view of playing) if (view.canvas === canvas) stop(view);
     play({ clip: one.clip, canvas });
   }
+  $("compare").scrollIntoView({ block: "nearest" });
 }
 
 // What there is already
