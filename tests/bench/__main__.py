@@ -93,7 +93,9 @@ def main() -> None:
     asked_for = (  # by name alone
         tokenizer.video_tokenizer_peers,
         film.video_tokenizer_film,
-        page.page,
+        page.page_alone,
+        page.page_throughput,
+        page.page_tabs,
         rewarded.learned_from_rewards,
         long_lists.list_memory,
         ingesting.ingest_speed,

@@ -1,14 +1,17 @@
-"""The page of everything in Chromium, with the model that ships: ``page``. Needs Chromium (apt install chromium).
+"""The page of everything in Chromium, with the model that ships. Needs Chromium (apt install chromium).
 
-``bytes`` is what the page takes over the line; ``usable_ms`` from the address to "Ready."; ``first_frame_ms`` from the
-click to the frame on the screen, and ``cancel_ms`` from that click until the clip is gone; each the median of `ROUNDS`.
-``clips_s`` are the seconds from the click until `CLIPS` clips stand on the page, ``command_s`` those in which
-`vpoet sample` makes and writes the same ones, without its start: the best of `ROUNDS` of each, in turns, and ``share``
-the former over the latter. ``share_of_work`` is the same of processor time, the server's over the command's, which
-other work on the machine does not change much. In `TABS` tabs at once a clip each is asked for: ``positions`` is how
-many of them were told how many stood before them, ``lost`` how many clips are missing. This is done `FLOODS` times:
-``memory_mb`` is what the server took before, and after each. ``tabs_work_s`` are processor seconds of a core that the
-tabs of one flood took, from when they were opened, in the mean.
+`page_alone`: ``bytes`` is what the page takes over the line; ``usable_ms`` from the address to "Ready.";
+``first_frame_ms`` from the click to the frame on the screen, and ``cancel_ms`` from that click until the clip is gone;
+each the median of `ROUNDS`.
+
+`page_throughput`: ``clips_s`` are the seconds from the click until `CLIPS` clips stand on the page, ``command_s`` those
+in which `vpoet sample` makes and writes the same ones, without its start: the best of `ROUNDS` of each, in turns, and
+``share`` the former over the latter. ``share_of_work`` is the same of processor time, the server's over the command's,
+which other work on the machine changes less.
+
+`page_tabs`: in `TABS` tabs at once a clip each is asked for, `FLOODS` times. ``positions`` is how many of them were
+told how many stood before them, ``lost`` how many clips are missing, ``memory_mb`` what the server took before, and
+after each flood.
 """
 
 import contextlib
@@ -28,6 +31,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 ROUNDS, CLIPS, TABS, FLOODS = 3, 8, 20, 3
+FRAMES = 5
+"""Of a tab's clip."""
 PROMPT = "a robot walks right on grass"
 WAIT = 600_000
 SEEN = """selector => new Promise((done) => {
@@ -58,17 +63,17 @@ PLACES = """() => {
 }"""
 
 
-def page(_: float) -> dict[str, Any]:
+@contextlib.contextmanager
+def studio() -> Iterator[tuple[Any, str, int]]:
+    """A browser, and the address and the process of a server."""
     from playwright.sync_api import sync_playwright
 
     chromium = shutil.which("chromium")
     assert chromium, "needs Chromium: apt install chromium"
     with tempfile.TemporaryDirectory() as made, serving(Path(made)) as (address, server), sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"], timeout=WAIT)
-        found = alone(browser, address) | beside_the_command(browser, address, server, Path(made))
-        found |= crowd(browser, address, server)
+        yield browser, address, server
         browser.close()
-    return found
 
 
 @contextlib.contextmanager
@@ -94,6 +99,11 @@ def opened(browser: Any, address: str) -> Any:
     return one
 
 
+def page_alone(_: float) -> dict[str, Any]:
+    with studio() as (browser, address, _server):
+        return alone(browser, address)
+
+
 def alone(browser: Any, address: str) -> dict[str, Any]:
     usable, first, cancelled, size = [], [], [], 0
     for seed in range(ROUNDS):
@@ -114,6 +124,11 @@ def alone(browser: Any, address: str) -> dict[str, Any]:
     return {"bytes": size} | {name: round(statistics.median(values)) for name, values in medians.items()}
 
 
+def page_throughput(_: float) -> dict[str, Any]:
+    with studio() as (browser, address, server), tempfile.TemporaryDirectory() as made:
+        return beside_the_command(browser, address, server, Path(made))
+
+
 def beside_the_command(browser: Any, address: str, server: int, folder: Path) -> dict[str, Any]:
     here, there, worked, commanded = [], [], [], []
     for number in range(ROUNDS):
@@ -130,12 +145,12 @@ def beside_the_command(browser: Any, address: str, server: int, folder: Path) ->
         command += [f"--seed={100 * number}", f"--batch-size={CLIPS}", "--device=cpu"]
         seconds, whole = commands([*command, f"--out={folder}/command/{number}"])
         there.append(sum(took for name, took in seconds.items() if name not in ("start", "load")))
-        _, start = commands([*command, f"--out={folder}/command/{number}"])  # all are there already
-        commanded.append(whole - start)
+        commanded.append(whole)
+    _, start = commands([*command, f"--out={folder}/command/{number}"])  # all are there already
     return {
         "clips_s": round(min(here), 2), "command_s": round(min(there), 2), "share": round(min(here) / min(there), 3),
-        "work_s": round(min(worked), 2), "command_work_s": round(min(commanded), 2),
-        "share_of_work": round(min(worked) / min(commanded), 3),
+        "work_s": round(min(worked), 2), "command_work_s": round(min(commanded) - start, 2),
+        "share_of_work": round(min(worked) / (min(commanded) - start), 3),
     }  # fmt: skip
 
 
@@ -154,26 +169,19 @@ def work(process: int) -> float:
     return (int(told[11]) + int(told[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def browsers() -> float:
-    """Seconds of a processor that all Chromium has taken that is there now."""
-    return sum(work(int(folder.parent.name)) for folder in Path("/proc").glob("[0-9]*/comm") if _is_chromium(folder))
-
-
-def _is_chromium(comm: Path) -> bool:
-    try:
-        return comm.read_text().startswith("chromium")
-    except OSError:  # it has ended
-        return False
+def page_tabs(_: float) -> dict[str, Any]:
+    with studio() as (browser, address, server):
+        return crowd(browser, address, server)
 
 
 def crowd(browser: Any, address: str, server: int) -> dict[str, Any]:
-    memory, positions, lost, worked = [megabytes(server)], 0, 0, 0.0
+    memory, positions, lost = [megabytes(server)], 0, 0
     for flood in range(FLOODS):
-        before = browsers()
         tabs = [opened(browser, address) for _ in range(TABS)]
         for number, tab in enumerate(tabs):
             tab.evaluate(PLACES)
             tab.fill("#seed", str(1000 * flood + number))
+            tab.fill("#frames", str(FRAMES))
         for tab in tabs:
             tab.click("#make")
         for tab in tabs:
@@ -181,14 +189,10 @@ def crowd(browser: Any, address: str, server: int) -> dict[str, Any]:
             positions += bool(tab.evaluate("window.places.size"))
         made = tabs[0].evaluate("fetch('/api/clips').then((answer) => answer.json())")["clips"]
         lost += TABS - len({clip["asked"]["seed"] for clip in made} & set(range(1000 * flood, 1000 * flood + TABS)))
-        worked += browsers() - before
         for tab in tabs:
             tab.context.close()
         memory.append(megabytes(server))
-    return {
-        "tabs": TABS, "floods": FLOODS, "positions": positions, "lost": lost, "memory_mb": memory,
-        "tabs_work_s": round(worked / FLOODS, 1),
-    }  # fmt: skip
+    return {"tabs": TABS, "floods": FLOODS, "positions": positions, "lost": lost, "memory_mb": memory}
 
 
 def megabytes(process: int) -> int:

@@ -209,6 +209,11 @@ def _tell(on_part: Callable[[float], None], done: int, event: dict[str, Any]) ->
     on_part(done + event.get("part", 0.0))
 
 
+def _needs(request: Request, files: Items[Path]) -> bool:
+    """Whether it is made from one of these: a step of a chain, which is asked for when the one before it is there."""
+    return any(file in files for file in files_of(request))
+
+
 def fetch_all(
     remote: Remote, wanted: Items[tuple[str, Request, Path]], asked: Mapping[str, Any], on_part: Callable[[float], None]
 ) -> Fetched:
@@ -218,7 +223,7 @@ def fetch_all(
     todo = deque(wanted)
     try:
         while todo or waiting:
-            while todo and len(waiting) < AHEAD:
+            while todo and len(waiting) < AHEAD and not _needs(todo[0][1], [file for _, _, file, _ in waiting]):
                 where, request, file = todo.popleft()
                 try:
                     expect_apart(file, files_of(request))
