@@ -45,11 +45,11 @@ def open_worlds(player: Model) -> Callable[..., Worlds]:
 
 
 @contextmanager
-def _serving(page: Callable[[int], Any]) -> Iterator[int]:
-    """A server of a page, made for its port, on a port of its own: the port."""
+def _serving(page: Callable[[int], Any], port: int = 0) -> Iterator[int]:
+    """A server of a page, made for its port, on a given port or one of its own: the port."""
     from vpoet.serve.app import listen, server
 
-    with listen(0) as at:
+    with listen(port) as at:
         one = server(page(at.getsockname()[1]), at)
         thread = threading.Thread(target=one.run, kwargs={"sockets": [at]}, daemon=True)
         thread.start()
@@ -66,7 +66,7 @@ def _serving(page: Callable[[int], Any]) -> Iterator[int]:
 
 @pytest.fixture
 def serving() -> Callable[..., Any]:
-    """``with serving(page) as port``: a server of a page, which is made for its port."""
+    """``with serving(page) as port``: a server of a page, which is made for its port; ``serving(page, port)``."""
     return _serving
 
 
