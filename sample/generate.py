@@ -102,8 +102,8 @@ def main(
             there = bar.add_task("sampling there", total=len(wanted))
             fetched = fetch_all(Remote(server), wanted, settings, lambda done: bar.update(there, completed=done))
         problems += fetched.problems
-        said = [f"warning: {each}" for each in fetched.warnings] + [f"skipped: {each}" for each in problems]
-        console.print(*said, *(f"  {file}" for file in fetched.written), sep="\n")
+        told = [f"warning: {each}" for each in fetched.warnings] + [f"skipped: {each}" for each in problems]
+        console.print(*told, *(f"  {file}" for file in fetched.written), sep="\n")
         cli.finish({"outputs": files, "written": fetched.written, "failed": problems, "tokens": fetched.tokens}, json)
         if problems:
             raise PromptError(f"{len(problems)} requests failed; they are listed above, the others are done")

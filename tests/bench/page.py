@@ -56,10 +56,12 @@ GONE = """() => new Promise((done) => {
 })"""
 PLACES = """() => {
   window.places = new Set();
-  new MutationObserver(() => {
+  if (window.looks) window.looks.disconnect();
+  window.looks = new MutationObserver(() => {
     for (const words of document.querySelectorAll("#running .words"))
       if (/before it|next/.test(words.textContent)) window.places.add(words.textContent);
-  }).observe(document.querySelector("#running"), { subtree: true, childList: true, characterData: true });
+  });
+  window.looks.observe(document.querySelector("#running"), { subtree: true, childList: true, characterData: true });
 }"""
 
 
@@ -89,12 +91,12 @@ def serving(folder: Path) -> Iterator[tuple[str, int]]:
             one.terminate()
 
 
-def opened(browser: Any, address: str) -> Any:
+def opened(browser: Any, address: str, polling: int = 5) -> Any:
     context = browser.new_context(bypass_csp=True)
     context.set_default_timeout(WAIT)
     one = context.new_page()
     one.goto(address)
-    one.wait_for_function("document.body.dataset.ready === 'all'", polling=5)
+    one.wait_for_function("document.body.dataset.ready === 'all'", polling=polling)
     one.fill("#prompt", PROMPT)
     return one
 
@@ -175,9 +177,9 @@ def page_tabs(_: float) -> dict[str, Any]:
 
 
 def crowd(browser: Any, address: str, server: int) -> dict[str, Any]:
+    tabs = [opened(browser, address, polling=50) for _ in range(TABS)]
     memory, positions, lost = [megabytes(server)], 0, 0
     for flood in range(FLOODS):
-        tabs = [opened(browser, address) for _ in range(TABS)]
         for number, tab in enumerate(tabs):
             tab.evaluate(PLACES)
             tab.fill("#seed", str(1000 * flood + number))
@@ -185,12 +187,12 @@ def crowd(browser: Any, address: str, server: int) -> dict[str, Any]:
         for tab in tabs:
             tab.click("#make")
         for tab in tabs:
-            tab.wait_for_function("document.querySelector('#running article[data-done]')", polling=50)
+            tab.wait_for_function(
+                f"document.querySelectorAll('#running article[data-done]').length === {flood + 1}", polling=50
+            )
             positions += bool(tab.evaluate("window.places.size"))
         made = tabs[0].evaluate("fetch('/api/clips').then((answer) => answer.json())")["clips"]
         lost += TABS - len({clip["asked"]["seed"] for clip in made} & set(range(1000 * flood, 1000 * flood + TABS)))
-        for tab in tabs:
-            tab.context.close()
         memory.append(megabytes(server))
     return {"tabs": TABS, "floods": FLOODS, "positions": positions, "lost": lost, "memory_mb": memory}
 
