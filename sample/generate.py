@@ -44,8 +44,7 @@ def main(
         typer.Option(
             metavar="FILE",
             help="A prompt on each line, or a JSON object with the options' names: prompt, image, last, video, task, "
-            "edit, was, strength, mask, outpaint, given_frames, via_image, story (what --then says, a list), frames, "
-            "seed, ...",
+            "edit, was, strength, mask, outpaint, given_frames, via_image, story (a list of --then), frames, seed, ...",
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="File: .mp4, .gif, .webp or .png (a contact sheet). Or a folder.")] = Path(
@@ -103,7 +102,8 @@ def main(
             there = bar.add_task("sampling there", total=len(wanted))
             fetched = fetch_all(Remote(server), wanted, settings, lambda done: bar.update(there, completed=done))
         problems += fetched.problems
-        console.print(*(f"skipped: {each}" for each in problems), *(f"  {file}" for file in fetched.written), sep="\n")
+        told = [f"warning: {each}" for each in fetched.warnings] + [f"skipped: {each}" for each in problems]
+        console.print(*told, *(f"  {file}" for file in fetched.written), sep="\n")
         cli.finish({"outputs": files, "written": fetched.written, "failed": problems, "tokens": fetched.tokens}, json)
         if problems:
             raise PromptError(f"{len(problems)} requests failed; they are listed above, the others are done")

@@ -1,17 +1,24 @@
-"""The page of everything in Chromium, with the model that ships: ``page``. Needs Chromium (apt install chromium).
+"""The page of everything in Chromium, with the model that ships. Needs Chromium (apt install chromium).
 
-``bytes`` is what the page takes over the line; ``usable_ms`` from the address to "Ready."; ``first_frame_ms`` from the
-click to the frame on the screen, and ``cancel_ms`` from that click until the clip is gone; each the median of `ROUNDS`.
-``clips_s`` are the seconds from the click until `CLIPS` clips stand on the page, ``command_s`` those in which
-`vpoet sample` makes and writes the same ones, without its start: the best of `ROUNDS` of each, in turns, and ``share``
-the former over the latter. In `TABS` tabs at once a clip each is asked for: ``positions`` is how many of them were told
-how many stood before them, ``lost`` how many clips are missing. This is done `FLOODS` times: ``memory_mb`` is what the
-server took before, and after each.
+`page_alone`: ``bytes`` is what the page takes over the line; ``usable_ms`` from the address to "Ready.";
+``first_frame_ms`` from the click to the frame on the screen, and ``cancel_ms`` from that click until the clip is gone;
+each the median of `ROUNDS`.
+
+`page_throughput`: ``clips_s`` are the seconds from the click until `CLIPS` clips stand on the page, ``command_s`` those
+in which `vpoet sample` makes and writes the same ones, without its start: the best of `ROUNDS` of each, in turns, and
+``share`` the former over the latter. ``share_of_work`` is the same of processor time, the server's over the command's,
+which other work on the machine changes less.
+
+`page_tabs`: in `TABS` tabs at once a clip each is asked for, `FLOODS` times. ``positions`` is how many of them were
+told how many stood before them, ``lost`` how many clips are missing, ``memory_mb`` what the server took before, and
+after each flood.
 """
 
 import contextlib
 import json
+import os
 import re
+import resource
 import shutil
 import statistics
 import subprocess
@@ -24,6 +31,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 ROUNDS, CLIPS, TABS, FLOODS = 3, 8, 20, 3
+FRAMES = 5
+"""Of a tab's clip."""
 PROMPT = "a robot walks right on grass"
 WAIT = 600_000
 SEEN = """selector => new Promise((done) => {
@@ -47,24 +56,26 @@ GONE = """() => new Promise((done) => {
 })"""
 PLACES = """() => {
   window.places = new Set();
-  new MutationObserver(() => {
+  if (window.looks) window.looks.disconnect();
+  window.looks = new MutationObserver(() => {
     for (const words of document.querySelectorAll("#running .words"))
       if (/before it|next/.test(words.textContent)) window.places.add(words.textContent);
-  }).observe(document.querySelector("#running"), { subtree: true, childList: true, characterData: true });
+  });
+  window.looks.observe(document.querySelector("#running"), { subtree: true, childList: true, characterData: true });
 }"""
 
 
-def page(_: float) -> dict[str, Any]:
+@contextlib.contextmanager
+def studio() -> Iterator[tuple[Any, str, int]]:
+    """A browser, and the address and the process of a server."""
     from playwright.sync_api import sync_playwright
 
     chromium = shutil.which("chromium")
     assert chromium, "needs Chromium: apt install chromium"
     with tempfile.TemporaryDirectory() as made, serving(Path(made)) as (address, server), sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"], timeout=WAIT)
-        found = alone(browser, address) | beside_the_command(browser, address, Path(made))
-        found |= crowd(browser, address, server)
+        yield browser, address, server
         browser.close()
-    return found
 
 
 @contextlib.contextmanager
@@ -80,14 +91,19 @@ def serving(folder: Path) -> Iterator[tuple[str, int]]:
             one.terminate()
 
 
-def opened(browser: Any, address: str) -> Any:
+def opened(browser: Any, address: str, polling: int = 5) -> Any:
     context = browser.new_context(bypass_csp=True)
     context.set_default_timeout(WAIT)
     one = context.new_page()
     one.goto(address)
-    one.wait_for_function("document.body.dataset.ready === 'all'", polling=5)
+    one.wait_for_function("document.body.dataset.ready === 'all'", polling=polling)
     one.fill("#prompt", PROMPT)
     return one
+
+
+def page_alone(_: float) -> dict[str, Any]:
+    with studio() as (browser, address, _server):
+        return alone(browser, address)
 
 
 def alone(browser: Any, address: str) -> dict[str, Any]:
@@ -110,45 +126,73 @@ def alone(browser: Any, address: str) -> dict[str, Any]:
     return {"bytes": size} | {name: round(statistics.median(values)) for name, values in medians.items()}
 
 
-def beside_the_command(browser: Any, address: str, folder: Path) -> dict[str, Any]:
-    here, there = [], []
+def page_throughput(_: float) -> dict[str, Any]:
+    with studio() as (browser, address, server), tempfile.TemporaryDirectory() as made:
+        return beside_the_command(browser, address, server, Path(made))
+
+
+def beside_the_command(browser: Any, address: str, server: int, folder: Path) -> dict[str, Any]:
+    here, there, worked, commanded = [], [], [], []
     for number in range(ROUNDS):
         one = opened(browser, address)
         one.fill("#count", str(CLIPS))
         one.fill("#seed", str(100 * number))
-        there_already = one.locator("article[data-done]").count()
-        began = time.perf_counter()
+        began, before = time.perf_counter(), work(server)
         one.click("#make")
         one.wait_for_function(f"document.querySelectorAll('#running article[data-done]').length === {CLIPS}", polling=5)
         here.append(time.perf_counter() - began)
-        assert one.locator("article[data-done]").count() == there_already + CLIPS
+        worked.append(work(server) - before)
         one.context.close()
         command = [sys.executable, str(ROOT / "sample/generate.py"), "--prompt", PROMPT, f"--count={CLIPS}", "--json"]
-        more = [f"--seed={100 * number}", f"--batch-size={CLIPS}", "--device=cpu", f"--out={folder}/command/{number}"]
-        said = subprocess.run([*command, *more], check=True, capture_output=True, text=True).stdout
-        seconds = json.loads(said.splitlines()[-1])["seconds"]
+        command += [f"--seed={100 * number}", f"--batch-size={CLIPS}", "--device=cpu"]
+        seconds, whole = commands([*command, f"--out={folder}/command/{number}"])
         there.append(sum(took for name, took in seconds.items() if name not in ("start", "load")))
+        commanded.append(whole)
+    _, start = commands([*command, f"--out={folder}/command/{number}"])  # all are there already
     return {
-        "clips_s": round(min(here), 2), "command_s": round(min(there), 2), "share": round(min(here) / min(there), 3)
+        "clips_s": round(min(here), 2), "command_s": round(min(there), 2), "share": round(min(here) / min(there), 3),
+        "work_s": round(min(worked), 2), "command_work_s": round(min(commanded) - start, 2),
+        "share_of_work": round(min(worked) / (min(commanded) - start), 3),
     }  # fmt: skip
 
 
+def commands(command: list[str]) -> tuple[dict[str, float], float]:
+    """The seconds that a command tells, and those of a processor that it took."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds: dict[str, float] = json.loads(said.splitlines()[-1])["seconds"]
+    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def work(process: int) -> float:
+    """Seconds of a processor that a process has taken."""
+    told = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(told[11]) + int(told[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def page_tabs(_: float) -> dict[str, Any]:
+    with studio() as (browser, address, server):
+        return crowd(browser, address, server)
+
+
 def crowd(browser: Any, address: str, server: int) -> dict[str, Any]:
+    tabs = [opened(browser, address, polling=50) for _ in range(TABS)]
     memory, positions, lost = [megabytes(server)], 0, 0
     for flood in range(FLOODS):
-        tabs = [opened(browser, address) for _ in range(TABS)]
         for number, tab in enumerate(tabs):
             tab.evaluate(PLACES)
             tab.fill("#seed", str(1000 * flood + number))
+            tab.fill("#frames", str(FRAMES))
         for tab in tabs:
             tab.click("#make")
         for tab in tabs:
-            tab.wait_for_function("document.querySelector('#running article[data-done]')", polling=50)
+            tab.wait_for_function(
+                f"document.querySelectorAll('#running article[data-done]').length === {flood + 1}", polling=50
+            )
             positions += bool(tab.evaluate("window.places.size"))
         made = tabs[0].evaluate("fetch('/api/clips').then((answer) => answer.json())")["clips"]
         lost += TABS - len({clip["asked"]["seed"] for clip in made} & set(range(1000 * flood, 1000 * flood + TABS)))
-        for tab in tabs:
-            tab.context.close()
         memory.append(megabytes(server))
     return {"tabs": TABS, "floods": FLOODS, "positions": positions, "lost": lost, "memory_mb": memory}
 

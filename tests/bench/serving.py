@@ -6,9 +6,12 @@ are the same bit for bit. ``share`` is the second over the first.
 
 What passes cannot share is attention, each request's through its own cache: ``attention_apart_ms`` is that of eight
 requests with guidance in one layer, one after the other, and ``attention_at_once_ms`` that of one call for them all, on
-one cache; by how many tokens a pass brings of each.
+one cache; by how many tokens a pass brings of each. ``parts`` are the shares of the processor time of all eight
+together, under a profiler.
 """
 
+import cProfile
+import pstats
 import time
 from typing import Any
 
@@ -38,7 +41,27 @@ def serving(_: float) -> dict[str, Any]:
     return {
         "requests": REQUESTS, "one_after_another": round(alone, 2), "together": round(shared, 2),
         "share": round(shared / alone, 2), "first_frame_ms": round(1000 * first), **attention(model),
+        "parts": parts(model),
     }  # fmt: skip
+
+
+def parts(model: Model) -> dict[str, float]:
+    profile = cProfile.Profile(time.process_time)
+    profile.enable()
+    run(model, Continuous(model), 0)
+    profile.disable()
+    taken: Any = pstats.Stats(profile)
+    whole = taken.total_tt
+
+    def share(file: str, name: str) -> float:
+        those = [each[3] for (path, _, what), each in taken.stats.items() if path.endswith(file) and name in what]
+        return sum(those) / whole
+
+    found = {
+        "attention": share("~", "scaled_dot_product_attention"), "linear maps": share("nn/steady.py", "forward"),
+        "pixels": share("tokenizer/network.py", "decode"),
+    }  # fmt: skip
+    return {name: round(value, 2) for name, value in [*found.items(), ("all else", 1 - sum(found.values()))]}
 
 
 @torch.inference_mode()
@@ -67,17 +90,23 @@ def attention(model: Model) -> dict[str, Any]:
 
 def best(model: Model, make: Any) -> tuple[float, list[Any]]:
     """Seconds, and the clips."""
-    rounds = []
+    rounds, clips = [], list[Any]()
     for seed in range(ROUNDS):
-        random, turns = np.random.default_rng(seed), make()
-        began = time.process_time()
-        todo = [Growing(model, Request(prompt=PROMPT, seed=i), model.sampling()) for i in range(REQUESTS)]
-        everyone, clips = [*todo], {each: [] for each in todo}
-        while todo or len(turns):
-            if todo and (not len(turns) or random.random() < 0.2):
-                turns.join(todo.pop(0))
-            for growing, part in turns.step():
-                if isinstance(part, Filled):
-                    clips[growing].append(part.frames)
+        turns, began = make(), time.process_time()
+        clips = run(model, turns, seed)
         rounds.append(time.process_time() - began)
-    return min(rounds), [np.concatenate(clips[each]) for each in everyone]
+    return min(rounds), clips
+
+
+def run(model: Model, turns: Any, seed: int) -> list[Any]:
+    """The clips of all requests, each of which joins at a random pass."""
+    random = np.random.default_rng(seed)
+    todo = [Growing(model, Request(prompt=PROMPT, seed=i), model.sampling()) for i in range(REQUESTS)]
+    everyone, clips = [*todo], {each: [] for each in todo}
+    while todo or len(turns):
+        if todo and (not len(turns) or random.random() < 0.2):
+            turns.join(todo.pop(0))
+        for growing, part in turns.step():
+            if isinstance(part, Filled):
+                clips[growing].append(part.frames)
+    return [np.concatenate(clips[each]) for each in everyone]

@@ -61,8 +61,12 @@ def test_a_server_makes_the_files_of_the_command_line_and_has_its_clips_after_a_
         status, _, err = program("sample/generate.py", "--server", address, "--model", "none", "--out", there)
         assert status == 2
         assert "no such model" in err
+        edit = ("--edit", here / "a-robot-2.mp4", "--prompt", "a hero", "--top-k", 1, "--json")
+        status, out, err = program("sample/generate.py", "--server", address, *edit, "--out", tmp_path / "edited.mp4")
+        assert status == 0, err
+        assert "of 18 codes of the clip that is edited are impossible" in err
         before = Remote(address).clips()
-        assert len(before) == 2
+        assert len(before) == 3
         server.send_signal(signal.SIGKILL)
     with served(root, bundle, "--out", tmp_path / "kept") as (server, address):
         assert Remote(address).clips() == before

@@ -14,6 +14,7 @@ import vpoet
 from vpoet.generate.environment import session
 from vpoet.generate.model import Model
 from vpoet.sequence.actions import ActionSpace
+from vpoet.sequence.conditions import Learnt
 from vpoet.serve.worlds import Worlds, side_worlds
 from vpoet.worlds.playground.physics import ACTIONS
 
@@ -44,11 +45,11 @@ def open_worlds(player: Model) -> Callable[..., Worlds]:
 
 
 @contextmanager
-def _serving(page: Callable[[int], Any]) -> Iterator[int]:
-    """A server of a page, made for its port, on a port of its own: the port."""
+def _serving(page: Callable[[int], Any], port: int = 0) -> Iterator[int]:
+    """A server of a page, made for its port, on a given port or one of its own: the port."""
     from vpoet.serve.app import listen, server
 
-    with listen(0) as at:
+    with listen(port) as at:
         one = server(page(at.getsockname()[1]), at)
         thread = threading.Thread(target=one.run, kwargs={"sockets": [at]}, daemon=True)
         thread.start()
@@ -65,7 +66,7 @@ def _serving(page: Callable[[int], Any]) -> Iterator[int]:
 
 @pytest.fixture
 def serving() -> Callable[..., Any]:
-    """``with serving(page) as port``: a server of a page, which is made for its port."""
+    """``with serving(page) as port``: a server of a page, which is made for its port; ``serving(page, port)``."""
     return _serving
 
 
@@ -109,6 +110,31 @@ def studio_port(make_studio: Callable[..., Any]) -> Iterator[int]:
     from vpoet.serve.app import studio_page
 
     with _serving(lambda port: studio_page(make_studio(), None, "", {"port": port})) as port:
+        yield port
+
+
+@pytest.fixture(scope="session")
+def follower(tmp_path_factory: pytest.TempPathFactory, make_bundle: Callable[..., Path]) -> Model:
+    """A bundle as those of `samplers`, which reads edges and depth, and can be asked for motion, in words it knows."""
+    settings = {
+        "conditions": {"motion": Learnt(edges=[1.0, 2.0, 4.0], met=[0, 1, 2])},
+        "words": ["a", "robot", "walks", "hero"],
+    }
+    folder = tmp_path_factory.mktemp("follower")
+    made = make_bundle(folder, depth=1, length=200, frames=9, height=16, width=24, controls="edges depth", **settings)
+    return vpoet.load(made, device="cpu")
+
+
+@pytest.fixture
+def following_port(follower: Model, tmp_path: Path) -> Iterator[int]:
+    """The port of a page of it."""
+    from vpoet.serve.app import studio_page
+    from vpoet.serve.history import History
+    from vpoet.serve.studio import Studio
+    from vpoet.serve.uploads import Uploads
+
+    studio = Studio({"follower": follower}, Uploads(tmp_path / "uploads"), History(tmp_path / "clips"))
+    with _serving(lambda port: studio_page(studio, None, "", {"port": port})) as port:
         yield port
 
 

@@ -49,6 +49,9 @@ BODIES: tuple[bytes, ...] = (
     b'{"model": "../small"}', b'{"model": 1}', b'{"device": "cuda"}', b'{"out": "/tmp/x"}', b'{"__class__": 1}',
     b'{"edit": "/etc/passwd"}', b'{"edit": "../clips/x"}', b'{"edit": ["x"]}', b'{"edit": ""}', b'{"was": "a robot"}',
     b'{"strength": 0.5}', b'{"frames": 20001, "height": 8, "width": 8}', b'{"prompt": "x", "\\ud800": 1}',
+    b'{"control": ["edges=/etc/passwd"]}', b'{"control": ["edges=../outside:0.5"]}', b'{"control": "edges=auto"}',
+    b'{"control": [1]}', b'{"control": ["edges=auto"]}', json.dumps({"control": ["edges=a" + " " * 150_000]}).encode(),
+    json.dumps({"control": ["edges=auto"] * 20_000}).encode(), b'{"motion": 1}', b'{"quality": NaN}',
     b'{"window": 1}', b'{"overlap": 3}', b'{"given_frames": 5}', json.dumps({"prompt": "a" * 2001}).encode(),
     json.dumps({"prompt": "a robot", "story": ["9: x"] * 65}).encode(), b'{"prompt": "' + b"a" * 300_000 + b'"}',
 )  # fmt: skip

@@ -20,7 +20,7 @@ from vpoet.generate.model import Model, Request
 from vpoet.generate.prompt_file import record
 from vpoet.media.comments import read_comment
 from vpoet.media.video import Video
-from vpoet.serve.client import Remote
+from vpoet.serve.client import Remote, fetch_all
 
 NPY = base64.b64encode(codes_to_npy(np.zeros((3, 2, 3), np.int32))).decode()
 CLIP = Video(np.random.default_rng(0).integers(0, 256, (9, 20, 30, 3), np.uint8), 12.0)
@@ -137,6 +137,25 @@ def mask_of(file: Path) -> Path:
     mask[:, :, :8] = 255
     Video(mask, 0).write(file)
     return file
+
+
+def test_a_step_of_a_chain_is_asked_for_when_the_one_before_it_is_there(
+    remote: Remote, samplers: dict[str, Model], tmp_path: Path
+) -> None:
+    files = [tmp_path / f"{i}.mp4" for i in range(3)]
+    steps = [
+        Request(prompt="a robot walks", seed=5),
+        Request(prompt="a hero walks", edit=files[0], strength=0.5),
+        Request(prompt="a robot jumps", video=files[1]),
+    ]
+    wanted = [(f"step {i}", request, file) for i, (request, file) in enumerate(zip(steps, files, strict=True))]
+    told: list[float] = []
+    fetched = fetch_all(remote, wanted, {}, told.append)
+    assert (fetched.problems, fetched.written, told[-1]) == ([], files, 3)
+    for request, file in zip(steps, files, strict=True):
+        (here,) = samplers["small"].sample_batch([request], samplers["small"].sampling())
+        here.write(tmp_path / "here.mp4")
+        assert (tmp_path / "here.mp4").read_bytes() == file.read_bytes()
 
 
 def test_an_edit_of_a_file_that_tells_no_codes_begins_with_its_frames(
@@ -328,7 +347,7 @@ def test_a_world_is_played_on_the_same_server(
 
 def test_no_field_of_a_request_that_is_served_names_a_file() -> None:
     from vpoet.generate.fields import declared, written
-    from vpoet.serve.asked import CLIPS, fields_served
+    from vpoet.serve.served import CLIPS, fields_served
 
     paths = {name for name, field in declared(Request).items() if written(field) is Path}
     assert paths & fields_served().keys() == set(CLIPS)

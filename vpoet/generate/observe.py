@@ -66,13 +66,15 @@ def fit(
     if frames is None:
         first, r = bundle.video.first, bundle.video.stride[0]
         whole = first + max(0, whole - first) // r * r
-    changes = (
-        f"from {size[0]}x{size[1]} to {height}x{width} pixels" if size != (height, width) else "",
-        f"from {found:g} to {rate} frames per second" if found and abs(found - rate) > 1e-3 else "",
-        f"the first {whole} frames only" if whole < len(held) else "",
-    )
+    cut = [f"the first {whole} frames only"] if whole < len(held) else []
     video = Video(np.stack(held[:whole]), rate if whole > 1 else 0)
-    return Fitted(video, tuple(change for change in changes if change))
+    return Fitted(video, (*rescaled(size, (height, width), found, rate), *cut))
+
+
+def rescaled(size: tuple[int, int], wanted: tuple[int, int], fps: float, rate: float) -> list[str]:
+    """What brings a clip to another size, (height, width), and rate, for people; a rate of 0 is that of an image."""
+    changes = [f"from {size[0]}x{size[1]} to {wanted[0]}x{wanted[1]} pixels"] if size != wanted else []
+    return changes + ([f"from {fps:g} to {rate:g} frames per second"] if fps and abs(fps - rate) > 1e-3 else [])
 
 
 def observe(bundle: Bundle, codes: Ints, fps: float, prompt: str, given_frames: int) -> tuple[Sample, str, Given]:

@@ -71,10 +71,22 @@ class Learnt(Condition):
         wanted = self.bucket(value)
         return min(self.met, key=lambda bucket: abs(bucket - wanted), default=wanted)
 
+    def ends(self, bucket: int) -> tuple[float | None, float | None]:
+        """From where to where a bucket goes; None: it is open."""
+        low, high = [None, *self.edges, None][bucket : bucket + 2]
+        return low, high
+
+    def inside(self, bucket: int) -> float:
+        """A value of a bucket."""
+        low, high = self.ends(bucket)
+        if low is not None:
+            return low if high is None else (low + high) / 2
+        assert high is not None, "there is an edge"
+        return high / 2 if high > 0 else high - 1
+
     def about(self, bucket: int) -> str:
         """From where to where a bucket goes, for people."""
-        ends = [None, *self.edges, None][bucket : bucket + 2]
-        low, high = (None if end is None else f"{end:g}" for end in ends)
+        low, high = (None if end is None else f"{end:g}" for end in self.ends(bucket))
         if low is None:
             return f"below {high}"
         return f"{low} or more" if high is None else f"{low} to {high}"

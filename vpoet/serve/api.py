@@ -31,10 +31,13 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from vpoet.data.fields import parse_json
 from vpoet.errors import DataError, VpoetError
 from vpoet.generate.model import Model
+from vpoet.media.control import MAKERS
+from vpoet.sequence.conditions import TABLE, Learnt
 from vpoet.serve.asked import orders
 from vpoet.serve.history import KINDS
 from vpoet.serve.openapi import description
 from vpoet.serve.studio import Busy, Job, Studio
+from vpoet.serve.warned import noted
 
 LONGEST = 200_000
 """Bytes of a question in JSON: a story of 64 prompts."""
@@ -72,12 +75,23 @@ def routes(studio: Studio, plays: str = "") -> list[BaseRoute]:
 
 def told(name: str, model: Model) -> dict[str, Any]:
     """What a page knows of a model."""
-    config = model.bundle.config
+    config, controls = model.bundle.config, model.bundle.transformer.config.controls
+    conditions = {name: _choices(name, learnt) for name, learnt in config.conditions.items()}
     return {
         "name": name, "hash": model.bundle.hash, "tasks": config.tasks, "words": config.words, "frames": config.frames,
         "height": config.height, "width": config.width, "fps": config.fps, "guidance": config.guidance,
         "temperature": config.temperature, "stride": model.bundle.video.stride, "tokenizer": model.bundle.video.hash,
+        "controls": controls, "makes": [kind for kind in controls if kind in MAKERS], "conditions": conditions,
     }  # fmt: skip
+
+
+def _choices(name: str, learnt: Learnt) -> dict[str, Any]:
+    """What a model can be asked for of a condition: ranges, with a value in each."""
+    each = [(bucket, *learnt.ends(bucket)) for bucket in learnt.met or range(len(learnt.edges) + 1)]
+    choices = [
+        {"low": low, "high": high, "value": learnt.inside(at), "words": learnt.about(at)} for at, low, high in each
+    ]
+    return {"meaning": TABLE[name].meaning, "choices": choices}
 
 
 def _told(answer: Answer) -> Answer:
@@ -146,7 +160,8 @@ class _Api:
 
     async def submit(self, request: Request) -> Response:
         body = await _body(request)
-        asked = await run_sync(orders, body, self._studio.models, self._studio.uploads, self._studio.history)
+        with noted():  # what is told here is told once more when the clip is begun
+            asked = await run_sync(orders, body, self._studio.models, self._studio.uploads, self._studio.history)
         jobs = self._studio.submit(asked)
         return JSONResponse({"jobs": [self._state(job) for job in jobs]}, 201)
 

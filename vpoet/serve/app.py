@@ -25,13 +25,13 @@ from vpoet.serve.studio import Studio
 PAGE = Path(__file__).parent / "page"
 _HTML, _JS = "text/html; charset=utf-8", "text/javascript; charset=utf-8"
 KINDS = {
-    "studio.html": _HTML, "studio.js": _JS, "clips.js": _JS, "brush.js": _JS, "border.js": _JS,
-    "play.html": _HTML, "play.js": _JS,
+    "studio.html": _HTML, "studio.js": _JS, "clips.js": _JS, "wishes.js": _JS, "brush.js": _JS,
+    "border.js": _JS, "play.html": _HTML, "play.js": _JS,
     "page.css": "text/css; charset=utf-8", "icon.svg": "image/svg+xml",
 }  # fmt: skip
 """All that the pages are made of: no name that is asked for becomes a path."""
 PLAY = ("play.js", "page.css", "icon.svg")
-STUDIO = ("studio.js", "clips.js", "brush.js", "border.js", "page.css", "icon.svg")
+STUDIO = ("studio.js", "clips.js", "wishes.js", "brush.js", "border.js", "page.css", "icon.svg")
 SILENT = 20.0
 """Seconds after which a connection that asks nothing is closed."""
 

@@ -7,21 +7,26 @@ does not have of itself are the server's.
 """
 
 from collections.abc import Mapping
-from dataclasses import Field, dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vpoet.errors import PromptError
 from vpoet.generate.asks.base import frame_size
+from vpoet.generate.asks.conditions import conditions
+from vpoet.generate.asks.control import expect_read
 from vpoet.generate.asks.table import family
-from vpoet.generate.fields import about, check, declared, those_of, unknown
+from vpoet.generate.fields import about, check, those_of, unknown
 from vpoet.generate.fields import written as written_as
 from vpoet.generate.model import Model
 from vpoet.generate.prompt_file import expect_types, read_texts
 from vpoet.generate.request import AUTO, Request
 from vpoet.generate.rollout import windows
 from vpoet.generate.sampling import Sampling
+from vpoet.sequence.controls import KINDS
+from vpoet.serve.given import readings
 from vpoet.serve.history import History
-from vpoet.serve.uploads import Uploads, readings
+from vpoet.serve.served import fields_served, files_of
+from vpoet.serve.uploads import Uploads
 
 COUNT = 16
 """Seeds of one request."""
@@ -29,16 +34,11 @@ WORDS = 2000
 """Characters of a prompt, and of each of a story."""
 CHANGES = 64
 """Of a story's prompt."""
+LONGEST = 200
+"""Characters of a control."""
 LARGEST_SEED = 2**32 - 1
 MOST_BYTES, MOST_FRAMES = 256 << 20, 20_000
 """Of a clip's frames, and how many."""
-CLIPS = ("image", "last", "video", "mask", "edit")
-"""The fields whose value is a file; what is edited may be a clip that was made here, too."""
-PLAIN = (
-    "prompt", "task", "outpaint", "was", "strength", "given_frames", "via_image", "story", "frames", "window",
-    "overlap", "height", "width", "fps", "seed", "motion", "quality",
-)  # fmt: skip
-"""The other fields that are served. A new field of `Request` is not, before somebody has looked at what it reads."""
 OWN = ("model", "count")
 
 
@@ -75,51 +75,52 @@ def orders(told: Any, models: Mapping[str, Model], uploads: Uploads, history: Hi
         for name, value in values.items()
     }
     expect_types(values, known)
-    _expect_bounds(values, uploads, history)
+    _expect_bounds(values)
     model = models[model_name]
     request = Request(**read_texts(those_of(Request, values)))
     sampling = model.sampling(**those_of(Sampling, values))
-    _expect_served(request, model, values)
-    found = []
-    for i in range(count):
-        asked = {**values, "model": model_name, "seed": request.seed + i}
-        each = Request(**{**read_texts(those_of(Request, values)), "seed": request.seed + i})
-        found.append(Order(model_name, asked, each, sampling))
-    return found
+    _expect_files(request, uploads, history)
+    _expect_served(request, model)
+    seeds = range(request.seed, request.seed + count)
+    return [
+        Order(model_name, {**values, "model": model_name, "seed": seed}, replace(request, seed=seed), sampling)
+        for seed in seeds
+    ]
 
 
-def fields_served() -> dict[str, Field[Any]]:
-    """The fields of requests and of the sampling that can be asked for."""
-    plain = {name: field for name, field in declared(Request).items() if name in (*CLIPS, *PLAIN)}
-    return plain | declared(Sampling)
-
-
-def _expect_bounds(values: Mapping[str, Any], uploads: Uploads, history: History) -> None:
+def _expect_bounds(values: Mapping[str, Any]) -> None:
+    """What can be told before any text is read."""
+    controls = values.get("control", ())
+    if len(controls) > len(KINDS) or any(not isinstance(text, str) or len(text) > LONGEST for text in controls):
+        raise PromptError(f"control: a clip has at most {len(KINDS)}, each as edges=ID:0.7")
     texts = [values.get("prompt", ""), values.get("was", ""), *values.get("story", ())]
     if len(texts) > 2 + CHANGES or any(not isinstance(text, str) or len(text) > WORDS for text in texts):
         raise PromptError(f"a prompt has at most {WORDS} characters, and a story {CHANGES} changes of it")
     if not 0 <= values.get("seed", 0) <= LARGEST_SEED - COUNT:
         raise PromptError(f"seed: 0 to {LARGEST_SEED - COUNT}")
-    for name in CLIPS:
-        if name not in values or uploads.about(values[name]) is not None:
-            continue
-        if name != "edit" or history.about(values[name]) is None:
-            raise PromptError(f"{name}: no such upload; send the file first, or again")
     if values.get("was") == AUTO:
         raise PromptError("was: tell what the clip shows; to find it takes the machine from all others here")
 
 
-def _expect_served(request: Request, model: Model, values: Mapping[str, Any]) -> None:
+def _expect_files(request: Request, uploads: Uploads, history: History) -> None:
+    for name, given in files_of(request).items():
+        if uploads.about(given) is None and (name != "edit" or history.about(given) is None):
+            raise PromptError(f"{name}: no such upload; send the file first, or again")
+
+
+def _expect_served(request: Request, model: Model) -> None:
     """What can be told before any file is read."""
     bundle = model.bundle
     check(request)
     _, task = family(request)
-    readings(values, bundle.config, bundle.video.stride[0])
+    expect_read(request, bundle)
+    conditions(request, bundle)
+    readings(request, bundle.config, bundle.video.stride[0])
     height, width = frame_size(request, bundle)
     if (request.frames or bundle.config.frames) * height * width * 3 > MOST_BYTES:
         raise PromptError(f"a clip's frames may take {MOST_BYTES >> 20} MB here: ask for fewer, or smaller ones")
     if (request.frames or 0) > MOST_FRAMES:
         raise PromptError(f"frames = {request.frames}: a clip may have {MOST_FRAMES:,} here")
     windows(request, bundle)
-    if task == "t2v" and request.edit is None:
+    if task == "t2v" and not files_of(request):
         model.rollout(request)

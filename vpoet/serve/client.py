@@ -24,10 +24,10 @@ from vpoet.files import fingerprint
 from vpoet.generate.clip_file import Film
 from vpoet.generate.kept_codes import record_of, recorded_prompt
 from vpoet.generate.prompt_file import files_of
-from vpoet.generate.request import Request
+from vpoet.generate.request import AUTO, ControlClip, Request
 from vpoet.media.video import check_file
 from vpoet.outputs import expect_apart
-from vpoet.serve.asked import CLIPS, fields_served
+from vpoet.serve.served import CLIPS, fields_served
 
 PATIENCE = 600
 """Seconds without a word from the server."""
@@ -89,7 +89,7 @@ class Remote:
         asked = {name: value for name, value in more.items() if value is not None}
         for each in fields(request):
             value = getattr(request, each.name)
-            if value is None or value == each.default or (each.name == "story" and not value):
+            if value is None or value == each.default or (each.name in ("story", "control") and not value):
                 continue
             if each.name not in fields_served():
                 raise PromptError(f"{each.name}: no server does this yet; sample it here, without --server")
@@ -99,11 +99,18 @@ class Remote:
                 value = self.upload(Path(value))
             elif each.name == "story":
                 value = [f"{frame}: {text}" for frame, text in value]
+            elif each.name == "control":
+                value = [self._control(one) for one in value]
             elif each.name == "outpaint":
                 value = ",".join(map(str, value))
             asked[each.name] = value
         body = json.dumps(asked).encode()
         return str(self._json("POST", "/api/jobs", body)["jobs"][0]["id"])
+
+    def _control(self, control: ControlClip) -> str:
+        """As it is written there. The errors are those of `upload`."""
+        clip = AUTO if control.clip == AUTO else self.upload(Path(str(control.clip)))
+        return f"{control.kind}={clip}:{np.format_float_positional(control.strength, trim='-')}"
 
     def _edited(self, path: Path, asked: dict[str, Any]) -> str:
         """Send a clip to edit: its codes, if the record beside it tells those of the model there; what it shows is told
@@ -150,6 +157,9 @@ class Remote:
         record = dict(clip["record"])
         for name in (each for each in CLIPS if record.get(each)):
             record[name] = {"file": str(getattr(request, name)), **record[name]}
+        for told, control in zip(record.get("control", ()), request.control, strict=True):
+            if told["clip"] != AUTO:
+                told["clip"] = {"file": str(control.clip), **told["clip"]}
         if request.edit is not None:  # what was sent may have been its codes
             record["edit"]["sha256"] = fingerprint(Path(str(request.edit)))["sha256"]
             record["was"] = request.was
@@ -190,11 +200,18 @@ class Fetched:
     written: list[Path] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     """Requests that could not be served: where each stands, and why."""
+    warnings: list[str] = field(default_factory=list)
+    """What the server said of those that could be."""
     tokens: int = 0
 
 
 def _tell(on_part: Callable[[float], None], done: int, event: dict[str, Any]) -> None:
     on_part(done + event.get("part", 0.0))
+
+
+def _needs(request: Request, files: Items[Path]) -> bool:
+    """Whether it is made from one of these: a step of a chain, which is asked for when the one before it is there."""
+    return any(file in files for file in files_of(request))
 
 
 def fetch_all(
@@ -206,7 +223,7 @@ def fetch_all(
     todo = deque(wanted)
     try:
         while todo or waiting:
-            while todo and len(waiting) < AHEAD:
+            while todo and len(waiting) < AHEAD and not _needs(todo[0][1], [file for _, _, file, _ in waiting]):
                 where, request, file = todo.popleft()
                 try:
                     expect_apart(file, files_of(request))
@@ -221,6 +238,7 @@ def fetch_all(
                 clip = remote.wait(job, partial(_tell, on_part, done))
                 remote.fetch(request, clip, file)
                 found.written.append(file)
+                found.warnings += [said for said in clip["warnings"] if said not in found.warnings]
                 found.tokens += int(clip["record"]["tokens"])
             except PromptError as error:
                 found.problems.append(f"{where}: {error}")

@@ -7,8 +7,9 @@ from typing import Any, get_origin
 
 from vpoet import __version__
 from vpoet.generate.fields import about, written
-from vpoet.serve.asked import CLIPS, COUNT, fields_served
+from vpoet.serve.asked import COUNT
 from vpoet.serve.history import KINDS
+from vpoet.serve.served import CLIPS, fields_served
 
 _TYPES = {str: "string", int: "integer", float: "number", bool: "boolean"}
 
@@ -32,6 +33,8 @@ def question() -> dict[str, Any]:
             told |= {"type": "string", "description": f"{found.help} {named}"}
         elif get_origin(kind) is list:
             told |= {"type": "array", "items": {"type": "string"}}
+            if name == "control":
+                told["description"] += " FILE is the id of an upload."
         else:
             told["type"] = _TYPES[kind]
         if found.allowed is not None:
@@ -69,7 +72,7 @@ def description() -> dict[str, Any]:
             "delete": call("Cancel it", answer("Its state"), "id"),
         },
         "/api/jobs/{id}/events": {
-            "get": call("What happens to it: waiting, part, seen, and last done, failed or cancelled",
+            "get": call("What happens to it: waiting, warning, part, seen, and last done, failed or cancelled",
                         answer("Server-sent events, each JSON", "text/event-stream"), "id"),
         },
         "/api/clips": {"get": call("What was made here, the latest first", answer("{clips}"))},

@@ -14,18 +14,19 @@ from collections.abc import Sequence as Items
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from vpoet.errors import DataError, VpoetError
+from vpoet.errors import VpoetError
 from vpoet.generate.batching import Batching, batching
 from vpoet.generate.growing import Filled, Growing, Seen
-from vpoet.generate.kept_codes import Source, fits
 from vpoet.generate.model import Model
 from vpoet.generate.prompt_file import record
 from vpoet.media.video import Video
-from vpoet.serve.asked import CLIPS, Order
+from vpoet.serve.asked import Order
+from vpoet.serve.given import Given, read, recorded
 from vpoet.serve.history import History, new_name
-from vpoet.serve.reader import Reading
+from vpoet.serve.served import CLIPS, with_files
 from vpoet.serve.turns import Turns
-from vpoet.serve.uploads import Uploads, readings
+from vpoet.serve.uploads import Uploads
+from vpoet.serve.warned import noted, routed
 
 WAITING = 256
 """Requests that wait, at most."""
@@ -58,8 +59,10 @@ class Job:
     """Events with frames to look at, until it is over."""
     end: dict[str, Any] | None = None
     """The last event."""
-    clips: dict[str, Video | Source] | None = None
+    given: Given | None = None
     """The files of the request, once they are read."""
+    warnings: list[str] = field(default_factory=list)
+    """What who asks should know of the clip."""
     filled: list[Filled] = field(default_factory=list)
     gone: bool = False
     """Nobody wants it any more; the thread that decodes looks at it with each pass."""
@@ -87,16 +90,17 @@ class Studio:
         worker = threading.Thread(target=self._decode, name="decoding", daemon=True)
         worker.start()
         started.set()
-        try:
-            while True:
-                moved = self._moved
-                if not await self._prepare():
-                    await moved.wait()
-        finally:
-            with self._work:
-                self._stopping = True
-                self._work.notify()
-            await asyncio.to_thread(worker.join)
+        with routed():
+            try:
+                while True:
+                    moved = self._moved
+                    if not await self._prepare():
+                        await moved.wait()
+            finally:
+                with self._work:
+                    self._stopping = True
+                    self._work.notify()
+                await asyncio.to_thread(worker.join)
 
     def submit(self, orders: Items[Order]) -> list[Job]:
         """Busy: there is no room for all of them."""
@@ -156,54 +160,27 @@ class Studio:
         if job.end is None:
             if job in self.waiting:
                 self.waiting.remove(job)
-            job.state, job.seen, job.clips, job.filled = state, [], None, []
+            job.state, job.seen, job.given, job.filled = state, [], None, []
             job.end = {"event": state, **told}
             self._tell()
 
     async def _prepare(self) -> bool:
         """Read the files of the first request that needs it, unless enough are read; whether there was one."""
-        ready = [job for job in self.waiting[:READY] if job.clips is None]
+        ready = [job for job in self.waiting[:READY] if job.given is None]
         if not ready:
             return False
         job, model = ready[0], self.models[ready[0].order.model]
         try:
-            clips = await self._files(job.order.asked, model)
+            given = await read(job.order.request, model, self.uploads, self.history)
         except VpoetError as error:
             self._end(job, "failed", error=str(error))
         except Exception as error:  # of one request: whoever waits behind it is served
             traceback.print_exception(error)
             self._end(job, "failed", error=_OURS)
         else:
-            job.clips = clips
+            job.given = given
             self._tell()
         return True
-
-    async def _files(self, asked: Mapping[str, Any], model: Model) -> dict[str, Video | Source]:
-        """What is given to a request: the clip that it edits first, whose rate is that of the mask."""
-        config, stride = model.bundle.config, model.bundle.video.stride[0]
-        needed, found = readings(asked, config, stride), dict[str, Video | Source]()
-        if "edit" in needed:
-            edited = found["edit"] = await self._edited(asked["edit"], needed.pop("edit"), model)
-            if isinstance(edited, Source):
-                rate = round(edited.fps)
-            else:
-                rate = (asked.get("fps") or config.fps) if len(edited) > 1 else 0
-            needed = {name: each for name, each in readings(asked, config, stride, rate).items() if name in needed}
-        for name, reading in needed.items():
-            found[name] = await self.uploads.read(asked[name], reading)
-        return found
-
-    async def _edited(self, name: str, reading: Reading, model: Model) -> Video | Source:
-        """A clip that was made here or sent, as its codes where they are known, and as its frames elsewhere. DataError:
-        it is here no more, or its codes are another tokenizer's."""
-        if (about := self.uploads.about(name)) is None:
-            return await asyncio.to_thread(self.history.source, name, model.bundle.video)
-        if about["kind"] != "codes":
-            return await self.uploads.read(name, reading)
-        source = await self.uploads.read_codes(name)
-        if about["decoder"] != model.bundle.video.hash or not fits(source, model.bundle.video):
-            raise DataError("edit: the codes of another video tokenizer than this model's: send the clip itself")
-        return source
 
     # From here on, of the thread that decodes.
 
@@ -247,7 +224,7 @@ class Studio:
         """The first in line whose files are read and whose model has room."""
         for job in [*self.waiting]:
             turns = running[job.order.model]
-            if job.state == "waiting" and job.clips is not None and not job.gone and len(turns) < turns.MOST:
+            if job.state == "waiting" and job.given is not None and not job.gone and len(turns) < turns.MOST:
                 return job
         return None
 
@@ -264,16 +241,25 @@ class Studio:
             self._call(self._tell)
 
         try:
-            clips: dict[str, Any] | None = job.clips
-            if job.gone or clips is None:  # it was cancelled just now, and its files are let go
+            given = job.given
+            if job.gone or given is None:  # it was cancelled just now, and its files are let go
                 raise _Gone
-            job.clips = {}
-            with self.turns:
-                request = replace(job.order.request, **clips)
-                return Growing(self.models[job.order.model], request, job.order.sampling, on_part)
+            job.given = Given()
+            request, model = with_files(job.order.request, given.clips), self.models[job.order.model]
+            with self.turns, noted() as notes:
+                growing = Growing(model, request, job.order.sampling, on_part)
+                self._warn(job, [*given.warnings, *notes, *model.unfamiliar(request)])
+            return growing
         except Exception as error:
             self._fail(job, error)
             return None
+
+    def _warn(self, job: Job, said: Items[str]) -> None:
+        strange = self.models[job.order.model].unknown(job.order.request.prompt)
+        words = [f"words that this model never met: {', '.join(strange)}"] if strange else []
+        job.warnings = [*words, *said]
+        for each in job.warnings:
+            self._call(self._show, job, {"event": "warning", "warning": each})
 
     def _take(self, job: Job, growing: Growing, part: Seen | Filled | Exception) -> None:
         try:
@@ -291,10 +277,8 @@ class Studio:
     def _kept(self, job: Job, growing: Growing) -> dict[str, Any]:
         order, model = job.order, self.models[job.order.model]
         none: dict[str, Any] = dict.fromkeys(CLIPS)
-        made = record(replace(order.request, **none), order.sampling, model) | model.rounding
-        for name in (each for each in CLIPS if each in order.asked):
-            about = self.uploads.about(order.asked[name])
-            made[name] = {"sha256": about["sha256"] if about else ""}
+        made = record(replace(order.request, control=(), **none), order.sampling, model) | model.rounding
+        made |= recorded(order.request, self.uploads)
         if growing.rollout.was:
             made |= {"was": order.request.was, "strength": order.request.strength, "shows": growing.rollout.was}
         for part in job.filled:
@@ -302,8 +286,9 @@ class Studio:
             made["tokens"] = made.get("tokens", 0) + len(part.decoded.nats)
         asked = {"hash": model.bundle.hash, **order.asked}
         return self.history.add(
-            job.id, job.filled, growing.rollout.fps, record=made, asked=asked, whole=growing.rollout.whole
-        )
+            job.id, job.filled, growing.rollout.fps, record=made, asked=asked, whole=growing.rollout.whole,
+            warnings=job.warnings,
+        )  # fmt: skip
 
     def _show(self, job: Job, event: dict[str, Any]) -> None:
         if job.end is None:

@@ -3,17 +3,15 @@
 import hashlib
 import json
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import anyio
 from anyio.to_thread import run_sync
 
-from vpoet.bundle import BundleConfig
-from vpoet.errors import DataError, PromptError
+from vpoet.errors import DataError
 from vpoet.files import make_folder, write_atomic
-from vpoet.generate.asks.painting import BLACK
 from vpoet.generate.kept_codes import Source
 from vpoet.media.video import Video
 from vpoet.serve import reader
@@ -116,32 +114,3 @@ class Uploads:
         except FileNotFoundError:  # it has just been let go
             pass
         raise DataError("a file that was sent is here no more: send it again")
-
-
-def readings(
-    values: Mapping[str, Any], config: BundleConfig, stride: int, edited: float | None = None
-) -> dict[str, Reading]:
-    """How each file of a request (its fields, files by id) has to be read, so that the clip is the one that the command
-    line makes of the same file; ``edited`` is the rate of the clip that is edited, where it is known. PromptError: a
-    number that can be no size or rate."""
-    height, width = (values.get(name) or getattr(config, name) for name in ("height", "width"))
-    fps = values.get("fps") or config.fps
-    if not (0 < height <= 4096 and 0 < width <= 4096 and 0 < fps <= 240):
-        raise PromptError("height and width are 1 to 4096 pixels here, and fps 1 to 240")
-    painting = values.get("mask") is not None or values.get("outpaint") is not None
-    size = None if painting else (height, width)
-    frames = values.get("frames") or config.frames
-    most = frames if painting else 0
-    between = stride if values.get("task") == "interpolation" else 0
-    still = values.get("image") is not None
-    each = {
-        "image": Reading(size=size),
-        "last": Reading(size=size),
-        "video": Reading(fps=fps, size=size, most=most, between=between),
-        "mask": Reading(fps=1 if still else fps, most=most, behind=BLACK),
-        # one more than it may have, so that it is known whether any is left out
-        "edit": Reading(fps=fps, size=(height, width), most=frames + 1),
-    }
-    if values.get("edit") is not None:
-        each["mask"] = Reading(fps=edited or 1, behind=BLACK)
-    return {name: each[name] for name in each if values.get(name) is not None}

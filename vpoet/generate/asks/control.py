@@ -39,11 +39,8 @@ def coded(request: Request, bundle: Bundle, sample: Sample) -> tuple[Control, ..
     return tuple(Control(each.kind, bundle.video.encode(each.clip), each.strength) for each in found if each.strength)
 
 
-def pictured(
-    request: Request, bundle: Bundle, size: tuple[int, int, int], fps: float, edited: Frames | None = None
-) -> tuple[ControlClip, ...]:
-    """The controls of a request as pictures of its clip, of (frames, height, width) and a rate, 0 of an image;
-    ``edited`` are the frames of the clip that is edited. The errors are those of `coded`."""
+def expect_read(request: Request, bundle: Bundle) -> None:
+    """PromptError: the model does not read one of the controls, or it is given twice."""
     kinds = [control.kind for control in request.control]
     known = bundle.transformer.config.controls
     for kind in kinds:
@@ -54,6 +51,14 @@ def pictured(
             )
         if kinds.count(kind) > 1:
             raise PromptError(f"control {kind}: given twice; a clip has one of each kind")
+
+
+def pictured(
+    request: Request, bundle: Bundle, size: tuple[int, int, int], fps: float, edited: Frames | None = None
+) -> tuple[ControlClip, ...]:
+    """The controls of a request as pictures of its clip, of (frames, height, width) and a rate, 0 of an image;
+    ``edited`` are the frames of the clip that is edited. The errors are those of `coded`."""
+    expect_read(request, bundle)
     return tuple(
         replace(control, clip=Video(_frames(control, request, size, fps, edited), fps)) for control in request.control
     )

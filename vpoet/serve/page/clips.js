@@ -11,10 +11,12 @@ class Clip { // frames of one size, which come in any order
   constructor(fps) {
     this.fps = fps || 1;
     this.frames = [];
-    this.views = [];
   }
 
-  put(index, data) { this.frames[index] = data; }
+  put(index, data) {
+    this.frames[index] = data;
+    wake();
+  }
 
   async strip(first, count, height, width, png) { // frames one below the other
     const bytes = Uint8Array.from(atob(png), (letter) => letter.charCodeAt(0));
@@ -36,14 +38,18 @@ class Clip { // frames of one size, which come in any order
       }
       return image;
     });
+    wake();
   }
 
-  at(seconds) { // the frame that is due, of those that are there
+  at(seconds) { // the frame that is due, of those that are there, and in how many seconds it is another
     const there = this.frames.findIndex((frame) => !frame);
     const count = there < 0 ? this.frames.length : there;
-    if (!count) return -1;
+    if (!count) return [-1, Infinity];
     const rest = Math.min(1, count / this.fps); // the last frame stays for a while
-    return Math.min(count - 1, Math.floor((seconds % (count / this.fps + rest)) * this.fps));
+    const whole = count / this.fps + rest, within = seconds % whole;
+    const index = Math.min(count - 1, Math.floor(within * this.fps));
+    if (count === 1 || still.matches) return [still.matches ? 0 : index, Infinity];
+    return [index, (index < count - 1 ? (index + 1) / this.fps : whole) - within];
   }
 }
 
@@ -63,15 +69,42 @@ function paint(view, index) {
   if (view.onframe) view.onframe(index);
 }
 
-function tick(now) {
-  for (const view of playing) {
-    if (!view.canvas.isConnected) { playing.delete(view); continue; }
-    const index = hold && hold.clip === view.clip ? hold.frame : view.clip.at(still.matches ? 0 : now / 1000);
-    if (index >= 0) paint(view, index);
-  }
-  requestAnimationFrame(tick);
+// Nothing is done for clips that are out of sight, nor between one frame and the next.
+let timer = 0;
+const inSight = new Set(); // canvases
+const sight = new IntersectionObserver((changes) => {
+  for (const { target, isIntersecting } of changes) isIntersecting ? inSight.add(target) : inSight.delete(target);
+  wake();
+});
+
+function play(view) {
+  playing.add(view);
+  sight.observe(view.canvas);
 }
-requestAnimationFrame(tick);
+
+function stop(view) {
+  playing.delete(view);
+  sight.unobserve(view.canvas);
+  inSight.delete(view.canvas);
+}
+
+function wake(seconds = 0) {
+  clearTimeout(timer);
+  timer = setTimeout(() => requestAnimationFrame(tick), 1000 * seconds);
+}
+
+function tick(now) {
+  let next = Infinity;
+  for (const view of playing) {
+    if (!view.canvas.isConnected) { stop(view); continue; }
+    if (!inSight.has(view.canvas)) continue;
+    const [index, wait] = hold && hold.clip === view.clip ? [hold.frame, Infinity] : view.clip.at(now / 1000);
+    if (index >= 0) paint(view, index);
+    next = Math.min(next, wait);
+  }
+  if (next < Infinity) wake(next);
+}
+still.onchange = () => wake();
 
 // Bits per token of each cell of time, as a curve that a pointer or the arrow keys go along.
 function curve(about, clip) {
@@ -94,26 +127,40 @@ function curve(about, clip) {
     const tall = 28 * each.bits / most;
     add("rect", { x: each.first, width: each.frames, y: 30 - tall, height: tall, class: "bar" });
   }
-  for (const line of about.asked.story || []) { // where the prompt changes
-    const at = parseInt(line, 10);
+  const prompts = [[0, about.asked.prompt || ""], ...(about.asked.story || []).map((line) => {
+    const [, at, text] = /^\s*(\d+)\s*:\s*(.*)$/s.exec(line);
+    return [Number(at), text];
+  })];
+  for (const [at] of prompts.slice(1)) // where the prompt changes
     add("rect", { x: at, width: Math.max(0.15, total / 400), y: 0, height: 30, class: "change" });
-  }
+  const under = (index) => { // the prompt of a frame, and what all of its cells took
+    const which = prompts.findLastIndex(([at]) => at <= index), [at, text] = prompts[which];
+    const stop = which + 1 < prompts.length ? prompts[which + 1][0] : total;
+    const sum = about.surprise.filter(([first, frames]) => at < first + frames && first + frames <= stop)
+      .reduce(([nats, tokens], [, , more, and]) => [nats + more, tokens + and], [0, 0]);
+    return sum[1] ? ` · “${text}”: ${(sum[0] / sum[1] / Math.LN2).toFixed(2)}` : "";
+  };
   const mark = add("rect", { x: 0, width: 1, y: 0, height: 30, class: "mark" });
   const words = make("figcaption");
   const tell = (index) => {
     const here = bits.find((each) => each.first <= index && index < each.first + each.frames);
     mark.setAttribute("x", index);
-    words.textContent = `frame ${index}` + (here ? ` · ${here.bits.toFixed(2)} bits a token` : " · given");
+    words.textContent = `frame ${index}` + (here ? ` · ${here.bits.toFixed(2)} bits a token` : " · given") +
+      (prompts.length > 1 ? under(index) : "");
   };
   const look = (index) => {
     hold = { clip, frame: Math.max(0, Math.min(total - 1, index)) };
     tell(hold.frame);
+    wake();
   };
   svg.onpointermove = (event) => {
     const area = svg.getBoundingClientRect();
     look(Math.floor((event.clientX - area.left) / area.width * total));
   };
-  svg.onpointerleave = box.onblur = () => { hold = null; };
+  svg.onpointerleave = box.onblur = () => {
+    hold = null;
+    wake();
+  };
   box.onkeydown = (event) => {
     const way = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (!way) return;

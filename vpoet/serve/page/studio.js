@@ -16,6 +16,8 @@ const TASKS = [ // name, words, tasks of a bundle that serve it, what is given, 
   ["paint", "a video, a part painted anew", ["inpainting"], ["video"], ["frames", "mask"]],
   ["edit", "a clip, under another prompt", ["t2v"], ["edit"], ["was", "strength"]],
   ["edit-part", "a clip, a part under another prompt", ["t2v"], ["edit"], ["was", "strength", "mask"]],
+  ["restyle", "a video, by its controls alone", ["t2v"], ["video"],
+    ["frames", "story", "via_image", "window", "overlap"]],
   ["border-image", "a picture, with more around it", ["outpainting"], ["image"], ["outpaint"]],
   ["border", "a video, with more around it", ["outpainting"], ["video"], ["frames", "outpaint"]],
 ];
@@ -23,12 +25,16 @@ const VIDEO_TASKS = { before: "backward", slow: "interpolation" };
 const NUMBERS = ["frames", "height", "width", "fps", "seed", "guidance", "temperature", "top_k", "top_p", "min_p",
   "given_frames", "window", "overlap", "strength"];
 const GIVEN = ["image", "last", "video", "edit"];
+const MADE = ["restyle", "edit", "edit-part"]; // from what is given here, controls can be made
 const PAGE = 24; // clips of the history that are shown at once
 
 let models = [], uploads = {}, cards = new Map(), socket, older = [], sides = { a: null, b: null };
 const brush = new Brush($("brush"), $("easel-image"));
 const border = new Border($("stage"), Object.fromEntries(SIDES.map((side) => [side, $(side)])),
   () => ["height", "width"].map((name) => Number($(name).value) || (model() || {})[name] || 64));
+
+const controls = new Controls($("control-box"), (kind, file) => guarded(send)(file));
+const conditions = new Conditions($("condition-box"));
 
 const say = (text, wrong = false) => {
   $("status").textContent = text;
@@ -50,7 +56,8 @@ const task = () => TASKS.find(([name]) => name === $("task").value) || TASKS[0];
 function showModel() {
   const one = model(), kept = $("task").value;
   $("about").textContent = `${one.height}×${one.width}, ${one.frames} frames at ${one.fps} a second`;
-  const served = TASKS.filter(([, , needs]) => needs.some((name) => one.tasks.includes(name)));
+  const served = TASKS.filter(([name, , needs]) =>
+    needs.some((each) => one.tasks.includes(each)) && (name !== "restyle" || one.makes.length));
   $("task").replaceChildren(...served.map(([name, words]) => new Option(words, name, false, name === kept)));
   for (const name of ["frames", "height", "width", "fps", "guidance", "temperature"]) $(name).placeholder = one[name];
   $("frames").step = $("given_frames").step = one.stride[0];
@@ -59,16 +66,18 @@ function showModel() {
   const others = models.filter((each) => each !== one);
   $("second").replaceChildren(new Option("no other", ""), ...others.map((each) => new Option(each.name, each.name)));
   $("model-row").hidden = models.length < 2;
+  conditions.show(one);
   showTask();
   markWords();
 }
 
 function showTask() {
-  const [, , , given, fields] = task();
+  const [name, , , given, fields] = task();
   for (const each of document.querySelectorAll("[data-field]"))
     each.hidden = ![...given, ...fields].includes(each.dataset.field);
   $("mask-box").hidden = !fields.includes("mask");
   $("border-box").hidden = !fields.includes("outpaint");
+  controls.show(model(), MADE.includes(name));
   showEasel();
   border.show();
 }
@@ -103,7 +112,10 @@ function asked() {
   if (fields.includes("via_image") && $("via_image").checked) found.via_image = true;
   const lines = $("story").value.split("\n").map((line) => line.trim()).filter(Boolean);
   if (fields.includes("story") && lines.length) found.story = lines;
-  return found;
+  const followed = controls.asked();
+  if (followed.length) found.control = followed;
+  if (name === "restyle" && !controls.makes) throw new Error("Say which control is made of the clip.");
+  return Object.assign(found, conditions.asked());
 }
 
 async function submit() {
@@ -124,20 +136,24 @@ async function submit() {
 }
 
 const guarded = (does) => async (...given) => {
-  try { await does(...given); } catch (error) { say(error.message, true); }
+  try { return await does(...given); } catch (error) { return say(error.message, true); }
 };
 
 // What is given
 
-async function upload(field, file) {
+async function send(file) {
   say(`Sending ${file.name} …`);
   const about = await call("POST", "/api/uploads", file);
+  say(`${file.name}: ${about.width}×${about.height}` + (about.fps ? `, ${about.frames} frames` : ""));
+  return about;
+}
+
+async function upload(field, file) {
+  const about = await send(file);
   setUpload(field, about);
   if (field === "edit") { // what it was made from, if its file tells
     try { $("was").value = JSON.parse(about.comment).vpoet.prompt || ""; } catch { /* a file of others */ }
   }
-  say(`${file.name}: ${about.width}×${about.height}` + (about.fps ? `, ${about.frames} frames` : ""));
-  return about;
 }
 
 // What there is to see of a file that was sent, or of a clip that was made here
@@ -165,8 +181,10 @@ async function settings(told) {
   showModel();
   const given = GIVEN.filter((field) => told[field]), way = told.task === "continuation" ? "" : told.task || "";
   const hole = told.mask ? "mask" : told.outpaint ? "outpaint" : "";
+  const anew = given.join() === "video" && !hole && !way && readControls(told.control).some((each) => each.clip === "auto");
   const fits = ([name, , , needs, fields]) => needs.join() === given.join() && (!hole || fields.includes(hole)) &&
-    (hole || !fields.includes("mask") && !fields.includes("outpaint")) && (VIDEO_TASKS[name] || "") === way;
+    (hole || !fields.includes("mask") && !fields.includes("outpaint")) && (VIDEO_TASKS[name] || "") === way &&
+    (name === "restyle") === anew;
   const still = !given.length && told.frames === 1;
   const found = still ? TASKS.find(([name]) => name === "still") : TASKS.find(fits);
   if (found && [...$("task").options].some((option) => option.value === found[0])) $("task").value = found[0];
@@ -187,6 +205,8 @@ async function settings(told) {
   }
   showTask();
   markWords();
+  conditions.settings(told);
+  missing += await controls.settings(told.control, lookUp);
   if (typeof told.mask === "string") await drawMask(told.mask);
   say(missing ? "Its settings are back, but what was given is here no more: send it again." : "Its settings are back.");
 }
@@ -245,7 +265,7 @@ function card(id, asked) {
   const article = make("article", {}, canvas, head, bar, words, tools);
   article.dataset.id = id;
   const found = { id, asked, clip, canvas, words, bar, tools, article, label, view: { clip, canvas } };
-  playing.add(found.view);
+  play(found.view);
   cards.set(id, found);
   return found;
 }
@@ -264,6 +284,7 @@ async function heard(told) {
   const one = cards.get(told.job);
   if (!one) return;
   if (told.event === "waiting") one.words.textContent = told.position ? `${told.position} before it` : "next";
+  else if (told.event === "warning") one.words.before(warned(told.warning));
   else if (told.event === "part") { one.bar.value = told.part; one.words.textContent = ""; }
   else if (told.event === "seen") {
     await one.clip.strip(told.first, told.frames, told.height, told.width, told.png);
@@ -288,6 +309,8 @@ async function heard(told) {
   }
 }
 
+const warned = (text) => make("p", { className: "warning", textContent: text });
+
 async function show(about, place) {
   const one = card(about.id, about.asked);
   one.about = about;
@@ -302,7 +325,7 @@ async function show(about, place) {
   one.clip.raw(bytes, about.frames, about.height, about.width);
   const bits = curve(about, one.clip);
   one.view.onframe = bits.tell;
-  one.words.replaceWith(bits);
+  one.words.replaceWith(...(about.warnings || []).map(warned), bits);
   const links = ["mp4", "gif", "png", "npz"].map((kind) => make("a", {
     href: `/api/clips/${about.id}.${kind}`, download: `vpoet-${about.id}.${kind}`,
     textContent: kind === "npz" ? "codes" : kind,
@@ -330,7 +353,7 @@ async function show(about, place) {
   if (source) one.tools.append(button("A | source", "Beside what was given", () => besideSource(about, source)));
   one.article.dataset.done = "true";
   place(one.article);
-  playing.add(one.view); // it was none that plays as long as it was nowhere
+  play(one.view); // it was none that plays as long as it was nowhere
 }
 
 async function goOn(about) {
@@ -392,25 +415,41 @@ function compare() {
   for (const [name, one] of [["a", a], ["b", b]]) {
     $(`name-${name}`).textContent = one.label;
     const canvas = $(`canvas-${name}`);
-    for (const view of playing) if (view.canvas === canvas) playing.delete(view);
-    playing.add({ clip: one.clip, canvas });
+    for (const view of playing) if (view.canvas === canvas) stop(view);
+    play({ clip: one.clip, canvas });
   }
+  $("compare").scrollIntoView({ block: "nearest" });
 }
 
 // What there is already
 
 async function remember() {
   const { clips } = await call("GET", "/api/clips");
+  for (const [empty] of later) empty.remove(); // those that were never in sight: they are told again
+  later.clear();
   older = clips.filter((about) => !cards.has(about.id));
-  await more();
+  more();
   const { jobs } = await call("GET", "/api/jobs");
   for (const job of jobs) begin(job);
   watch(jobs.map((job) => job.id));
 }
 
-async function more() {
+const later = new Map(); // where a clip will be: what is told of it
+const arriving = new IntersectionObserver((changes) => {
+  for (const { target } of changes.filter((each) => each.isIntersecting && later.has(each.target))) {
+    const about = later.get(target);
+    later.delete(target);
+    arriving.unobserve(target);
+    show(about, (fresh) => target.replaceWith(fresh)).catch(() => target.remove()); // it has just been forgotten
+  }
+}, { rootMargin: "300px" });
+
+function more() { // frames are asked for when they are about to be seen
   for (const about of older.splice(0, PAGE)) {
-    try { await show(about, (fresh) => $("history").append(fresh)); } catch { /* it has just been forgotten */ }
+    const empty = make("article", { className: "later" });
+    later.set(empty, about);
+    $("history").append(empty);
+    arriving.observe(empty);
   }
   $("older").hidden = !older.length;
 }
@@ -463,7 +502,7 @@ $("box-add").onclick = guarded(async () => {
 $("split").oninput = () => { $("canvas-a").style.clipPath = `inset(0 ${100 - $("split").value}% 0 0)`; };
 $("split").oninput();
 $("compare-close").onclick = () => { sides = { a: null, b: null }; compare(); };
-$("older").onclick = guarded(more);
+$("older").onclick = more;
 addEventListener("dragover", (event) => event.preventDefault());
 addEventListener("drop", (event) => {
   event.preventDefault();
