@@ -76,7 +76,7 @@ def main(
             f"{model}: its actions are {config.actions.told()}, and those of {named} {there.told()}; give the --world "
             "that it learned"
         )
-    clip = worlds.maker(named, *size, fps, seen + length)
+    clip = worlds.maker(named, *size, simulator.fps, seen + length)
     cli.hold(out)
     asked: dict[str, Any] = {"model": player.bundle.hash, "world": world, "seen": seen, "length": length}
     asked |= dataclasses.asdict(sampling)

@@ -26,11 +26,13 @@ BAR, STEM, END = 60.0, 15.0, 120.0
 stem, and twice that is the width of the bar; how far down the stem goes."""
 MIDDLE = (3600 * 15 + 2700 * 75) / 6300
 """How far below its origin the T's centre of area is."""
-DISC, BLOCK = (65, 105, 225), (119, 136, 153)
-"""Their colours: royal blue and light slate grey."""
-CLEAR = 0.3
-"""Share of a pixel from which on it counts."""
-FITS = 0.5
+DISC, BLOCK = (78, 126, 255), (143, 163, 184)
+"""Their colours within: royal blue and light slate grey, a fifth lighter than at their outlines."""
+CLEAR, UNLIKE = 0.3, 0.25
+"""Share of a pixel from which on it counts, and how much of its difference from the board is neither disc nor block."""
+QUARTER, HALF = 0.2, 0.5
+"""Shares of the disc, which may lie in a corner and then is cut, and of the block that have to be seen."""
+FITS = 0.6
 """Share of the area that block and T have in common, of what they cover together, from which on it is a T."""
 STEPS = 12
 """Of Gauss-Newton."""
@@ -63,8 +65,8 @@ class PushT(Environment):
     def __init__(self, make: Callable[[], Any], squeeze: Callable[[Frames], Frames]) -> None:
         board_HW3 = _board(make().unwrapped, squeeze).astype(float)
         self._board = board_HW3
-        things_HW32 = np.stack([np.array(colour) - board_HW3 for colour in (DISC, BLOCK)], -1)
-        self._shares = np.linalg.pinv(things_HW32)  # [H, W, 2, 3]
+        self._things = np.stack([np.array(colour) - board_HW3 for colour in (DISC, BLOCK)], -1)  # [H, W, 3, 2]
+        self._shares = np.linalg.pinv(self._things)
         high, wide = board_HW3.shape[:2]
         self._unit = BOARD / high, BOARD / wide
         rows, columns = (np.arange(high) + 0.5) * self._unit[0], (np.arange(wide) + 0.5) * self._unit[1]
@@ -81,9 +83,8 @@ class PushT(Environment):
             raise ShapeError(f"frames of {frames.shape[1:]}, and this judge sees {self._board.shape}")
         found = list[dict[str, float | None]]()
         for frame in frames:
-            shares_HW2 = np.einsum("hwsc,hwc->hws", self._shares, frame - self._board).clip(0, 1)
-            agent = self._disc(shares_HW2[..., 0])
-            pose = self._tee(shares_HW2[..., 1])
+            shares_HW2 = self._shared(frame - self._board)
+            agent, pose = self._disc(shares_HW2[..., 0]), self._tee(shares_HW2[..., 1])
             found.append(dict(zip(("agent_x", "agent_y", "block_x", "block_y", "angle"), agent + pose, strict=True)))
         return found
 
@@ -91,15 +92,22 @@ class PushT(Environment):
     def player(random: np.random.Generator) -> Callable[[Told], Any]:
         return Pusher(random)
 
+    def _shared(self, rest_HW3: Doubles) -> Doubles:
+        """[H, W, 2]: how much of each pixel is disc and block, where that explains most of what is not board."""
+        shares_HW2: Doubles = np.einsum("hwsc,hwc->hws", self._shares, rest_HW3)
+        left_HW3 = rest_HW3 - np.einsum("hwcs,hws->hwc", self._things, shares_HW2)
+        explained_HW = (left_HW3**2).sum(-1) < UNLIKE * (rest_HW3**2).sum(-1)
+        clear_HW2: Doubles = np.where((shares_HW2 > CLEAR) & explained_HW[..., None], shares_HW2, 0).clip(0, 1)
+        return clear_HW2
+
     def _disc(self, share_HW: Doubles) -> tuple[float | None, float | None]:
         """Where its middle is: about, where most of it is, and then by what is within its reach of there."""
-        share_HW = np.where(share_HW > CLEAR, share_HW, 0)
         reach = RADIUS + max(self._unit) / 2
         row, column = densest(share_HW, *(round(2 * RADIUS / unit) for unit in self._unit))
         for _ in range(2):
             y, x = row * self._unit[0], column * self._unit[1]
             near_HW = np.where(np.hypot(self._x - x, self._y - y) <= reach, share_HW, 0)
-            if near_HW.sum() < math.pi * RADIUS**2 / (self._unit[0] * self._unit[1]) / 2:
+            if near_HW.sum() < math.pi * RADIUS**2 / (self._unit[0] * self._unit[1]) * QUARTER:
                 return None, None
             x, y = (float((near_HW * axis).sum() / near_HW.sum()) for axis in (self._x, self._y))
             row, column = y / self._unit[0], x / self._unit[1]
@@ -107,8 +115,7 @@ class PushT(Environment):
 
     def _tee(self, share_HW: Doubles) -> tuple[float | None, float | None, float | None]:
         """Origin and angle; nothing where there is no such thing."""
-        share_HW = np.where(share_HW > CLEAR, share_HW, 0)
-        if share_HW.sum() * self._unit[0] * self._unit[1] < FITS * (3600 + 2700):
+        if share_HW.sum() * self._unit[0] * self._unit[1] < HALF * (3600 + 2700):
             return None, None, None
         x, y = (float((share_HW * axis).sum() / share_HW.sum()) for axis in (self._x, self._y))
         angles_N = np.arange(ANGLES) * 2 * math.pi / ANGLES
