@@ -20,6 +20,7 @@ import curation
 import decoding
 import edits
 import engines
+import environments
 import estimates
 import film
 import guessing
@@ -98,6 +99,7 @@ def main() -> None:
         long_lists.list_memory,
         ingesting.ingest_speed,
         asked.asked_motion,
+        environments.environment_judges,
     )
     slow: dict[str, Callable[[float], dict[str, Any]]] = {
         each.__name__: each for each in (*pretraining, *sampling, *coding, *asked_for)
