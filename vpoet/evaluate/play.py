@@ -23,10 +23,12 @@ import numpy as np
 from vpoet.arrays import Doubles, Floats, Frames, Ints
 from vpoet.errors import DataError
 from vpoet.evaluate.courses import FIGURE, Course, anything, keys, measures, scores
+from vpoet.evaluate.keys import keys_read, telling
 from vpoet.evaluate.physics import physics, trials
 from vpoet.evaluate.pixels import psnr
 from vpoet.generate.environment import Session
 from vpoet.generate.model import Model
+from vpoet.play.reading import WAYS
 from vpoet.sequence.actions import outcome_values
 from vpoet.sequence.arrangements import Given, Sample
 from vpoet.sequence.document import KINDS, build
@@ -163,7 +165,8 @@ def row(model: Model, session: Session, simulator: SteppedWorld, course: Course)
     others, _ = dream(session, course, [anything(simulator, random) for _ in range(at + 1)], course.number)
     found: dict[str, Any] = {"course": course.number, "frames": len(dreamt)}
     seen = {"error": simulator.see(dreamt), "ceiling": simulator.see(kept)}
-    if measures(simulator) != (FIGURE,):  # a figure of vpoet's is read to the pixel
+    figure = measures(simulator) == (FIGURE,)
+    if not figure:  # which is read to the pixel
         seen["judge"] = simulator.see(course.frames)
     horizons = [horizon for horizon in HORIZONS if horizon <= len(course.keys)]
     for measure, (name, told) in product(measures(simulator), seen.items()):
@@ -185,6 +188,11 @@ def row(model: Model, session: Session, simulator: SteppedWorld, course: Course)
     found["sound_ceiling"] = sum(_sound(simulator, was, one) for one in seen["ceiling"]) / len(kept)
     if scores(simulator):
         found["coins"] = coins(course.rewards, rewards)
+    if figure:
+        tellable = telling(simulator, course.state, course.keys)
+        for suffix, frames in (("", course.frames), ("_dreamt", dreamt)):
+            read = keys_read(model, course.seen, frames, course.text, course.keys, tellable)
+            found |= {f"read_by_{way}{suffix}": counts for way, counts in read.items()}
     return found | trials(lambda: _begun(session, course), simulator, course.state)
 
 
@@ -237,6 +245,10 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     bits = [one["key_bits"] for one in rows if one["key_bits"] is not None]
     if bits:
         found["key_bits"] = float(np.mean(bits))
+    for name in (f"read_by_{way}{suffix}" for way in WAYS for suffix in ("", "_dreamt")):
+        counts = [one[name] for one in rows if name in one]
+        if counts and (count := sum(count for _, count in counts)):
+            found[name] = sum(hits for hits, _ in counts) / count
     hits, dreamt, there = (sum(one["coins"][at] for one in rows if "coins" in one) for at in range(3))
     if dreamt + there:
         found["coins_f1"] = 2 * hits / (dreamt + there)

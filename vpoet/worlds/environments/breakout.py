@@ -43,7 +43,10 @@ class Breakout(Environment):
         Measure("lives", ("lives",), "lives"),
         Measure("score", ("score",), "points"),
     )
-    left_out = "jumps and walls, as nobody jumps"
+    left_out = (
+        "jumps and walls, as nobody jumps; keys read off frames, as to know which can be told takes a restored state "
+        "for each key of each frame, and a state is restored by playing it again"
+    )
     scores = True
 
     def __init__(self, make: Callable[[], Any], squeeze: Callable[[Frames], Frames]) -> None:

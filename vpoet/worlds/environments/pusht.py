@@ -57,8 +57,8 @@ class PushT(Environment):
         Measure("angle", ("angle",), "degrees", turn=360),
     )
     left_out = (
-        "jumps and walls, as nobody jumps; rewards, as PushT's is the share of the goal that is covered, and so above "
-        "0 nearly everywhere"
+        "jumps and walls, as nobody jumps; keys read off frames, as vectors are not keys; rewards, as PushT's is the "
+        "share of the goal that is covered, and so above 0 nearly everywhere"
     )
     scores = False
 
