@@ -30,7 +30,7 @@ DISC, BLOCK = (78, 126, 255), (143, 163, 184)
 """Their colours within: royal blue and light slate grey, a fifth lighter than at their outlines."""
 CLEAR, UNLIKE = 0.3, 0.25
 """Share of a pixel from which on it counts, and how much of its difference from the board is neither disc nor block."""
-QUARTER, HALF = 0.2, 0.5
+CORNER, HALF = 0.2, 0.5
 """Shares of the disc, which may lie in a corner and then is cut, and of the block that have to be seen."""
 FITS = 0.6
 """Share of the area that block and T have in common, of what they cover together, from which on it is a T."""
@@ -107,7 +107,7 @@ class PushT(Environment):
         for _ in range(2):
             y, x = row * self._unit[0], column * self._unit[1]
             near_HW = np.where(np.hypot(self._x - x, self._y - y) <= reach, share_HW, 0)
-            if near_HW.sum() < math.pi * RADIUS**2 / (self._unit[0] * self._unit[1]) * QUARTER:
+            if near_HW.sum() < math.pi * RADIUS**2 / (self._unit[0] * self._unit[1]) * CORNER:
                 return None, None
             x, y = (float((near_HW * axis).sum() / near_HW.sum()) for axis in (self._x, self._y))
             row, column = y / self._unit[0], x / self._unit[1]
