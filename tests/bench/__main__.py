@@ -22,6 +22,7 @@ import decoding
 import dirtied
 import edits
 import engines
+import environments
 import estimates
 import film
 import guessing
@@ -111,6 +112,7 @@ def main() -> None:
         ingesting.ray_speed,
         asked.asked_motion,
         dirtied.dirtied,
+        environments.environment_judges,
     )
     slow: dict[str, Callable[[float], dict[str, Any]]] = {
         each.__name__: each for each in (*pretraining, *sampling, *coding, *asked_for)

@@ -10,13 +10,14 @@ import pytest
 
 from vpoet import worlds
 from vpoet.arrays import Frames
-from vpoet.evaluate import play
+from vpoet.evaluate import courses, play
 from vpoet.evaluate.keys import telling
 from vpoet.evaluate.physics import physics, trials
 from vpoet.worlds.world import SteppedWorld
 
 WORLD, SIZE, FPS = worlds.find("playground"), (64, 64), 8.0
-COURSES = list(islice(play.courses(WORLD, SIZE, FPS, 4, 16), 6))
+SIMULATOR = WORLD.stepped(*SIZE, FPS)
+COURSES = list(islice(courses.courses(worlds.maker("world:playground", *SIZE, FPS, 20), SIMULATOR, 4, 16), 6))
 
 
 class Player:
@@ -60,7 +61,7 @@ def test_the_simulator_itself_makes_no_error_and_heeds_every_key(simulator: Step
     for course in COURSES:
         dreamt, rewards = play.dream(Player(), course, course.keys, 0)  # type: ignore[arg-type]
         np.testing.assert_array_equal(dreamt, course.frames)
-        assert play.errors(simulator, dreamt, course.places).max() == 0
+        assert play.errors(courses.FIGURE, simulator.see(dreamt), course.truths).max() == 0
         assert play.coins(course.rewards, rewards)[0] == sum(reward > 0 for reward in course.rewards)
         assert all(play.soundness(simulator, course.seen[-1:], dreamt))
         pairs += play.followed(Player(), simulator, course, 0)  # type: ignore[arg-type]
@@ -71,7 +72,7 @@ def test_the_simulator_itself_makes_no_error_and_heeds_every_key(simulator: Step
 
 def test_the_simulator_itself_jumps_and_stops_as_it_does_and_a_deaf_one_does_not(simulator: SteppedWorld) -> None:
     def rows(deaf: bool) -> list[dict[str, Any]]:
-        def begun(course: play.Course) -> Player:
+        def begun(course: courses.Course) -> Player:
             player = Player(deaf)
             player.world.restore(course.state)
             return player
@@ -102,7 +103,7 @@ def test_one_that_is_deaf_follows_one_key_in_several(simulator: SteppedWorld) ->
 
 def test_nobody_and_frames_that_are_missing_are_infinitely_far(simulator: SteppedWorld) -> None:
     course = COURSES[0]
-    far = play.errors(simulator, np.zeros((2, 64, 64, 3), np.uint8), course.places)
+    far = play.errors(courses.FIGURE, simulator.see(np.zeros((2, 64, 64, 3), np.uint8)), course.truths)
     assert far.shape == (16,)
     assert np.isinf(far).all()
 
@@ -139,7 +140,7 @@ def test_a_summary_has_medians_and_percentiles_over_courses() -> None:
 
 def test_a_key_can_be_told_where_every_other_one_leads_to_another_frame(simulator: SteppedWorld) -> None:
     told = []
-    for course in islice(play.courses(worlds.find("playground"), (64, 64), 8, 4, 12), 6):
+    for course in COURSES:
         found = telling(simulator, course.state, course.keys)
         simulator.restore(course.state)
         for key, one in zip(course.keys, found, strict=True):

@@ -20,7 +20,7 @@ WORLD = "world:"
 Maker = Callable[[int], tuple[Frames, dict[str, Any]]]
 """From a clip's number to its frames uint8 [T, H, W, 3] and its raw json."""
 
-_PARTS = ("world", "recording", "gym")
+_PARTS = ("world", "recording", "gym", "environments")
 """Modules of what worlds have in common."""
 
 

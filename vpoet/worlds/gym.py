@@ -7,7 +7,8 @@ it coming.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -18,13 +19,15 @@ from PIL import Image
 
 from vpoet.arrays import Frames
 from vpoet.errors import DataError
+from vpoet.worlds.environments import MODULES, known
+from vpoet.worlds.environments.known import Environment
 from vpoet.worlds.recording import Recording, Sticky, record
 
 ENV = "env:"
 PACKAGES = {"ALE": ("ale_py", "atari"), "gym_pusht": ("gym_pusht", "gym")}
 """Of each namespace of environments: the package that registers it, and the extra of vpoet that installs that."""
-OPTIONS: Mapping[str, Mapping[str, Any]] = {"gym_pusht": {"obs_type": "pixels"}}
-"""Of a namespace. What PushT renders otherwise shows the action that led to a frame as a red cross."""
+POLICIES = "random", "player"
+"""Of those that vpoet knows, half of the recordings are played by each."""
 _BEFORE = 48
 """Steps at most that a recording begins after its episode does."""
 
@@ -40,6 +43,8 @@ class GymWorld:
     def __init__(self, name: str, height: int = 64, width: int = 64) -> None:
         """DataError: it is not installed, not known, shows no frames, or its actions are no list or bounded vector."""
         self.name, self._size = name, (height, width)
+        self.known = known(name)
+        """What vpoet knows of it, if it does (`vpoet.worlds.environments`)."""
         self._env = _make(name)
         self._observed = _is_picture(self._env.observation_space)
         self.fps = float(self._env.metadata.get("render_fps") or 0)
@@ -96,28 +101,54 @@ class GymWorld:
 
     @property
     def truth(self) -> dict[str, Any]:
-        """The numbers that the environment tells beside its frames, and the memory (``ram``) of an Atari console."""
+        """The numbers that the environment tells beside its frames, and the memory (``ram``) of an Atari console; of
+        those that vpoet knows, what is where, by name."""
         told = {key: np.asarray(value).tolist() for key, value in self._info.items()}
         if (console := getattr(self._env.unwrapped, "ale", None)) is not None:
             told["ram"] = console.getRAM().tolist()
-        return told
+        return told | (self.known.truth(told) if self.known else {})
 
     def see(self, frames: Frames) -> list[dict[str, Any]]:
-        """DataError: nobody has said what the frames of an environment show."""
-        raise DataError(f"{ENV}{self.name}: it has no judge; worlds of vpoet have (`vpoet ingest world:NAME`)")
+        """What each of the frames uint8 [T, H, W, 3] shows, by the names that `Measure.keys` say; None for what is not
+        to be seen. DataError: vpoet does not know what the frames of this environment show."""
+        return self._judge.see(frames)
+
+    @cached_property
+    def _judge(self) -> Environment:
+        if self.known is None:
+            raise DataError(
+                f"{ENV}{self.name}: it has no judge; {', '.join(ENV + name for name in MODULES)} and worlds of vpoet "
+                "(world:NAME) have"
+            )
+        return self.known(partial(_make, self.name), self._squeezed)
 
     def clip(self, seed: int, frames: int) -> tuple[Frames, dict[str, Any]]:
-        """A recording of ``frames`` frames, or fewer if the end comes before, of random actions, each held for a while.
+        """A recording of ``frames`` frames, or fewer if the end comes before, of random actions, each held for a while;
+        of an environment that vpoet knows, every other one is of somebody who plays for something.
 
-        It begins some steps after its episode.
+        It begins some steps after its episode. ``state``, in hex, is what `save` gave at its first frame, and ``truth``
+        what is where in each, where that is known.
         """
         random = np.random.default_rng(seed)
-        act: Sticky[Any] = Sticky(lambda: self._draw(random), random)
+        policy = POLICIES[seed % 2 if self.known else 0]
+        sticky: Sticky[Any] = Sticky(lambda: self._draw(random), random)
+        act: Callable[[], Any] = sticky
+        if self.known and policy == "player":
+            player = self.known.player(random)
+            act = lambda: player(self.truth)  # noqa: E731
         first = self.reset(seed)
         before: Recording[Any] = record(first, self.step, act, int(random.integers(_BEFORE + 1)) + 1)
         first = self.reset(seed) if before.ended else before.frames[-1]
-        recording: Recording[Any] = record(first, self.step, act, frames)
+        state, truths = self.save().hex(), [self.truth]
+
+        def step(action: Any) -> tuple[Frames, float, bool]:
+            told = self.step(action)
+            truths.append(self.truth)
+            return told
+
+        recording: Recording[Any] = record(first, step, act, frames)
         low, high = self.bounds or ([], [])
+        names = [key for measure in self.known.measures for key in measure.keys] if self.known else []
         return recording.frames, {
             "caption": self.caption,
             "fps": self.fps,
@@ -125,9 +156,11 @@ class GymWorld:
             "width": self._size[1],
             "source": f"{ENV}{self.name}, recording {seed}",
             "license": "",
-            "policy": "random",
+            "policy": policy,
+            "state": state,
             **recording.fields(),
             "action_space": {"names": list(self.actions)} if self.actions else {"low": low, "high": high},
+            **({"truth": {name: [truth[name] for truth in truths] for name in names}} if names else {}),
         }
 
     def _draw(self, random: np.random.Generator) -> int | list[float]:
@@ -153,6 +186,9 @@ class GymWorld:
         picture = observation if self._observed else self._env.render()
         if not (isinstance(picture, np.ndarray) and _is_picture(picture)):
             raise DataError(f"{ENV}{self.name}: what it renders is no picture (uint8 [H, W, 3])")
+        return self._squeezed(picture)
+
+    def _squeezed(self, picture: Frames) -> Frames:
         if picture.shape[:2] == self._size:
             return picture.copy()
         size = self._size[1], self._size[0]
@@ -170,7 +206,11 @@ def _make(name: str) -> Any:
         raise DataError(f'{ENV}{name}: it needs the package {package}: pip install "vpoet[{extra}]"')
     if package:
         gymnasium.register_envs(import_module(package))
-    options = {"max_episode_steps": -1, "disable_env_checker": True, **OPTIONS.get(namespace, {})}
+    options = {
+        "max_episode_steps": -1,
+        "disable_env_checker": True,
+        **(found.options if (found := known(name)) else {}),
+    }
     try:
         env = gymnasium.make(name, **options)
         if "rgb_array" in env.metadata.get("render_modes", []):
