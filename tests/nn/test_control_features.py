@@ -124,7 +124,7 @@ def test_strength_multiplies_and_kinds_add() -> None:
     torch.testing.assert_close(added(both), added(edges) + added(depth))
     half = Document(both.task, both.spans, controls=(Control("edges", edges.controls[0].codes, 0.5),))
     torch.testing.assert_close(added(half), added(edges) / 2)
-    assert added(both).shape == (3, len(row_of([both])), 16)
+    assert added(both).shape == (2, len(row_of([both])), 16)
     sequence = build(both, VOCABULARY)
     assert sequence.controls is not None
     told = np.zeros(len(row_of([both])), np.bool_)
@@ -172,7 +172,7 @@ def test_codes_are_read_as_points_whose_digits_are_numbers_and_else_as_they_are_
     seen = network().controls._seen(torch.tensor([0, 23, 1, 3]), lambda codes: codes.new_zeros(1).float())
     expected = [[-1, -1, -1, 1], [1, 1, 1, 1], [0, -1, -1, 1], [-1, 1, -1, 1]]
     torch.testing.assert_close(seen, torch.tensor(expected, dtype=torch.float32))
-    plain = Vocabulary(20, (6, 4), "t", "v")
+    plain = Vocabulary(20, (6, 4), "t", "v", levels=(24,))
     assert (plain.hash, plain) == (VOCABULARY.hash, VOCABULARY)  # a model of one reads what was made for the other
     embedded = Transformer(TransformerConfig(**SIZES, controls=["edges"]), plain)
     torch.nn.init.normal_(embedded.controls["edges"].out.weight, std=0.1)
@@ -183,7 +183,7 @@ def test_codes_are_read_as_points_whose_digits_are_numbers_and_else_as_they_are_
 
 
 def test_places_are_three_depths_and_kinds_are_known() -> None:
-    assert [places(depth) for depth in (1, 2, 3, 4, 24)] == [(0,), (0, 1), (0, 1, 2), (0, 1, 2), (0, 8, 16)]
+    assert [places(depth) for depth in (1, 2, 3, 4, 24)] == [(0,), (1,), (1, 2), (1, 2, 3), (1, 8, 16)]
     with pytest.raises(ConfigError, match=f"no kind 'heat'; there are {KINDS[0]}"):
         TransformerConfig(controls=["heat"])
     with pytest.raises(ConfigError, match="a kind comes twice"):

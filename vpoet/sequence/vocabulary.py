@@ -106,8 +106,8 @@ class Vocabulary:
     appended: tuple[tuple[str, int], ...] = ()
     """Further ranges, name and size, in the order in which they follow the visual codes."""
     levels: tuple[int, ...] = field(default=(), compare=False)
-    """Levels of each digit of a visual code, where a code is a point on a grid of so many (FSQ): `visual` is them in
-    groups. It follows from the tokenizer, and is in no hash."""
+    """Levels of each digit of a visual code, of which `visual` are groups; (): not known. It follows from the
+    tokenizer, and is in no hash."""
 
     def __post_init__(self) -> None:
         assert self.text > 0, self
