@@ -126,7 +126,7 @@ class Controls(nn.ModuleDict):
         for level in self.levels:
             digits.append((codes_G % level) * (2 / (level - 1)) - 1)
             codes_G = codes_G // level
-        return F.pad(torch.stack(digits, dim=-1), (0, 1), value=1.0)
+        return F.pad(torch.stack(digits, dim=-1).to(embed(codes_G[:0]).dtype), (0, 1), value=1.0)
 
 
 def _normed(x: Tensor) -> Tensor:
