@@ -1,4 +1,4 @@
-"""Tell whether in- and outpainting use what is shown around a hole: bits of hidden codes with it and without."""
+"""Tell whether in- and outpainting use their context: bits of hidden codes with it and without."""
 
 import json as json_module
 from itertools import islice
@@ -34,7 +34,7 @@ def main(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
-    """Tell whether in- and outpainting use what is shown around a hole: bits of hidden codes with it and without.
+    """Tell whether in- and outpainting use their context: bits of hidden codes with it and without.
 
     A part of each clip is hidden, as training does it. The hidden codes are scored by what training shows of the clip,
     by what `vpoet sample --mask` and `--outpaint` show, and as text to video: each given the prompt and all codes
