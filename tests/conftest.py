@@ -206,7 +206,7 @@ def make_bundle() -> Callable[..., Path]:
         video = VideoTokenizer(network)
         text = TextTokenizer.train(["a robot walks right on grass", "a hero jumps on sand"], folder / "text.model", 300)
         sizes = TransformerConfig(width=32, depth=depth, heads=2, kv_heads=1, hidden=48, controls=controls.split())
-        vocabulary = Vocabulary(text.size, grouped(video.levels, 2), text.hash, video.hash)
+        vocabulary = Vocabulary(text.size, grouped(video.levels, 2), text.hash, video.hash, levels=video.levels)
         if settings.get("actions"):
             vocabulary = settings["actions"].vocabulary(vocabulary)
         tasks = [name for name, task in TABLE.items() if task.needs != "actions" or settings.get("actions")]
@@ -304,7 +304,7 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokens:
                 info["measures"] = {"motion": first / 4}
                 writer.write(f"{split}-{i:04}", {"codes.npy": codes_to_npy(codes.astype(np.int32)), "json": info})
         writer.manifest().save(folder / split)
-    vocabulary = Vocabulary(text.size, grouped(video.levels, 2), text.hash, video.hash)
+    vocabulary = Vocabulary(text.size, grouped(video.levels, 2), text.hash, video.hash, levels=video.levels)
     return Tokens(folder, text, video, vocabulary)
 
 

@@ -61,6 +61,8 @@ PROGRAMS = {
     "drift": "sample/drift.py",
     "evaluate-play": "sample/evaluate_play.py",
     "evaluate-controls": "sample/evaluate_controls.py",
+    "evaluate-painting": "sample/evaluate_painting.py",
+    "gallery": "sample/gallery.py",
     "reconstruct": "sample/reconstruct.py",
     "chain": "train/chain.py",
     "report": "train/report.py",

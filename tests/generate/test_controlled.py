@@ -148,6 +148,15 @@ def test_clips_that_come_and_go_are_those_of_their_requests_alone(model: Model) 
         assert np.array_equal(made[each], video.frames)
 
 
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_smaller_weights_read_controls_too(folder: Path, precision: str) -> None:
+    small = load(folder, device="cpu", precision=precision)
+    told, bare = documents(small)[:1], [replace(documents(small)[0], controls=())]
+    one, other = (small.token_nats(some)[0] for some in (told, bare))
+    assert np.isfinite(one).all()
+    assert not np.allclose(one, other, atol=0.05)
+
+
 @pytest.mark.parametrize("sampling", [PLAIN, GUIDED], ids=["plain", "guided"])
 def test_an_edit_under_controls_that_changes_nothing_gives_the_clip(model: Model, sampling: Sampling) -> None:
     codes = np.random.default_rng(5).integers(0, 36, GRID, dtype=np.int32)
@@ -156,9 +165,9 @@ def test_an_edit_under_controls_that_changes_nothing_gives_the_clip(model: Model
     for guesses in (0, 3):
         (found,) = Model(model.bundle, guesses=guesses).decode([source], [redraw], sampling)
         assert np.array_equal(found.document.codes(), codes)
-    other = replace(source, controls=(control("edges", 2),))
-    (changed,) = model.decode([other], [redraw], sampling)
-    assert not np.array_equal(changed.document.codes(), codes)
+    others = [replace(source, controls=(control("edges", seed),)) for seed in range(2, 10)]
+    changed = model.decode(others, [redraw] * len(others), sampling)
+    assert not all(np.array_equal(each.document.codes(), codes) for each in changed)
 
 
 def test_a_prefix_lm_decodes_and_scores_alike(model: Model) -> None:

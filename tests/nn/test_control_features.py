@@ -19,7 +19,7 @@ from vpoet.sequence.tasks import TABLE
 from vpoet.sequence.vocabulary import Vocabulary
 
 CPU = torch.device("cpu")
-VOCABULARY = Vocabulary(20, (6, 4), "t", "v")
+VOCABULARY = Vocabulary(20, (6, 4), "t", "v", levels=(3, 2, 4))
 SDPA = backend("sdpa", CPU, torch.float32)
 SIZES = {"width": 16, "depth": 3, "heads": 2, "kv_heads": 1, "hidden": 24}
 
@@ -45,7 +45,7 @@ def network(learned: bool = True, **sizes) -> Transformer:
     torch.manual_seed(0)
     found = Transformer(TransformerConfig(**{**SIZES, "controls": ["edges", "depth"], **sizes}), VOCABULARY)
     for features in found.controls.values() if learned else ():
-        torch.nn.init.normal_(features.out.weight, std=4.0)
+        torch.nn.init.normal_(features.out.weight, std=0.1)
     return found
 
 
@@ -95,7 +95,7 @@ def test_a_pack_is_its_documents_alone(attention: str, bidirectional: bool) -> N
     for name, weight in transformer.named_parameters():
         if weight.grad is not None:
             torch.testing.assert_close(gradients[name], weight.grad, atol=1e-4, rtol=1e-4)
-    assert all(f"controls.{kind}.mix.weight" in gradients for kind in ("edges", "depth"))
+    assert all(f"controls.{kind}.near.weight" in gradients for kind in ("edges", "depth"))
 
 
 def test_strength_0_and_the_start_are_the_model_without_controls() -> None:
@@ -124,7 +124,7 @@ def test_strength_multiplies_and_kinds_add() -> None:
     torch.testing.assert_close(added(both), added(edges) + added(depth))
     half = Document(both.task, both.spans, controls=(Control("edges", edges.controls[0].codes, 0.5),))
     torch.testing.assert_close(added(half), added(edges) / 2)
-    assert added(both).shape == (3, len(row_of([both])), 16)
+    assert added(both).shape == (2, len(row_of([both])), 16)
     sequence = build(both, VOCABULARY)
     assert sequence.controls is not None
     told = np.zeros(len(row_of([both])), np.bool_)
@@ -168,8 +168,22 @@ def test_a_pack_without_controls_still_reads_all_weights() -> None:
         assert not weight.grad.any(), name
 
 
+def test_codes_are_read_as_points_whose_digits_are_numbers_and_else_as_they_are_embedded() -> None:
+    seen = network().controls._seen(torch.tensor([0, 23, 1, 3]), lambda codes: codes.new_zeros(1).float())
+    expected = [[-1, -1, -1, 1], [1, 1, 1, 1], [0, -1, -1, 1], [-1, 1, -1, 1]]
+    torch.testing.assert_close(seen, torch.tensor(expected, dtype=torch.float32))
+    plain = Vocabulary(20, (6, 4), "t", "v", levels=(24,))
+    assert (plain.hash, plain) == (VOCABULARY.hash, VOCABULARY)  # a model of one reads what was made for the other
+    embedded = Transformer(TransformerConfig(**SIZES, controls=["edges"]), plain)
+    torch.nn.init.normal_(embedded.controls["edges"].out.weight, std=0.1)
+    (one,) = (Document(each.task, each.spans, controls=each.controls) for each in documents()[1:2])
+    codes = (one.controls[0].codes + 1) % 24
+    other = Document(one.task, one.spans, controls=(Control("edges", codes),))
+    assert not torch.allclose(nats(embedded, SDPA, [one]), nats(embedded, SDPA, [other]), atol=1e-3)
+
+
 def test_places_are_three_depths_and_kinds_are_known() -> None:
-    assert [places(depth) for depth in (1, 2, 3, 4, 24)] == [(0,), (0, 1), (0, 1, 2), (0, 1, 2), (0, 8, 16)]
+    assert [places(depth) for depth in (1, 2, 3, 4, 24)] == [(0,), (1,), (1, 2), (1, 2, 3), (1, 8, 16)]
     with pytest.raises(ConfigError, match=f"no kind 'heat'; there are {KINDS[0]}"):
         TransformerConfig(controls=["heat"])
     with pytest.raises(ConfigError, match="a kind comes twice"):

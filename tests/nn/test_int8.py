@@ -42,3 +42,10 @@ def test_a_whole_model_in_eight_bits_is_near_the_model() -> None:
     assert all(weight.dtype == torch.bfloat16 for weight in transformer.parameters())
     assert found.dtype == torch.bfloat16
     assert 0 < float((found.float() - wanted).abs().mean()) < 0.03  # of states of order one
+
+
+def test_maps_of_any_number_of_inputs_are_taken() -> None:
+    """Those that torch's product takes are multiples of 16."""
+    linear = nn.Linear(50, 32, bias=False).requires_grad_(False)
+    x = torch.randn(3, 50).bfloat16()
+    torch.testing.assert_close(Int8Linear(linear)(x).float(), linear(x.float()), rtol=5e-2, atol=5e-2)

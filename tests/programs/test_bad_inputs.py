@@ -84,6 +84,8 @@ GOOD: dict[str, tuple[str, ...]] = {
     "drift": ("--model={bundle}", "--count=2", "--frames=9", "--out=OUT/drift"),
     "evaluate-play": (*("--model={playing}", "--count=1", "--seen=2", "--length=2", "--drift=2", "--out=OUT/judged"),),
     "evaluate-controls": ("--model={controlled}", "--count=1", "--out=OUT/judged"),
+    "evaluate-painting": ("--model={bundle}", "--clips={world}", "--count=1", "--out=OUT/painted"),
+    "gallery": ("--model={bundle}", "--count=1", "--out=OUT/gallery"),
     "reconstruct": ("{clip.mp4}", "--tokenizer={tokenizer}", "--out=OUT/both.mp4"),
     "chain": (
         *("world:platformer", "--clips=4", "--tokenizer={tokenizer}", "--processes=1", "--hours=1", "--dry-run"),
@@ -298,6 +300,8 @@ READERS: dict[str, list[tuple[str | int, str, str]]] = {
     "drift": [BUNDLES],
     "evaluate-play": [("--model", "", "playing")],
     "evaluate-controls": [("--model", "", "controlled")],
+    "evaluate-painting": [BUNDLES, ("--clips", "", "raw")],
+    "gallery": [BUNDLES],
     "reconstruct": [("--tokenizer", "", "tokenizer"), (0, "", "video")],
     "chain": [("--tokenizer", "", "tokenizer")],
     "report": [(0, "", "run")],

@@ -211,7 +211,7 @@ def vocabulary(recipe: PretrainConfig) -> tuple[Vocabulary, bool]:
     """The recipe's, and True; or one of `PIECES` and `CODES`, and False, where its tokenizers are not there yet."""
     groups = recipe.model.visual_groups
     if not (Path(recipe.text).is_file() and Path(recipe.video).is_dir()):
-        return Vocabulary(PIECES, grouped(LEVELS[CODES], groups), "", ""), False
+        return Vocabulary(PIECES, grouped(LEVELS[CODES], groups), "", "", levels=LEVELS[CODES]), False
     text, codes = TextTokenizer.load(recipe.text), VideoTokenizer.load(recipe.video)
     return recipe.vocabulary(text, codes), True
 

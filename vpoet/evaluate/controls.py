@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vpoet.arrays import Frames
+from vpoet.errors import ConfigError
 from vpoet.generate.model import Model
 from vpoet.generate.request import ControlClip, Request
 from vpoet.generate.sampling import Sampling
@@ -36,9 +37,11 @@ FIRST = 2 * 10**9
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 """Beside none, which is 0."""
 NOBODY = 64.0
+OTHERWISE = {"ground": GROUNDS, "sky": SKIES, "who": CHARACTERS}
+"""What another prompt says otherwise, with what there is."""
 _PHRASING = 1
 _COARSE = np.array([{"ground": 1, "water": 1, "creature": 2, "character": 3}.get(layer, 0) for layer in LAYERS])
-_APART = 10**6
+_APART, _TRIES = 10**6, 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,27 +79,33 @@ class Clip:
     coarse: npt.NDArray[np.int64]
     """[T, H, W]: background, ground, creature or character."""
 
-    def prompt(self, conflict: bool) -> str:
+    def prompt(self, conflict: bool = False) -> str:
         return captions((self.other if conflict else self.facts)["truth"])[_PHRASING]
+
+    def edited(self, name: str) -> str:
+        """Its prompt, but ``name``, one of `OTHERWISE`, is as the other caption has it."""
+        return captions(self.facts["truth"] | {name: self.other["truth"][name]})[_PHRASING]
 
 
 def clips(model: Model, kinds: Sequence[str], count: int) -> Iterator[Clip]:
     """Clips of the model's size; a number whose captions have words that the model never met is passed over for one of
-    the millions behind it."""
+    the millions behind it. ConfigError: the model knows other words than the world's."""
     config = model.bundle.config
     world = Platformer(config.height, config.width, config.fps, config.frames)
-    for number in range(FIRST, FIRST + count):
-        while True:
+    for first in range(FIRST, FIRST + count):
+        for number in range(first, first + _TRIES * _APART, _APART):
             frames, facts = world.clip(number)
             truth = facts["truth"]
             after = {
                 name: list(values)[(list(values).index(truth[name]) + 1) % len(values)]
-                for name, values in (("ground", GROUNDS), ("sky", SKIES), ("who", CHARACTERS))
+                for name, values in OTHERWISE.items()
             }
             other = facts | {"truth": truth | after}
-            if not any(model.unknown(captions(each["truth"])[_PHRASING]) for each in (facts, other)):
+            strange = [word for each in (facts, other) for word in model.unknown(captions(each["truth"])[_PHRASING])]
+            if not strange:
                 break
-            number += _APART
+        else:
+            raise ConfigError(f"this model does not know the words of the platformer's captions ({strange[0]} ...)")
         found = {kind: MAKERS[kind](frames) if kind in MAKERS else world.control(number, kind) for kind in kinds}
         yield Clip(number, frames, facts, other, found, _COARSE[labels(world.control(number, "segmentation"))])
 

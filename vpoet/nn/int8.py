@@ -4,7 +4,11 @@ Shapes: T tokens, I and O features in and out.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+ROW = 16
+"""Input features of a map are a multiple of it: of others, torch's product reads beyond the end."""
 
 
 class Int8Linear(nn.Module):
@@ -16,11 +20,13 @@ class Int8Linear(nn.Module):
         assert "bias" not in dict(linear.named_parameters())
         weight_OI = linear.weight.detach().float()
         scale_O = (weight_OI.abs().amax(1) / 127).clamp_min(1e-12)
-        self.register_buffer("weight", (weight_OI / scale_O[:, None]).round().to(torch.int8))
+        self.spare = -weight_OI.shape[1] % ROW
+        self.register_buffer("weight", F.pad((weight_OI / scale_O[:, None]).round().to(torch.int8), (0, self.spare)))
         self.register_buffer("scale", scale_O.bfloat16())
 
     def forward(self, x_TI: Tensor) -> Tensor:
         """[T, O], in bf16 like ``x_TI``."""
+        x_TI = F.pad(x_TI, (0, self.spare)) if self.spare else x_TI
         out: Tensor = torch.ops.aten._weight_int8pack_mm(x_TI, self.weight, self.scale)
         return out
 

@@ -236,7 +236,7 @@ class Transformer(nn.Module):
         self.visual = VisualHead(config.width, vocabulary.visual)
         self.places = places(config.depth)
         """Blocks before which what is made of controls is added."""
-        self.controls = Controls(config.controls, config.width, len(self.places))
+        self.controls = Controls(config.controls, vocabulary.levels, config.width, len(self.places))
         self._initialise()
         # counted now: an engine that shards the weights leaves each process with pieces
         self.parameter_count = sum(p.numel() for p in self.parameters())

@@ -12,7 +12,7 @@ that an id never changes its meaning; which range a position may hold follows fr
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -105,6 +105,9 @@ class Vocabulary:
     visual_hash: str
     appended: tuple[tuple[str, int], ...] = ()
     """Further ranges, name and size, in the order in which they follow the visual codes."""
+    levels: tuple[int, ...] = field(default=(), compare=False)
+    """Levels of each digit of a visual code, of which `visual` are groups; (): not known. It follows from the
+    tokenizer, and is in no hash."""
 
     def __post_init__(self) -> None:
         assert self.text > 0, self
@@ -140,6 +143,7 @@ class Vocabulary:
     def hash(self) -> str:
         """16 hex digits that change whenever any id changes its meaning; ranges that are not there leave it alone."""
         facts = {name: value for name, value in asdict(self).items() if name != "appended" or value}
+        del facts["levels"]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
     def special(self, name: str) -> int:

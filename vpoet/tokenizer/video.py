@@ -92,7 +92,7 @@ class VideoTokenizer:
 
     def vocabulary(self, text: TextTokenizer, groups: int) -> Vocabulary:
         """Of a model of ``text`` and these codes, each predicted as so many digits (`grouped`)."""
-        return Vocabulary(text.size, grouped(self.levels, groups), text.hash, self.codes)
+        return Vocabulary(text.size, grouped(self.levels, groups), text.hash, self.codes, levels=self.levels)
 
     def save(self, folder: str | Path) -> None:
         """Write config.yaml and model.safetensors; each file appears whole or not at all.

@@ -105,7 +105,7 @@ def promising(device: torch.device) -> list[str]:
 
 def words_of(recipe: PretrainConfig, levels: tuple[int, ...]) -> Vocabulary:
     """The vocabulary that a recipe will have, about: there is no text tokenizer yet."""
-    return Vocabulary(PIECES, grouped(levels, recipe.model.visual_groups), "", "")
+    return Vocabulary(PIECES, grouped(levels, recipe.model.visual_groups), "", "", levels=levels)
 
 
 def timed(call: Callable[[], object]) -> float:
