@@ -86,7 +86,7 @@ def subject(_: float) -> dict[str, Any]:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         began = time.process_time()
-        tune(Path(folder))
+        tune(Path(folder), "engine.dtype=bf16")
         seconds = time.process_time() - began
         return {"seconds": round(seconds), **measured(Path(folder) / "tuned", ASKED, OTHERS)}
 
