@@ -59,7 +59,10 @@ def test_prior_clips_are_token_shards_of_the_codes_that_were_drawn(tmp_path: Pat
     write_prior(tmp_path, ["a robot", "a hero"], drawn, 8, "coder")
     dataset = TokenDataset(tmp_path, vocabulary=Vocabulary(300, (64000,), "text", "coder"))
     first, second = dataset.shard(0)
-    assert [(one.captions, one.fps) for one in (first, second)] == [(("a robot",), 8), (("a hero",), 0)]  # one cell is an image
+    assert [(one.captions, one.fps) for one in (first, second)] == [
+        (("a robot",), 8),
+        (("a hero",), 0),
+    ]  # one cell is an image
     assert all(np.array_equal(one.codes, codes) for one, codes in zip((first, second), drawn, strict=True))
 
 
