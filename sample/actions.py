@@ -14,7 +14,8 @@ from vpoet.errors import DataError, VpoetError
 from vpoet.files import write_atomic
 from vpoet.generate.model import load
 from vpoet.outputs import expect_apart, expect_file
-from vpoet.play.inverse import actions_of, space_of, told
+from vpoet.play.inverse import told
+from vpoet.play.reading import actions_of, space
 
 console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
@@ -23,18 +24,23 @@ def main(
     videos: Annotated[
         list[str], typer.Argument(metavar="VIDEO...", help="Videos, folders, or .csv and .jsonl lists of them.")
     ],
-    model: Annotated[Path, typer.Option(help="Bundle folder of a model that was trained for inverse.")],
+    model: Annotated[Path, typer.Option(help="Bundle folder of a model that was trained for play or inverse.")],
     prompt: Annotated[str, typer.Option(help="What the videos show. [default: none]")] = "",
+    by: Annotated[
+        str, typer.Option(help="play (what explains the frames best) or inverse. [default: play, if the model plays]")
+    ] = "",
     out: Annotated[Path | None, typer.Option(help="A .jsonl list of the videos with their actions.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")] = False,
 ) -> None:
     """Read the actions off videos: what was done between each two frames.
 
-    Videos are brought to the size and rate of the model, which was trained for `inverse` on recordings that say what
-    was done (`vpoet ingest world:playground`). Each action is the most probable one, given the video and the actions
-    before it, and is told with its probability. The videos may be real or sampled; a sampled one whose actions
-    are carried out in the world (`vpoet plan` imagines such plans with --proposals inverse) is a plan (UniPi).
+    Videos are brought to the size and rate of the model, which was trained for `play` or `inverse` on recordings that
+    say what was done (`vpoet ingest world:playground`). Each action is the most probable one, and is told with its
+    probability: by play, the one under which the model finds the next frame the most probable (Bayes' rule; actions
+    that have names); by inverse, as that task reads it, given all the frames and the actions before it. The videos may
+    be real or sampled; a sampled one whose actions are carried out in the world (`vpoet plan` imagines such plans with
+    --proposals inverse) is a plan (UniPi).
 
     With --out the lines of the list are as `vpoet ingest` reads them: path, actions and action_space. A video that
     can't be read is reported, and the others are done.
@@ -48,14 +54,14 @@ def main(
     items = [item for source in videos for item in gather([source])]
     expect_apart(out, [item.path for item in items])
     reader = load(model, device)
-    space = space_of(reader)
+    known = space(reader, by)
     rows: list[dict[str, Any]] = []
     problems = [f"{item.name}: {item.problem}" for item in items if item.problem]
     for item in track(
         [item for item in items if not item.problem], "reading", console=console, disable=not console.is_terminal
     ):
         try:
-            found, changes = actions_of(reader, item.path, prompt)
+            found, changes = actions_of(reader, item.path, prompt, by)
         except VpoetError as error:
             problems.append(str(error) if item.path in str(error) else f"{item.path}: {error}")
             continue
@@ -71,7 +77,7 @@ def main(
     if not rows:
         raise DataError(f"none of {len(problems)} videos could be read; the reasons are above")
     if out:
-        about = {"action_space": space.told()}
+        about = {"action_space": known.told()}
         lines = ({"path": row["path"], "actions": [step["action"] for step in row["steps"]]} | about for row in rows)
         write_atomic(out, "".join(json.dumps(line) + "\n" for line in lines))
         console.print(f"{out}: the actions of {len(rows)} videos")

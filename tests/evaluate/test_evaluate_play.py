@@ -11,6 +11,7 @@ import pytest
 from vpoet import worlds
 from vpoet.arrays import Frames
 from vpoet.evaluate import play
+from vpoet.evaluate.keys import telling
 from vpoet.evaluate.physics import physics, trials
 from vpoet.worlds.world import SteppedWorld
 
@@ -134,3 +135,21 @@ def test_a_summary_has_medians_and_percentiles_over_courses() -> None:
     assert (found["error_8"], found["error_8_p90"], found["sound"]) == (1.0, None, 0.5)
     assert found["coins_f1"] == pytest.approx(2 / 3)
     assert found["followed_f1"] == pytest.approx((2 * 3 / 9 + 0) / 2)
+
+
+def test_a_key_can_be_told_where_every_other_one_leads_to_another_frame(simulator: SteppedWorld) -> None:
+    told = []
+    for course in islice(play.courses(worlds.find("playground"), (64, 64), 8, 4, 12), 6):
+        found = telling(simulator, course.state, course.keys)
+        simulator.restore(course.state)
+        for key, one in zip(course.keys, found, strict=True):
+            state = simulator.save()
+            frames = []
+            for other in range(len(simulator.actions)):
+                simulator.restore(state)
+                frames.append(simulator.step(other)[0].tobytes())
+            assert one == (frames.count(frames[key]) == 1)
+            simulator.restore(state)
+            simulator.step(key)
+        told += found.tolist()
+    assert 0 < sum(told) < len(told)

@@ -8,12 +8,13 @@ import pytest
 
 import vpoet
 from vpoet.arrays import Frames
-from vpoet.errors import PromptError, ShapeError
+from vpoet.errors import ConfigError, PromptError, ShapeError
 from vpoet.generate.asks.table import served
 from vpoet.generate.model import Model
 from vpoet.media.video import Video
 from vpoet.play.control import Seen
-from vpoet.play.inverse import actions_of, between, told
+from vpoet.play.inverse import between, told
+from vpoet.play.reading import actions_of
 from vpoet.play.suggestions import Policy, on_the_way
 from vpoet.sequence.actions import outcome_values
 from vpoet.sequence.arrangements import Given, Sample, frames_between
@@ -56,7 +57,7 @@ def test_a_long_video_is_read_in_pieces_that_share_a_frame(toy: Model) -> None:
     assert 80 < most < 90
     first, second = (between(toy, codes[a:b], "a robot").values for a, b in ((0, most), (most - 1, 95)))
     assert np.concatenate([first, second]).tolist() == found.values.tolist()
-    whole, changes = actions_of(toy, Video(frames, 8.0), "a robot")
+    whole, changes = actions_of(toy, Video(frames, 8.0), "a robot", "inverse")
     assert (whole.values.tolist(), changes) == (found.values.tolist(), ())
 
 
@@ -66,7 +67,12 @@ def test_what_cannot_be_read_is_told(toy: Model, toy_bundle: Path) -> None:
     with pytest.raises(ShapeError, match="more than the 1600 tokens"):
         between(toy, toy.bundle.video.encode(clip(2)), "robot " * 1000)
     other = vpoet.load(toy_bundle, device="cpu", precision="fp32")
-    other.bundle.config.tasks = ["play"]
+    other.bundle.config.tasks = ["policy"]
+    with pytest.raises(PromptError, match="by a model that was trained for play"):
+        actions_of(other, Video(clip(2), 8.0), by="play")
+    with pytest.raises(ConfigError, match="play or inverse"):
+        actions_of(other, Video(clip(2), 8.0), by="luck")
+    other.bundle.config.tasks = ["t2v"]
     for refused in (lambda: actions_of(other, Video(clip(2), 8.0)), lambda: Policy(other)):
         with pytest.raises(PromptError, match="was not trained for"):
             refused()

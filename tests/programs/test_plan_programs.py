@@ -13,7 +13,7 @@ import vpoet
 from vpoet import worlds
 from vpoet.media.video import Video
 from vpoet.play.futures import carried_out
-from vpoet.play.inverse import actions_of
+from vpoet.play.reading import actions_of
 from vpoet.sequence.actions import ActionSpace
 from vpoet.worlds.playground.physics import ACTIONS
 

@@ -23,10 +23,12 @@ import numpy as np
 
 from vpoet.arrays import Doubles, Floats, Frames, Ints
 from vpoet.errors import DataError
+from vpoet.evaluate.keys import keys_read, telling
 from vpoet.evaluate.physics import physics, trials
 from vpoet.evaluate.pixels import psnr
 from vpoet.generate.environment import Session
 from vpoet.generate.model import Model
+from vpoet.play.reading import WAYS
 from vpoet.sequence.actions import outcome_values
 from vpoet.sequence.arrangements import Given, Sample
 from vpoet.sequence.document import KINDS, build
@@ -219,6 +221,10 @@ def row(model: Model, session: Session, simulator: SteppedWorld, course: Course)
     found["sound"] = sum(soundness(simulator, course.seen[-1:], dreamt))
     found["sound_ceiling"] = sum(soundness(simulator, course.seen[-1:], kept)) / len(kept)
     found["coins"] = coins(course.rewards, rewards)
+    told = telling(simulator, course.state, course.keys)
+    for suffix, frames in (("", course.frames), ("_dreamt", dreamt)):
+        read = keys_read(model, course.seen, frames, course.text, course.keys, told)
+        found |= {f"read_by_{way}{suffix}": counts for way, counts in read.items()}
     return found | trials(lambda: _begun(session, course), simulator, course.state)
 
 
@@ -266,6 +272,10 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     bits = [one["key_bits"] for one in rows if one["key_bits"] is not None]
     if bits:
         found["key_bits"] = float(np.mean(bits))
+    for name in (f"read_by_{way}{suffix}" for way in WAYS for suffix in ("", "_dreamt")):
+        counts = [one[name] for one in rows if name in one]
+        if counts and (count := sum(count for _, count in counts)):
+            found[name] = sum(hits for hits, _ in counts) / count
     hits, told, there = np.sum([one["coins"] for one in rows], axis=0).tolist()
     if told + there:
         found["coins_f1"] = 2 * hits / (told + there)

@@ -171,9 +171,9 @@ class PlayDecoder:
         return Played(outcome_B, codes_BC.reshape(-1, *scene.grid), nats_BR)
 
     @torch.inference_mode()
-    def give(self, rows_BR: Ints) -> None:
-        """A frame that is known goes in: the values, each of its range, of its actions, outcome and codes. ShapeError
-        as of `step`."""
+    def give(self, rows_BR: Ints) -> Tensor:
+        """A frame that is known goes in: the values, each of its range, of its actions, outcome and codes; the states
+        [B, R', D] behind each of its tokens, but in the first frame for the actions. ShapeError as of `step`."""
         self._expect_room()
         first = self.scene.actions + 1
         ranges = (rows_BR[:, : first - 1], "actions"), (rows_BR[:, first - 1 : first], "outcomes")
@@ -183,8 +183,9 @@ class PlayDecoder:
         offset_BW = np.tile(np.arange(begins, self.scene.tokens), (len(rows_BR), 1))
         ids_NW, offset_NW = self._of_slots(ids_BR[:, begins:]), self._of_slots(offset_BW)
         positions_NW3 = self._positions(offset_NW)
-        self._run(ids_NW.reshape(-1), positions_NW3.reshape(-1, 3), self._cache.attend_frame(offset_NW))
+        h_TD = self._run(ids_NW.reshape(-1), positions_NW3.reshape(-1, 3), self._cache.attend_frame(offset_NW))
         self._cache.frames += 1
+        return h_TD.view(*offset_NW.shape, -1)[: len(rows_BR)]
 
     @torch.inference_mode()
     def tell(self, texts: Items[Ints]) -> None:
@@ -335,8 +336,8 @@ class PlayDecoder:
         config = self._network.config
         return rotations(torch.from_numpy(positions_T3).to(self._device, torch.double), config.head, config.rope_base)
 
-    def _run(self, ids_T: Ints | Longs, positions_T3: Longs, attend: Attend) -> None:
-        """Tokens go in, and nothing is drawn."""
-        self._network(
-            torch.from_numpy(ids_T.astype(np.int64)).to(self._device), self._turn(positions_T3), attend
-        )  # fmt: skip
+    def _run(self, ids_T: Ints | Longs, positions_T3: Longs, attend: Attend) -> Tensor:
+        """Tokens go in, and nothing is drawn: the states [T, D] behind them."""
+        ids = torch.from_numpy(ids_T.astype(np.int64)).to(self._device)
+        h_TD: Tensor = self._network(ids, self._turn(positions_T3), attend)
+        return h_TD

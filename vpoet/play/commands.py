@@ -15,9 +15,9 @@ from vpoet.generate.model import Model
 from vpoet.media.video import Video
 from vpoet.play.control import Episode
 from vpoet.play.futures import carried_out
-from vpoet.play.inverse import between, space_of
 from vpoet.play.players import Player, by_chance, by_policy, followed
 from vpoet.play.reaching import AHEAD, FIRST, Start, clip_start
+from vpoet.play.reading import infer, space
 from vpoet.worlds.world import SteppedWorld, World
 
 HOLD = 2
@@ -88,5 +88,5 @@ def _by_video(world: SteppedWorld, model: Model, start: Start, seed: int) -> Epi
     """A video of the command is imagined from the first frame, and its actions are read and carried out (UniPi: Du et
     al., arXiv:2302.00111)."""
     clip = model.sample(start.text, image=Video(start.frame[None], 0.0), frames=AHEAD + 1, seed=seed)
-    read = between(model, model.bundle.video.encode(clip.frames), start.text)
-    return followed(world, start, np.asarray(space_of(model).actions(read.values)))
+    read = infer(model, model.bundle.video.encode(clip.frames), start.text)
+    return followed(world, start, np.asarray(space(model).actions(read.values)))

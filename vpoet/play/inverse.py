@@ -1,4 +1,4 @@
-"""Inverse dynamics: what was done between the frames of a video, as a model that was trained for `inverse` reads it.
+"""Inverse dynamics: what was done between the frames of a video, as the task `inverse` reads it.
 
     text, frames 0..t-1  ->  [action] [action] ...
 
@@ -9,7 +9,6 @@ that the one before it ended with.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,9 +20,7 @@ from vpoet.generate.asks.table import served
 from vpoet.generate.heads import Heads
 from vpoet.generate.in_order import Track
 from vpoet.generate.model import Model
-from vpoet.generate.observe import MOST, fit
 from vpoet.generate.sampling import Sampling
-from vpoet.media.video import Video
 from vpoet.nn.steady import steady
 from vpoet.sequence.actions import NONE, ActionSpace
 from vpoet.sequence.arrangements import Given, Sample, frames_between
@@ -51,20 +48,6 @@ class Inferred:
         """[T - 1]: how sure the model is of each."""
         found: Doubles = np.exp(-self.nats.sum(1).astype(np.float64))
         return found
-
-
-def actions_of(model: Model, video: Video | str | Path, prompt: str = "") -> tuple[Inferred, tuple[str, ...]]:
-    """The actions between the frames of a whole video, brought to the model's size and rate; and what was done to it.
-
-    PromptError: the model was not trained for it. DataError, ShapeError: the video can't be read, or has one frame.
-    """
-    space_of(model)
-    clip = video if isinstance(video, Video) else Video.read(video)
-    rate = model.bundle.config.fps
-    count = len(clip) if not clip.fps or clip.fps == rate else len(clip.resample(rate))
-    fitted = fit(model.bundle, clip, frames=min(count, MOST))
-    codes = model.bundle.video.encode(fitted.video)
-    return between(model, codes, prompt), fitted.changes
 
 
 def between(model: Model, codes: Codes, prompt: str = "") -> Inferred:

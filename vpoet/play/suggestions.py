@@ -24,8 +24,9 @@ from vpoet.nn.steady import steady
 from vpoet.play.control import Seen, Suggest
 from vpoet.play.dreams import Dreams
 from vpoet.play.futures import Actions
-from vpoet.play.inverse import between, drawn
-from vpoet.play.inverse import space_of as read_space
+from vpoet.play.inverse import drawn
+from vpoet.play.reading import infer
+from vpoet.play.reading import space as read_space
 from vpoet.sequence.actions import outcome_values
 from vpoet.sequence.arrangements import Given, Sample
 
@@ -96,7 +97,7 @@ def on_the_way(model: Model, frame: Frames, goal: Frames, horizon: int, *, promp
         clip = model.sample(prompt, frames=horizon + 1, seed=seed, **ends)
     else:
         clip = Video(np.stack([frame, goal]), float(config.fps))
-    found = np.asarray(space.actions(between(model, model.bundle.video.encode(clip.frames), prompt).values))
+    found = np.asarray(space.actions(infer(model, model.bundle.video.encode(clip.frames), prompt).values))
     return np.concatenate([found, np.repeat(found[-1:], horizon - len(found), axis=0)])
 
 

@@ -62,8 +62,7 @@ class Recordings(World):
         world, truths = self._world, list[dict[str, Any]]()
         random = np.random.default_rng((seed, 2))
         policy = self.attributes(seed)["policy"]
-        sticky = Sticky(lambda: int(random.integers(len(ACTIONS))), random)
-        act = sticky if policy == "random" else self.expert(world, random)
+        act = self._player(policy, random)
         first = world.reset(seed)
         before = record(first, world.step, act, int(random.integers(_BEFORE + 1)) + 1)
         first = world.reset(seed) if before.ended else before.frames[-1]
@@ -94,6 +93,11 @@ class Recordings(World):
             "truth": {key: truths[0][key] for key in _STILL}
             | {key: [truth[key] for truth in truths] for key in moving},
         }
+
+    def _player(self, policy: str, random: np.random.Generator) -> Callable[[], int]:
+        if policy == "random":
+            return Sticky(lambda: int(random.integers(len(ACTIONS))), random)
+        return self.expert(self._world, random)
 
     @staticmethod
     def stated(facts: Mapping[str, Any], phrasing: int) -> dict[str, str]:
