@@ -39,6 +39,7 @@ import rewarded
 import saving
 import serving
 import streaming
+import subject
 import throughput
 import tokenizer
 import training
@@ -82,6 +83,7 @@ def main() -> None:
         edits.edits_identity,
         edits.edits_ground,
         edits.edits_chain,
+        subject.subject,
         guessing.guessing,
         interactive.interactive,
         play.play_without_end,

@@ -11,7 +11,7 @@ it: sky and ground, backdrop, ladder, character, item, creature.
 Shapes: T frames; N sprites; H, W sides of a frame; Y, X row and column of the feet; h, w sides of a canvas.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,16 +84,24 @@ class Sight:
 class Witness:
     """Sees clips of one size and rate."""
 
-    def __init__(self, height: int = 64, width: int = 64, fps: float = 8.0) -> None:
-        """DataError where the sprites are not installed."""
-        self.world, self.fps = Scenery(height, width), fps
+    def __init__(
+        self,
+        height: int = 64,
+        width: int = 64,
+        fps: float = 8.0,
+        characters: Mapping[str, str] = CHARACTERS,
+        scenery: Callable[[int, int], Scenery] = Scenery,
+    ) -> None:
+        """``characters``: who can be seen, as `CHARACTERS`, and ``scenery`` draws them: others than the world has make
+        a judge of others. DataError where the sprites are not installed."""
+        self.world, self.fps, self._names = scenery(height, width), fps, tuple(characters)
         picture = self.world.picture
-        people = [f"animated_characters/{path}" for path in CHARACTERS.values()]
+        people = [f"animated_characters/{path}" for path in characters.values()]
         self._people = [picture(f"{path}_{pose}", TALL, mirrored) for path in people for pose, mirrored in POSES]
         self._items = [picture(path, SMALL) for path in ITEMS.values()]
         self._characters, self._halved = Canvases.of(self._people), Canvases.of(self._people, halve=True)
-        scenery, grounds = self.world.scenery, [(ground, wet) for wet in (False, True) for ground in GROUNDS]
-        self._stages = {sky: _stack([scenery(sky, ground, over_water=wet) for ground, wet in grounds]) for sky in SKIES}
+        stage, grounds = self.world.scenery, [(ground, wet) for wet in (False, True) for ground in GROUNDS]
+        self._stages = {sky: _stack([stage(sky, ground, over_water=wet) for ground, wet in grounds]) for sky in SKIES}
         self._stages["skies"] = torch.stack([self._stages[sky][len(GROUNDS)] for sky in SKIES])
         self._creatures = {}
         for name, (motion, files) in CREATURES.items():
@@ -183,7 +191,7 @@ class Witness:
         place_T, wide = coarse.amax(1).flatten(1).argmax(1), coarse.shape[3]
         rows_T, columns_T = 2 * (place_T // wide + rows.start), 2 * (place_T % wide)
         gain, energy = self._characters.match_around(view, rows_T, columns_T)
-        best, at = gain.reshape(len(gain), len(CHARACTERS), -1).max(2)
+        best, at = gain.reshape(len(gain), len(self._names), -1).max(2)
         who = int(best.sum(0).argmax())
         wide = gain.shape[3]
         sprite_T, place_T = at[:, who] // wide**2 + who * len(POSES), at[:, who] % wide**2
@@ -191,7 +199,7 @@ class Witness:
         if best[:, who].sum() < PRESENT * whole:
             return "", []
         rows_T, columns_T = rows_T + place_T // wide - AROUND, columns_T + place_T % wide - AROUND
-        return list(CHARACTERS)[who], list(zip(sprite_T.tolist(), rows_T.tolist(), columns_T.tolist(), strict=True))
+        return self._names[who], list(zip(sprite_T.tolist(), rows_T.tolist(), columns_T.tolist(), strict=True))
 
     def _behaviour(self, track: Track) -> tuple[str, str]:
         """Action and direction, from where the character goes; only who climbs is told by the pictures (its back)."""
