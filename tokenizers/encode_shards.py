@@ -14,6 +14,7 @@ from vpoet.data.encode import Extras, Job, Pace, encode_job, finished
 from vpoet.data.ray_workers import workers_of
 from vpoet.data.shards import Manifest, Problems
 from vpoet.data.shelf import Shelf
+from vpoet.data.tiles import EDGE
 from vpoet.data.workers import share_out
 from vpoet.devices import pick
 from vpoet.errors import ConfigError, DataError
@@ -50,7 +51,19 @@ def main(
             "outpainting.",
         ),
     ] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Draws the holes and borders, with each sample's key.")] = 0,
+    tiles: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=1000,
+            help="Encode N tiles of each clip, with what lies around them half as fine, and nothing else: training "
+            "data for super-resolution.",
+        ),
+    ] = 0,
+    tile: Annotated[int, typer.Option(min=8, max=4096, help="Pixels of a side of a tile.")] = 64,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Draws the holes and borders, and places of tiles, with each sample's key.")
+    ] = 0,
     device: Annotated[
         str, typer.Option(help="auto, cpu, cuda (under a launcher, each process its own GPU) or cuda:N.")
     ] = "cpu",
@@ -84,6 +97,9 @@ def main(
     With --paintings N, each clip is encoded 2 N times more: with N holes, and with N borders, of which the encoder sees
     nothing, as in sampling. Inpainting and outpainting train on these alone.
 
+    With --tiles N, N places of each clip are samples of their own: a tile, and the window around it with half the
+    pixels a side, as many as the tile has. Clips are larger than a tile; of what they show beyond it nothing is kept.
+
     On a CPU the shards are the same bytes for any --batch, --decoders and number of processes.
 
     One process, four, four with a GPU each, and a Ray cluster's:
@@ -99,6 +115,10 @@ def main(
     coder = VideoTokenizer.load(tokenizer)
     if ray is None:  # on a cluster the GPUs are its workers'
         coder.to(pick(device), dtype)
+    if tiles and (keyframes or paintings):
+        raise ConfigError("--tiles makes samples of super-resolution alone: the others go to another --out")
+    if tile % EDGE:
+        raise ConfigError(f"--tile {tile}: a multiple of {EDGE}")
     if (keyframes or paintings) and not coder.causal:
         raise ConfigError(
             f"{'--keyframes' if keyframes else '--paintings'}: {tokenizer} is not causal: its first cell is "
@@ -111,7 +131,7 @@ def main(
         raise DataError(f"{shelf.name}: {told}: raw ones are needed, and another folder")
     shards = manifest.shards
     cli.hold(out)
-    extras, pace = Extras(keyframes, paintings, seed), Pace(batch, decoders)
+    extras, pace = Extras(keyframes, paintings, seed, tiles, tile), Pace(batch, decoders)
     problems = Problems()
     done = [finished(out, shard, coder.codes, extras) is not None for shard in shards]
     todo = [shard for shard, ready in list(zip(shards, done, strict=True))[rank::world] if not ready]

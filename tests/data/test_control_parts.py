@@ -153,7 +153,7 @@ def test_codes_of_another_size_are_no_controls(encoded: Path, tokens: Any, tmp_p
     writer.manifest().save(tmp_path)
     dataset = TokenDataset(tmp_path, vocabulary=tokens.vocabulary)
     assert len(dataset.shard(0)) == 2
-    assert dataset.problems.counts == {"broken controls": 1}
+    assert dataset.problems.counts == {"controls of other codes": 1}
 
 
 def test_what_nobody_knows_is_found_before_anything_is_written(tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ def drawn(seed: int) -> list[Document]:
                 *(Segment(text), Segment(codes[:1])),
                 *(Segment(text[1:], target=seed == 0), Segment(codes[1:], 8, target=True)),
             ),
+            coarse=codes[::-1] if task.needs == "coarse" else None,
         )
         documents.append(task.document(sample, task.draw(sample, random)))
     return documents

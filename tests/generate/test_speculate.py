@@ -55,7 +55,8 @@ def every_task(seed: int) -> list[Document]:
         hidden[seed % 2 :, :, -1 - seed % 2 :] = True
         shown = np.where(hidden, 0, random.integers(0, 24, codes.shape, dtype=np.int32))
         paintings = tuple(Painting(name, hidden, shown) for name in PAINTED)
-        sample = Sample(text, codes, 8 if len(codes) > 1 else 0, keyframes, paintings)
+        coarse = codes[::-1] if task.needs == "coarse" else None
+        sample = Sample(text, codes, 8 if len(codes) > 1 else 0, keyframes, paintings, coarse=coarse)
         documents.append(task.document(sample, task.draw(sample, random)))
     return documents
 

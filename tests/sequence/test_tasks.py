@@ -261,7 +261,7 @@ from vpoet.sequence.vocabulary import Modality
 def captioning(sample, given):
     return Span(Modality.VIDEO, sample.codes, fps=sample.fps), Span(Modality.TEXT, sample.text, target=True)
 
-add(Task("captioning", 30, "the caption of a video", "video -> [text]", "", captioning, lambda s, r: Given(), cells=2))
+add(Task("captioning", 31, "the caption of a video", "video -> [text]", "", captioning, lambda s, r: Given(), cells=2))
 """
 
 
@@ -274,6 +274,6 @@ def test_one_file_adds_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert document is not None
     assert outline(document) == ["video 0:3 @8", "[text]"]
     assert parse(build(document, VOCABULARY).ids, VOCABULARY).equals(document)
-    assert VOCABULARY.special("<task:captioning>") == 30
-    with pytest.raises(AssertionError, match="next free token is 31"):
+    assert VOCABULARY.special("<task:captioning>") == 31
+    with pytest.raises(AssertionError, match="next free token is 32"):
         tasks.add(replace(table["captioning"], name="another", token=40))

@@ -45,6 +45,7 @@ FROZEN = {
     "<task:policy>": 27,
     "<task:timeline>": 28,
     "<task:interleaved>": 29,
+    "<task:sr>": 30,
 }
 """Trained models know these ids: new names go behind them, and this table only grows."""
 

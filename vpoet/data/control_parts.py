@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from vpoet.arrays import Codes, Frames
-from vpoet.data.npy import npy_to_codes
+from vpoet.arrays import Frames
 from vpoet.errors import DataError
 from vpoet.media.control import MAKERS
 from vpoet.media.video import Video
@@ -66,13 +65,3 @@ def read_pictures(parts: Mapping[str, bytes], size: tuple[int, ...]) -> dict[str
 def named(kind: str) -> str:
     """The extension of a control's codes."""
     return f"{_PREFIX}{kind}.npy"
-
-
-def coded(parts: Mapping[str, bytes], size: tuple[int, ...]) -> dict[str, Codes]:
-    """The controls of a token sample whose codes are of this size [t, h, w]. DataError: one is broken, or of
-    another."""
-    found = {kind: npy_to_codes(parts[named(kind)]) for kind in KINDS if named(kind) in parts}
-    for kind, codes in found.items():
-        if codes.shape != size:
-            raise DataError(f"control {kind}: {codes.shape} cells, and the clip has {size}")
-    return found

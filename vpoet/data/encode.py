@@ -8,7 +8,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from vpoet.arrays import Codes, Frames
-from vpoet.data import control_parts, painting, recordings, segments
+from vpoet.data import control_parts, painting, recordings, segments, tiles
 from vpoet.data.fields import plain_key, printable
 from vpoet.data.shards import Problems, Sample, ShardFile, ShardInfo, read_shard
 from vpoet.data.shelf import Shelf
@@ -61,7 +61,11 @@ class Extras:
     paintings: int = 0
     """Codes of the clip with a part hidden: so many for each task that paints."""
     seed: int = 0
-    """Draws what is hidden, with each sample's key."""
+    """Draws what is hidden, and where tiles lie, with each sample's key."""
+    tiles: int = 0
+    """Instead of each clip so many tiles of it, with the windows around them."""
+    tile: int = 64
+    """Pixels of a side of a tile."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +105,8 @@ class _Clip(NamedTuple):
     frames: Frames
     hidden: list[painting.Hidden]
     """What its paintings are to be encoded from."""
-    controls: dict[str, Frames]
-    """Its control signals, by kind."""
+    beside: dict[str, Frames]
+    """Its control signals, or a tile's window, by the extension of their codes."""
 
 
 def encode_shard(
@@ -118,14 +122,14 @@ def encode_shard(
             codes = iter(_encode([clip.frames for clip in clips], coder, pace.batch, CHUNK_CELLS))
             hidden = [one for clip in clips for one in clip.hidden]
             shown = iter(_encode([one.frames for one in hidden], coder, pace.batch))
-            signals = [each for clip in clips for each in clip.controls.values()]
+            signals = [each for clip in clips for each in clip.beside.values()]
             told = iter(_encode(signals, coder, pace.batch, CHUNK_CELLS))
             for sample, clip in batch:
                 try:
                     if isinstance(clip, _Clip):
                         drawn = [one.painting(next(shown)) for one in clip.hidden]
                         parts = _parts(sample, clip.frames, next(codes), drawn, coder, extras, problems)
-                        parts |= {control_parts.named(kind): next(told) for kind in clip.controls}
+                        parts |= {extension: next(told) for extension in clip.beside}
                     elif clip is None:
                         parts = segments.encoded(
                             sample.json, sample.parts, lambda frames: coder.encode_clips([frames])[0]
@@ -157,27 +161,35 @@ def _ahead(
 ) -> Iterator[tuple[Sample, _Clip | DataError | None]]:
     """Every sample with its clip, or with why it has none, a batch of them decoded ahead; None: it has segments."""
 
-    def prepared(sample: Sample) -> _Clip | DataError | None:
+    def prepared(sample: Sample) -> list[tuple[Sample, _Clip | DataError | None]]:
         if segments.interleaves(sample.json, sample.parts):
-            return None
+            return [(sample, None)]
+        key, seed = plain_key(sample.key), extras.seed
         try:
             frames = np.asarray(Video.read(sample.video))
+            if extras.tiles:
+                coder.grid(len(frames), extras.tile, extras.tile)
+                drawn = enumerate(tiles.draw(frames, extras.tile, key, seed=seed, count=extras.tiles))
+                return [
+                    (replace(sample, key=f"{key}-{number}"), _Clip(tile.fine, [], {tiles.COARSE: tile.window}))
+                    for number, tile in drawn
+                ]
             coder.grid(*frames.shape[:3])
             signals = control_parts.read_pictures(sample.parts, frames.shape)
         except DataError as error:
-            return error
-        key, count = plain_key(sample.key), extras.paintings
-        return _Clip(frames, painting.draw(frames, coder.stride, key, seed=extras.seed, count=count), signals)
+            return [(sample, error)]
+        hidden = painting.draw(frames, coder.stride, key, seed=seed, count=extras.paintings)
+        beside = {control_parts.named(kind): pictures for kind, pictures in signals.items()}
+        return [(sample, _Clip(frames, hidden, beside))]
 
-    waiting: deque[tuple[Sample, Future[_Clip | DataError | None]]] = deque()
+    waiting: deque[Future[list[tuple[Sample, _Clip | DataError | None]]]] = deque()
     with ThreadPoolExecutor(pace.decoders, "clip-decoder") as threads:
         for sample in samples:
-            waiting.append((sample, threads.submit(prepared, sample)))
+            waiting.append(threads.submit(prepared, sample))
             if len(waiting) > pace.batch:
-                sample, clip = waiting.popleft()
-                yield sample, clip.result()
-        for sample, clip in waiting:
-            yield sample, clip.result()
+                yield from waiting.popleft().result()
+        for found in waiting:
+            yield from found.result()
 
 
 def _encode(clips: Sequence[Frames], coder: Coder, batch: int, *chunk_cells: int) -> list[Codes]:
@@ -228,7 +240,9 @@ def finished(out: Path, raw: ShardInfo, tokenizer: str, extras: Extras) -> Shard
         record = read_json(_record_path(out, raw))
         info = ShardInfo.from_dict(record["shard"])
         maker, made_of = str(record["tokenizer"]), record["raw"]
-        keyframes, paintings, seed = (int(record.get(name, 0)) for name in ("keyframes", "paintings", "seed"))
+        keyframes, paintings, seed, several = (
+            int(record.get(name, 0)) for name in ("keyframes", "paintings", "seed", "tiles")
+        )
     except (OSError, ValueError, KeyError, TypeError):  # none, or damaged: the shard is made anew
         return None
     if maker != tokenizer:
@@ -236,7 +250,8 @@ def finished(out: Path, raw: ShardInfo, tokenizer: str, extras: Extras) -> Shard
     path = out / raw.name
     whole = info.name == raw.name and path.is_file() and path.stat().st_size == info.bytes
     enough = keyframes >= extras.keyframes and paintings >= extras.paintings
-    enough = enough and (not extras.paintings or seed == extras.seed)
+    enough = enough and several == extras.tiles and (not several or record.get("tile") == extras.tile)
+    enough = enough and (not (extras.paintings or several) or seed == extras.seed)
     return info if whole and enough and made_of == raw.sha256 else None
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vpoet.arrays import Ints
-from vpoet.data import control_parts, painting, recordings, segments
+from vpoet.data import control_parts, painting, recordings, segments, tiles
 from vpoet.data.folder import read_samples
 from vpoet.data.measures import measures_of
 from vpoet.data.npy import npy_to_codes
@@ -25,6 +25,7 @@ from vpoet.data.shelf import Shelf
 from vpoet.errors import DataError, HashMismatch, ShapeError
 from vpoet.sequence.actions import ActionSpace
 from vpoet.sequence.arrangements import LATEST, Painting
+from vpoet.sequence.controls import KINDS
 from vpoet.sequence.tasks import PAINTED
 from vpoet.sequence.vocabulary import Vocabulary
 
@@ -58,6 +59,8 @@ class TokenSample:
     """Of each kind (`vpoet.sequence.controls`), codes as above; `vpoet ingest --controls` makes their pictures."""
     segments: tuple[TokenSegment, ...] | None = None
     """Of a sample that interleaves texts, images and videos; it has no codes beside theirs: t = 0."""
+    coarse: npt.NDArray[Any] | None = None
+    """[t, h, w]: of a tile, the window around it (`vpoet.data.tiles`); `vpoet encode --tiles` makes both."""
     measures: Mapping[str, float] = field(default_factory=dict)
     """What curation measured of it (`vpoet select` writes it into a clip's json)."""
 
@@ -205,7 +208,8 @@ class TokenDataset:
             raise _BadSampleError("broken captions in time") from None
         return TokenSample(
             name, sample.key, codes.astype(self._dtype), tuple(sample.captions), fps, keyframes, paintings,
-            actions, outcomes, timeline, self._controls(sample, codes), measures=measures_of(sample.json),
+            actions, outcomes, timeline, self._controls(sample, codes),
+            coarse=self._beside(sample, codes, tiles.COARSE, "window"), measures=measures_of(sample.json),
         )  # fmt: skip
 
     def _check_header(self, fps: int, length: int, height: int, width: int) -> None:
@@ -249,26 +253,28 @@ class TokenDataset:
         return actions, outcomes
 
     def _keyframes(self, sample: Sample, codes: npt.NDArray[np.int32]) -> npt.NDArray[Any] | None:
-        if "keyframes.npy" not in sample.parts:
+        found = self._beside(sample, codes, "keyframes.npy", "keyframes")
+        if found is not None and not np.array_equal(found[0], codes[0]):
+            raise _BadSampleError("keyframes of other codes")
+        return found
+
+    def _beside(self, sample: Sample, codes: npt.NDArray[Any], extension: str, what: str) -> npt.NDArray[Any] | None:
+        """Codes of as many cells as a clip has; None where there are none."""
+        if extension not in sample.parts:
             return None
         try:
-            keyframes = npy_to_codes(sample.parts["keyframes.npy"])
+            found = npy_to_codes(sample.parts[extension])
         except DataError:
-            raise _BadSampleError("broken keyframes") from None
-        if keyframes.shape != codes.shape or not np.array_equal(keyframes[0], codes[0]):
-            raise _BadSampleError("keyframes of other codes")
-        if keyframes.max() >= self._vocabulary.codes:
+            raise _BadSampleError(f"broken {what}") from None
+        if found.shape != codes.shape:
+            raise _BadSampleError(f"{what} of other codes")
+        if found.max() >= self._vocabulary.codes:
             raise _BadSampleError("codes of another tokenizer")
-        return keyframes.astype(self._dtype)
+        return found.astype(self._dtype)
 
     def _controls(self, sample: Sample, codes: npt.NDArray[np.int32]) -> dict[str, npt.NDArray[Any]]:
-        try:
-            found = control_parts.coded(sample.parts, codes.shape)
-        except DataError:
-            raise _BadSampleError("broken controls") from None
-        if any(one.max() >= self._vocabulary.codes for one in found.values()):
-            raise _BadSampleError("codes of another tokenizer")
-        return {kind: one.astype(self._dtype) for kind, one in found.items()}
+        each = {kind: self._beside(sample, codes, control_parts.named(kind), "controls") for kind in KINDS}
+        return {kind: found for kind, found in each.items() if found is not None}
 
     def _paintings(self, sample: Sample, codes: npt.NDArray[np.int32]) -> tuple[Painting, ...]:
         if "painting-0.npz" not in sample.parts:

@@ -41,6 +41,7 @@ REMEDIES = {
     "actions": "`vpoet ingest` keeps a list's columns actions and action_space, and what is done in a world",
     "timeline": "`vpoet ingest` keeps a list's column captions",
     "segments": "`vpoet ingest` keeps a list's column segments",
+    "coarse": "`vpoet encode --tiles` makes them",
 }
 """What a task may need of a sample, and where it comes from."""
 
@@ -268,6 +269,7 @@ class Documents:
             room=self.config.length,
             window=self.config.window,
             conditions=conditions,
+            coarse=None if sample.coarse is None else sample.coarse.astype(np.int32),
         )
 
     def _segment(self, text: str, codes: Ints | None, fps: int, target: bool | None) -> Segment:

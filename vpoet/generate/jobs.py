@@ -19,6 +19,7 @@ from vpoet.generate.prompt_file import after, files_of, names_before, read_promp
 from vpoet.generate.request import Request
 from vpoet.generate.rollout import Rollout
 from vpoet.generate.sampling import Sampling
+from vpoet.generate.tiling import Tiling
 from vpoet.outputs import expect_apart
 
 
@@ -26,7 +27,7 @@ from vpoet.outputs import expect_apart
 class Job:
     """A clip that is to be made."""
 
-    rollout: Rollout
+    rollout: Rollout | Tiling
     file: Path
     record: dict[str, Any]
     """What lies beside the clip, with the nats and tokens of what was decoded for it so far."""

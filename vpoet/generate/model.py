@@ -51,6 +51,7 @@ from vpoet.generate.rollout import Rollout, roll
 from vpoet.generate.sampling import Sampling
 from vpoet.generate.step import Step
 from vpoet.generate.threads import few_threads
+from vpoet.generate.tiling import Tiling
 from vpoet.generate.wording import best_words
 from vpoet.media.video import Video
 from vpoet.nn.attention import backend
@@ -190,13 +191,13 @@ class Model:
         for _, _, fresh in roll(self, [self.rollout(request)], sampling, on_step):
             yield from fresh
 
-    def rollout(self, request: Request) -> Rollout:
+    def rollout(self, request: Request) -> Rollout | Tiling:
         """The chain of documents that makes a request's clip; the errors are those of `document`, and of `likeliest`
         where the model shall say what the clip shows that is edited."""
         if request.edit is not None and request.was == AUTO:
             source = Edit(request, self.bundle).source()
             request = replace(request, was=self.likeliest(source, request.prompt))
-        return Rollout(self.bundle, request)
+        return Tiling(self.bundle, request) if request.upscale else Rollout(self.bundle, request)
 
     def likeliest(self, clip: Source, prompt: str) -> str:
         """What a clip shows, as near to ``prompt`` as may be: word by word it becomes that of all known words, or none,

@@ -121,6 +121,9 @@ class Request:
         written=list[str],
         read=read_controls,
     )
+    upscale: bool = asked(
+        False, "Super-resolution: --video or --image with twice as many pixels a side, tile by tile, of any size."
+    )
     given_frames: int | None = asked(None, "Frames of --video that are given. [default: half a clip]")
     """What a continuation or backward extension is given, 1 + a multiple of the tokenizer's time stride; None: all, but
     at most half of the clip."""

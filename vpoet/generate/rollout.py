@@ -38,6 +38,7 @@ from vpoet.generate.edit import Redraw
 from vpoet.generate.plan import Decoded
 from vpoet.generate.request import ControlClip, Request
 from vpoet.generate.sampling import Sampling
+from vpoet.generate.tiling import Tiling
 from vpoet.media.video import Video
 from vpoet.sequence.arrangements import Given, Sample
 from vpoet.sequence.document import Document
@@ -251,7 +252,7 @@ class Decodes(Protocol):
 
 
 def roll(
-    model: Decodes, rollouts: Items[Rollout], sampling: Sampling, on_step: OnStep | None = None
+    model: Decodes, rollouts: Items[Rollout | Tiling], sampling: Sampling, on_step: OnStep | None = None
 ) -> Iterator[tuple[int, Decoded, Iterator[Frames]]]:
     """Fill the documents of all rollouts together, round by round: (which, its filled document, the frames it adds, in
     pieces)."""

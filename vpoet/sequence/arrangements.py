@@ -17,6 +17,8 @@ from vpoet.sequence.conditions import Pairs
 from vpoet.sequence.document import FORMS, Part, Span
 from vpoet.sequence.vocabulary import Modality
 
+MISREAD = 0.2
+"""Share of the cells of a coarse window, at most, that training spoils."""
 LATEST = 256 * 256
 """Frames that the header of play tells apart."""
 
@@ -70,6 +72,8 @@ class Sample:
     """Frames for which one is seen in that document (`vpoet.sequence.windows`); 0: to its end."""
     conditions: Pairs = ()
     """What is told of the clip before all else."""
+    coarse: Ints | None = None
+    """[t, h, w]: the codes of a window around what is here a tile, half as fine (`vpoet.data.tiles`)."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -83,7 +87,8 @@ class Given:
     hidden: Mask | None = None
     """[t, h, w], True where a cell is not shown, at least one (inpainting, outpainting)."""
     shown: Ints | None = None
-    """[t, h, w], as in `Painting`; None: the sample's codes are those already, as in sampling."""
+    """[t, h, w], as in `Painting`, or the window of ``coarse`` as it is read; None: the sample's are those already, as
+    in sampling."""
     stretch: tuple[int, int] | None = None
     """The first frame of a stretch of a recording, and the one behind its last (play); None: all of it."""
     time: int = 0
@@ -135,6 +140,16 @@ def painting(sample: Sample, given: Given) -> tuple[Span, ...]:
     shown = np.where(given.hidden, np.int32(0), sample.codes if given.shown is None else given.shown)
     whole = replace(sample, codes=np.where(given.hidden, sample.codes, shown))
     return (_text(sample), Span(modality, shown, fps=sample.fps, hidden=given.hidden), _whole(whole))
+
+
+def finer(sample: Sample, given: Given) -> tuple[Span, ...]:
+    """A window, and the tile in its middle as if it came after it in time: that is where it is told apart from it."""
+    window = sample.coarse if given.shown is None else given.shown
+    assert window is not None
+    if sample.fps == 0:
+        return (_text(sample), _image(window, False), Span(Modality.IMAGE, sample.codes, True, time=len(window)))
+    tile = Span(Modality.VIDEO, sample.codes, True, fps=sample.fps, time=len(window))
+    return (_text(sample), Span(Modality.VIDEO, window, fps=sample.fps), tile)
 
 
 def timeline(sample: Sample, given: Given) -> tuple[Span, ...]:
@@ -253,6 +268,15 @@ def one_painting(task: str, sample: Sample, random: np.random.Generator) -> Give
     paintings = [painting for painting in sample.paintings if painting.task == task]
     _, hidden, shown = paintings[int(random.integers(len(paintings)))]
     return Given(hidden=hidden, shown=shown)
+
+
+def misread_window(sample: Sample, random: np.random.Generator) -> Given:
+    """Some cells of the window hold the code of another of its cells, up to `MISREAD` of them: what is made finer later
+    was often drawn by a model itself."""
+    assert sample.coarse is not None
+    wrong = random.random(sample.coarse.shape) < MISREAD * random.random()
+    others = random.permutation(sample.coarse.reshape(-1)).reshape(sample.coarse.shape)
+    return Given(shown=np.where(wrong, others, sample.coarse))
 
 
 def a_stretch(sample: Sample, random: np.random.Generator) -> Given:

@@ -45,13 +45,14 @@ class Task:
     keyframes: bool = False
     """Needs a sample's keyframes."""
     needs: str = ""
-    """The field of a `Sample`, its actions, timeline or segments, that it needs besides."""
+    """The field of a `Sample`, its actions, timeline, segments or coarse window, that it needs besides."""
     longest: int = 255
     """Most cells in time."""
 
     def fits(self, sample: Sample) -> bool:
         t, h, w = sample.codes.shape
         there = not self.needs or getattr(sample, self.needs) is not None
+        there = there and (sample.coarse is None or self.needs == "coarse")  # captions are of clips, not of their tiles
         sized = self.cells <= t <= self.longest and h * w >= self.area
         return sized and there and (sample.keyframes is not None or not self.keyframes)
 
@@ -152,6 +153,11 @@ _ROWS = (
     Task(
         "interleaved", 29, "texts, images and videos in any order", "text, image -> [text], [video], ...", "",
         arrangements.interleaved, arrangements.some_segments, cells=0, area=0, needs="segments",
+    ),
+    Task(
+        "sr", 30, "super-resolution: a tile of a video or image, twice as fine as it is given",
+        "text, window 0..t-1 -> [its middle, finer, t..2t-1]", "--video or --image FILE --upscale",
+        arrangements.finer, arrangements.misread_window, needs="coarse", longest=127,
     ),
 )  # fmt: skip
 

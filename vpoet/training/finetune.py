@@ -61,7 +61,7 @@ def usable_tasks(tokens: Path, base: Bundle) -> tuple[list[str], list[str]]:
             for task in about.tasks
             if TABLE[task].needs == need and not any(getattr(sample, need) is not None for sample in samples)
         ]
-        for need in ("actions", "timeline", "segments")
+        for need in ("actions", "timeline", "segments", "coarse")
     }
     tasks = [task for task in about.tasks if not any(task in lost for lost in lacking.values())]
     told = [f"{len(samples)} clips, {silent} without a caption; tasks: {', '.join(tasks)}"]

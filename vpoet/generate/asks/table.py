@@ -17,6 +17,7 @@ from vpoet.generate.asks.between import Between
 from vpoet.generate.asks.conditions import conditions
 from vpoet.generate.asks.control import coded
 from vpoet.generate.asks.edit import Edit
+from vpoet.generate.asks.finer import Finer
 from vpoet.generate.asks.forward import Forward
 from vpoet.generate.asks.painting import Painting
 from vpoet.generate.asks.restyle import Restyle
@@ -28,7 +29,7 @@ from vpoet.sequence.document import Document, build
 from vpoet.sequence.tasks import TABLE, WHOLE
 from vpoet.tokenizer.contract import Tokenizer
 
-FAMILIES: tuple[type[Ask], ...] = (Edit, Restyle, Painting, Forward, Backward, Between)
+FAMILIES: tuple[type[Ask], ...] = (Edit, Restyle, Painting, Finer, Forward, Backward, Between)
 """A request is of the first that claims it, or of the one whose video ``task`` names."""
 
 
