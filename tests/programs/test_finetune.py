@@ -82,7 +82,13 @@ def test_all_weights_learn_the_clips(base: Path, clips: Path, tmp_path: Path, pr
     assert not [name for name, weight in after.items() if torch.equal(weight, before[name])]
     assert all(torch.equal(weight, before[name]) for name, weight in weights(base).items())
     tuned, own = bundle.load(out), bundle.load(base)
-    assert set(tuned.config.tasks) == set(own.config.tasks) - {"backward", "interpolation", "timeline", "interleaved", "sr"}
+    assert set(tuned.config.tasks) == set(own.config.tasks) - {
+        "backward",
+        "interpolation",
+        "timeline",
+        "interleaved",
+        "sr",
+    }
     assert (tuned.config.model, tuned.config.length, tuned.config.frames) == (own.config.model, 96, 5)
 
     status, said, told = program(*command)  # nothing is left to do

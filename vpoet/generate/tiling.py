@@ -126,4 +126,5 @@ def _ramp(side: int) -> Floats:
     """How much a tile counts along its side: less towards its ends, where others overlap it."""
     away = np.arange(side) + 0.5
     rising = np.minimum(away, away[::-1]) * OVERLAP / side
-    return np.minimum(rising, 1.0).astype(np.float32)
+    found: Floats = np.minimum(rising, 1.0).astype(np.float32)
+    return found
