@@ -29,8 +29,8 @@ NUMBERS = 17
 PADDLE_X, LIVES, SCORE, BALL_X, BALL_Y = 72, 57, (76, 77), 99, 101
 """Bytes of the memory; the score has two decimal digits a byte."""
 MOST_LIVES = 5
-PLAIN = 0.4
-"""Share of ball and paddle that has to be seen."""
+PLAIN, UNLIKE = 0.4, 0.15
+"""Share of ball and paddle that has to be seen, and how much of a pixel's difference is not red."""
 NOOP, FIRE, TO_RIGHT, TO_LEFT = range(4)
 ERRS, NEAR = 0.1, 4
 """Chance of the player, at each step, to press anything for a while; and how near to the ball is below it."""
@@ -96,6 +96,8 @@ class Breakout(Environment):
         there_B = self._told_BP @ rest_HW3[self._bricks].ravel() > 0.5
         rest_HW3 = rest_HW3 - self._drawn_BHW3[there_B].sum(0)
         red_HW = (rest_HW3 @ np.array(RED) / np.dot(RED, RED)).clip(0, 1)
+        unlike_HW = ((rest_HW3 - red_HW[..., None] * np.array(RED)) ** 2).sum(-1)
+        red_HW = np.where(unlike_HW < UNLIKE * (rest_HW3**2).sum(-1), red_HW, 0)
         rows = [int(row / self._unit[0]) for row in (TOP, PADDLE, PADDLE + PADDLE_HIGH)]
         columns = slice(round(LEFT / self._unit[1]), round(RIGHT / self._unit[1]))
         area = self._unit[0] * self._unit[1]
