@@ -57,12 +57,12 @@ def main(
     early, or where they began, are left out.
 
     Rows: random keys; random shooting and the cross-entropy method in the world itself (the oracle); with --model the
-    same in the learned world, with and without plans that the model suggests, the actions that its inverse task reads
-    off an imagined video, and its policy, which knows no goal. Intervals are of 95%, Wilson's.
+    same in the learned world, with and without plans that the model suggests, the actions that it reads off an imagined
+    video, and its policy, which knows no goal. Intervals are of 95%, Wilson's.
 
     With --texts a start is given a command, the next other thing that the recording's player does ("a robot jumps"),
-    and 16 steps. Rows: random keys, the model's policy with and without the command, and the actions that its inverse
-    task reads off a video of the command that it imagines.
+    and 16 steps. Rows: random keys, the model's policy with and without the command, and the actions that it
+    reads off a video of the command that it imagines.
 
     OUT gets results.md, results.json, episodes/ROW-CLIP.json (what is there is not done again) and reach.png: starts,
     what was imagined, what came of it, and the goal.
