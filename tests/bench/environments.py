@@ -11,7 +11,8 @@ from vpoet.worlds.environments import MODULES
 from vpoet.worlds.gym import GymWorld
 
 SIZES = (64, 96, 128)
-RECORDINGS, FRAMES = 4, 33
+FIRST, RECORDINGS, FRAMES = UNSEEN + 1_000_000, 4, 33
+"""Recordings that nobody looked at when the judges were made."""
 
 
 def environment_judges(budget: float) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def environment_judges(budget: float) -> dict[str, Any]:
 def judged(world: GymWorld) -> dict[str, dict[str, float | str]]:
     assert world.known
     off: dict[str, list[float]] = {measure.name: [] for measure in world.known.measures}
-    for number in range(UNSEEN, UNSEEN + RECORDINGS):
+    for number in range(FIRST, FIRST + RECORDINGS):
         frames, facts = world.clip(number, FRAMES)
         truths = [{key: told[at] for key, told in facts["truth"].items()} for at in range(len(frames))]
         for truth, seen in zip(truths, world.see(frames), strict=True):

@@ -165,9 +165,9 @@ def test_an_edit_under_controls_that_changes_nothing_gives_the_clip(model: Model
     for guesses in (0, 3):
         (found,) = Model(model.bundle, guesses=guesses).decode([source], [redraw], sampling)
         assert np.array_equal(found.document.codes(), codes)
-    others = [replace(source, controls=(control("edges", seed),)) for seed in range(2, 10)]
-    changed = model.decode(others, [redraw] * len(others), sampling)
-    assert not all(np.array_equal(each.document.codes(), codes) for each in changed)
+    other = replace(source, controls=(control("edges", 4),))
+    (changed,) = model.decode([other], [redraw], sampling)
+    assert not np.array_equal(changed.document.codes(), codes)
 
 
 def test_a_prefix_lm_decodes_and_scores_alike(model: Model) -> None:

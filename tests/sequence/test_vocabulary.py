@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vpoet.errors import ShapeError
+from vpoet.sequence.tasks import TABLE
 from vpoet.sequence.vocabulary import Vocabulary, grouped, task_names
 
 VOCABULARY = Vocabulary(text=20, visual=(3, 4), text_hash="text", visual_hash="visual")
@@ -52,7 +53,11 @@ FROZEN = {
 
 def test_ids_of_special_tokens_never_move() -> None:
     assert {name: VOCABULARY.special(name) for name in FROZEN} == FROZEN
-    assert {name.removeprefix("<task:").removesuffix(">") for name in FROZEN if "task:" in name} == set(task_names())
+    assert (
+        {name.removeprefix("<task:").removesuffix(">") for name in FROZEN if "task:" in name}
+        == set(TABLE)
+        == set(task_names())
+    )
     assert (VOCABULARY.number(0, "x"), VOCABULARY.ids([0], "text")[0], VOCABULARY.ids([0], "codes")[0]) == (
         64,
         320,

@@ -1,6 +1,7 @@
 """The playground: what keys do, that it is the same everywhere and from any saved state, its judge, its recordings."""
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
@@ -338,6 +339,32 @@ def test_recordings_say_what_was_done_and_replay_to_the_same_frames() -> None:
     assert max(lengths) == 24
     assert min(lengths) >= 1
     assert np.mean(holds) < LONGEST_HOLD / 2
+
+
+def test_restless_players_press_all_keys_where_others_press_few() -> None:
+    """On the ladder who goes for the coin never lets go; and what a restless one does replays like any recording."""
+    found: dict[str, Counter[str]] = {}
+    for name in ("playground", "restless"):
+        clips = worlds.find(name)(64, 64, 8, 33)
+        told = [clips.clip(seed)[1] for seed in range(40)]
+        found[name] = Counter(
+            ACTIONS[action]
+            for facts in told
+            for action, doing in zip(facts["actions"], facts["truth"]["action"], strict=False)
+            if doing == "climb"
+        )
+    assert found["playground"]["noop"] < 3
+    assert min(found["restless"][name] for name in ACTIONS) > 8
+    restless = worlds.find("restless")(64, 64, 8, 9)
+    frames, facts = restless.clip(3)
+    assert facts["policy"] == restless.attributes(3)["policy"] == "restless"
+    assert {key: facts["truth"][key] for key in ("who", "ground", "sky")}.items() <= Recordings.attributes(3).items()
+    world = restless.stepped(64, 64, 8)
+    world.restore(bytes.fromhex(facts["state"]))
+    assert all(
+        np.array_equal(world.step(action)[0], frame) for action, frame in zip(facts["actions"], frames[1:], strict=True)
+    )
+    assert np.array_equal(restless.clip(3)[0], frames)
 
 
 def test_clips_that_the_world_could_not_have_drawn_have_faults() -> None:

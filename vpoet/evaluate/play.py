@@ -1,8 +1,8 @@
 """How well a learned world answers: beside the simulator that it learned from, given the same keys.
 
-Of what is dreamt the world's judge says from pixels alone where things are; in the simulator that is
-known (`vpoet.evaluate.courses`). Each figure stands beside its ceiling, that of the real frames through the tokenizer:
-nobody can dream better than that.
+Of what is dreamt the world's judge says from pixels alone where things are; in the simulator that is known
+(`vpoet.evaluate.courses`). Each figure stands beside its ceiling, that of the real frames through the tokenizer: nobody
+can dream better than that.
 
 A *sound* frame shows somebody, and all that stays as it is in a course (who, ground, sky, level) as it was; of an
 environment, all that is always to be seen.

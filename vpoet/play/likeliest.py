@@ -27,7 +27,7 @@ from vpoet.play.inverse import Inferred
 from vpoet.sequence.actions import NONE, START, outcome_values
 
 IMPROBABLE = 0.02
-"""An outcome less probable than this, whatever the action, is not what came of it."""
+"""An outcome that is less probable than this after an action is not what came of it."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -118,10 +118,8 @@ def _weighed(
     table = transformer.appended["outcomes"]
     assert isinstance(table, nn.Embedding)
     log_p_BV = torch.log_softmax((h_BRD[:, 0] @ table.weight.T).float(), 1)
-    ids = (
-        torch.from_numpy(np.tile(frame, len(steps)).astype(np.int64)).to(h_BRD.device) + transformer.ranges["codes"][0]
-    )
-    codes_BC = transformer.visual_nats(h_BRD[:, 1:-1].flatten(0, 1), ids).view(len(steps), -1)
+    ids = torch.from_numpy(np.tile(frame, len(steps)).astype(np.int64)) + transformer.ranges["codes"][0]
+    codes_BC = transformer.visual_nats(h_BRD[:, 1:-1].flatten(0, 1), ids.to(h_BRD.device)).view(len(steps), -1)
     came = torch.tensor([[outcome] for _, outcome in steps], device=h_BRD.device)
     nats = (codes_BC.sum(1) - log_p_BV.gather(1, came)[:, 0]).tolist()
     ways = [_Way(*step, weight, beside, at) for at, (step, weight) in enumerate(zip(steps, nats, strict=True))]
