@@ -41,7 +41,9 @@ def main(
     ] = None,
     scene: Annotated[str, typer.Option(help="Who is where at the beginning. [default: by the seed]")] = "",
     seed: Annotated[int, typer.Option(help="Of the world's beginning, and of the search.", min=0)] = 0,
-    size: Annotated[int, typer.Option(help="Pixels of a side of the world, if no bundle says it.", min=1)] = 64,
+    size: Annotated[
+        int, typer.Option(help="Pixels of a side of the world, if no bundle says it.", min=1, max=4096)
+    ] = 64,
     steps: Annotated[int, typer.Option(help="Actions that are carried out, at most.", min=1, max=100_000)] = 32,
     every: Annotated[int, typer.Option(help="Plan again after so many of them.", min=1)] = 8,
     horizon: Annotated[int, typer.Option(help="Actions of a plan.", min=1, max=10_000)] = 16,
@@ -116,7 +118,8 @@ def main(
         sheet.save(unfinished)
     write_atomic(out / "candidates.csv", as_csv(candidates(episode.searches, space)))
     write_atomic(out / "plan.json", json.dumps(told, indent=1))
-    console.print(f"{' '.join(map(str, told['actions']))}")
+    words = " ".join(map(str, told["actions"]))
+    console.print(words or "nothing was done: no plan that was tried comes nearer than staying; more --samples may")
     console.print(f"{out}: {len(seen.actions)} actions of {len(episode.parts)} plans, {sum(seen.rewards):g} rewards")
     cli.finish(told | {"out": out}, as_json)
 

@@ -72,6 +72,15 @@ def test_a_plan_comes_to_its_goal_and_its_actions_do_what_its_video_shows(
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
+def test_a_plan_of_nothing_says_why(program: Run, tmp_path: Path) -> None:
+    """The first frame is the goal: nothing comes nearer."""
+    Video(worlds.stepped("world:playground").reset(3)[None], 0.0).write(tmp_path / "here.png")
+    asked = ("world:playground", "--goal", tmp_path / "here.png", "--seed", 3, *QUICK, "--json")
+    status, out, err = program("sample/plan.py", *asked, "--out", tmp_path / "plan")
+    assert (status, result(out)["actions"]) == (0, [])
+    assert "no plan that was tried comes nearer than staying" in " ".join(err.split())
+
+
 def test_rewards_are_planned_for_and_got(program: Run, tmp_path: Path) -> None:
     asked = ("--reward", "--scene", "a robot on grass", "--seed", 1, "--steps", 24, "--samples", 96, "--rounds", 3)
     status, out, err = program("sample/plan.py", "world:playground", *asked, "--out", tmp_path / "coins", "--json")

@@ -89,6 +89,13 @@ class Grey(Corridor):
         return np.zeros((48, 24), np.uint8)
 
 
+class Undrawn(Corridor):
+    """Made without what it draws with, as gymnasium's own are without pygame."""
+
+    def render(self) -> Any:
+        raise gymnasium.error.DependencyNotInstalled('pygame is not installed, run `pip install "gymnasium[box2d]"`')
+
+
 class Rounding(Slider):
     """Rewards whose last digits differ from call to call."""
 
@@ -109,7 +116,7 @@ class Moody(Corridor):
         return super().step(3 + Moody.count // 3 % 2)
 
 
-ALL = (Corridor, Slider, Blind, Many, Timeless, Grey, Rounding, Moody)
+ALL = (Corridor, Slider, Blind, Many, Timeless, Grey, Undrawn, Rounding, Moody)
 
 
 @pytest.fixture(autouse=True)
@@ -168,9 +175,11 @@ def test_actions_that_are_vectors() -> None:
         ("nowhere/Corridor-v0", "Namespace nowhere not found"),
         ("nowhere:Corridor-v0", "No module named 'nowhere'"),
         ("", "Malformed environment ID"),
+        ("one:two:Corridor-v0", "a name is NAME, NAMESPACE/NAME or PACKAGE:NAME"),
         ("vpoet_test/Blind-v0", "shows no frames"),
         ("vpoet_test/Many-v0", r"its actions are MultiDiscrete\(\[2 2\]\), neither numbered .* nor bounded vectors"),
         ("vpoet_test/Timeless-v0", r"says no rate \(render_fps\)"),
+        ("vpoet_test/Undrawn-v0", "pygame is not installed, run `pip install"),
         ("vpoet_test/Grey-v0", r"no picture \(uint8 \[H, W, 3\]\)"),
     ],
 )

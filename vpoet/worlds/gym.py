@@ -7,7 +7,8 @@ it coming.
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property, partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -51,7 +52,8 @@ class GymWorld:
         if not self.fps > 0:
             raise DataError(f"{ENV}{name}: it says no rate (render_fps)")
         self.actions, self.bounds = _actions(self._env, name)
-        self.reset(0)
+        with _refusals(name):  # what it draws with may be missing, which it first says when it draws
+            self.reset(0)
 
     def reset(self, seed: int, prompt: str = "") -> Frames:
         """DataError: a prompt, as an environment is told nothing but its seed, which is 0 or more."""
@@ -200,6 +202,8 @@ def _make(name: str) -> Any:
         raise DataError(f'{ENV}{name}: environments need gymnasium: pip install "vpoet[gym]"')
     import gymnasium
 
+    if name.count(":") > 1:
+        raise DataError(f"{ENV}{name}: a name is NAME, NAMESPACE/NAME or PACKAGE:NAME")
     namespace = name.rpartition("/")[0]
     package, extra = PACKAGES.get(namespace, ("", ""))
     if package and find_spec(package) is None:
@@ -211,15 +215,24 @@ def _make(name: str) -> Any:
         "disable_env_checker": True,
         **(found.options if (found := known(name)) else {}),
     }
-    try:
+    with _refusals(name):
         env = gymnasium.make(name, **options)
         if "rgb_array" in env.metadata.get("render_modes", []):
             return gymnasium.make(name, render_mode="rgb_array", **options)
-    except (gymnasium.error.Error, ImportError) as error:
-        raise DataError(f"{ENV}{name}: {' '.join(str(error).split())}") from None
     if not _is_picture(env.observation_space):
         raise DataError(f"{ENV}{name}: it shows no frames: it renders no rgb_array, and observes no pixels")
     return env
+
+
+@contextmanager
+def _refusals(name: str) -> Iterator[None]:
+    """What gymnasium, or a package that is not there, says against an environment, as a DataError that names it."""
+    import gymnasium
+
+    try:
+        yield
+    except (gymnasium.error.Error, ImportError) as error:
+        raise DataError(f"{ENV}{name}: {' '.join(str(error).split())}") from None
 
 
 def _is_picture(space: Any) -> bool:
