@@ -21,7 +21,7 @@ from vpoet.generate.model import load
 from vpoet.generate.sampling import Sampling
 from vpoet.outputs import expect_apart, expect_file
 from vpoet.serve.film import SCALE, played, record
-from vpoet.serve.keys import Log, read_keys
+from vpoet.serve.keys import FASTEST, SLOWEST, Log, is_rate, read_keys
 from vpoet.serve.worlds import BOTH, MODEL, VIEWS, Worlds, side_by_side, side_worlds
 
 FILMS = (".mp4", ".gif", ".webp")
@@ -52,9 +52,13 @@ def main(
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Film of --record: .mp4, .gif or .webp.")] = None,
-    show: Annotated[str, typer.Option(help="In the film: real, model or both. [default: all there are]")] = "",
+    show: Annotated[
+        str, typer.Option(help="In the film: real, model or both. [default: the record's, or all there are]")
+    ] = "",
     scale: Annotated[int, typer.Option(help="Pixels of the film for each of a frame.", min=1, max=32)] = SCALE,
-    fps: Annotated[float | None, typer.Option(help="Frames a second. [default: those of the training data]")] = None,
+    fps: Annotated[
+        float | None, typer.Option(help="Frames a second. [default: the record's, or those of the training data]")
+    ] = None,
     port: Annotated[
         int, typer.Option(help="Of the page, on this machine alone; 0: any free one.", min=0, max=65535)
     ] = 8137,
@@ -88,8 +92,8 @@ def main(
         raise DataError("--record FILE and --out FILM belong together; without both, the page is served")
     if show not in ("", *VIEWS):
         raise DataError(f"--show {show}: there are {', '.join(VIEWS)}")
-    if fps is not None and not 0.5 <= fps <= 240:
-        raise DataError(f"--fps {fps}: 0.5 to 240")
+    if fps is not None and not is_rate(fps):
+        raise DataError(f"--fps {fps}: {SLOWEST} to {FASTEST}")
     expect_file(out, FILMS)
     expect_apart(out, [recorded])
     if recorded is None:
@@ -110,7 +114,12 @@ def main(
     if recorded is not None and out is not None:
         script = read_keys(recorded, worlds.actions)
         seed, prompt = script.told.get("seed", seed), script.told.get("prompt", prompt)
-        view, log = show or (BOTH if real else MODEL), Log(worlds.actions)
+        for name in ("model", "world"):
+            if script.told.get(name, about[name]) != about[name]:
+                console.print(f"warning: {recorded} is of another {name}, {script.told[name]!r}: this is another film")
+        views = VIEWS if real else (MODEL,)
+        view = show or (was if (was := script.told.get("view")) in views else views[-1])
+        rate, log = fps or script.told.get("fps", rate), Log(worlds.actions)
         frames: Iterator[Any] = played(worlds, script, log, seed, prompt)
         totals = [0.0] * len(worlds.shows)
         with Film(out, rate) as film:

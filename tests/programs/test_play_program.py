@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vpoet.errors import DataError
 from vpoet.media.video import Video
 from vpoet.sequence.actions import ActionSpace
+from vpoet.serve.keys import read_keys
 from vpoet.worlds import stepped
 from vpoet.worlds.playground.physics import ACTIONS
 
@@ -59,7 +61,28 @@ def test_keys_become_a_film_of_the_real_and_the_learned_world_and_its_record_mak
         *("--out", tmp_path / "model.mp4", "--scale", 1, "--fps", 20),
     )
     assert status == 0, err
-    assert Video.read(tmp_path / "model.mp4").frames.shape == (11, 32, 32, 3)
+    slow = Video.read(tmp_path / "model.mp4")
+    assert (slow.frames.shape, slow.fps) == ((11, 32, 32, 3), 20)
+    again = tmp_path / "slow.mp4"  # and what is shown, at which rate
+    status, _, err = program(
+        "sample/play.py", bundle, "--record", tmp_path / "model.mp4.json", "--out", again, "--scale", 1
+    )
+    assert status == 0, err
+    assert again.read_bytes() == (tmp_path / "model.mp4").read_bytes()
+    assert "warning" not in err
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(record | {"model": "0" * 16}))
+    status, _, err = program("sample/play.py", bundle, "--record", other, "--out", tmp_path / "other.mp4", "--scale", 1)
+    assert status == 0
+    assert "is of another model, '0000000000000000'" in err
+
+
+@pytest.mark.parametrize(("changed", "told"), [({"view": "dream"}, "view: there are"), ({"fps": 0}, "fps: 0.5 to 240")])
+def test_a_record_that_cannot_be_is_refused(tmp_path: Path, changed: dict[str, object], told: str) -> None:
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps({"keys": ["right 2"]} | changed))
+    with pytest.raises(DataError, match=told):
+        read_keys(path, ACTIONS)
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,15 @@ from typing import Any
 from vpoet.data.fields import parse_json
 from vpoet.errors import DataError
 from vpoet.files import open_file
+from vpoet.serve.worlds import MODEL, VIEWS
 
 PROMPT = "prompt"
 LONGEST = 1_000_000
 """Steps of a file at most."""
 RUNS = 100_000
 """Keys, each however long, that a log remembers."""
+SLOWEST, FASTEST = 0.5, 240
+"""Frames a second of a film."""
 _TAPS = 2
 """More of them would be done late."""
 _BYTES = 10_000_000
@@ -43,7 +46,7 @@ class Script:
 
     turns: tuple[Turn, ...]
     told: dict[str, Any]
-    """What else a record says of its game, as ``seed`` and ``prompt``; empty for a plain file."""
+    """What else a record says of its game, as ``seed``, ``prompt``, ``view`` and ``fps``; empty for a plain file."""
 
     @property
     def steps(self) -> int:
@@ -92,7 +95,16 @@ def _record(path: Path, data: bytes) -> dict[str, Any]:
     seed, prompt = told.get("seed", 0), told.get("prompt", "")
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0 or not isinstance(prompt, str):
         raise DataError(f"{path}: a seed is an integer of 0 or more, and a prompt a text")
+    if told.get("view", MODEL) not in VIEWS:
+        raise DataError(f"{path}: view: there are {', '.join(VIEWS)}")
+    if not is_rate(told.get("fps", SLOWEST)):
+        raise DataError(f"{path}: fps: {SLOWEST} to {FASTEST}")
     return dict(told)
+
+
+def is_rate(fps: object) -> bool:
+    """Whether a film can have so many frames a second."""
+    return isinstance(fps, int | float) and SLOWEST <= fps <= FASTEST
 
 
 def _turn(line: str, actions: Sequence[str]) -> Iterator[Turn]:
