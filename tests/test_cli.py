@@ -150,6 +150,13 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"vpoet {vpoet.__version__}\n"
 
 
+def test_the_package_is_the_command_too(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "vpoet", "--version"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, f"vpoet {vpoet.__version__}\n")
+
+
 def test_unknown_command_names_the_nearest(capsys):
     with pytest.raises(SystemExit, match="2"):
         cli.main(["smaple"])

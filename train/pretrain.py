@@ -31,7 +31,7 @@ from vpoet.training.heeded import heeded_bits
 from vpoet.training.loss import PackLoss, heldout_losses, losses
 from vpoet.training.meter import Meter, peaks, progress
 from vpoet.training.optim import learning_rate
-from vpoet.training.precision import DTYPES
+from vpoet.training.precision import DTYPES, spoken
 from vpoet.training.recipe import PretrainConfig
 from vpoet.training.run import checkpoint
 from vpoet.training.run.folder import save_resolved
@@ -95,7 +95,7 @@ def main(
         save_resolved(cfg, run)
         console.print(
             f"{transformer.parameter_count / 1e6:.1f}M parameters, "
-            f"{trainer.world} process{'es' * (trainer.world > 1)}, {cfg.engine.dtype}, "
+            f"{trainer.world} process{'es' * (trainer.world > 1)}, {spoken(cfg.engine.dtype, device)}, "
             f"{cfg.batch} packs of {cfg.data.length} tokens per step; run folder {run}"
         )
     meter = Meter(*trainer.total(peaks(device, DTYPES[cfg.engine.dtype])).tolist())

@@ -172,6 +172,7 @@ LEFT_OUT = "actions, outcomes and captions in time left out"
         ({"actions": [*ACTIONS, 0]}, 0.0, "11 for 11 frames, which have 10 steps; one is said of each step between"),
         ({"actions": [*ACTIONS[:9], 3]}, 0.0, "step 9: no action 3; there are 0 noop, 1 left, 2 right"),
         ({"actions": "absent.npy"}, 0.0, "absent.npy: No such file"),
+        ({"actions": "keys.txt"}, 0.0, "'keys.txt' is no list, no JSON of one, and no name of a .json or .npy"),
         ({"actions": ACTIONS, "action_space": {"names": []}}, 0.0, "action_space: give names"),
         ({"actions": ACTIONS, "outcomes": [0]}, 0.0, 'outcomes is {"reward"'),
         ({"actions": ACTIONS, "outcomes": {"reward": [0] * 10, "end": [False]}}, 0.0, "end: 1 for 11 frames"),

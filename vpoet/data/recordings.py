@@ -97,6 +97,8 @@ def resampled(fields: Mapping[str, Any], *, frames: int, own: float, fps: float)
                 "reward": sums,
                 "end": [any(ends[first : first + held]) for first in firsts],
             }
+    elif actions not in (None, ""):
+        raise DataError(f"actions: {str(actions)[:40]!r} is no list, no JSON of one, and no name of a .json or .npy")
     if (told := changes(fields)) is not None:
         found["captions"] = [
             {"from": round(first * fps / own), "to": round(behind * fps / own), "text": text}

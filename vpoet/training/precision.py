@@ -26,3 +26,10 @@ def fastest(device: torch.device) -> str:
     if device.type != "cpu" or torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported():
         return "bf16"
     return "fp32"
+
+
+def spoken(name: str, device: torch.device) -> str:
+    """A type's name, and of one that is slow on the device what to take instead."""
+    if name == "bf16" and fastest(device) == "fp32":
+        return "bf16 (which this CPU only imitates: engine.dtype=fp32 is several times as fast)"
+    return name
