@@ -94,6 +94,7 @@ def main(
     (adapter if out.suffix == adapter.SUFFIX else bundle).check_vacant(out)
     if bool(subject) != (prior is not None):
         raise ConfigError("--subject WORD and --prior PROMPTS go together: one is learned, the other is kept")
+    config.check_overrides(PretrainConfig, overrides or [])
     run = out.with_name(f"{out.stem}-run")
     cli.hold(run)
     model = hub.local(model, bundle.FILES)

@@ -41,6 +41,12 @@ def load(path: str | Path, schema: type[T], overrides: Sequence[str] = ()) -> T:
     return _merge(schema, [*_read(Path(path)), *_parse_overrides(overrides)])
 
 
+def check_overrides(schema: type[T], overrides: Sequence[str]) -> None:
+    """ConfigError if one is no ``key=value``, or no key of ``schema``, or its value of another type: what can be told
+    of them before there is a file for them to change."""
+    _merged(schema, _parse_overrides(overrides))
+
+
 def given(path: str | Path) -> dict[str, Any]:
     """What a YAML file and its bases give, before any schema; ConfigError if that is no mapping."""
     merged = OmegaConf.merge(*(values for _, values in _read(Path(path))))
@@ -136,15 +142,8 @@ def _parse_overrides(overrides: Sequence[str]) -> list[tuple[str, DictConfig]]:
 
 
 def _merge(schema: type[T], sources: Sequence[tuple[str, DictConfig]]) -> T:
-    config = OmegaConf.structured(schema)
-    where = sources[0][0]
-    for where, values in sources:
-        _check_keys(values, schema, where)
-        try:
-            config = OmegaConf.merge(config, values)
-        except OmegaConfBaseException as error:
-            message = str(error).splitlines()[0]
-            raise ConfigError(f"{where}: {getattr(error, 'full_key', None) or 'value'}: {message}") from None
+    config = _merged(schema, sources)
+    where = sources[-1][0]
     try:
         missing = sorted(str(key) for key in OmegaConf.missing_keys(config))
         if missing:
@@ -157,6 +156,18 @@ def _merge(schema: type[T], sources: Sequence[tuple[str, DictConfig]]) -> T:
         raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from None
     except ConfigError as error:  # from a schema's own __post_init__, which does not know the file
         raise ConfigError(f"{', '.join(name for name, _ in sources)}: {error}") from None
+
+
+def _merged(schema: type[T], sources: Sequence[tuple[str, DictConfig]]) -> Any:
+    config = OmegaConf.structured(schema)
+    for where, values in sources:
+        _check_keys(values, schema, where)
+        try:
+            config = OmegaConf.merge(config, values)
+        except OmegaConfBaseException as error:
+            message = str(error).splitlines()[0]
+            raise ConfigError(f"{where}: {getattr(error, 'full_key', None) or 'value'}: {message}") from None
+    return config
 
 
 def _check_keys(values: Any, schema: Any, where: str, key: str = "") -> None:

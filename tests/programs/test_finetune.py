@@ -42,6 +42,20 @@ def clips(base: Path, tmp_path: Path) -> Path:
     return write_clips(tmp_path / "tokens", base)
 
 
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [("steps", "write it as key=value"), ("stepz=3", "stepz"), ("steps=many", "steps"), ("optimizer.lr=[1]", "lr")],
+)
+def test_a_wrong_override_is_told_before_any_clip_is_encoded(
+    base: Path, clips: Path, tmp_path: Path, program: Program, override: str, told: str
+) -> None:
+    status, _, err = program("train/finetune.py", base, clips, override, "--out", tmp_path / "tuned")
+    assert status == 2
+    assert f"override {override!r}" in err
+    assert told in err
+    assert not (tmp_path / "tuned-run").exists()
+
+
 def write_clips(
     folder: Path, base: Path, size: tuple[int, int, int] = (2, 2, 2), painted: bool = True, **json_fields: Any
 ) -> Path:
