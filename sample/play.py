@@ -118,7 +118,8 @@ def main(
             if script.told.get(name, about[name]) != about[name]:
                 console.print(f"warning: {recorded} is of another {name}, {script.told[name]!r}: this is another film")
         views = VIEWS if real else (MODEL,)
-        view = show or (was if (was := script.told.get("view")) in views else views[-1])
+        was = str(script.told.get("view", views[-1]))
+        view = show or (was if was in views else views[-1])
         rate, log = fps or script.told.get("fps", rate), Log(worlds.actions)
         frames: Iterator[Any] = played(worlds, script, log, seed, prompt)
         totals = [0.0] * len(worlds.shows)

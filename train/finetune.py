@@ -40,7 +40,9 @@ def main(
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value: steps=400, optimizer.lr=1e-4")] = None,
     lora: Annotated[
         int | None,
-        typer.Option(metavar="RANK", help="Train a LoRA adapter of this rank; the bundle's weights stay frozen."),
+        typer.Option(
+            metavar="RANK", min=1, max=4096, help="Train a LoRA adapter of this rank; the bundle's weights stay frozen."
+        ),
     ] = None,
     controls: Annotated[
         str,
