@@ -14,7 +14,8 @@ weights and the sizes of train/configs/play.yaml, whose guesses are never right.
 
 **Futures**: milliseconds a frame, in processor time of one thread, for the futures of `PLANS` plans of `STEPS` actions,
 drawn at random, in the bundle of **pace**: side by side, and one after the other, on forks, each code by code and
-guessed; no plan shares what another one made.
+guessed; no plan shares what another one made. ``plan_s`` are the seconds by the clock that a planner waits for `PLANS`
+plans of `HORIZON` steps as it draws them, which share their beginnings, by how many threads torch has.
 """
 
 import os
@@ -39,6 +40,8 @@ from vpoet.generate.model import Model
 from vpoet.generate.play_decoder import PlayDecoder, Scene
 from vpoet.nn.attention import backend
 from vpoet.nn.transformer import Transformer, TransformerConfig
+from vpoet.play.futures import futures
+from vpoet.play.proposals import Odds
 from vpoet.sequence.actions import ActionSpace
 from vpoet.sequence.vocabulary import Vocabulary, grouped
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
@@ -49,7 +52,7 @@ from vpoet.worlds.recording import Sticky
 
 ROOT = Path(__file__).parents[2]
 FRAMES, PRESSES = 12, 60
-PLANS, STEPS = 32, 3
+PLANS, STEPS, HORIZON, COLOUR = 32, 3, 16, 2.0
 WINDOW, LATER, STRETCH, ROUNDS = 16, 10_000, 10, 3
 SPACE = ActionSpace(names=["left", "right", "jump", "climb"])
 
@@ -139,6 +142,12 @@ def play_futures(_: float) -> dict[str, Any]:
             began = time.process_time()
             way(session)
             took.setdefault(name, {})[how] = round(1000 * (time.process_time() - began) / plans.size, 1)
+    plans, took["plan_s"] = Odds.even(len(guessed.actions), HORIZON).draw(np.random.default_rng(0), PLANS, COLOUR), {}
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        moment = time.perf_counter()
+        futures(guessed, plans)
+        took["plan_s"][count] = round(time.perf_counter() - moment, 1)
     torch.set_num_threads(threads)
     return took
 
