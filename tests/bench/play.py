@@ -12,8 +12,10 @@ that heeds it, of `PRESSES` keys at random moments, and the frames that were sho
 is that of the environment's VPOET_PLAY_BUNDLE, or the first of those that ship that plays; without either it has random
 weights and the sizes of train/configs/play.yaml, whose guesses are never right.
 
-**Futures**: processor time of one thread for the futures of `PLANS` plans of `STEPS` actions, drawn at random, in the
-bundle of **pace**: side by side, and one after the other, on forks, code by code or guessed; nothing is shared.
+**Futures**: milliseconds a frame, in processor time of one thread, for the futures of `PLANS` plans of `STEPS` actions,
+drawn at random, in the bundle of **pace**: side by side, and one after the other, on forks, each code by code and
+guessed; no plan shares what another one made. ``plan_s`` are the seconds by the clock that a planner waits for `PLANS`
+plans of `HORIZON` steps as it draws them, which share their beginnings, by how many threads torch has.
 """
 
 import os
@@ -38,6 +40,8 @@ from vpoet.generate.model import Model
 from vpoet.generate.play_decoder import PlayDecoder, Scene
 from vpoet.nn.attention import backend
 from vpoet.nn.transformer import Transformer, TransformerConfig
+from vpoet.play.futures import futures
+from vpoet.play.proposals import Odds
 from vpoet.sequence.actions import ActionSpace
 from vpoet.sequence.vocabulary import Vocabulary, grouped
 from vpoet.tokenizer.autoencoder import Autoencoder, AutoencoderConfig
@@ -48,7 +52,7 @@ from vpoet.worlds.recording import Sticky
 
 ROOT = Path(__file__).parents[2]
 FRAMES, PRESSES = 12, 60
-PLANS, STEPS = 16, 3
+PLANS, STEPS, HORIZON, COLOUR = 32, 3, 16, 2.0
 WINDOW, LATER, STRETCH, ROUNDS = 16, 10_000, 10, 3
 SPACE = ActionSpace(names=["left", "right", "jump", "climb"])
 
@@ -114,11 +118,11 @@ def play_futures(_: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         found = os.environ.get("VPOET_PLAY_BUNDLE") or _shipped() or _random(Path(folder))
         bundle = bundles.load(found)
-        world, guessing = (Model(bundle, guesses=guesses).play("", seed=1) for guesses in (0, None))
-    plans = np.random.default_rng(0).integers(len(world.actions), size=(PLANS, STEPS))
+        by_code, guessed = (Model(bundle, guesses=guesses).play("", seed=1) for guesses in (0, None))
+    plans = np.random.default_rng(0).integers(len(guessed.actions), size=(PLANS, STEPS))
 
-    def together() -> None:
-        worlds, parents = world.branches(), [0] * PLANS
+    def together(session: Session) -> None:
+        worlds, parents = session.branches(), [0] * PLANS
         assert worlds is not None
         for actions in plans.T:
             worlds.step(parents, actions.tolist())
@@ -131,18 +135,21 @@ def play_futures(_: float) -> dict[str, Any]:
                 place.outcome = "unknown"  # goes on, whatever the model says
                 place.step(action)
 
-    took = {}
-    world.outcome = "unknown"
-    for name, way in (
-        ("together", together),
-        ("code_by_code", lambda: one_after_the_other(world)),
-        ("guessed", lambda: one_after_the_other(guessing)),
-    ):
-        began = time.process_time()
-        way()
-        took[name] = round(time.process_time() - began, 2)
+    took: dict[str, Any] = {"bundle": Path(found).name}
+    for name, way in (("together", together), ("one_after_the_other", one_after_the_other)):
+        for how, session in (("code_by_code", by_code), ("guessed", guessed)):
+            session.outcome = "unknown"
+            began = time.process_time()
+            way(session)
+            took.setdefault(name, {})[how] = round(1000 * (time.process_time() - began) / plans.size, 1)
+    plans, took["plan_s"] = Odds.even(len(guessed.actions), HORIZON).draw(np.random.default_rng(0), PLANS, COLOUR), {}
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        moment = time.perf_counter()
+        futures(guessed, plans)
+        took["plan_s"][count] = round(time.perf_counter() - moment, 1)
     torch.set_num_threads(threads)
-    return {"bundle": Path(found).name, "seconds": took}
+    return took
 
 
 def _pace(model: Model, **sampling: float) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Learned worlds behind frames that were seen: planned in by the code that plans in the real one."""
 
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -54,17 +55,16 @@ def test_what_is_imagined_follows_from_what_was_seen_and_done(toy: Model) -> Non
 def test_futures_side_by_side_are_those_of_one_after_the_other_in_a_step_each(
     toy: Model, monkeypatch: pytest.MonkeyPatch, guidance: float
 ) -> None:
-    """More than are in memory at once, some of them twice; some worlds end before. One after the other their
-    codes are guessed, and side by side they are not."""
+    """More than are in memory at once, some of them twice; some worlds end before. With guesses, as by default, and
+    without, side by side and one after the other."""
     monkeypatch.setattr(imagined, "AT_ONCE", 7)
-    place, guessed = (
+    place, plain = (
         Dreams(model, "a robot", seed=5, horizon=4, sampling=Sampling(guidance=guidance))(seen_of([2, 2, 1]))
-        for model in (Model(toy.bundle, guesses=0), Model(toy.bundle, guesses=3))
+        for model in (Model(toy.bundle), Model(toy.bundle, guesses=0))
     )
-    assert guessed.branches() is None
     plans = np.random.default_rng(0).integers(0, 3, (9, 4))
     plans[:, 0] %= 2
-    alone = [carried_out(guessed.fork(), plan) for plan in plans]
+    alone = [carried_out(plain.fork(), plan) for plan in plans]
     assert len({len(future) for future in alone}) > 1
     assert len({future.frames.tobytes() for future in alone}) > 4
     steps: list[int] = []
@@ -75,9 +75,9 @@ def test_futures_side_by_side_are_those_of_one_after_the_other_in_a_step_each(
         return step(self, actions, generators)
 
     monkeypatch.setattr(PlayDecoder, "step", counted)
-    for _ in range(2):  # the place is left as it was
+    for here in (place, place, plain):  # it is left as it was
         steps.clear()
-        for one, other in zip(futures(place, plans), alone, strict=True):
+        for one, other in zip(futures(here, plans), alone, strict=True):
             assert np.array_equal(one.plan, other.plan)
             assert np.array_equal(one.frames, other.frames)
             assert np.array_equal(one.rewards, other.rewards)
@@ -85,6 +85,27 @@ def test_futures_side_by_side_are_those_of_one_after_the_other_in_a_step_each(
         assert len(steps) <= 2 * 4
         assert max(steps) <= 7
         assert sum(steps) < sum(len(future) for future in alone)  # what plans share is made once
+    with pytest.raises(DataError):
+        futures(place, np.array([[2], [99]]))
+
+
+def test_futures_in_several_threads_are_the_same(toy: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Dreams(toy, "a robot", seed=5, horizon=4)(seen_of([2, 2, 1]))
+    plans = np.random.default_rng(0).integers(0, 3, (9, 4))
+    assert place.lanes == 1
+    wanted, met = futures(place, plans), set()
+    step = PlayDecoder.step
+
+    def noted(self: PlayDecoder, actions: Any, generators: Any) -> Any:
+        met.add(threading.get_ident())
+        return step(self, actions, generators)
+
+    monkeypatch.setattr(PlayDecoder, "step", noted)
+    monkeypatch.setattr("vpoet.generate.environment.threads_left", lambda transformer: 3)
+    for one, other in zip(futures(place, plans), wanted, strict=True):
+        assert one.frames.tobytes() == other.frames.tobytes()
+        assert np.array_equal(one.rewards, other.rewards)
+    assert len(met) > 1
     with pytest.raises(DataError):
         futures(place, np.array([[2], [99]]))
 

@@ -86,10 +86,10 @@ class StepCompiler:
 
         return run
 
-    def play(self, model: str, step: PlayStep, documents: int, slots: int, width: int, places: int) -> Run:
-        """The same of a pass of play, through a ring of so many ``places``."""
-        path = compiled_file(model, step, documents, slots, width, places)
-        return self._run(path, lambda: _compile(step, _play_example(step, documents, slots, width, places), None, path))
+    def play(self, model: str, step: PlayStep, documents: int, slots: int, width: int) -> Run:
+        """The same of a pass of play, through a ring of any size."""
+        path = compiled_file(model, step, documents, slots, width)
+        return self._run(path, lambda: _compile(step, *_play_example(step, documents, slots, width), path))
 
     def _run(self, path: Path, compiles: Callable[[], None]) -> Run:
         if path not in self._loaded:
@@ -166,19 +166,23 @@ def _example(step: Step, counts: tuple[int, int, int], controls: bool) -> tuple[
     return (*inputs, added), (*shapes, None)
 
 
-def _play_example(step: PlayStep, documents: int, slots: int, width: int, places: int) -> Inputs:
+def _play_example(step: PlayStep, documents: int, slots: int, width: int) -> tuple[Inputs, Any]:
+    """As `_example`: a ring grows where its game is told something."""
     config, weight = step.transformer.config, step.transformer.language.weight
-    cache = [weight.new_zeros(slots, config.kv_heads, places, config.head) for _ in range(2 * config.depth)]
-    return (
+    cache = [weight.new_zeros(slots, config.kv_heads, 4 * BLOCK, config.head) for _ in range(2 * config.depth)]
+    places = Dim("places", min=2, max=BLOCK * _MOST_BLOCKS)
+    each = [{2: places}] * config.depth
+    inputs: Inputs = (
         torch.full((documents, width), step.transformer.ranges["codes"].start),
         torch.zeros(slots, width, 2, config.head // 2),
         torch.zeros(slots, width, dtype=torch.int64),
-        torch.ones(slots, width, places, dtype=torch.bool),
+        torch.ones(slots, width, 4 * BLOCK, dtype=torch.bool),
         torch.zeros(documents * width, sum(step.transformer.visual.radices) + step.outcomes.out_features),
         torch.zeros(len(SETTINGS)),
         cache[: config.depth],
         cache[config.depth :],
     )
+    return inputs, (None, None, None, {2: places}, None, None, each, each)
 
 
 @contextlib.contextmanager

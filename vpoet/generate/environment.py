@@ -30,7 +30,7 @@ from vpoet.errors import DataError, PromptError, ShapeError
 from vpoet.generate.decoder import Decoding
 from vpoet.generate.play_decoder import PlayDecoder, Scene
 from vpoet.generate.sampling import Sampling
-from vpoet.generate.threads import few_threads
+from vpoet.generate.threads import few_threads, threads_left
 from vpoet.sequence.actions import NONE, OUTCOMES, START, ActionSpace, outcome_values
 from vpoet.tokenizer.layers import Past
 
@@ -176,14 +176,17 @@ class Session:
     def branches(self) -> "Branches | None":
         """Worlds that go on from this frame side by side. DataError: nothing has begun, or this is the end.
 
-        None where forks are the quicker way: where a frame that is drawn alone is guessed, so that it takes few passes
-        (on CPUs, by default: `python tests/bench play_futures`), or passes are built for one world
-        (`Decoding.build_play`).
+        None where passes are built for one world (`Decoding.build_play`), and forks are the only way.
         """
         decoder = self._going()
-        if self._decoding.build_play is not None or decoder.width > 1:
+        if self._decoding.build_play is not None:
             return None
         return Branches(self._decoding, self._game, self._seed, decoder, self._past)
+
+    @property
+    def lanes(self) -> int:
+        """Groups of `branches` that are stepped at once, in a thread each, sooner than as one."""
+        return threads_left(self._decoding.transformer)
 
     def save(self) -> bytes:
         """The whole state. DataError: nothing has begun."""

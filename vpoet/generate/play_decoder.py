@@ -25,7 +25,7 @@ from torch import Tensor
 
 from vpoet.arrays import Floats, Ints, Longs
 from vpoet.errors import PromptError, ShapeError
-from vpoet.generate.decoder import Decoding, automatic
+from vpoet.generate.decoder import Decoding
 from vpoet.generate.heads import Heads
 from vpoet.generate.play_draft import Draft
 from vpoet.generate.play_step import PlayStep
@@ -44,9 +44,9 @@ from vpoet.sequence.vocabulary import Modality
 
 TEXT = 256
 """Tokens that a change of prompt may take, with the structure around it."""
-GUESSES = 31
-"""Of the tokens of a frame that is drawn alone, at most: few passes, of which each costs little more than a short one
-(`python tests/bench play_pace`)."""
+GUESSES, TOGETHER = 31, 7
+"""Of the tokens of a frame, at most, of one document and of each of several: few passes, of which each costs little
+more than a short one (`python tests/bench play_pace play_futures`)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,10 +112,8 @@ class PlayDecoder:
         self._length = 0 if decoding.window else length
         """Tokens that a document may have; 0: any number."""
         sink = -(-int(sinks.max()) // BLOCK) * BLOCK  # a compiled pass serves prompts of many lengths
-        self._sizes = RingSizes(sink, TEXT, decoding.window or fits, scene.tokens)
-        self._draws: Run = step
-        if build:
-            self._draws = build(step, len(texts), len(slots), self.width, self._sizes.places)
+        self._sizes = RingSizes(sink, 0, decoding.window or fits, scene.tokens)
+        self._draws: Run = build(step, len(texts), len(slots), self.width) if build else step
         weight = transformer.language.weight
         self._cache = RingCache(transformer.config, self._sizes, slots=len(slots), like=weight)
         visibility = Visibility(lengths, lengths if decoding.bidirectional else (0,) * len(lengths))
@@ -203,11 +201,13 @@ class PlayDecoder:
             ids = begun.ids[2 : len(begun) - 2 - self.scene.tokens]
             said.append(np.concatenate([[self._vocabulary.special("<close:play>")], ids]).astype(np.int64))
         longest = max(map(len, said))
-        if longest > self._sizes.text:
-            room = self._sizes.text - longest
+        if longest > TEXT:
             raise PromptError(
-                f"the prompt is {-room} tokens too long: a change of prompt takes {self._sizes.text} at most"
+                f"the prompt is {longest - TEXT} tokens too long: a change of prompt takes {TEXT} at most"
             )
+        if self._sizes.text == 0:
+            self._cache = self._cache.with_text(TEXT)
+            self._sizes = self._cache.sizes
         count_N1 = np.array([[len(ids)] for ids in said])
         offset_NW = np.minimum(np.arange(longest), count_N1 - 1)  # a shorter one idles at its last token
         ids_NW = np.stack([ids[offset_W] for ids, offset_W in zip(said, offset_NW, strict=True)])
@@ -248,10 +248,10 @@ class PlayDecoder:
     def put(self, state: Mapping[str, Tensor]) -> None:
         """Go on from a `state` of as many documents of the same model. KeyError, RuntimeError: it is of another."""
         sizes, like = self._sizes, self._cache.keys[0]
-        *others, sink = state["sizes"].tolist()
-        if others != [sizes.text, sizes.window, sizes.frame]:
+        text, *others, sink = state["sizes"].tolist()
+        if others != [sizes.window, sizes.frame]:
             raise KeyError("sizes")
-        self._sizes = replace(sizes, sink=sink)
+        self._sizes = replace(sizes, sink=sink, text=text)
         cache = RingCache(self._network.config, self._sizes, slots=len(self._here_N), like=like)
         for name, layers in (("keys", cache.keys), ("values", cache.values)):
             for layer, x in enumerate(layers):
@@ -262,14 +262,12 @@ class PlayDecoder:
         self._ids_BR, self._cache = state["ids"].numpy(), cache
 
     def _guesses(self, slots: int, documents: int) -> int:
-        """Those that were asked for, or as `vpoet.generate.decoder.automatic`, and more where there is one document:
-        most of a frame stays."""
+        """Those that were asked for, or as many as pay where they change no bit: most of a frame stays."""
         if self._fixed is not None:
             return self._fixed
-        step = self._step
-        plain, most = Step(self._network, filtered=step.filtered), min(GUESSES, self.scene.tokens - 1)
-        exact = documents == 1 and self._device.type == "cpu" and plain.is_exact(slots, most + 1)
-        return most if exact else automatic(plain, slots, documents)
+        most = min(GUESSES if documents == 1 else TOGETHER, self.scene.tokens - 1)
+        plain = Step(self._network, filtered=self._step.filtered)
+        return most if self._device.type == "cpu" and plain.is_exact(slots, most + 1) else 0
 
     def _expect_room(self) -> None:
         at = self._cache.frames

@@ -16,8 +16,8 @@ from vpoet.nn.cache import attend_where
 from vpoet.nn.rope import Rotation
 from vpoet.nn.transformer import Transformer
 
-BuildPlay = Callable[["PlayStep", int, int, int, int], Run]
-"""(step, documents, slots, tokens a slot, places) -> what is called in its place: a compiled one."""
+BuildPlay = Callable[["PlayStep", int, int, int], Run]
+"""(step, documents, slots, tokens a slot) -> what is called in its place: a compiled one."""
 
 
 class PlayStep(nn.Module):

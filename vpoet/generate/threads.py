@@ -16,9 +16,18 @@ def few_threads(transformer: Transformer) -> Iterator[None]:
     """One thread while a small model decodes on a CPU: its operations are too short to share, and two threads that wait
     for each other, where something else has a core, are many times slower."""
     threads = torch.get_num_threads()
-    small = transformer.parameter_count < SMALL and transformer.language.weight.device.type == "cpu"
-    torch.set_num_threads(1 if small else threads)
+    torch.set_num_threads(1 if _small(transformer) else threads)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def threads_left(transformer: Transformer) -> int:
+    """How many pieces of work, each with `few_threads`, are done at once: as many as torch has threads for a model that
+    decodes with one, else 1."""
+    return torch.get_num_threads() if _small(transformer) else 1
+
+
+def _small(transformer: Transformer) -> bool:
+    return transformer.parameter_count < SMALL and transformer.language.weight.device.type == "cpu"

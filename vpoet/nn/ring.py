@@ -4,6 +4,8 @@
     <bos> .. header      the last one    row 0        row 1        row 2
                                          frame 3      frame 4 ..   frame 2          window 3, in frame 4
 
+There is room for a text as soon as one comes (`RingCache.with_text`): most games have none.
+
 A frame is written over the one that left the window with its first token, and a text over the one before it, as
 `vpoet.sequence.windows` has it: what a token sees here is what it sees in the full pass. All places are read at each
 step and a mask says which are seen, so memory and the shapes of all operations stay the same, frame after frame.
@@ -12,7 +14,7 @@ Shapes: N slots, W new tokens a slot, S places of a slot, K key/value heads, H h
 """
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -45,7 +47,7 @@ class RingCache:
 
     def __init__(self, config: TransformerConfig, sizes: RingSizes, *, slots: int, like: Tensor) -> None:
         """``like`` has the device and dtype of keys and values."""
-        self.sizes = sizes
+        self.sizes, self._config = sizes, config
         shape = slots, config.kv_heads, sizes.places, config.head
         self.keys = [like.new_zeros(shape) for _ in range(config.depth)]
         self.values = [like.new_zeros(shape) for _ in range(config.depth)]
@@ -97,6 +99,16 @@ class RingCache:
         seen_S = (self._row_S < min(self.frames, self.sizes.window)) & (self._row_S != row)
         first = self.sizes.sink + self.sizes.text + row * self.sizes.frame
         return self._places(seen_S, first, self.text_N, offset_NW)
+
+    def with_text(self, text: int) -> "RingCache":
+        """The same content, with room for so many tokens of a text where there was none."""
+        assert self.sizes.text == 0, self.sizes
+        like, sink = self.keys[0], self.sizes.sink
+        other = RingCache(self._config, replace(self.sizes, text=text), slots=len(like), like=like)
+        for mine, theirs in zip((*self.keys, *self.values), (*other.keys, *other.values), strict=True):
+            theirs[:, :, :sink], theirs[:, :, sink + text :] = mine[:, :, :sink], mine[:, :, sink:]
+        other.sink_N, other.frames = self.sink_N, self.frames
+        return other
 
     def copy(self, slots: Longs | None = None) -> "RingCache":
         """The same content, in memory of its own: of all slots, or of these, each as often as it is named."""

@@ -10,7 +10,9 @@ A real world (`vpoet.worlds.world.SteppedWorld`) goes back by `save` and `restor
 through the network. Planners see only `Future`s, and so need not know which.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -49,13 +51,17 @@ class Together(Protocol):
 class Branching(Protocol):
     """A world that may go on in many ways at once."""
 
+    @property
+    def lanes(self) -> int:
+        """Groups of worlds that are best stepped at the same time, in a thread each."""
+
     def branches(self) -> Together | None: ...
 
 
 Place = Forking | SteppedWorld
 """A world at one of its frames."""
 AT_ONCE = 64
-"""Plans whose worlds are in memory together."""
+"""Plans whose worlds are stepped together."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -88,9 +94,17 @@ def futures(place: Place, plans: Actions) -> list[Future]:
     found: dict[int, Future] = {}
     if isinstance(place, Branching):
         order = sorted(range(len(plans)), key=lambda number: plans[number].tobytes())  # what is shared stays together
-        groups = [order[start : start + AT_ONCE] for start in range(0, len(order), AT_ONCE)]
-        for group, worlds in ((group, place.branches()) for group in groups):
-            found |= zip(group, _together(worlds, plans[group]), strict=True) if worlds else {}
+        size = min(AT_ONCE, -(-len(order) // place.lanes))
+        groups = [order[start : start + size] for start in range(0, len(order), size)]
+
+        def those(group: list[int]) -> list[tuple[int, Future]]:
+            worlds = place.branches()
+            return [*zip(group, _together(worlds, plans[group]), strict=True)] if worlds else []
+
+        with ThreadPoolExecutor(place.lanes) as lanes:
+            # a single lane stays in this thread, which has chosen its GPU
+            each = lanes.map(those, groups) if place.lanes > 1 else map(those, groups)
+            found |= itertools.chain.from_iterable(each)
         if len(found) == len(plans):
             return [found[number] for number in range(len(plans))]
     again = _held(place)
