@@ -16,12 +16,13 @@ from vpoet.data.token_documents import Documents
 from vpoet.data.token_stream import PackStream, heldout_packs
 from vpoet.errors import CheckpointError
 from vpoet.evaluate.preview_process import Previews
-from vpoet.nn import initial, lora
+from vpoet.nn import initial
 from vpoet.nn.nats import PackTensors
 from vpoet.nn.transformer import Transformer
 from vpoet.outputs import expect_folder
 from vpoet.tokenizer.text import TextTokenizer
 from vpoet.tokenizer.video import VideoTokenizer
+from vpoet.training import trained
 from vpoet.training.blocks import runner
 from vpoet.training.engine import start
 from vpoet.training.engine.base import Engine
@@ -75,12 +76,11 @@ def main(
     weights: initial.Weights = initial.drawn(transformer)
     if cfg.begin:
         hashes["begin"], weights = bundle.begin(transformer, cfg.begin)
-    if cfg.lora is not None:
-        lora.begin(transformer, weights, cfg.lora)
+    unfilled = trained.begin(transformer, weights, cfg)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     run_block = runner(compiled=cfg.compile, checkpointed=cfg.checkpoint_blocks)
     module = PackLoss(transformer, cfg.attends(device), cfg.z_loss, run=run_block)
-    trainer = start.start(module, cfg.engine, cfg.optimizer, cfg.packs_per_process, None if cfg.lora else weights)
+    trainer = start.start(module, cfg.engine, cfg.optimizer, cfg.packs_per_process, unfilled)
     share = Share(trainer.rank, trainer.world, cfg.engine.sequence_parallel)
 
     state = begin(run, trainer, hashes, resume)

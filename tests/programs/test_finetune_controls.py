@@ -1,4 +1,4 @@
-"""A bundle that reads no controls learns some: by all weights, or beside an adapter."""
+"""A bundle that reads no controls learns some: by all weights, by new ones alone, or beside an adapter."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from vpoet import bundle
+from vpoet import bundle, config
 from vpoet.errors import ConfigError
 from vpoet.evaluate.describe import describe
 from vpoet.media.video import Video
 from vpoet.nn import initial, lora
 from vpoet.nn.transformer import Transformer, TransformerConfig
+from vpoet.training.recipe import PretrainConfig
 
 Program = Callable[..., tuple[int, str, str]]
+RECIPE = Path(__file__).parents[2] / "train/configs/3m.yaml"
 SIZES = {"frames": 5, "height": 16, "width": 16, "length": 200}
 
 
@@ -55,26 +57,35 @@ def test_lora_trains_what_reads_controls_as_a_whole(base: Path) -> None:
     plain.load_state_dict(lora.trained(transformer.state_dict(), config))
 
 
-def test_a_list_of_clips_teaches_a_bundle_its_edges(base: Path, tmp_path: Path, program: Program) -> None:
+@pytest.mark.parametrize("how", [[], ["train=controls"]], ids=["all", "controls"])
+def test_a_list_of_clips_teaches_a_bundle_its_edges(
+    base: Path, tmp_path: Path, program: Program, how: list[str]
+) -> None:
+    """By all weights, or by those alone that read them: then all others stay as they were, bit for bit."""
     random = np.random.default_rng(0)
     for i in range(2):
         frames = random.integers(0, 256, (5, 4, 4, 3), np.uint8).repeat(4, 1).repeat(4, 2)
         Video(frames, 8).write(tmp_path / f"{i}.mp4", lossless=True)
     (tmp_path / "list.csv").write_text("path,caption\n0.mp4,a robot walks\n1.mp4,a hero jumps\n")
     out = tmp_path / "bundle"
-    asked = (base, tmp_path / "list.csv", "--controls", "edges", "steps=2", "save_every=2", "--out", out)
+    asked = (base, tmp_path / "list.csv", "--controls", "edges", "steps=2", "save_every=2", *how, "--out", out)
     status, _, err = program("train/finetune.py", *asked)
     assert status == 0, err
     learned = bundle.load(out)
+    stayed = [
+        torch.equal(weight, learned.transformer.state_dict()[name])
+        for name, weight in bundle.load(base).transformer.state_dict().items()
+    ]
+    assert all(stayed) == (how == ["train=controls"])
     assert learned.config.model.controls == ["edges"]
     assert describe(out)["controls"] == ["edges"]
     assert learned.transformer.controls["edges"].out.weight.abs().max() > 0
     Video(np.zeros((5, 16, 16, 3), np.uint8), 8).write(tmp_path / "edges.mp4", lossless=True)
-    how = ("--prompt", "a robot", "--control", f"edges={tmp_path / 'edges.mp4'}:0.5", "--out", tmp_path / "s.mp4")
-    status, _, err = program("sample/generate.py", "--model", out, *how)
+    wish = ("--prompt", "a robot", "--control", f"edges={tmp_path / 'edges.mp4'}:0.5", "--out", tmp_path / "s.mp4")
+    status, _, err = program("sample/generate.py", "--model", out, *wish)
     assert status == 0, err
     assert '"strength": 0.5' in (tmp_path / "s.mp4.json").read_text()
-    status, _, err = program("sample/generate.py", "--model", base, *how)
+    status, _, err = program("sample/generate.py", "--model", base, *wish)
     assert status == 2
     assert "reads none" in err
 
@@ -84,6 +95,9 @@ def test_what_cannot_be_learned_is_told_first(base: Path, tmp_path: Path, progra
         "train/finetune.py", base, tmp_path / "no.csv", "--controls", "heat", "--out", tmp_path / "x"
     )
     assert (status, "no kind 'heat'" in err) == (2, True)
+    for wrong, told in (("train=edges", "neither all nor controls"), ("train=controls", "add begin=BUNDLE")):
+        with pytest.raises(ConfigError, match=told):
+            config.load(RECIPE, PretrainConfig, [wrong])
     adapter = tmp_path / "x.safetensors"
     status, _, err = program(
         "train/finetune.py", base, tmp_path / "no.csv", "--controls", "edges", "--lora", 2, "--out", adapter

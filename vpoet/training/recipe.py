@@ -69,6 +69,9 @@ class PretrainConfig:
     """Bundle whose weights the run starts from; empty: random ones. Tokenizers and sizes are the bundle's."""
     lora: LoraConfig | None = None
     """Train updates of low rank beside the weights of ``begin``, which stay as they are; none: train all weights."""
+    train: str = "all"
+    """all, or controls: what reads model.controls is trained, beside ``begin``, which is frozen, and without controls
+    stays what it is bit for bit (ControlNet, Zhang et al., ICCV 2023, section 3.1)."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     guard: GuardConfig = field(default_factory=GuardConfig)
@@ -110,6 +113,13 @@ class PretrainConfig:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be at most {LARGEST}")
         if self.lora is not None and not self.begin:
             raise ConfigError("lora: changes a trained model, and none is given; add begin=BUNDLE")
+        if self.train not in ("all", "controls"):
+            raise ConfigError(f"train: {self.train!r} is neither all nor controls")
+        if self.train == "controls" and not (self.begin and self.data.controls and self.lora is None):
+            raise ConfigError(
+                "train=controls: teaches a trained model to read controls; add begin=BUNDLE, model.controls and "
+                "data.controls, and leave out lora"
+            )
         if unread := [kind for kind in self.data.controls if kind not in self.model.controls]:
             raise ConfigError(
                 f"data.controls.{unread[0]}: the network does not read it; add model.controls=[{unread[0]}]"
