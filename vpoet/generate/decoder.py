@@ -59,6 +59,8 @@ class Decoding:
     """Attention through the cache; None: sdpa, or, where ``build`` compiles the step as a whole, plain products."""
     memory: Callable[..., KVCache] = KVCache
     """Where caches come from: a captured step works on those alone that it knows."""
+    steady: Transformer | None = None
+    """The transformer's twin (`vpoet.nn.steady`), where one is at hand: packing weights takes as long as some passes."""
     guesses: int | None = 0
     """So many codes of a document each pass guesses and tests (`vpoet.generate.speculate`); 0: one code a pass;
     None: as many as pay, where they keep every bit."""
@@ -100,7 +102,7 @@ class Decoder:
         config, self.device = transformer.config, transformer.language.weight.device
         products, through = build is not None and decoding.through is None, decoding.through or SDPA
         step = Step(
-            transformer if products else steady(transformer),
+            transformer if products else decoding.steady or steady(transformer),
             filtered=sampling.filtered, products=products, through=through.through,
         )  # fmt: skip
         guesses = automatic(step, len(slots), documents) if decoding.guesses is None else decoding.guesses

@@ -11,12 +11,12 @@ document gets the same bits here as on a cache of its own, its slow twin.
 Shapes: N slots, W tokens a slot, S places of a cache.
 """
 
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from vpoet.nn.cache import KVCache, attend_ahead
+from vpoet.nn.cache import TILE, KVCache, attend_ahead
 from vpoet.nn.visibility import Attend
 
 T = TypeVar("T")
@@ -32,15 +32,19 @@ class SideBySide(Generic[T]):
         self._held: list[Tensor] = []
         """Of each layer its keys, and then of each its values, [N, K, S, H]."""
 
-    def join(self, member: T, cache: KVCache) -> None:
-        """The member is given the next lane, with what is in a cache of its own."""
-        theirs = [*cache.keys, *cache.values]
-        self._make_room(len(self.members) + 1, theirs)
+    def memory(self, *, layers: int, slots: int, size: int, kv_heads: int, head: int, like: Tensor, **_: Any) -> KVCache:
+        """A cache, made as `KVCache` is, that lies in the next lane: whoever has read a prompt into it can `join`."""
+        assert slots == self._slots
+        self._make_room(2 * layers, (kv_heads, -(-size // TILE) * TILE, head), like)
         lane = self._lane(len(self.members))
-        for mine, own in zip(self._held, theirs, strict=True):
-            mine[lane, :, : own.shape[2]] = own
+        held = [each[lane] for each in self._held]
+        return KVCache.over(held[:layers], held[layers:], size)
+
+    def join(self, member: T) -> None:
+        """The member has the next lane, with what is there."""
         self.members.append(member)
 
+    @torch.inference_mode()
     def leave(self, member: T) -> None:
         """The last member takes its lane."""
         at, last = self.members.index(member), self.members.pop()
@@ -60,16 +64,15 @@ class SideBySide(Generic[T]):
     def _lane(self, number: int) -> slice:
         return slice(number * self._slots, (number + 1) * self._slots)
 
-    def _make_room(self, lanes: int, like: list[Tensor]) -> None:
-        """For so many lanes, and for places like theirs: twice as many as there were, so that few are copied often."""
+    def _make_room(self, tensors: int, shape: tuple[int, int, int], like: Tensor) -> None:
+        """For one more lane, and for so many places: twice as many lanes as there were, so that few are copied often.
+        What nobody wrote is masked, and must be a number."""
+        (heads, wide, head), lanes = shape, len(self.members) + 1
         slots, places = (self._held[0].shape[0], self._held[0].shape[2]) if self._held else (0, 0)
-        if lanes * self._slots <= slots and like[0].shape[2] <= places:
+        if lanes * self._slots <= slots and wide <= places:
             return
         wanted = slots if lanes * self._slots <= slots else max(2 * slots, lanes * self._slots)
-        fresh = []
-        for i, own in enumerate(like):
-            made = torch.zeros((wanted, own.shape[1], max(places, own.shape[2]), own.shape[3]), dtype=own.dtype)
-            if self._held:
-                made[:slots, :, :places] = self._held[i]
-            fresh.append(made)
+        fresh = [like.new_zeros(wanted, heads, max(places, wide), head) for _ in range(tensors)]
+        for made, held in zip(fresh, self._held, strict=False):
+            made[:slots, :, :places] = held
         self._held = fresh
