@@ -28,11 +28,7 @@ def test_who_comes_and_goes_moves_nobody(slots: int) -> None:
             del alone[left]
         else:
             alone[number] = own_cache(random, slots, int(chances.choice([TILE // 2, TILE + 1])))
-            held = alone[number].keys + alone[number].values
-            lane = shared.memory(layers=2, slots=slots, size=alone[number].size, kv_heads=2, head=8, like=held[0])
-            for mine, own in zip(lane.keys + lane.values, held, strict=True):
-                mine[:, :, : own.shape[2]] = own
-            shared.join(number)
+            shared.join(number, alone[number].copy(), alone[number].size + int(chances.choice([0, TILE])))
         assert sorted(shared.members) == sorted(alone)
         if not alone:
             continue

@@ -5,7 +5,7 @@ Continuous    all requests in each pass, on a CPU
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vpoet.arrays import Longs
 from vpoet.generate.decode import stream
-from vpoet.generate.decoder import Decoder, guesses_for
+from vpoet.generate.decoder import Decoder, beginning, guesses_for
 from vpoet.generate.growing import Filled, Growing, Seen
 from vpoet.generate.model import Model
 from vpoet.generate.plan import Plan
@@ -23,10 +23,9 @@ from vpoet.generate.side_by_side import SideBySide
 from vpoet.generate.speculate import Draft
 from vpoet.generate.step import SETTINGS, Step
 from vpoet.generate.threads import few_threads
-from vpoet.nn.cache import TILE, KVCache
+from vpoet.nn.cache import TILE
 from vpoet.nn.rope import Rotation
 from vpoet.nn.steady import steady
-from vpoet.nn.transformer import Transformer
 
 _MOST_GUESSES = 15
 """Of `guesses_for`."""
@@ -85,6 +84,7 @@ class Continuous:
         self._plain, self._filtered = (Step(self._transformer, filtered=filtered) for filtered in (False, True))
         self._guesses = model.guesses
         self._members: dict[Growing, _Member | None] = {}
+        self._read: tuple[object, Decoder] | None = None
         self._caches = {slots: SideBySide[_Member](slots) for slots in (1, 2)}
         """Of members without and with null prompts."""
 
@@ -118,11 +118,24 @@ class Continuous:
     def _begin(self, growing: Growing) -> None:
         """Its next document takes the place of the one before."""
         self._drop(growing)
-        assert growing.plan is not None
-        caches = self._caches[len(growing.plan.slots)]
-        fresh = _Member(growing, growing.plan, caches.memory, self._transformer)
-        caches.join(fresh)
+        plan = growing.plan
+        assert plan is not None
+        caches, prompt = self._caches[len(plan.slots)], self._prompt(growing, plan)
+        fresh = _Member(growing, plan, prompt)
+        caches.join(fresh, prompt.cache, plan.size)
         self._members[growing] = fresh
+
+    def _prompt(self, growing: Growing, plan: Plan) -> Decoder:
+        """A decoder that has read what a document begins with. The last one is kept: many seeds of a prompt are asked
+        for at once."""
+        sampling = growing.draws.sampling
+        told = sampling, *(beginning(slot) for slot in plan.slots)
+        if self._read is None or self._read[0] != told:
+            decoding = replace(growing.model.decoding, guesses=0, steady=self._transformer)
+            size = max(slot.prefix for slot in plan.slots)
+            with few_threads(self._transformer):
+                self._read = told, Decoder(decoding, plan.slots, documents=1, size=size, sampling=sampling)
+        return self._read[1]
 
     def step(self) -> list[tuple[Growing, Seen | Filled | Exception]]:
         """As `OneByOne.step`."""
@@ -207,18 +220,16 @@ class _Asked(NamedTuple):
 
 
 class _Member:
-    """A document among others: its prompt is read into ``memory``, and its first token drawn."""
+    """A document among others, whose prompt is read: its first token is drawn."""
 
-    def __init__(self, growing: Growing, plan: Plan, memory: Callable[..., KVCache], twin: Transformer) -> None:
+    def __init__(self, growing: Growing, plan: Plan, prompt: Decoder) -> None:
         self.growing, self.plan, self.slots, self._handed = growing, plan, len(plan.slots), 0
-        sampling, transformer = growing.draws.sampling, growing.model.bundle.transformer
+        sampling = growing.draws.sampling
         self.filtered = sampling.filtered
         most = 1 + max(_MOST_GUESSES, growing.model.guesses or 0)
-        with few_threads(transformer):
-            decoding = replace(growing.model.decoding, guesses=0, memory=memory, steady=twin)
-            decoder = Decoder(decoding, plan.slots, documents=1, size=plan.size, sampling=sampling)
-            self.draft = Draft(plan, 0, most, growing.draws.noise)
-            ids_1, nats_1 = decoder.draw(torch.from_numpy(self.draft.noise(1)))
+        self.draft = Draft(plan, 0, most, growing.draws.noise)
+        with few_threads(growing.model.bundle.transformer):
+            ids_1, nats_1 = prompt.draw(torch.from_numpy(self.draft.noise(1)))
         self.draft.take(ids_1.numpy(), nats_1.numpy())
         self.settings_5 = torch.tensor([float(getattr(sampling, name)) for name in SETTINGS])
         # guesses behind the last step stand in its place

@@ -60,7 +60,7 @@ class Decoding:
     memory: Callable[..., KVCache] = KVCache
     """Where caches come from: a captured step works on those alone that it knows."""
     steady: Transformer | None = None
-    """The transformer's twin (`vpoet.nn.steady`), where one is at hand: packing weights takes as long as some passes."""
+    """The transformer's twin (`vpoet.nn.steady`), where one is at hand: packing its weights takes long."""
     guesses: int | None = 0
     """So many codes of a document each pass guesses and tests (`vpoet.generate.speculate`); 0: one code a pass;
     None: as many as pay, where they keep every bit."""
@@ -115,7 +115,7 @@ class Decoder:
         )  # fmt: skip
         # what a slot begins with is told by its ids: positions follow from them
         different: dict[tuple[bytes, ...], int] = {}
-        sources = [different.setdefault(_beginning(slot), len(different)) for slot in slots]
+        sources = [different.setdefault(beginning(slot), len(different)) for slot in slots]
         prompts = [slots[sources.index(source)] for source in range(len(different))]
         lengths = tuple(prompt.prefix for prompt in prompts)
         visibility = Visibility(lengths, lengths if decoding.bidirectional else (0,) * len(lengths))
@@ -192,8 +192,8 @@ class Decoder:
         return send(values.astype(np.int64), self.device)
 
 
-def _beginning(slot: Sequence) -> tuple[bytes, ...]:
-    """All that a slot begins with."""
+def beginning(slot: Sequence) -> tuple[bytes, ...]:
+    """All that a slot begins with: its prompt."""
     told = slot.ids[: slot.prefix].tobytes()
     if slot.controls is None:
         return (told,)

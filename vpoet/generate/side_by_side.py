@@ -11,7 +11,7 @@ document gets the same bits here as on a cache of its own, its slow twin.
 Shapes: N slots, W tokens a slot, S places of a cache.
 """
 
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -32,19 +32,15 @@ class SideBySide(Generic[T]):
         self._held: list[Tensor] = []
         """Of each layer its keys, and then of each its values, [N, K, S, H]."""
 
-    def memory(self, *, layers: int, slots: int, size: int, kv_heads: int, head: int, like: Tensor, **_: Any) -> KVCache:
-        """A cache, made as `KVCache` is, that lies in the next lane: whoever has read a prompt into it can `join`."""
-        assert slots == self._slots
-        self._make_room(2 * layers, (kv_heads, -(-size // TILE) * TILE, head), like)
+    def join(self, member: T, cache: KVCache, size: int) -> None:
+        """The member is given the next lane, with what is in a cache, and room for so many tokens."""
+        theirs = [*cache.keys, *cache.values]
+        self._make_room(-(-size // TILE) * TILE, theirs)
         lane = self._lane(len(self.members))
-        held = [each[lane] for each in self._held]
-        return KVCache.over(held[:layers], held[layers:], size)
-
-    def join(self, member: T) -> None:
-        """The member has the next lane, with what is there."""
+        for mine, own in zip(self._held, theirs, strict=True):
+            mine[lane, :, : cache.size] = own[:, :, : cache.size]
         self.members.append(member)
 
-    @torch.inference_mode()
     def leave(self, member: T) -> None:
         """The last member takes its lane."""
         at, last = self.members.index(member), self.members.pop()
@@ -64,15 +60,18 @@ class SideBySide(Generic[T]):
     def _lane(self, number: int) -> slice:
         return slice(number * self._slots, (number + 1) * self._slots)
 
-    def _make_room(self, tensors: int, shape: tuple[int, int, int], like: Tensor) -> None:
+    def _make_room(self, wide: int, like: list[Tensor]) -> None:
         """For one more lane, and for so many places: twice as many lanes as there were, so that few are copied often.
         What nobody wrote is masked, and must be a number."""
-        (heads, wide, head), lanes = shape, len(self.members) + 1
+        lanes = len(self.members) + 1
         slots, places = (self._held[0].shape[0], self._held[0].shape[2]) if self._held else (0, 0)
         if lanes * self._slots <= slots and wide <= places:
             return
         wanted = slots if lanes * self._slots <= slots else max(2 * slots, lanes * self._slots)
-        fresh = [like.new_zeros(wanted, heads, max(places, wide), head) for _ in range(tensors)]
-        for made, held in zip(fresh, self._held, strict=False):
-            made[:slots, :, :places] = held
+        fresh = []
+        for i, own in enumerate(like):
+            made = own.new_zeros(wanted, own.shape[1], max(places, wide), own.shape[3])
+            if self._held:
+                made[:slots, :, :places] = self._held[i]
+            fresh.append(made)
         self._held = fresh

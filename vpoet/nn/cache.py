@@ -64,14 +64,6 @@ class KVCache:
         self.values = [zeros() for _ in range(layers)]
         self._position_S = torch.arange(shape[2], device=like.device)
 
-    @classmethod
-    def over(cls, keys: list[Tensor], values: list[Tensor], size: int) -> "KVCache":
-        """One that lies in these, [N, K, S, H] each, and reads all of them."""
-        cache = cls.__new__(cls)
-        cache.size, cache.block, cache.keys, cache.values = size, keys[0].shape[2], keys, values
-        cache._position_S = torch.arange(cache.block, device=keys[0].device)
-        return cache
-
     def prefill(self, visibility: Visibility, packed: Attend, sources: Sequence[int] | None = None) -> Attend:
         """Attention of a pack of prompts, computed by ``packed``: document ``sources[n]`` fills slot n from its start.
 

@@ -109,9 +109,7 @@ def served(bundle: Bundle, sample: Sample, task: str, given: Given) -> Document:
     return found
 
 
-def render(
-    document: Document, bundle: Bundle, request: Request | None = None, drawn: Frames | None = None
-) -> Video:
+def render(document: Document, bundle: Bundle, request: Request | None = None, drawn: Frames | None = None) -> Video:
     """The video of a filled document, and what belongs to the clip of its request though it was not made. ``drawn`` are
     the frames of its codes, where they are at hand."""
     made = bundle.video.decode(document.codes()) if drawn is None else drawn
