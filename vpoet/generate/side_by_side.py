@@ -13,7 +13,6 @@ Shapes: N slots, W tokens a slot, S places of a cache.
 
 from typing import Generic, TypeVar
 
-import torch
 from torch import Tensor
 
 from vpoet.nn.cache import TILE, KVCache, attend_ahead
