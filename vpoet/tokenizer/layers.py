@@ -86,7 +86,8 @@ def _convolve(frames: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
     would be handed to another kernel on a CPU, which adds in another order."""
     by_onednn = frames.device.type == "cpu" and frames.dtype == torch.float32 and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     if by_onednn and not torch.is_grad_enabled() and not torch.compiler.is_compiling() and len(frames) == 1:
-        return torch.ops.aten.mkldnn_convolution(frames, kernel, bias, [1, 1], [1, 1], [1, 1], 1)
+        alone: Tensor = torch.ops.aten.mkldnn_convolution(frames, kernel, bias, [1, 1], [1, 1], [1, 1], 1)
+        return alone
     return F.conv2d(frames, kernel, bias, padding=1)
 
 
