@@ -29,6 +29,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from servers import running
+
 ROOT = Path(__file__).parents[2]
 ROUNDS, CLIPS, TABS, FLOODS = 3, 8, 20, 3
 FRAMES = 5
@@ -82,13 +84,10 @@ def studio() -> Iterator[tuple[Any, str, int]]:
 def serving(folder: Path) -> Iterator[tuple[str, int]]:
     """A server of the model that ships: its address, and its process."""
     command = [sys.executable, str(ROOT / "sample/serve.py"), "--no-browser", "--port=0", f"--out={folder}/serve"]
-    with subprocess.Popen([*command, "--device=cpu"], stderr=subprocess.PIPE, text=True) as one:
+    with running([*command, "--device=cpu"]) as one:
         assert one.stderr is not None
         address = next(found[0] for line in one.stderr if (found := re.search(r"http://[^; ]+", line)))
-        try:
-            yield address, one.pid
-        finally:
-            one.terminate()
+        yield address, one.pid
 
 
 def opened(browser: Any, address: str, polling: int = 5) -> Any:

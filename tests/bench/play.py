@@ -21,7 +21,6 @@ plans of `HORIZON` steps as it draws them, which share their beginnings, by how 
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,6 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 from interactive import compiled_anew
+from servers import running
 
 from vpoet import bundle as bundles
 from vpoet import config
@@ -177,7 +177,7 @@ def _in_browser(bundle: Path) -> dict[str, Any]:
 
     command = [sys.executable, ROOT / "sample/play.py", bundle, "--world", "none", "--no-browser", "--port", "0"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as server:
+    with running(command, env=environment) as server:
         assert server.stderr is not None
         address = re.match(r"http://\S+", server.stderr.readline())
         assert address is not None
@@ -198,7 +198,6 @@ def _in_browser(bundle: Path) -> dict[str, Any]:
                 shown.append(float(page.evaluate("Number(measures.textContent.match(/([\\d.]+) a second/)[1])")))
             waits = page.evaluate("latencies")
             browser.close()
-        server.terminate()
     return {
         "fps": round(float(np.median(shown)), 1),
         "key_to_pixel_ms": {"median": round(np.median(waits)), "p95": round(np.percentile(waits, 95))},

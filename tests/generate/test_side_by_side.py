@@ -28,7 +28,7 @@ def test_who_comes_and_goes_moves_nobody(slots: int) -> None:
             del alone[left]
         else:
             alone[number] = own_cache(random, slots, int(chances.choice([TILE // 2, TILE + 1])))
-            shared.join(number, alone[number].copy())
+            shared.join(number, alone[number].copy(), alone[number].size + int(chances.choice([0, TILE])))
         assert sorted(shared.members) == sorted(alone)
         if not alone:
             continue

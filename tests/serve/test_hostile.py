@@ -52,7 +52,9 @@ BODIES: tuple[bytes, ...] = (
     b'{"control": ["edges=/etc/passwd"]}', b'{"control": ["edges=../outside:0.5"]}', b'{"control": "edges=auto"}',
     b'{"control": [1]}', b'{"control": ["edges=auto"]}', json.dumps({"control": ["edges=a" + " " * 150_000]}).encode(),
     json.dumps({"control": ["edges=auto"] * 20_000}).encode(), b'{"motion": 1}', b'{"quality": NaN}',
-    b'{"window": 1}', b'{"overlap": 3}', b'{"given_frames": 5}', json.dumps({"prompt": "a" * 2001}).encode(),
+    b'{"upscale": 1}', b'{"upscale": true}', b'{"upscale": true, "image": "../outside"}',
+    b'{"upscale": true, "height": 4096, "width": 4096}', b'{"window": 1}', b'{"overlap": 3}',
+    b'{"given_frames": 5}', json.dumps({"prompt": "a" * 2001}).encode(),
     json.dumps({"prompt": "a robot", "story": ["9: x"] * 65}).encode(), b'{"prompt": "' + b"a" * 300_000 + b'"}',
 )  # fmt: skip
 HEADERS: tuple[dict[str, str], ...] = (

@@ -13,15 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vpoet.arrays import Longs
 from vpoet.generate.decode import stream
-from vpoet.generate.decoder import Decoder, guesses_for
+from vpoet.generate.decoder import Decoder, beginning, guesses_for
 from vpoet.generate.growing import Filled, Growing, Seen
 from vpoet.generate.model import Model
+from vpoet.generate.plan import Plan
 from vpoet.generate.side_by_side import SideBySide
 from vpoet.generate.speculate import Draft
 from vpoet.generate.step import SETTINGS, Step
 from vpoet.generate.threads import few_threads
-from vpoet.nn.cache import TILE, KVCache
+from vpoet.nn.cache import TILE
 from vpoet.nn.rope import Rotation
 from vpoet.nn.steady import steady
 
@@ -82,6 +84,7 @@ class Continuous:
         self._plain, self._filtered = (Step(self._transformer, filtered=filtered) for filtered in (False, True))
         self._guesses = model.guesses
         self._members: dict[Growing, _Member | None] = {}
+        self._read: tuple[object, Decoder] | None = None
         self._caches = {slots: SideBySide[_Member](slots) for slots in (1, 2)}
         """Of members without and with null prompts."""
 
@@ -103,16 +106,36 @@ class Continuous:
 
     def leave(self, growing: Growing) -> None:
         """As `OneByOne.leave`."""
-        self._take(growing, None)
-        self._members.pop(growing, None)
+        self._drop(growing)
+        del self._members[growing]
 
-    def _take(self, growing: Growing, fresh: "_Member | None") -> None:
-        """Its next document takes the place of the one before."""
-        if (member := self._members.get(growing)) is not None:
+    def _drop(self, growing: Growing) -> None:
+        """Its document is there, or not wanted any more."""
+        member, self._members[growing] = self._members.get(growing), None
+        if member is not None:
             self._caches[member.slots].leave(member)
+
+    def _begin(self, growing: Growing) -> None:
+        """Its next document takes the place of the one before."""
+        self._drop(growing)
+        plan = growing.plan
+        assert plan is not None
+        caches, prompt = self._caches[len(plan.slots)], self._prompt(growing, plan)
+        fresh = _Member(growing, plan, prompt)
+        caches.join(fresh, prompt.cache, plan.size)
         self._members[growing] = fresh
-        if fresh is not None:
-            self._caches[fresh.slots].join(fresh, fresh.begin())
+
+    def _prompt(self, growing: Growing, plan: Plan) -> Decoder:
+        """A decoder that has read what a document begins with. The last one is kept: many seeds of a prompt are asked
+        for at once."""
+        sampling = growing.draws.sampling
+        told = sampling, *(beginning(slot) for slot in plan.slots)
+        if self._read is None or self._read[0] != told:
+            decoding = replace(growing.model.decoding, guesses=0, steady=self._transformer)
+            size = max(slot.prefix for slot in plan.slots)
+            with few_threads(self._transformer):
+                self._read = told, Decoder(decoding, plan.slots, documents=1, size=size, sampling=sampling)
+        return self._read[1]
 
     def step(self) -> list[tuple[Growing, Seen | Filled | Exception]]:
         """As `OneByOne.step`."""
@@ -125,7 +148,7 @@ class Continuous:
                 if growing.document is None:
                     self.leave(growing)
                 elif member is None or member.plan is not growing.plan:
-                    self._take(growing, _Member(growing))
+                    self._begin(growing)
             except Exception as error:
                 self.leave(growing)
                 found.append((growing, error))
@@ -141,6 +164,7 @@ class Continuous:
         count = sum(len(caches.members) for caches in groups)
         width = 1 + (guesses_for(count) if self._guesses is None else self._guesses)
         asked = [[member.ask(width) for member in caches.members] for caches in groups]
+        everyone = list(itertools.chain(*asked))
         through = []
         for caches, each in zip(groups, asked, strict=True):
             place_NW = torch.cat([one.place_NW for one in each])
@@ -148,16 +172,17 @@ class Continuous:
             through.append(caches.attend(place_NW, torch.arange(-(-longest // TILE) * TILE)))
         counts = [sum(len(one.ids_T) for one in each) for each in asked]
 
-        def attend(layer: int, q_TQH: Tensor, k_TKH: Tensor, v_TKH: Tensor) -> Tensor:
+        def apart(layer: int, q_TQH: Tensor, k_TKH: Tensor, v_TKH: Tensor) -> Tensor:
             parts = zip(through, *(torch.split(x, counts) for x in (q_TQH, k_TKH, v_TKH)), strict=True)
             return torch.cat([own(layer, q, k, v) for own, q, k, v in parts])
 
-        everyone = list(itertools.chain(*asked))
-        ids_T, turn_T2P = (torch.cat([getattr(one, name) for one in everyone]) for name in ("ids_T", "turn_T2P"))
+        ids_T = torch.from_numpy(np.concatenate([one.ids_T for one in everyone]))
+        turn_T2P = torch.cat([one.turn_NW2P for one in everyone]).flatten(0, 1)
+        attend = through[0] if len(through) == 1 else apart
         control_PTD = self._controls(everyone)
         h_TD = self._transformer(ids_T, Rotation(*turn_T2P.unbind(1)), attend, self._plain.blocks, control_PTD)
         for caches, state_TD in zip(groups, torch.split(h_TD, counts), strict=True):
-            self._draw(caches.members, list(torch.split(state_TD, len(state_TD) // len(caches.members))), width)
+            self._draw(caches.members, state_TD, width)
 
     def _controls(self, asked: list["_Asked"]) -> Tensor | None:
         """What controls add to the states of all, 0 for those without; None if nobody has any."""
@@ -168,12 +193,12 @@ class Continuous:
         each = [(one.control_PTD, len(one.ids_T)) for one in asked]
         return torch.cat([none.expand(shape[0], n, shape[2]) if c is None else c for c, n in each], dim=1)
 
-    def _draw(self, members: list["_Member"], states: list[Tensor], width: int) -> None:
+    def _draw(self, members: list["_Member"], state_TD: Tensor, width: int) -> None:
         """What comes behind each token, of documents that all have null prompts, or none has."""
-        halves = zip(*(torch.split(state_TD, width) for state_TD in states), strict=True)
-        h_ND = torch.cat([state_WD for half in halves for state_WD in half])
+        # of all documents before that of their null prompts
+        h_ND = state_TD.view(len(members), -1, width, state_TD.shape[1]).transpose(0, 1).flatten(0, 2)
         noise_MV = torch.from_numpy(np.concatenate([member.draft.noise(width) for member in members]))
-        settings_5M1 = torch.cat([member.settings_51.repeat(1, width) for member in members], 1)[..., None]
+        settings_5M1 = torch.stack([member.settings_5 for member in members], 1).repeat_interleave(width, 1)[..., None]
         step = self._filtered if any(member.filtered for member in members) else self._plain
         ids_M, nats_M = step.draw(h_ND, noise_MV, settings_5M1)
         for member, ids_W, nats_W in zip(members, torch.split(ids_M, width), torch.split(nats_M, width), strict=True):
@@ -183,8 +208,8 @@ class Continuous:
 class _Asked(NamedTuple):
     """What of a document goes into a pass, slot by slot."""
 
-    ids_T: Tensor
-    turn_T2P: Tensor
+    ids_T: Longs
+    turn_NW2P: Tensor
     """Rotations of their positions."""
     place_NW: Tensor
     """Their places in the cache."""
@@ -195,40 +220,32 @@ class _Asked(NamedTuple):
 
 
 class _Member:
-    """A document among others: its prompt is read into a cache of its own, and its first token drawn."""
+    """A document among others, whose prompt is read: its first token is drawn."""
 
-    def __init__(self, growing: Growing) -> None:
-        plan = growing.plan
-        assert plan is not None
+    def __init__(self, growing: Growing, plan: Plan, prompt: Decoder) -> None:
         self.growing, self.plan, self.slots, self._handed = growing, plan, len(plan.slots), 0
-        sampling, transformer = growing.draws.sampling, growing.model.bundle.transformer
+        sampling = growing.draws.sampling
         self.filtered = sampling.filtered
-        with few_threads(transformer):
-            decoding = replace(growing.model.decoding, guesses=0)
-            decoder = Decoder(decoding, plan.slots, documents=1, size=plan.size, sampling=sampling)
-            self.draft = Draft(plan, 0, 1 + max(_MOST_GUESSES, growing.model.guesses or 0), growing.draws.noise)
-            ids_1, nats_1 = decoder.draw(torch.from_numpy(self.draft.noise(1)))
+        most = 1 + max(_MOST_GUESSES, growing.model.guesses or 0)
+        self.draft = Draft(plan, 0, most, growing.draws.noise)
+        with few_threads(growing.model.bundle.transformer):
+            ids_1, nats_1 = prompt.draw(torch.from_numpy(self.draft.noise(1)))
         self.draft.take(ids_1.numpy(), nats_1.numpy())
-        self.settings_51 = torch.tensor([[float(getattr(sampling, name))] for name in SETTINGS])
-        self._cache: KVCache | None = decoder.cache
-
-    def begin(self) -> KVCache:
-        """The cache that the prompt was read into, which is handed over."""
-        cache, self._cache = self._cache, None
-        assert cache is not None
-        return cache
+        self.settings_5 = torch.tensor([float(getattr(sampling, name)) for name in SETTINGS])
+        # guesses behind the last step stand in its place
+        step_S = torch.arange(plan.steps + most).clamp(max=plan.steps - 1)
+        self._turn_NS2P, self._place_NS = plan.turn_SN2P[step_S].transpose(0, 1), plan.place_SN[step_S].T
 
     def ask(self, width: int) -> "_Asked":
-        plan = self.plan
-        step_W = np.minimum(self.draft.done - 1 + np.arange(width), plan.steps - 1)
-        at_W, slot_N1 = torch.from_numpy(step_W), torch.arange(self.slots)[:, None]
-        ids_T = torch.from_numpy(self.draft.guess(width).copy()).repeat(self.slots)
+        plan, first = self.plan, self.draft.done - 1
+        here = slice(first, first + width)
+        step_W = torch.arange(first, first + width).clamp(max=plan.steps - 1)
         return _Asked(
-            ids_T,
-            plan.turn_SN2P[at_W, slot_N1].flatten(0, 1),
-            plan.place_SN[at_W, slot_N1],
-            plan.longest[int(step_W.max())],
-            plan.control(at_W.expand(self.slots, -1)),
+            np.tile(self.draft.guess(width), self.slots),
+            self._turn_NS2P[:, here],
+            self._place_NS[:, here],
+            plan.longest[min(here.stop, plan.steps) - 1],
+            None if plan.control_PSND is None else plan.control(step_W.expand(self.slots, -1)),
         )
 
     def hand_over(self) -> Iterator[Seen | Filled]:

@@ -59,6 +59,8 @@ class Decoding:
     """Attention through the cache; None: sdpa, or, where ``build`` compiles the step as a whole, plain products."""
     memory: Callable[..., KVCache] = KVCache
     """Where caches come from: a captured step works on those alone that it knows."""
+    steady: Transformer | None = None
+    """The transformer's twin (`vpoet.nn.steady`), where one is at hand: packing its weights takes long."""
     guesses: int | None = 0
     """So many codes of a document each pass guesses and tests (`vpoet.generate.speculate`); 0: one code a pass;
     None: as many as pay, where they keep every bit."""
@@ -100,7 +102,7 @@ class Decoder:
         config, self.device = transformer.config, transformer.language.weight.device
         products, through = build is not None and decoding.through is None, decoding.through or SDPA
         step = Step(
-            transformer if products else steady(transformer),
+            transformer if products else decoding.steady or steady(transformer),
             filtered=sampling.filtered, products=products, through=through.through,
         )  # fmt: skip
         guesses = automatic(step, len(slots), documents) if decoding.guesses is None else decoding.guesses
@@ -113,7 +115,7 @@ class Decoder:
         )  # fmt: skip
         # what a slot begins with is told by its ids: positions follow from them
         different: dict[tuple[bytes, ...], int] = {}
-        sources = [different.setdefault(_beginning(slot), len(different)) for slot in slots]
+        sources = [different.setdefault(beginning(slot), len(different)) for slot in slots]
         prompts = [slots[sources.index(source)] for source in range(len(different))]
         lengths = tuple(prompt.prefix for prompt in prompts)
         visibility = Visibility(lengths, lengths if decoding.bidirectional else (0,) * len(lengths))
@@ -190,8 +192,8 @@ class Decoder:
         return send(values.astype(np.int64), self.device)
 
 
-def _beginning(slot: Sequence) -> tuple[bytes, ...]:
-    """All that a slot begins with."""
+def beginning(slot: Sequence) -> tuple[bytes, ...]:
+    """All that a slot begins with: its prompt."""
     told = slot.ids[: slot.prefix].tobytes()
     if slot.controls is None:
         return (told,)

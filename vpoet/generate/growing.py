@@ -1,7 +1,7 @@
 """A clip that grows: a request's tokens in, as they are drawn, and frames out, to look at while the rest is made.
 
 tokens   | cell 0 | cell 1       | cell 2       |
-seen              | 0            | 1 2 3 4      | 5 6 7 8       to the rounding of a pixel
+seen              | 0            | 1 2 3 4      | 5 6 7 8       to the rounding of a pixel (`vpoet.generate.view`)
 filled                                         | 0 1 .. 8      the clip's frames, bit for bit
 
 `vpoet.generate.batching` brings the tokens.
@@ -22,10 +22,9 @@ from vpoet.generate.plan import Decoded, Plan, filled
 from vpoet.generate.request import Request
 from vpoet.generate.sampling import Sampling
 from vpoet.generate.threads import few_threads
+from vpoet.generate.view import View, frames_before, target_of
 from vpoet.sequence.document import Document
-from vpoet.sequence.spans import Span
 from vpoet.tokenizer.contract import Tokenizer
-from vpoet.tokenizer.layers import Past
 
 OnPart = Callable[[float], None]
 """Told which part of a clip is made, 0 to 1, with each pass; what it raises ends the work."""
@@ -80,7 +79,7 @@ class Growing:
     def lot(self) -> int:
         """Tokens of a cell of time: with so many there is something to see."""
         assert self.document is not None
-        return math.prod(_target(self.document).values.shape[1:])
+        return math.prod(target_of(self.document).values.shape[1:])
 
     def on_step(self, step: int, steps: int) -> None:
         """Tell how far the document is."""
@@ -89,6 +88,7 @@ class Growing:
     def _begin(self) -> None:
         self.plan: Plan | None = None
         """What is known of the document's steps; None where it is filled at once."""
+        self._view: View | None = None
         document = self.document
         if document is None or in_order.needed(self.model.decoding, [document]):
             return
@@ -98,7 +98,8 @@ class Growing:
         self.plan = Plan.of(self.model.bundle.transformer, [document], guided, [self.draws.kept])
         self._ids: list[int] = []
         self._nats: list[float] = []
-        self._view = _View(document, self.plan, self.model.bundle.video)
+        if not self.rollout.tiled:
+            self._view = View(document, self.plan, self.model.bundle.video)
 
     def take(self, ids: Items[int], nats: Items[float]) -> Iterator[Seen | Filled]:
         """The tokens of the next steps, and their nats; what there is to see now."""
@@ -108,7 +109,7 @@ class Growing:
         self._nats += nats
         self.on_step(len(self._ids), self.plan.steps)
         start = self.model.bundle.transformer.ranges["codes"].start
-        for first, frames in self._view.take([token - start for token in ids]):
+        for first, frames in self._view.take([token - start for token in ids]) if self._view else ():
             if first + len(frames) > self.rollout.known:
                 yield Seen(self._made + first - self.rollout.known, frames)
         if len(self._ids) == self.plan.steps:
@@ -123,53 +124,20 @@ class Growing:
         surprise = tuple(
             Surprise(at + first - skipped, frames, nats, tokens)
             for first, frames, nats, tokens in _surprises(decoded, self.model.bundle.video, kept)
+            if not self.rollout.tiled
         )
-        frames = np.concatenate(list(self.rollout.take(decoded.document)))
+        drawn = None if self._view is None else self._view.whole(decoded.document.codes())
+        frames = np.concatenate(list(self.rollout.take(decoded.document, drawn)))
         self._made += len(frames)
         self._documents += 1
         self._begin()
         return Filled(decoded, frames, surprise)
 
 
-class _View:
-    """What there is to see of a document's clip while its tokens come."""
-
-    def __init__(self, document: Document, plan: Plan, tokenizer: Tokenizer) -> None:
-        (sequence, *_), target = plan.slots, _target(document)
-        given = [span.values for span in document.spans if span.in_clip and not span.target]
-        self._tokenizer, self._past, self._shown = tokenizer, Past(), 0
-        self._codes = np.concatenate([*given, target.values])
-        self._size = math.prod(self._codes.shape[1:])
-        # the target is the last visual span of its document
-        begin = int(np.flatnonzero(sequence.visual)[-target.values.size])
-        self._known = self._codes.size - target.values.size + sequence.prefix - begin
-        # a network that is not causal, or that sees ahead, shows nothing before all is there
-        self._blind = not tokenizer.causal or getattr(tokenizer.model, "sees_ahead", False)
-
-    def take(self, codes: Items[int]) -> Iterator[tuple[int, Frames]]:
-        """The next codes; (first frame of the document's clip, frames) of each cell that is whole."""
-        self._codes.reshape(-1)[self._known : self._known + len(codes)] = codes
-        self._known += len(codes)
-        while not self._blind and self._shown < self._known // self._size:
-            at = self._shown
-            self._shown += 1
-            frames = self._tokenizer.decode_next(self._codes[at : at + 1], self._past)
-            yield _frames_before(at, self._tokenizer), frames
-
-
-def _target(document: Document) -> Span:
-    (target,) = (span for span in document.spans if span.target)
-    return target
-
-
-def _frames_before(cell: int, tokenizer: Tokenizer) -> int:
-    return tokenizer.frames(cell) if cell else 0
-
-
 def _surprises(decoded: Decoded, tokenizer: Tokenizer, kept_M: Mask | None) -> Iterator[tuple[int, int, float, int]]:
     """(first frame of the document's clip, frames, nats, tokens) of each cell of which something was drawn; of what is
     predicted, an edit keeps some."""
-    nats, target = decoded.nats, _target(decoded.document)
+    nats, target = decoded.nats, target_of(decoded.document)
     (predicted,) = (m for s, m in zip(decoded.document.spans, decoded.document.predicted(), strict=True) if s.target)
     drawn = predicted.copy()
     if kept_M is not None:
@@ -178,5 +146,5 @@ def _surprises(decoded: Decoded, tokenizer: Tokenizer, kept_M: Mask | None) -> I
         tokens = int(mine.sum())
         if tokens:
             own, nats = np.split(nats, [tokens])
-            first = _frames_before(cell, tokenizer)
+            first = frames_before(cell, tokenizer)
             yield first, tokenizer.frames(cell + 1) - first, float(own.sum()), tokens

@@ -65,6 +65,9 @@ class Rollout:
     have are raised here, those of `document` and `windows`.
     """
 
+    tiled = False
+    """Whether a document's frames are parts of the clip's frames."""
+
     def __init__(self, bundle: Bundle, request: Request) -> None:
         self._bundle = bundle
         self._windows = deque(windows(request, bundle))
@@ -142,14 +145,15 @@ class Rollout:
         made = 0 if self._picture_first or not self._windows else self._windows[0].made - self._windows[0].start
         return self._bundle.video.frames(made) if made else 0
 
-    def take(self, document: Document) -> Iterator[Frames]:
+    def take(self, document: Document, drawn: Frames | None = None) -> Iterator[Frames]:
         """Go on to the next document, and return the frames that this one adds to the clip, in pieces uint8
-        [T, H, W, 3] (an image that a video shall start from adds none).
+        [T, H, W, 3] (an image that a video shall start from adds none). ``drawn`` are all frames of its codes, where
+        they are at hand.
 
         The video that a clip leads to is read while its pieces are taken, and so are its errors found, those of
         `Ask.joined`.
         """
-        video, frames = render(document, self._bundle), self._bundle.video.frames
+        video, frames = render(document, self._bundle, drawn=drawn), self._bundle.video.frames
         self._index += 1
         if self._picture_first:
             self._picture_first = False

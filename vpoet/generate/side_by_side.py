@@ -13,10 +13,9 @@ Shapes: N slots, W tokens a slot, S places of a cache.
 
 from typing import Generic, TypeVar
 
-import torch
 from torch import Tensor
 
-from vpoet.nn.cache import KVCache, attend_ahead
+from vpoet.nn.cache import TILE, KVCache, attend_ahead
 from vpoet.nn.visibility import Attend
 
 T = TypeVar("T")
@@ -32,13 +31,13 @@ class SideBySide(Generic[T]):
         self._held: list[Tensor] = []
         """Of each layer its keys, and then of each its values, [N, K, S, H]."""
 
-    def join(self, member: T, cache: KVCache) -> None:
-        """The member is given the next lane, with what is in a cache of its own."""
+    def join(self, member: T, cache: KVCache, size: int) -> None:
+        """The member is given the next lane, with what is in a cache, and room for so many tokens."""
         theirs = [*cache.keys, *cache.values]
-        self._make_room(len(self.members) + 1, theirs)
+        self._make_room(-(-size // TILE) * TILE, theirs)
         lane = self._lane(len(self.members))
         for mine, own in zip(self._held, theirs, strict=True):
-            mine[lane, :, : own.shape[2]] = own
+            mine[lane, :, : cache.size] = own[:, :, : cache.size]
         self.members.append(member)
 
     def leave(self, member: T) -> None:
@@ -60,15 +59,17 @@ class SideBySide(Generic[T]):
     def _lane(self, number: int) -> slice:
         return slice(number * self._slots, (number + 1) * self._slots)
 
-    def _make_room(self, lanes: int, like: list[Tensor]) -> None:
-        """For so many lanes, and for places like theirs: twice as many as there were, so that few are copied often."""
+    def _make_room(self, wide: int, like: list[Tensor]) -> None:
+        """For one more lane, and for so many places: twice as many lanes as there were, so that few are copied often.
+        What nobody wrote is masked, and must be a number."""
+        lanes = len(self.members) + 1
         slots, places = (self._held[0].shape[0], self._held[0].shape[2]) if self._held else (0, 0)
-        if lanes * self._slots <= slots and like[0].shape[2] <= places:
+        if lanes * self._slots <= slots and wide <= places:
             return
         wanted = slots if lanes * self._slots <= slots else max(2 * slots, lanes * self._slots)
         fresh = []
         for i, own in enumerate(like):
-            made = torch.zeros((wanted, own.shape[1], max(places, own.shape[2]), own.shape[3]), dtype=own.dtype)
+            made = own.new_zeros(wanted, own.shape[1], max(places, wide), own.shape[3])
             if self._held:
                 made[:slots, :, :places] = self._held[i]
             fresh.append(made)

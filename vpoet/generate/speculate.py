@@ -141,12 +141,12 @@ def origins(sequence: Sequence) -> Ints:
     before, whatever that is.
     """
     found = np.zeros(len(sequence), np.int32)
-    visual = sequence.visual
+    visual = np.flatnonzero(sequence.visual)
     latest: dict[tuple[int, int, int], int] = {}
-    for at in np.flatnonzero(visual):
-        t, h, w = (int(x) for x in sequence.positions[at])
-        if sequence.targets[at]:
+    positions, targets = sequence.positions[visual].tolist(), sequence.targets[visual].tolist()
+    for at, (t, h, w), target in zip(visual.tolist(), positions, targets, strict=True):
+        if target:
             near = (latest.get((t - dt, h - dh, w - dw)) for dt, dh, dw in _BEFORE)
             found[at] = next((other for other in near if other is not None), at - 1)
-        latest[t, h, w] = int(at)
+        latest[t, h, w] = at
     return found

@@ -34,7 +34,7 @@ OVERLAP = 4
 class Tiling:
     """A request as a chain of documents, as `vpoet.generate.rollout.Rollout` is one."""
 
-    was, whole, known = "", False, 0
+    was, whole, known, tiled = "", False, 0, True
 
     def __init__(self, bundle: Bundle, request: Request) -> None:
         """PromptError: the picture is smaller than a tile, or of odd sides, or the model makes none finer."""
@@ -79,11 +79,12 @@ class Tiling:
         seeds = np.random.SeedSequence([self._request.seed, self._index])
         self.seed: int | Redraw = int(seeds.generate_state(1, np.uint64)[0])
 
-    def take(self, filled: Document) -> Iterator[Frames]:
-        """Go on to the next tile, and return the frames uint8 [T, H, W, 3] that are whole with this one, maybe none."""
+    def take(self, filled: Document, drawn: Frames | None = None) -> Iterator[Frames]:
+        """Go on to the next tile, and return the frames uint8 [T, H, W, 3] that are whole with this one, maybe none.
+        ``drawn`` is the tile, where it is at hand."""
         first, top, left = self._places.popleft()
         (target,) = (span for span in filled.spans if span.target)
-        tile = self._bundle.video.decode(target.values)
+        tile = self._bundle.video.decode(target.values) if drawn is None else drawn
         rows, columns = (slice(FINER * at, FINER * at + side) for at, side in zip((top, left), self._side, strict=True))
         self._sum[:, rows, columns] += self._fade * tile
         self._weights[rows, columns] += self._fade

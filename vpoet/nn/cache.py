@@ -145,7 +145,9 @@ def attend_where(keys: list[Tensor], values: list[Tensor], place_NW: Tensor, see
     slot_N11 = torch.arange(len(place_NW), device=device)[:, None, None]
     queries = -(-width // _QUERIES) * _QUERIES if device.type == "cpu" else width
     query_Q = torch.arange(queries, device=device).clamp(max=width - 1)  # the last token asks again
-    sees_N1QS = sees_NWS[:, query_Q][:, None]
+    sees_N1QS = (sees_NWS if queries == width else sees_NWS[:, query_Q])[:, None]
+    if device.type == "cpu":  # as the kernel would make of it in each layer
+        sees_N1QS = torch.zeros((), dtype=keys[0].dtype).where(sees_N1QS, -torch.inf)
     stop = sees_NWS.shape[2]
 
     def attend(layer: int, q_TQH: Tensor, k_TKH: Tensor, v_TKH: Tensor) -> Tensor:
@@ -156,7 +158,7 @@ def attend_where(keys: list[Tensor], values: list[Tensor], place_NW: Tensor, see
         keys_NKSH.index_put_(where, k_NKWH.to(keys_NKSH.dtype))
         values_NKSH.index_put_(where, v_NKWH.to(values_NKSH.dtype))
         o_NQWH = F.scaled_dot_product_attention(
-            q_NQWH[:, :, query_Q],
+            q_NQWH if queries == width else q_NQWH[:, :, query_Q],
             keys_NKSH[:, :, :stop],
             values_NKSH[:, :, :stop],
             attn_mask=sees_N1QS,

@@ -116,7 +116,8 @@ def _expect_served(request: Request, model: Model) -> None:
     expect_read(request, bundle)
     conditions(request, bundle)
     readings(request, bundle.config, bundle.video.stride[0])
-    height, width = frame_size(request, bundle)
+    size = request.height or bundle.config.height, request.width or bundle.config.width
+    height, width = size if request.upscale else frame_size(request, bundle)
     if (request.frames or bundle.config.frames) * height * width * 3 > MOST_BYTES:
         raise PromptError(f"a clip's frames may take {MOST_BYTES >> 20} MB here: ask for fewer, or smaller ones")
     if (request.frames or 0) > MOST_FRAMES:

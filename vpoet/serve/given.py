@@ -4,7 +4,9 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from vpoet.arrays import Frames
 from vpoet.bundle import BundleConfig
+from vpoet.data.tiles import FINER
 from vpoet.errors import DataError, PromptError
 from vpoet.generate.asks.control import restyles
 from vpoet.generate.asks.painting import BLACK
@@ -20,6 +22,8 @@ from vpoet.serve.uploads import Uploads
 
 MOST_BYTES = 128 << 20
 """Of the frames of all files of a request."""
+MOST_FINER = 64 << 20
+"""Of the frames that super-resolution makes: they are held as numbers of four bytes."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -56,6 +60,8 @@ def readings(request: Request, config: BundleConfig, stride: int, edited: float 
         "edit": Reading(fps=fps, size=(height, width), most=frames + 1),
         **dict.fromkeys(controls_of(request), followed),
     }
+    if request.upscale:
+        each |= {"image": Reading(), "video": Reading(fps=fps, most=request.frames or 0)}
     if restyles(request):
         each["video"] = replace(whole, size=size)
     if request.edit is not None:
@@ -83,7 +89,17 @@ async def read(request: Request, model: Model, uploads: Uploads, history: Histor
         held = sum(clip.frames.nbytes for clip in found.values() if isinstance(clip, Video))
         if held > MOST_BYTES:
             raise DataError(f"the files of a request may take {MOST_BYTES >> 20} MB together, decoded: send less")
+    if request.upscale:
+        _expect_small(request, *(clip.frames for clip in found.values() if isinstance(clip, Video)))
     return Given(found, tuple(warnings))
+
+
+def _expect_small(request: Request, coarse: Frames) -> None:
+    """Of what is made finer."""
+    count, height, width = coarse.shape[:3]
+    size = (request.height or FINER * height) * (request.width or FINER * width)
+    if count * size * 3 > MOST_FINER:
+        raise DataError(f"upscale: finer frames may take {MOST_FINER >> 20} MB here: send fewer, or smaller ones")
 
 
 async def _edited(name: str, reading: Reading, model: Model, uploads: Uploads, history: History) -> Video | Source:

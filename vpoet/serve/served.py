@@ -12,7 +12,7 @@ CLIPS = ("image", "last", "video", "mask", "edit")
 """The fields whose value is a file; what is edited may be a clip that was made here, too."""
 PLAIN = (
     "prompt", "task", "outpaint", "was", "strength", "given_frames", "via_image", "story", "frames", "window",
-    "overlap", "height", "width", "fps", "seed", "motion", "quality",
+    "overlap", "height", "width", "fps", "seed", "motion", "quality", "upscale",
 )  # fmt: skip
 """The other fields that are served, beside ``control``, whose texts name files. A new field of `Request` is not, before
 somebody has looked at what it reads."""

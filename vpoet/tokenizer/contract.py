@@ -17,6 +17,9 @@ from vpoet.sequence.vocabulary import Vocabulary
 from vpoet.tokenizer.layers import Past
 from vpoet.tokenizer.text import TextTokenizer
 
+CHUNK = 4
+"""Cells of time that are encoded or decoded at once, if nothing else is asked for."""
+
 
 class Tokenizer(Protocol):
     """Frames uint8 [T, H, W, 3] to codes int32 [t, h, w] and back."""
@@ -64,19 +67,19 @@ class Tokenizer(Protocol):
     def vocabulary(self, text: TextTokenizer, groups: int) -> Vocabulary:
         """Of a model of ``text`` and these codes."""
 
-    def encode(self, video: Any, chunk_cells: int = 4) -> Codes:
+    def encode(self, video: Any, chunk_cells: int = CHUNK) -> Codes:
         """Frames [T, H, W, 3] to codes [t, h, w]."""
 
-    def encode_stream(self, frames: Iterable[Frames], chunk_cells: int = 4) -> Iterator[Codes]:
+    def encode_stream(self, frames: Iterable[Frames], chunk_cells: int = CHUNK) -> Iterator[Codes]:
         """Frames [H, W, 3] one by one to pieces [chunk_cells, h, w] of what `encode` gives."""
 
-    def encode_clips(self, clips: Sequence[Frames], chunk_cells: int = 4) -> list[Codes]:
+    def encode_clips(self, clips: Sequence[Frames], chunk_cells: int = CHUNK) -> list[Codes]:
         """Clips [T, H, W, 3] of one size to the codes of each."""
 
     def encode_batch(self, frames: Frames) -> Codes:
         """Clips [B, T, H, W, 3] to codes [B, t, h, w], each in one piece."""
 
-    def decode(self, codes: npt.NDArray[Any], chunk_cells: int = 4) -> Frames:
+    def decode(self, codes: npt.NDArray[Any], chunk_cells: int = CHUNK) -> Frames:
         """Codes [t, h, w] to frames [T, s*h, s*w, 3]."""
 
     def decode_stream(self, pieces: Iterable[npt.NDArray[Any]]) -> Iterator[Frames]:

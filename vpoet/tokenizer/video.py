@@ -24,6 +24,7 @@ from vpoet.files import WEIGHTS as WEIGHTS
 from vpoet.files import aside, write_atomic
 from vpoet.sequence.vocabulary import Vocabulary, grouped
 from vpoet.tokenizer import families
+from vpoet.tokenizer.contract import CHUNK
 from vpoet.tokenizer.layers import Past
 from vpoet.tokenizer.network import Network
 from vpoet.tokenizer.pixels import to_float, to_uint8
@@ -176,7 +177,7 @@ class VideoTokenizer:
             f"and width multiples of {s}; the nearest is {near_frames} frames of {near_height}x{near_width}"
         )
 
-    def encode(self, video: Any, chunk_cells: int = 4) -> Codes:
+    def encode(self, video: Any, chunk_cells: int = CHUNK) -> Codes:
         """Frames uint8 [T, H, W, 3], or anything `numpy.asarray` turns into them, to int32 codes [t, h, w].
 
         Works in chunks of ``chunk_cells`` cells of time, so memory does not grow with the length of the clip.
@@ -185,7 +186,7 @@ class VideoTokenizer:
         self.grid(*frames.shape[:3])
         return np.concatenate(list(self.encode_stream(frames, chunk_cells)))
 
-    def encode_stream(self, frames: Iterable[Frames], chunk_cells: int = 4) -> Iterator[Codes]:
+    def encode_stream(self, frames: Iterable[Frames], chunk_cells: int = CHUNK) -> Iterator[Codes]:
         """Frames uint8 [H, W, 3], one by one and without end if need be, to pieces int32 [chunk_cells, h, w] of codes.
 
         The pieces put together are what `encode` gives for the whole. DataError, at the end, if the last frames do not
@@ -211,7 +212,7 @@ class VideoTokenizer:
         codes: Codes = self._encode(frames[None], past)[0]
         return codes
 
-    def encode_clips(self, clips: Sequence[Frames], chunk_cells: int = 4) -> list[Codes]:
+    def encode_clips(self, clips: Sequence[Frames], chunk_cells: int = CHUNK) -> list[Codes]:
         """Clips uint8 [T, H, W, 3] of one size to the codes of each, as `encode` gives them.
 
         A GPU takes them all at once: what `VideoTokenizer` says of a batch holds there. A CPU, for which many are no
@@ -235,7 +236,7 @@ class VideoTokenizer:
         self.grid(*frames.shape[1:4])
         return self._encode(frames, None)
 
-    def decode(self, codes: npt.NDArray[Any], chunk_cells: int = 4) -> Frames:
+    def decode(self, codes: npt.NDArray[Any], chunk_cells: int = CHUNK) -> Frames:
         """Integer codes [t, h, w] to frames uint8 [1 + r*(t-1), s*h, s*w, 3]; in chunks, as `encode`."""
         codes = self._check_codes(codes, axes=3)
         if chunk_cells < 1:

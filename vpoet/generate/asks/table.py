@@ -109,9 +109,11 @@ def served(bundle: Bundle, sample: Sample, task: str, given: Given) -> Document:
     return found
 
 
-def render(document: Document, bundle: Bundle, request: Request | None = None) -> Video:
-    """The video of a filled document, and what belongs to the clip of its request though it was not made."""
-    made, fps = bundle.video.decode(document.codes()), max(span.fps for span in document.spans)
+def render(document: Document, bundle: Bundle, request: Request | None = None, drawn: Frames | None = None) -> Video:
+    """The video of a filled document, and what belongs to the clip of its request though it was not made. ``drawn`` are
+    the frames of its codes, where they are at hand."""
+    made = bundle.video.decode(document.codes()) if drawn is None else drawn
+    fps = max(span.fps for span in document.spans)
     return Video(made if request is None else np.concatenate([*joined(made, request, bundle)]), fps)
 
 

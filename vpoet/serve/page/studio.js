@@ -18,10 +18,13 @@ const TASKS = [ // name, words, tasks of a bundle that serve it, what is given, 
   ["edit-part", "a clip, a part under another prompt", ["t2v"], ["edit"], ["was", "strength", "mask"]],
   ["restyle", "a video, by its controls alone", ["t2v"], ["video"],
     ["frames", "story", "via_image", "window", "overlap"]],
+  ["finer-image", "a picture, twice as fine", ["sr"], ["image"], []],
+  ["finer", "a video, twice as fine", ["sr"], ["video"], ["frames"]],
   ["border-image", "a picture, with more around it", ["outpainting"], ["image"], ["outpaint"]],
   ["border", "a video, with more around it", ["outpainting"], ["video"], ["frames", "outpaint"]],
 ];
 const VIDEO_TASKS = { before: "backward", slow: "interpolation" };
+const FINER = ["finer-image", "finer"];
 const NUMBERS = ["frames", "height", "width", "fps", "seed", "guidance", "temperature", "top_k", "top_p", "min_p",
   "given_frames", "window", "overlap", "strength"];
 const GIVEN = ["image", "last", "video", "edit"];
@@ -108,6 +111,7 @@ function asked() {
   if (fields.includes("was") && $("was").value.trim()) found.was = $("was").value.trim();
   if (name === "still") found.frames = 1;
   if (VIDEO_TASKS[name]) found.task = VIDEO_TASKS[name];
+  if (FINER.includes(name)) found.upscale = true;
   if (fields.includes("outpaint")) found.outpaint = SIDES.map((side) => Number($(side).value)).join(",");
   if (fields.includes("via_image") && $("via_image").checked) found.via_image = true;
   const lines = $("story").value.split("\n").map((line) => line.trim()).filter(Boolean);
@@ -184,7 +188,7 @@ async function settings(told) {
   const anew = given.join() === "video" && !hole && !way && readControls(told.control).some((each) => each.clip === "auto");
   const fits = ([name, , , needs, fields]) => needs.join() === given.join() && (!hole || fields.includes(hole)) &&
     (hole || !fields.includes("mask") && !fields.includes("outpaint")) && (VIDEO_TASKS[name] || "") === way &&
-    (name === "restyle") === anew;
+    (name === "restyle") === anew && FINER.includes(name) === Boolean(told.upscale);
   const still = !given.length && told.frames === 1;
   const found = still ? TASKS.find(([name]) => name === "still") : TASKS.find(fits);
   if (found && [...$("task").options].some((option) => option.value === found[0])) $("task").value = found[0];
