@@ -24,6 +24,9 @@ CHANGED = 2.0
 OUTLINE = 5.0
 """Grey levels by which the outline of a thing that moves differs: more, as a picture that is laid over another after a
 motion of the camera never fits quite."""
+FAINT = 0.15
+"""Of the largest change within `REACH` pixels: what changes less is no part of a thing, but its blurred edge."""
+REACH = 4
 WIDE = 15
 """Pixels of plain surface inside a thing, at most, which look the same wherever it moves."""
 SMALLEST = 12
@@ -161,7 +164,8 @@ def things(flow_hw2: Floats, change_hw: Floats) -> Floats:
     where the thing is after the step; the others are what it covers.
     """
     cv2 = opencv()
-    changed = change_hw > OUTLINE
+    nearby = cv2.dilate(change_hw, np.ones((2 * REACH + 1, 2 * REACH + 1), np.uint8))
+    changed = change_hw > np.maximum(OUTLINE, FAINT * nearby)
     shape = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (WIDE, WIDE))
     whole = cv2.morphologyEx(changed.astype(np.uint8), cv2.MORPH_CLOSE, shape)
     count, label_hw, boxes, _ = cv2.connectedComponentsWithStats(whole)
