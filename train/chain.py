@@ -11,11 +11,13 @@ from rich.console import Console
 from vpoet import STARTED, cli
 from vpoet.data.curate.where import conditions
 from vpoet.evaluate.chain import prompts, sources, stages
+from vpoet.evaluate.chain.keeping import Watch, fitted
 from vpoet.evaluate.chain.machine import look, settings_for
 from vpoet.evaluate.chain.plan import Asked, Planner
-from vpoet.evaluate.chain.stages import PRETRAIN, Plan
+from vpoet.evaluate.chain.stages import TRAININGS, Plan
 from vpoet.evaluate.chain.telling import duration, plan_in_words
 from vpoet.outputs import expect_folder
+from vpoet.training.run.folder import METRICS
 from vpoet.training.run.stop import Stop
 
 PAGE = "index.html"
@@ -62,7 +64,7 @@ def main(
     Some of the clips are read, and some training steps taken, to see how fast this machine is; then sizes and steps are
     chosen with which all ends in the hours, and the plan is shown. Stages: ingest with cuts, measure and select, text
     pieces, video tokenizer, token shards, pretraining, bundle, samples, page. Each is a plain command that is printed,
-    and can be run alone.
+    and can be run alone. A training that turns out slower or faster gets fewer steps, or more, and it says so.
 
     Captions come from a list, from the one list in a folder, from a .txt beside a clip, or else from the names of files
     and folders; what it was is said before anything begins.
@@ -104,26 +106,41 @@ def main(
 
     stop = Stop()
     with stages.alone(out, console.print) as handle:
+        interrupted, before = stages.taken(handle)
         for name in [stage.name for stage in plan.stages]:
-            if name == PRETRAIN and not (out / PRETRAIN).exists():
-                plan = plan.shortened(plan.measured + sum(finished.values()))
-                plan.save(out)
+            if name in finished:
+                console.print(f"== {name}: done before -> {plan.stage(name).result}")
+                continue
             if name == "sample":
                 prompts.write(out, prompt or [])
-            stage = next(stage for stage in plan.stages if stage.name == name)
-            if name in finished:
-                console.print(f"== {name}: done before -> {stage.result}")
-                continue
-            console.print(f"== {name}: {stage.what}; about {duration(stage.seconds)}\n   {stages.shown(stage.command)}")
-            finished[name] = stages.run(stage, stop, handle, plan.threads)
-            stages.note_done(out, stage, finished[name])
-            console.print(f"== {name}: took {duration(finished[name])} -> {stage.result}")
+            spent, took, whole = plan.measured + sum(finished.values()), before * (name == interrupted), False
+            if name in TRAININGS and not (out / TRAININGS[name]).exists():
+                plan = replaced(plan, fitted(plan, name, spent), out)
+            while not whole:
+                stage, watch = plan.stage(name), None
+                if name in TRAININGS:
+                    watch = Watch(plan, name, spent, out / TRAININGS[name] / METRICS)
+                left = duration(max(0, stage.seconds - took))
+                console.print(f"== {name}: {stage.what}; about {left}\n   {stages.shown(stage.command)}")
+                took, whole = stages.run(stage, stop, handle, plan.threads, took, watch)
+                plan = replaced(plan, watch.plan if watch and not whole else plan, out)
+            finished[name] = took
+            stages.note_done(out, stage, took)
+            console.print(f"== {name}: took {duration(took)} -> {stage.result}")
     took = plan.measured + sum(finished.values())
     console.print(
         f"done in {duration(took)}: {out / PAGE}: open it in a browser; {out / 'samples'}: the clips\n"
         f'next: vpoet sample --model {out / "bundle"} --prompt "..." --out clip.mp4'
     )
     cli.finish(result | {"seconds": took, "stages": finished, "notes": plan.notes}, json)
+
+
+def replaced(plan: Plan, new: Plan, out: Path) -> Plan:
+    """``new``, kept in ``out`` and told of, if it is another."""
+    if new is not plan:
+        new.save(out)
+        console.print(f"== {new.notes[-1]}")
+    return new
 
 
 if __name__ == "__main__":

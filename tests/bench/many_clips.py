@@ -21,7 +21,7 @@ import numpy as np
 from vpoet.arrays import Longs
 from vpoet.data.curate import duplicates
 from vpoet.data.curate.clip_measures import SIDE
-from vpoet.data.curate.near import Thumbnails
+from vpoet.data.curate.thumbnails import Thumbnails
 from vpoet.media.signals import opencv
 
 FRAMES, WIDTH, OF_A_PLACE, EACH, LEAST = 8, 1280, 10, 10, 0.92

@@ -125,3 +125,21 @@ def test_a_cut_is_counted_and_a_flash_or_a_pan_is_not() -> None:
     flash[3] = 255 - (255 - flash[3]) // 4
     assert signals.cuts(flash) == 0
     assert signals.cuts(pan(count=1)) == 0
+
+
+def test_what_sweeps_through_the_picture_is_no_cut() -> None:
+    ground = np.stack([texture(128, 160)] * 9)
+    swept = ground.copy()
+    for t, left in enumerate((0, 0, 0, 0, 0, 0, 70, 10, 70)):
+        swept[t, 10:, left : left + 48] = 250
+    assert np.abs(np.diff(swept.astype(float), axis=0)).mean((1, 2, 3)).max() > signals.CUT
+    assert signals.cuts(swept) == 0
+    other = np.stack([texture(128, 160, seed=3)] * 9)
+    joined = np.concatenate([swept, other])
+    assert signals.cuts(joined) == 1
+    barred = joined.copy()
+    barred[:, :40] = barred[:, -40:] = 4
+    assert signals.cuts(barred) == 1
+    sky = np.stack([ground, other])  # two shots that share most of what they show
+    sky[:, :, :70] = 180
+    assert signals.cuts(np.concatenate(list(sky))) == 1

@@ -55,7 +55,7 @@ def planned(folder: Path) -> list[str]:
     found = sources.find(["clips"], None)
     planner = Planner(asked, found, 12, settings_for(asked, own=True), Path("mine"), MACHINE)
     plan = planner.plan()
-    small = [replace(stage, command=[*stage.command, *SMALL.get(stage.name, ())]) for stage in plan.stages]
+    small = [replace(stage, command=[*stage.command, *SMALL.get(stage.name, ())], most=4) for stage in plan.stages]
     planner.sources.write(Path("mine"))
     replace(plan, stages=small).save(Path("mine"))
     return ["clips", "--out", "mine", "--hours", "20", "--where", "contrast > 0.02"]

@@ -24,6 +24,9 @@ CHANGED = 2.0
 OUTLINE = 5.0
 """Grey levels by which the outline of a thing that moves differs: more, as a picture that is laid over another after a
 motion of the camera never fits quite."""
+FAINT = 0.15
+"""Of the largest change within `REACH` pixels: what changes less is no part of a thing, but its blurred edge."""
+REACH = 4
 WIDE = 15
 """Pixels of plain surface inside a thing, at most, which look the same wherever it moves."""
 SMALLEST = 12
@@ -35,6 +38,9 @@ be seen in 3% of it at least. It has to in so many parts, and in twice as many a
 there was no motion of the camera, and it was one large thing that moved."""
 CUT, STANDS_OUT = 20.0, 3.0
 """A step is a cut if the picture changes by so many levels on average, and by so many times its other steps."""
+STAYS, BY, ALONE = 0.3, 10.0, 2.5
+"""An arm that sweeps through the picture leaves what is behind it: where this share of the pixels changes by less than
+so many levels, a step is a cut only if it is so many times the largest other one."""
 DARK, FLAT = 24.0, 6.0
 """Levels: bars are darker than the first, and vary less than the second."""
 _ROUNDS = 6
@@ -158,7 +164,8 @@ def things(flow_hw2: Floats, change_hw: Floats) -> Floats:
     where the thing is after the step; the others are what it covers.
     """
     cv2 = opencv()
-    changed = change_hw > OUTLINE
+    nearby = cv2.dilate(change_hw, np.ones((2 * REACH + 1, 2 * REACH + 1), np.uint8))
+    changed = change_hw > np.maximum(OUTLINE, FAINT * nearby)
     shape = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (WIDE, WIDE))
     whole = cv2.morphologyEx(changed.astype(np.uint8), cv2.MORPH_CLOSE, shape)
     count, label_hw, boxes, _ = cv2.connectedComponentsWithStats(whole)
@@ -217,19 +224,24 @@ def letterbox(pictures: Greys) -> float:
 def cuts(frames: Frames) -> int:
     """Cuts left inside a clip: steps that change the whole picture for good, unlike all steps around them.
 
-    A flash does not: the picture after it is the one before it, moved on at most.
+    A flash does not: the picture after it is the one before it, moved on at most. Nor does what moves fast before a
+    ground that stays. Black that stays black, as bars are, tells nothing.
     """
     cv2 = opencv()
     small = np.stack([cv2.resize(frame, (32, 32), interpolation=cv2.INTER_AREA) for frame in frames]).astype(np.float32)
     if len(small) < 2:
         return 0
-    step = np.abs(np.diff(small, axis=0)).mean((1, 2, 3))
+    change = np.abs(np.diff(small, axis=0)).mean(3)
+    step = change.mean((1, 2))
     last = len(small) - 1
     lasting = [np.abs(small[min(i + 2, last)] - small[max(i - 1, 0)]).mean() for i in range(last)]
     least = max(
         CUT, STANDS_OUT * max(float(np.median(step)), 1.0)
     )  # between those that lasting compares lie three steps
-    return int(sum((step > least) & (np.array(lasting) > least)))
+    lit = np.maximum(small[:-1], small[1:]).max(3) >= DARK
+    stays = ((change < BY) & lit).sum((1, 2)) / np.maximum(lit.sum((1, 2)), 1)
+    others = np.array([np.delete(step, i).max(initial=0.0) for i in range(last)])
+    return int(((step > least) & (np.array(lasting) > least) & ((stays < STAYS) | (step > ALONE * others))).sum())
 
 
 def _moves(seen_hw: Mask, still_hw: Floats, left_hw: Floats) -> bool:

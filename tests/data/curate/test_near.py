@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from vpoet.data.curate import near
+from vpoet.data.curate.bounds import _fit, may_be_alike
 from vpoet.data.curate.clip_measures import SIDE
-from vpoet.data.curate.duplicates import NOISE, SHIFTS, likeness, originals
+from vpoet.data.curate.duplicates import likeness, originals
+from vpoet.data.curate.thumbnails import FIRST_LOOK, NOISE, SHIFTS
 from vpoet.media.signals import opencv
 
 LEAST = 0.92
@@ -60,7 +62,7 @@ def plain_likeness(a: np.ndarray, b: np.ndarray) -> float:
             if small:
                 cv2 = opencv()
                 crop = np.stack([cv2.resize(each, (19, 19), interpolation=cv2.INTER_AREA) for each in crop])
-            if _best_place(x.mean(0)[None], crop.mean(0)[None])[0] < near.FIRST_LOOK:
+            if _best_place(x.mean(0)[None], crop.mean(0)[None])[0] < FIRST_LOOK:
                 continue
             for shift in SHIFTS:
                 ahead, behind, count = max(shift, 0), max(-shift, 0), last - abs(shift)
@@ -170,10 +172,44 @@ def test_the_first_look_lets_all_through_that_are_alike_and_few_others() -> None
     even = [np.full((1, 24, SIDE, SIDE), grey, np.uint8) for grey in (0, 7)]
     small = np.concatenate([clips(30) | noise, *even])
     later, other = np.tril_indices(len(small), -1)
-    let = near._Sketches(small).alike(later, other)
+    let = near._Sketches(small).ways(later, other).any(1)
     alike = np.array([likeness(small[b], small[a]) > 0 for a, b in zip(later, other, strict=True)])
     assert let[alike].all()
     assert let.sum() < 1.5 * alike.sum() < 0.5 * len(let)
+
+
+def test_a_bound_is_never_below_the_likeness_and_keeps_strangers_of_one_place_away() -> None:
+    small = clips(40)
+    small[1, 9:] = small[1, 9]  # a short clip, which repeats its last
+    small[3] = small[3, 0]
+    later, other = np.tril_indices(len(small), -1)
+    exact = np.array([likeness(small[b], small[a]) for a, b in zip(later, other, strict=True)])
+    every = np.ones((len(later), 3), np.bool_)
+    for least in (0.3, 0.6, LEAST):
+        let = may_be_alike(small[later], small[other], every, least)
+        assert let[exact >= least].all()
+        assert not (let & (exact < least - 0.3)).mean() > 0.02
+    assert (exact >= LEAST).sum() <= let.sum() < 0.3 * (exact > 0).sum()
+    assert not may_be_alike(small[later], small[other], ~every, 0.0).any()
+
+
+def test_a_clip_that_lies_over_another_whole_is_bound_by_its_likeness() -> None:
+    small = clips(12).astype(np.float32)
+    for a, b in product(range(12), repeat=2):
+        wanted = plain_whole(small[a], small[b])
+        assert _fit(small[a][None], small[b][None])[0] == pytest.approx(wanted, abs=1e-4)
+
+
+def plain_whole(x: np.ndarray, y: np.ndarray) -> float:
+    best = 0.0
+    for shift in SHIFTS:
+        one, other = x[max(shift, 0) : len(x) + min(shift, 0)], y[max(-shift, 0) : len(y) + min(-shift, 0)]
+        alike, _ = _best_place(one.astype(np.float64), other.astype(np.float64))
+        change, moved = (each - each.mean(0) for each in (one.astype(np.float64), other.astype(np.float64)))
+        noise = NOISE**2 * change.size
+        norms = math.sqrt((np.square(change).sum() + noise) * (np.square(moved).sum() + noise))
+        best = max(best, min(alike, float((change * moved).sum() + noise) / norms))
+    return best
 
 
 def test_rows_are_read_when_they_are_asked_for() -> None:

@@ -29,7 +29,7 @@ from vpoet.training.codec import checkpoint
 from vpoet.training.codec.adversarial import AdversarialConfig
 from vpoet.training.codec.checkpoint import tensors_of
 from vpoet.training.codec.loss import LossConfig, still_cells, still_error
-from vpoet.training.codec.recipe import VideoTokenizerRecipe
+from vpoet.training.codec.recipe import TokenizerOptimizerConfig, VideoTokenizerRecipe
 from vpoet.training.codec.training import TokenizerTraining
 
 
@@ -375,3 +375,17 @@ def test_a_batch_that_processes_cannot_share_is_refused(monkeypatch: pytest.Monk
     monkeypatch.setattr(Processes, "join", lambda device: Processes(rank=0, world=3))
     with pytest.raises(ConfigError, match="batch = 4: 3 processes share it evenly"):
         TokenizerTraining(recipe(batch=4))
+
+
+def test_a_resumed_run_may_end_elsewhere_and_its_rate_falls_to_that_end(tmp_path: Path) -> None:
+    soon = TokenizerOptimizerConfig(warmup=1)
+    ours = TokenizerTraining(recipe(steps=100, optimizer=soon))
+    ours.update(clips(2))
+    ours.save(tmp_path, [])
+    rates = {}
+    for steps in (100, 10):
+        again = TokenizerTraining(recipe(steps=steps, optimizer=soon))
+        assert again.restore(tmp_path) == []
+        again.step = 8
+        rates[steps] = again.update(clips(2))["lr"]
+    assert rates[10] < rates[100] / 2

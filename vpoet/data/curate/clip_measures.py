@@ -20,7 +20,7 @@ SMOOTH = 1.0
 """Pixels."""
 HASHED = 4
 """Frames of a clip that get a perceptual hash, and that networks judge."""
-PIXELS, LOOKS = "pixels 2", "hashes 1"
+PIXELS, LOOKS = "pixels 3", "hashes 1"
 """What the two functions below measure; another number when they measure something else."""
 
 

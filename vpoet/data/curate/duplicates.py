@@ -14,12 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from vpoet.arrays import Doubles, Floats, Longs
-from vpoet.data.curate.near import FIRST_LOOK, Rows, Thumbnails, pairs, shown, shrunk, windows_of
-
-SHIFTS = (0, 1, -1, 2, -2)
-"""Thumbnails by which a copy may begin later."""
-NOISE = 3.0
-"""Grey levels by which thumbnails of copies differ: changes below it say nothing."""
+from vpoet.data.curate.near import Rows, pairs
+from vpoet.data.curate.thumbnails import FIRST_LOOK, NOISE, SHIFTS, Thumbnails, shown, shrunk, windows_of
 
 
 def originals(
@@ -31,7 +27,7 @@ def originals(
     or, where there are none, by ``hashes`` (`vpoet.data.curate.near`).
     """
     found = np.arange(len(thumbnails))
-    for at, others in enumerate(pairs(thumbnails, vectors, hashes, found)):
+    for at, others in enumerate(pairs(thumbnails, vectors, hashes, found, least)):
         for other in others:
             if found[other] == other and likeness(thumbnails[other], thumbnails[at]) >= least:
                 found[at] = other

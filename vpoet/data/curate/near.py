@@ -1,12 +1,13 @@
 """Which pairs of clips are laid over each other: those that are near, by embeddings or perceptual hashes, and whose
 mean pictures are alike. The answer is that of asking every pair, and few are asked.
 
-All pairs go through one product of matrices, a tile at a time: of hashes the product is the answer, of embeddings it is
-a bound. Turned to their principal axes, of two unit vectors a few first coordinates p and the length r of what is left
-are kept, and a.b <= p_a.p_b + r_a r_b (Cauchy and Schwarz). In the same way the mean pictures of pairs that may be near
-are compared by their lowest frequencies, in all ways in which one may lie over the other. Bounds let through a little
-more than they need to, so that no rounding (other libraries, threads, tiles) changes the answer; whether a pair is near
-is then worked out for itself, and whether its pictures are alike is left to `vpoet.data.curate.duplicates.likeness`.
+All pairs go through one cheap question, a tile at a time: of hashes it is the answer, of embeddings a product of
+matrices that is a bound. Turned to their principal axes, of two unit vectors a few first coordinates p and the length r
+of what is left are kept, and a.b <= p_a.p_b + r_a r_b (Cauchy and Schwarz). In the same way the mean pictures of pairs
+that may be near are compared by their lowest frequencies, in all ways in which one may lie over the other. Bounds let
+through a little more than they need to, so that no rounding (other libraries, threads, tiles) changes the answer;
+whether a pair is near is then worked out for itself, whether its clips may be alike is left to
+`vpoet.data.curate.bounds`, and whether they are to `vpoet.data.curate.duplicates.likeness`.
 
 Shapes: N clips, P pairs, K thumbnails, h = w = `SIDE`, D of an embedding.
 """
@@ -19,26 +20,18 @@ import numpy as np
 import numpy.typing as npt
 
 from vpoet.arrays import Floats, Longs, Mask
+from vpoet.data.curate.bounds import may_be_alike
 from vpoet.data.curate.clip_measures import SIDE
-from vpoet.media.signals import opencv
+from vpoet.data.curate.thumbnails import CROP, FIRST_LOOK, ROUNDING, Thumbnails, shown, shrunk, windows_of
 
-Thumbnails = npt.NDArray[np.uint8]
-"""[N, K, h, w]; of one clip [K, h, w]."""
 NEAR = 0.4
 """The least cosine of two embeddings, less their mean over all clips, of a pair that is looked at."""
 NEAR_BITS = 14
 """Bits of 64 at most in which two frames' hashes differ, of a pair that is looked at."""
-CROP = 0.8
-"""Of a copy that shows a crop of the other: sides of the crop."""
-FIRST_LOOK = 0.75
-"""The least correlation of mean pictures of a pair that is looked at more closely."""
 FEW = 1 << 14
 """Up to so many clips, principal axes are not worth finding; they are found from so many."""
-LEFT, AXES = 0.05, 64
-"""Of the square of a vector, the mean share that may lie off the axes; there are `AXES`, or twice, four times ... as
-many."""
-ROUNDING = 5e-3
-"""Of a cosine or a correlation, more than all rounding, fp16's too."""
+LEFT, AXES = 0.05, 32
+"""Of the square of a vector, the mean share that may lie off the axes; there are a multiple of `AXES`."""
 WAVES = 5
 """Frequencies each way of a mean picture that are kept."""
 EVEN = 32.0
@@ -63,14 +56,25 @@ class Rows:
 
 
 def pairs(
-    thumbnails: Thumbnails | Rows, vectors: Floats | Rows | None, hashes: Sequence[Sequence[str]], copy_of: Longs
-) -> Iterator[list[int]]:
+    thumbnails: Thumbnails | Rows, vectors: Floats | Rows | None, hashes: Sequence[Sequence[str]], copy_of: Longs,
+    least: float,
+) -> Iterator[list[int]]:  # fmt: skip
     """For each clip in turn the ones before it that it may be a copy of, in order.
 
     ``copy_of`` is what has been found meanwhile: a clip that is itself another's copy is not asked about any more.
     """
     near: _Near = _Embeddings(vectors) if vectors is not None else _Hashes(hashes)
     pictures = _Sketches(thumbnails)
+
+    def alike(one: Longs, other: Longs) -> Mask:
+        ways_P3 = pictures.ways(one, other)
+        found = ways_P3.any(1)
+        some = np.flatnonzero(found)
+        some = some[near.holds(one[some], other[some])]
+        found[:] = False
+        found[some] = may_be_alike(thumbnails[one[some]], thumbnails[other[some]], ways_P3[some], least)
+        return found
+
     for first in range(0, len(thumbnails), _ROWS):
         rows = slice(first, min(first + _ROWS, len(thumbnails)))
         found: list[Longs] = []
@@ -79,9 +83,8 @@ def pairs(
             later, other = np.divmod(np.flatnonzero(near.tile(rows, columns)), columns.stop - start)
             asked_P2 = np.stack([later + first, other + start], 1)
             later, other = asked_P2.T
-            asked_P2 = asked_P2[(other < later) & (copy_of[other] == other)]
-            found.append(_passing(_passing(asked_P2, pictures.alike), near.holds))
-        all_P2 = np.concatenate(found)
+            found.append(asked_P2[(other < later) & (copy_of[other] == other)])
+        all_P2 = _passing(np.concatenate(found), alike)
         later, other = all_P2[np.lexsort(all_P2.T[::-1])].T
         for begin, end in pairwise(np.searchsorted(later, np.arange(rows.start, rows.stop + 1)).tolist()):
             yield other[begin:end].tolist()
@@ -90,27 +93,6 @@ def pairs(
 def _passing(asked_P2: Longs, test: Callable[[Longs, Longs], Mask]) -> Longs:
     told = [test(*asked_P2[at : at + _PAIRS].T) for at in range(0, len(asked_P2), _PAIRS)]
     return asked_P2[np.concatenate(told)] if told else asked_P2
-
-
-def shown(thumbnails: Thumbnails) -> Longs:
-    """How many thumbnails a clip has without those that only repeat its last, [N] of [N, K, h, w]: a short clip is
-    filled up with these (`vpoet.data.curate.clip_measures.thumbnails`)."""
-    count = thumbnails.shape[1]
-    changes = (thumbnails[:, 1:] != thumbnails[:, :-1]).any((2, 3))
-    last: Longs = (changes * np.arange(2, count + 1)).max(1, initial=1)
-    return last
-
-
-def shrunk(pictures: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """[N, h, w] to the size of a crop."""
-    cv2, size = opencv(), round(CROP * SIDE)
-    return np.stack([cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA) for picture in pictures])
-
-
-def windows_of(pictures: Floats, size: int) -> Floats:
-    """A view of all square windows: [..., h, w] to [..., H', W', size, size]."""
-    views: Floats = np.lib.stride_tricks.sliding_window_view(pictures, (size, size), (-2, -1))
-    return views
 
 
 class _Near(Protocol):
@@ -130,21 +112,14 @@ class _Hashes:
         self._words = np.array([[int(word, 16) for word in row] for row in padded], np.uint64)
 
     def tile(self, rows: slice, columns: slice, /) -> Mask:
-        one, other = (_bits(self._words[some]) for some in (rows, columns))
+        one, other = self._words[rows], self._words[columns]
         wanted = np.zeros((len(one), len(other)), np.bool_)
         for k in range(one.shape[1]):
-            wanted |= one[:, k] @ other[:, k].T >= 64 - 2 * NEAR_BITS
+            wanted |= np.bitwise_count(one[:, k, None] ^ other[:, k]) <= NEAR_BITS
         return wanted
 
     def holds(self, one: Longs, other: Longs, /) -> Mask:
         return np.ones(len(one), np.bool_)
-
-
-def _bits(words_NF: npt.NDArray[np.uint64]) -> Floats:
-    """-1 and 1, [N, F, 64]."""
-    shown_NF64 = (words_NF[..., None] >> np.arange(64, dtype=np.uint64)) & np.uint64(1)
-    found: Floats = shown_NF64.astype(np.float32) * 2 - 1
-    return found
 
 
 class _Embeddings:
@@ -179,12 +154,8 @@ class _Embeddings:
         some = self._unit(np.linspace(0, len(self._vectors) - 1, FEW).astype(np.int64))
         energy, axes = np.linalg.eigh((some.T @ some).astype(np.float64))
         share = np.cumsum(energy[::-1]) / energy.sum()
-        few = AXES
-        while 2 * few < len(share):
-            if 1 - share[few - 1] <= LEFT:
-                return np.ascontiguousarray(axes[:, ::-1][:, :few], np.float32)
-            few *= 2
-        return None
+        few = AXES * (1 + int(np.searchsorted(share, 1 - LEFT)) // AXES)
+        return np.ascontiguousarray(axes[:, ::-1][:, :few], np.float32) if 2 * few < len(share) else None
 
     @staticmethod
     def _bound(unit_ND: Floats, axes: Floats | None) -> Floats:
@@ -217,21 +188,21 @@ class _Sketches:
             views = windows_of(means, size).reshape(len(some) * windows, size, size)
             self._windows[places] = _sketch(views).reshape(len(some), windows, numbers)
 
-    def alike(self, one: Longs, other: Longs) -> Mask:
-        """Which pairs may pass the first look (`vpoet.data.curate.duplicates.likeness`)."""
+    def ways(self, one: Longs, other: Longs) -> Mask:
+        """In which ways pairs may pass the first look, [P, 3] (`vpoet.data.curate.bounds.may_be_alike`)."""
         first, second = self._shown[one], self._shown[other]
         # a mean over more frames than a clip has is another, unless all of them are the same
         unknown = (first != second) & (first > 1) & (second > 1)
-        ways = (
+        best = []
+        for windows_PVn, crop_Pn in (
             (self._whole[one][:, None], self._whole[other]),
-            *((self._windows[whole], self._crop[crop]) for whole, crop in ((one, other), (other, one))),
-        )
-        best: Floats = np.full(len(one), -1.0, np.float32)
-        for windows_PVn, crop_Pn in ways:
+            (self._windows[one], self._crop[other]),
+            (self._windows[other], self._crop[one]),
+        ):
             crop = crop_Pn.astype(np.float32)
             both = np.stack([crop, crop * self._turned], -1)
-            best = np.maximum(best, (windows_PVn.astype(np.float32) @ both).max((1, 2)))
-        let: Mask = unknown | (best >= FIRST_LOOK - ROUNDING)
+            best.append((windows_PVn.astype(np.float32) @ both).max((1, 2)))
+        let: Mask = unknown[:, None] | (np.stack(best, 1) >= FIRST_LOOK - ROUNDING)
         return let
 
 

@@ -117,12 +117,13 @@ class Planner:
         training: list[Stage] = []
         if not video:
             step, scoring = min(rates.video.values()), 24 * SCORED * rates.encode
-            steps = min(int((TOKENIZER * left - launch - scoring) / step), ceil(EPOCHS * self.clips / 8))
+            most = ceil(EPOCHS * self.clips / 8)
+            steps = min(int((TOKENIZER * left - launch - scoring) / step), most)
             if steps < LEAST and self.own:
                 self.notes.append("video tokenizer: the one that ships, as there is no time to train it on your clips")
                 video = str(SHIPPED)
             else:
-                training = [self._tokenizer(max(steps, 1), launch + steps * step + scoring)]
+                training = [self._tokenizer(max(steps, 1), launch + steps * step + scoring, most)]
                 left -= training[0].seconds
         learnt = self.clips * (1 - self.share)
         sized = sizes.transformer(self.own, left, learnt, rates, machine.processes)
@@ -141,7 +142,7 @@ class Planner:
                 f"it ends before the {self.asked.hours:g} hours: each clip is seen {EPOCHS} times by then"
             )
         steps = min(steps, most)
-        pretrain = self._pretrain(sized, steps, video, launch + steps * sized.step + evaluating)
+        pretrain = self._pretrain(sized, steps, video, launch + steps * sized.step + evaluating, most)
         stages = [*before, *training, *self._coded(video), pretrain, *after]
         return Plan(self.asked.told(), self.asked.hours, stages, machine.cores, machine.planning, self.notes)
 
@@ -235,7 +236,7 @@ class Planner:
             ),
         ]  # fmt: skip
 
-    def _tokenizer(self, steps: int, seconds: float) -> Stage:
+    def _tokenizer(self, steps: int, seconds: float, most: int) -> Stage:
         rates = self.machine.rates.video
         path, changes = sizes.tokenizer(self.own)
         recipe, precision = sizes.tried_tokenizer(self.own), min(rates, key=lambda name: rates[name])
@@ -251,10 +252,10 @@ class Planner:
         )
         what += f"steps of {recipe.batch} clips, {precision}{self._together}"
         result = str(self.out / "video" / "tokenizer")
-        return Stage("train-video", what, result, self._launched("train-video", [str(path), *words]), seconds)
+        return Stage("train-video", what, result, self._launched("train-video", [str(path), *words]), seconds, most)
 
-    def _pretrain(self, sized: sizes.Sized, steps: int, video: str, seconds: float) -> Stage:
-        learnt = self.clips * (1 - self.share) * sizes.document(self.machine.rates)
+    def _pretrain(self, sized: sizes.Sized, steps: int, video: str, seconds: float, most: int) -> Stage:
+        clips = max(1, round(sized.tokens / sizes.document(self.machine.rates)))
         held = f"[{{path: {self.out / 'tokens' / 'heldout'}}}]" if self.share else "[]"
         words = [
             f"run={self.out / 'pretrain'}", f"text={self.out / 'text.model'}",
@@ -267,11 +268,10 @@ class Planner:
         ]  # fmt: skip
         what = (
             f"train a transformer of {sized.parameters / 1e6:.1f}M parameters: {steps:,} steps of {sized.tokens:,} "
-            f"tokens, each clip about {max(1, round(steps * sized.tokens / learnt))} times, "
-            f"{sized.config.engine.dtype}{self._together}"
+            f"tokens, about {clips} clips each, {sized.config.engine.dtype}{self._together}"
         )
         command = self._launched("pretrain", [str(sized.recipe), "--resume", *words])
-        return Stage(PRETRAIN, what, str(self.out / "pretrain"), command, seconds)
+        return Stage(PRETRAIN, what, str(self.out / "pretrain"), command, seconds, most)
 
     def _end(self) -> list[Stage]:
         start, bundle, samples = self.machine.start, str(self.out / "bundle"), self.out / "samples"

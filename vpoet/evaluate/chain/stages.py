@@ -2,6 +2,7 @@
 
 OUT/chain.json       the plan: what was asked, and the commands with the seconds that each is planned to take
     stages.jsonl     a line for each stage that is done
+    .running         locked while a command runs: its stage, and the seconds that this took until now
 """
 
 import ctypes
@@ -27,10 +28,12 @@ from vpoet.training.run.stop import Stop, leave
 PLAN, DONE, RUNNING = "chain.json", "stages.jsonl", ".running"
 FORMAT = 1
 PRETRAIN = "pretrain"
+TRAININGS = {"train-video": "video", PRETRAIN: "pretrain"}
+"""The stages that train, and their run folders."""
 _STEPS = "steps="
-_LEAST = 20
-"""Steps of pretraining that are never fallen below."""
 _POLL = 0.2
+_NOTED = 5.0
+"""Seconds of a stage after which it is noted again how many there were."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,10 @@ class Stage:
     """vpoet COMMAND ... or deepspeed ... PROGRAM ..."""
     seconds: float
     """That it is planned to take."""
+    most: int = 0
+    """Of a training: the steps after which no more is to be learnt."""
+    share: float | None = None
+    """Of the seconds from its beginning to the end of all, as they were planned first; None: as they are now."""
 
 
 @dataclass(frozen=True)
@@ -90,24 +97,30 @@ class Plan:
             raise ConfigError(f"{out}: planned for {'; '.join(changed)}; choose another --out, or remove it")
         return found
 
-    def shortened(self, spent: float) -> Self:
-        """The plan with fewer steps of pretraining, where stages took so much longer that it would not end in time.
+    def stage(self, name: str) -> Stage:
+        return next(stage for stage in self.stages if stage.name == name)
 
-        ``spent``: seconds that all before pretraining took.
-        """
-        at = [stage.name for stage in self.stages].index(PRETRAIN)
-        stage = self.stages[at]
-        rest = sum(after.seconds for after in self.stages[at + 1 :])
-        left = self.hours * 3600 - spent - rest
-        if left >= stage.seconds:
-            return self
-        share = max(0.0, left / stage.seconds)
-        steps = next(int(word.removeprefix(_STEPS)) for word in stage.command if word.startswith(_STEPS))
-        fewer = max(min(steps, _LEAST), int(steps * share))
-        command = [f"{_STEPS}{fewer}" if word.startswith(_STEPS) else word for word in stage.command]
-        new = replace(stage, command=command, seconds=stage.seconds * fewer / steps)
-        note = f"what came before took longer than planned: {fewer} steps of pretraining, not {steps}"
-        return replace(self, stages=[*self.stages[:at], new, *self.stages[at + 1 :]], notes=[*self.notes, note])
+    def steps(self, name: str) -> int:
+        """Of a training, by the last word of its command that says so."""
+        return next(int(word[len(_STEPS) :]) for word in self.stage(name).command[::-1] if word.startswith(_STEPS))
+
+    def room(self, name: str, spent: float, share: float) -> float:
+        """Seconds for a stage when it begins, once ``spent`` have passed, so that all ends in a share of the hours:
+        what is left, divided as it was planned first."""
+        return (share * self.hours * 3600 - spent) * self._share(self.stage(name))
+
+    def _share(self, stage: Stage) -> float:
+        rest = self.stages[self.stages.index(stage) :]
+        return stage.seconds / sum(each.seconds for each in rest) if stage.share is None else stage.share
+
+    def with_steps(self, name: str, steps: int, seconds: float, note: str) -> Self:
+        """The plan with other steps of a training, which then takes so many seconds."""
+        stage, before = self.stage(name), self.steps(name)
+        command = [f"{_STEPS}{steps}" if word.startswith(_STEPS) else word for word in stage.command]
+        what = stage.what.replace(f"{before:,} steps", f"{steps:,} steps")
+        new = replace(stage, command=command, what=what, seconds=seconds, share=self._share(stage))
+        stages = [new if each is stage else each for each in self.stages]
+        return replace(self, stages=stages, notes=[*self.notes, note])
 
 
 def done(out: Path) -> dict[str, float]:
@@ -167,11 +180,28 @@ def alone(out: Path, say: Callable[[str], None]) -> Iterator[int]:
         os.close(handle)
 
 
-def run(stage: Stage, stop: Stop, handle: int, threads: int) -> float:
-    """Run a stage's command to its end; the seconds it took. What it prints goes to standard error.
+def taken(handle: int) -> tuple[str, float]:
+    """The stage that was interrupted, and the seconds that it took until then; of none "" and 0."""
+    try:
+        name, seconds = os.pread(handle, 100, 0).decode().split()
+        return name, float(seconds)
+    except ValueError:  # the first time, or half written
+        return "", 0.0
 
-    A signal that `Stop` notes is passed on; once the command has ended by it, so does this process. BackendError: it
-    failed.
+
+def _note_taken(handle: int, name: str, seconds: float) -> None:
+    os.pwrite(handle, f"{name} {seconds:.0f}".ljust(99).encode() + b"\n", 0)
+
+
+def run(
+    stage: Stage, stop: Stop, handle: int, threads: int, before: float = 0.0,
+    stops: Callable[[float], bool] | None = None,
+) -> tuple[float, bool]:  # fmt: skip
+    """Run a stage's command to its end; the seconds it took, with those of ``before``, and whether it is done. What it
+    prints goes to standard error.
+
+    ``stops``, given the seconds until now, says when it is to stop, save and be run again. A signal that `Stop` notes
+    is passed on; once the command has ended by it, so does this process. BackendError: it failed.
     """
     name, *words = stage.command
     if name == "vpoet":
@@ -188,19 +218,27 @@ def run(stage: Stage, stop: Stop, handle: int, threads: int) -> float:
         words, stdin=subprocess.DEVNULL, stdout=2, env=environment, pass_fds=(handle,), start_new_session=True,
         preexec_fn=_end_with_parent,
     )  # fmt: skip
-    passed = False
+    passed = stopped = False
+    took = noted = before
     while (status := _ended(child)) is None:
+        took = before + time.monotonic() - began
+        if took > noted + _NOTED:
+            noted = took
+            _note_taken(handle, stage.name, took)
         if stop.signal and not passed:
             passed = True
             os.killpg(child.pid, stop.signal)
+        elif stops is not None and not stopped and not passed and stops(took):
+            stopped = True
+            os.killpg(child.pid, signal.SIGTERM)
     if stop.signal:
         leave(stop.signal)
-    if status:
+    if status and not stopped:
         raise BackendError(
             f"{stage.name}: its command, above, ended with status {status}; once what it says is mended, run the same "
             "`vpoet chain` again"
         )
-    return time.monotonic() - began
+    return before + time.monotonic() - began, status == 0
 
 
 def _ended(child: "subprocess.Popen[bytes]") -> int | None:

@@ -18,9 +18,10 @@ LARGEST = 16_384
 
 FREE_TO_CHANGE = (
     *("run", "data", "images", "held_out", "device", "export_dtype", "decoders"),
-    *("log_every", "evaluate_every", "evaluate_clips", "save_every"),
+    *("steps", "log_every", "evaluate_every", "evaluate_clips", "save_every"),
 )
-"""Recipe keys that a resumed run may change: they have no part in what is learned."""
+"""Recipe keys that a resumed run may change: they have no part in what is learned, but for the steps, to whose end the
+rates fall from then on."""
 
 
 @dataclass(kw_only=True)
