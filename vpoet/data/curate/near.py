@@ -68,10 +68,9 @@ def pairs(
 
     def alike(one: Longs, other: Longs) -> Mask:
         ways_P3 = pictures.ways(one, other)
-        found = ways_P3.any(1)
-        some = np.flatnonzero(found)
+        found = np.zeros(len(one), np.bool_)
+        some = np.flatnonzero(ways_P3.any(1))
         some = some[near.holds(one[some], other[some])]
-        found[:] = False
         found[some] = may_be_alike(thumbnails[one[some]], thumbnails[other[some]], ways_P3[some], least)
         return found
 
