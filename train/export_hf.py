@@ -53,13 +53,13 @@ def main(
         raise OutputError(f"{out}: is not empty; choose another name, or remove it yourself")
     cli.hold(out, replaced=True)
     whole = bundle.load(model)
+    if part == "all" and whole.config.model.controls:
+        raise ConfigError(f"{model}: reads controls, for which there is no place there; export its text part alone")
     if part == "all" and whole.config.window:
         raise ConfigError(
             f"{model}: sees the last {whole.config.window} frames and the prompt, which no attention there does; "
             "export its text part alone"
         )
-    if part == "all" and whole.config.model.controls:
-        console.print("what reads controls has no place there and is left out: without controls nothing is lost")
     config, tensors = FORMS[part](whole.transformer, whole.config.length)
     vocabulary = whole.transformer.vocabulary
     ids = {
