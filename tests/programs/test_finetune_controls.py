@@ -82,7 +82,8 @@ def test_a_list_of_clips_teaches_a_bundle_its_edges(
         Video(frames, 8).write(tmp_path / f"{i}.mp4", lossless=True)
     (tmp_path / "list.csv").write_text("path,caption\n0.mp4,a robot walks\n1.mp4,a hero jumps\n")
     out = tmp_path / "bundle"
-    asked = (base, tmp_path / "list.csv", "--controls", "edges", "steps=2", "save_every=2", *how, "--out", out)
+    recipe = ("steps=2", "save_every=2", "data.tasks.t2i=0", *how)
+    asked = (base, tmp_path / "list.csv", "--controls", "edges", *recipe, "--out", out)
     status, _, err = program("train/finetune.py", *asked)
     assert status == 0, err
     learned = bundle.load(out)
@@ -92,6 +93,7 @@ def test_a_list_of_clips_teaches_a_bundle_its_edges(
     ]
     assert all(stayed) == (not how)
     assert learned.config.model.controls == ["edges"]
+    assert learned.config.tasks == (["t2v"] if how else ["t2v", "t2i"])
     assert describe(out)["controls"] == ["edges"]
     assert learned.transformer.controls["edges"].out.weight.abs().max() > 0
     Video(np.zeros((5, 16, 16, 3), np.uint8), 8).write(tmp_path / "edges.mp4", lossless=True)
