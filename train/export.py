@@ -101,14 +101,15 @@ def main(
         finish(out, folder, as_json)
         return
     known = measures.learnt(cfg.data.conditions, [source.path for source in cfg.data.sources])
+    drawn = sorted(task for task, weight in cfg.data.tasks.items() if weight > 0)
     if cfg.begin:
         before = config.load(hub.local(cfg.begin, bundle.FILES) / bundle.CONFIG, bundle.BundleConfig)
         each.append(before.words)
         known = measures.joined(before.conditions, known)
+        drawn = before.tasks if cfg.train == "controls" else drawn  # all else of it is what it was
     transformer = Transformer(cfg.model, vocabulary)
     transformer.load_state_dict(lora.trained(weights, cfg.lora))
     samples = cfg.samples if cfg.actions is None else as_played(cfg, video)
-    drawn = sorted(task for task, weight in cfg.data.tasks.items() if weight > 0)
     described = bundle.BundleConfig(
         model=cfg.model, bidirectional=cfg.data.bidirectional, window=cfg.data.window, length=cfg.data.length,
         tasks=drawn, frames=samples.frames, height=samples.height, width=samples.width,

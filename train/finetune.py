@@ -49,7 +49,7 @@ def main(
         typer.Option(
             metavar="KIND,KIND",
             help="Learn controls: edges, flow, grey, sketch of any clip; others that the shards have "
-            "(vpoet ingest --controls).",
+            "(vpoet ingest --controls). What reads them is trained alone, unless train=all or --lora.",
         ),
     ] = "",
     subject: Annotated[

@@ -254,7 +254,7 @@ def join_words(*each: list[str]) -> list[str]:
 
 def begin(transformer: Transformer, folder: str | Path) -> tuple[str, Weights]:
     """The hash of a bundle, of a folder or of a hub, and its weights for this transformer, read one at a time; only its
-    dropout may be another, and it may read more controls, whose weights are drawn.
+    dropout may be another, and the controls that it reads: weights of new ones are drawn, of others left out.
 
     HashMismatch: the bundle has another vocabulary, so other tokenizers; ConfigError: its network has other sizes;
     CheckpointError as in `load`.
@@ -268,9 +268,7 @@ def begin(transformer: Transformer, folder: str | Path) -> tuple[str, Weights]:
             f"begin = {folder}: its vocabulary is {found}, the recipe's tokenizers make {wanted}; take the bundle's "
             f"own, text = {folder}/{TEXT} and video = {folder}/{VIDEO}"
         )
-    sizes = replace(config.model, dropout=transformer.config.dropout)
-    if set(sizes.controls) <= set(transformer.config.controls):
-        sizes = replace(sizes, controls=transformer.config.controls)
+    sizes = replace(config.model, dropout=transformer.config.dropout, controls=transformer.config.controls)
     if sizes != transformer.config:
         raise ConfigError(f"begin = {folder}: its network is {sizes}, the recipe's model is {transformer.config}")
     own_hash, on_disk = _verified(folder, config, vocabulary)

@@ -42,6 +42,20 @@ def test_a_run_begins_with_the_bundles_weights_and_with_nothing_added(base: Path
         bundle.begin(Transformer(TransformerConfig(width=64), transformer.vocabulary), base)
 
 
+def test_a_run_without_controls_begins_with_the_rest_of_a_bundle_that_reads_some(
+    tmp_path: Path, make_bundle: Callable[..., Path]
+) -> None:
+    folder = make_bundle(tmp_path, depth=1, controls="depth edges", **SIZES)
+    whole = bundle.load(folder)
+    for kinds in ([], ["edges"]):
+        sizes = TransformerConfig(**{**vars(whole.config.model), "controls": kinds})
+        with initial.Weightless():
+            transformer = Transformer(sizes, whole.transformer.vocabulary)
+        began = dict(bundle.begin(transformer, folder)[1])
+        assert list(began) == list(transformer.state_dict())
+        assert all(torch.equal(weight, whole.transformer.state_dict()[name]) for name, weight in began.items())
+
+
 def test_lora_trains_what_reads_controls_as_a_whole(base: Path) -> None:
     pytest.importorskip("peft")
     whole = bundle.load(base)
@@ -57,18 +71,19 @@ def test_lora_trains_what_reads_controls_as_a_whole(base: Path) -> None:
     plain.load_state_dict(lora.trained(transformer.state_dict(), config))
 
 
-@pytest.mark.parametrize("how", [[], ["train=controls"]], ids=["all", "controls"])
+@pytest.mark.parametrize("how", [["train=all"], []], ids=["all", "controls"])
 def test_a_list_of_clips_teaches_a_bundle_its_edges(
     base: Path, tmp_path: Path, program: Program, how: list[str]
 ) -> None:
-    """By all weights, or by those alone that read them: then all others stay as they were, bit for bit."""
+    """By those weights alone that read them, unless told otherwise: then all others stay as they were, bit for bit."""
     random = np.random.default_rng(0)
     for i in range(2):
         frames = random.integers(0, 256, (5, 4, 4, 3), np.uint8).repeat(4, 1).repeat(4, 2)
         Video(frames, 8).write(tmp_path / f"{i}.mp4", lossless=True)
     (tmp_path / "list.csv").write_text("path,caption\n0.mp4,a robot walks\n1.mp4,a hero jumps\n")
     out = tmp_path / "bundle"
-    asked = (base, tmp_path / "list.csv", "--controls", "edges", "steps=2", "save_every=2", *how, "--out", out)
+    recipe = ("steps=2", "save_every=2", "data.tasks.t2i=0", *how)
+    asked = (base, tmp_path / "list.csv", "--controls", "edges", *recipe, "--out", out)
     status, _, err = program("train/finetune.py", *asked)
     assert status == 0, err
     learned = bundle.load(out)
@@ -76,8 +91,9 @@ def test_a_list_of_clips_teaches_a_bundle_its_edges(
         torch.equal(weight, learned.transformer.state_dict()[name])
         for name, weight in bundle.load(base).transformer.state_dict().items()
     ]
-    assert all(stayed) == (how == ["train=controls"])
+    assert all(stayed) == (not how)
     assert learned.config.model.controls == ["edges"]
+    assert learned.config.tasks == (["t2v"] if how else ["t2v", "t2i"])
     assert describe(out)["controls"] == ["edges"]
     assert learned.transformer.controls["edges"].out.weight.abs().max() > 0
     Video(np.zeros((5, 16, 16, 3), np.uint8), 8).write(tmp_path / "edges.mp4", lossless=True)

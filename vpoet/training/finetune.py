@@ -102,7 +102,9 @@ def defaults(
     controls: Sequence[str] = (),
 ) -> PretrainConfig:
     """The recipe that a user's overrides change. ``rank``: of LoRA's update; None: all weights are trained.
-    ``controls``: kinds of controls that are learned, beside those that the bundle reads."""
+    ``controls``: kinds of controls that are learned, beside those that the bundle reads; without LoRA what reads them
+    is trained alone, so that the bundle unlearns nothing."""
+    alone = bool(controls) and rank is None
     kept = ("frames", "height", "width", "fps", "guidance", "temperature")
     values: dict[str, Any] = {
         "run": str(run),
@@ -122,7 +124,8 @@ def defaults(
             "controls": dict.fromkeys(controls, CHANCE),
         },
         "lora": None if rank is None else {"rank": rank, "alpha": 2.0 * rank},
-        "optimizer": {"lr": 3e-4 if rank is None else 2e-3, "warmup": 10, "weight_decay": 0.0},
+        "train": "controls" if alone else "all",
+        "optimizer": {"lr": 6e-4 if alone else 3e-4 if rank is None else 2e-3, "warmup": 10, "weight_decay": 0.0},
         "samples": {name: getattr(about, name) for name in kept},
         "batch": 1,
         "steps": 100,
