@@ -8,6 +8,7 @@ Where a machine draws a clip cell by cell with the same bits as at once, they ar
 
 import functools
 import math
+from collections.abc import Hashable
 from collections.abc import Sequence as Items
 
 import numpy as np
@@ -56,6 +57,7 @@ class View:
         shown = len(self._drawn)
         if not (_by_cells(self._tokenizer) and np.array_equal(codes[:shown], self._codes[:shown])):
             return None
+        assert isinstance(self._tokenizer, Hashable)
         if not same_by_cells(self._tokenizer, codes.shape, torch.get_num_threads()):
             return None
         while len(self._drawn) < len(codes):
@@ -92,6 +94,7 @@ def same_by_cells(tokenizer: Tokenizer, grid: tuple[int, ...], threads: int) -> 
 
     def drawn(cells: int) -> torch.Tensor:
         past: Past = {}
-        return torch.cat([network.decode(piece, past) for piece in codes.split(cells, 1)], 2)
+        pieces = codes.split(cells, 1)  # type: ignore[no-untyped-call]
+        return torch.cat([network.decode(piece, past) for piece in pieces], 2)
 
     return torch.equal(drawn(1), drawn(CHUNK))
