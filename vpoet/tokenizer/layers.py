@@ -84,11 +84,13 @@ class SpaceConv(nn.Module):
 def _convolve(frames: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
     """A 3x3 convolution, of which each frame has the same bits alone and beside others: a small frame that is alone
     would be handed to another kernel on a CPU, which adds in another order."""
-    by_onednn = frames.device.type == "cpu" and frames.dtype == torch.float32 and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if by_onednn and not torch.is_grad_enabled() and not torch.compiler.is_compiling() and len(frames) == 1:
-        alone: Tensor = torch.ops.aten.mkldnn_convolution(frames, kernel, bias, [1, 1], [1, 1], [1, 1], 1)
-        return alone
-    return F.conv2d(frames, kernel, bias, padding=1)
+    plain = torch.compiler.is_compiling() or torch.is_grad_enabled() or len(frames) > 1
+    if plain or frames.device.type != "cpu" or frames.dtype != torch.float32:
+        return F.conv2d(frames, kernel, bias, padding=1)
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return F.conv2d(frames, kernel, bias, padding=1)
+    alone: Tensor = torch.ops.aten.mkldnn_convolution(frames, kernel, bias, [1, 1], [1, 1], [1, 1], 1)
+    return alone
 
 
 class Block(nn.Module):
