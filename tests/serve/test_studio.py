@@ -15,6 +15,7 @@ from websockets.sync.client import connect
 
 from vpoet.data.npy import codes_to_npy
 from vpoet.errors import PromptError
+from vpoet.generate.batching import Continuous
 from vpoet.generate.clip_file import is_made
 from vpoet.generate.model import Model, Request
 from vpoet.generate.prompt_file import record
@@ -214,7 +215,9 @@ def test_who_waits_behind_a_clip_that_is_damaged_is_served(remote: Remote, studi
 
 
 def test_several_wait_in_line_and_none_is_lost(remote: Remote, samplers: dict[str, Model]) -> None:
-    jobs = {seed: remote.ask(Request(prompt="a robot", seed=seed, frames=33)) for seed in range(6)}
+    """More than are decoded at once, so that the last ones wait for a first one's end."""
+    asked_for = Continuous.MOST + 4
+    jobs = {seed: remote.ask(Request(prompt="a robot", seed=seed, frames=65)) for seed in range(asked_for)}
     places: dict[int, list[int]] = {seed: [] for seed in jobs}
     clips: dict[int, Any] = {}
 
@@ -228,7 +231,7 @@ def test_several_wait_in_line_and_none_is_lost(remote: Remote, samplers: dict[st
     for thread in threads:
         thread.join(300)
     for seed in jobs:
-        wanted = samplers["small"].sample("a robot", seed=seed, frames=33).frames
+        wanted = samplers["small"].sample("a robot", seed=seed, frames=65).frames
         assert np.array_equal(remote.frames(clips[seed]), wanted)
         assert places[seed] == sorted(places[seed], reverse=True)
     assert max(max(each, default=0) for each in places.values()) > 0
