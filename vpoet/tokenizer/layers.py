@@ -84,13 +84,12 @@ class SpaceConv(nn.Module):
 def _convolve(frames: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
     """A 3x3 convolution, of which each frame has the same bits alone and beside others: a small frame that is alone
     would be handed to another kernel on a CPU, which adds in another order."""
-    plain = torch.compiler.is_compiling() or torch.is_grad_enabled() or len(frames) > 1
-    if plain or frames.device.type != "cpu" or frames.dtype != torch.float32:
-        return F.conv2d(frames, kernel, bias, padding=1)
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        return F.conv2d(frames, kernel, bias, padding=1)
-    alone: Tensor = torch.ops.aten.mkldnn_convolution(frames, kernel, bias, [1, 1], [1, 1], [1, 1], 1)
-    return alone
+    lone = not torch.compiler.is_compiling() and not torch.is_grad_enabled() and len(frames) == 1
+    by_cpu = lone and frames.device.type == "cpu" and frames.dtype == torch.float32
+    if by_cpu and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        alone: Tensor = torch.ops.aten.mkldnn_convolution(frames, kernel, bias, [1, 1], [1, 1], [1, 1], 1)
+        return alone
+    return F.conv2d(frames, kernel, bias, padding=1)
 
 
 class Block(nn.Module):
