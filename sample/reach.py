@@ -61,8 +61,8 @@ def main(
     video, and its policy, which knows no goal. Intervals are of 95%, Wilson's.
 
     With --texts a start is given a command, the next other thing that the recording's player does ("a robot jumps"),
-    and 16 steps. Rows: random keys, the model's policy with and without the command, and the actions that it
-    reads off a video of the command that it imagines.
+    and 16 steps. Rows: random keys; the model's policy without the command, with it, and guided towards it; and the
+    actions that it reads off a video of the command that it imagines.
 
     OUT gets results.md, results.json, episodes/ROW-CLIP.json (what is there is not done again) and reach.png: starts,
     what was imagined, what came of it, and the goal.

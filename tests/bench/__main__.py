@@ -82,6 +82,7 @@ def main() -> None:
         control.control_decoding,
         edits.edits_identity,
         edits.edits_ground,
+        edits.edits_controlled,
         edits.edits_chain,
         subject.subject,
         guessing.guessing,

@@ -1,16 +1,19 @@
 """Edits on the bundle that ships: how exact, how true, how still.
 
 `edits_identity`: clips drawn again under the prompt that they have; all must come out bit for bit. They are clips of
-the world, encoded; with filters, which leave codes of most of these no way, half are clips that the model drew by them.
-`edits_ground`: clips of the world that nobody trained on, drawn again under their caption with another ground, by
-strength, and beside them samples of that caption alone (``fresh``): ``true`` is the share that shows the ground asked
-for, ``moved`` by how many pixels the figure stands elsewhere (median over frames, then over clips, 64 where nobody is
-seen), ``kept`` the share of codes that stay. `edits_chain`: ten edits of a clip one after the other, each under another
-caption and only in the lower right quarter: ``touched``, cells outside that changed.
+the world, encoded; with filters, which leave codes of most of these no way, half are clips that the model drew by
+them. `edits_ground`: clips of the world that nobody trained on, drawn again under their caption with another ground,
+by strength, and beside them samples of that caption alone (``fresh``): ``true`` is the share that shows the ground
+asked for, ``moved`` by how many pixels the figure stands elsewhere (median over frames, then over clips, 64 where
+nobody is seen), ``kept`` the share of codes that stay. `edits_controlled`: the same of another sky and of another
+character, without controls and under all that the model reads, made of the clip that is edited. `edits_chain`: ten
+edits of a clip one after the other, each under another caption and only in the lower right quarter: ``touched``,
+cells outside that changed.
 """
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,19 +21,19 @@ import torch
 
 from vpoet.arrays import Frames, Ints
 from vpoet.errors import VpoetWarning
+from vpoet.evaluate.controls import OTHERWISE, signal
 from vpoet.generate.kept_codes import Source
 from vpoet.generate.model import Model, load
-from vpoet.generate.request import Request
+from vpoet.generate.request import ControlClip, Request
 from vpoet.generate.sampling import Sampling
 from vpoet.media.video import Video
 from vpoet.worlds.platformer.captions import captions
-from vpoet.worlds.platformer.scenery import GROUNDS
 from vpoet.worlds.platformer.sight import Witness
 from vpoet.worlds.platformer.world import Platformer
 
 FIRST = 2 * 10**9
 """Number of the first clip: far from those that the model was trained on."""
-IDENTITIES, GROUND_CLIPS, CHAINS, LINKS = 500, 24, 4, 10
+IDENTITIES, CLIPS, CHAINS, LINKS = 500, 24, 4, 10
 AT_ONCE = 8
 FILTERED = {"top_k": 50, "top_p": 0.9, "min_p": 0.01}
 HOW: tuple[tuple[dict[str, Any], int | None, int], ...] = (
@@ -73,34 +76,66 @@ def edits_identity(_: float) -> dict[str, Any]:
 
 def edits_ground(_: float) -> dict[str, Any]:
     torch.set_num_threads(1)
-    model, witness = load(device="cpu"), Witness()
-    world = Platformer()
-    asked = [_another_ground(model, world, i) for i in range(GROUND_CLIPS)]
-    clips = list(_sources(model, range(GROUND_CLIPS)))
-    before = [witness.look(model.bundle.video.decode(clip.codes)) for clip in clips]
-    found: dict[str, Any] = {}
+    model = load(device="cpu")
     own, plain = model.sampling(), model.sampling(guidance=1.0, temperature=1.0)
-    for strength, sampling in ((None, own), (0.0, own), (0.0, plain), (0.1, plain), (0.5, plain)):
+    ways = [Way(None, own), Way(0.0, own), Way(0.0, plain), Way(0.1, plain), Way(0.5, plain)]
+    return {"clips": CLIPS} | told_otherwise(model, "ground", ways)
+
+
+def edits_controlled(_: float) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    model = load(device="cpu")
+    kinds = tuple(model.bundle.transformer.config.controls)
+    own, plain = model.sampling(), model.sampling(guidance=1.0, temperature=1.0)
+    ways = [Way(0.0, own), Way(0.0, own, kinds), Way(0.0, plain), Way(0.0, plain, kinds)]
+    return {"clips": CLIPS} | {name: told_otherwise(model, name, ways) for name in ("sky", "who")}
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a clip is drawn again."""
+
+    strength: float | None
+    """None: it is no edit, but a sample."""
+    sampling: Sampling
+    kinds: tuple[str, ...] = ()
+    """Controls by the clip that is edited."""
+
+    def __str__(self) -> str:
+        named = "fresh" if self.strength is None else f"strength {self.strength:g}"
+        told = f"{named}, cfg {self.sampling.guidance:g}, temperature {self.sampling.temperature:g}"
+        return ", ".join((told, *self.kinds))
+
+
+def told_otherwise(model: Model, name: str, ways: Sequence[Way]) -> dict[str, Any]:
+    """Clips drawn again under their caption with another ground, sky or character."""
+    witness, world, found = Witness(), Platformer(), dict[str, Any]()
+    known = [_known(model, world, i) for i in range(CLIPS)]
+    asked = [_told(fields, name) for _, _, fields in known]
+    clips = list(_sources(model, range(CLIPS)))
+    before = [witness.look(model.bundle.video.decode(clip.codes)) for clip in clips]
+    for way in ways:
         true, moved, kept = [], [], []
-        for members in _batches(range(GROUND_CLIPS), AT_ONCE):
-            requests = [
-                Request(
-                    prompt=asked[i][0], seed=i, **({} if strength is None else {"edit": clips[i], "strength": strength})
+        for members in _batches(range(CLIPS), AT_ONCE):
+            requests = []
+            for i in members:
+                frames, number, _ = known[i]
+                told = tuple(
+                    ControlClip(kind, Video(signal(world, number, kind, frames), 8), 1.0) for kind in way.kinds
                 )
-                for i in members
-            ]
-            for i, codes in zip(members, edited(model, requests, sampling), strict=True):
+                edit = {} if way.strength is None else {"edit": clips[i], "strength": way.strength}
+                requests.append(Request(prompt=asked[i][0], seed=i, control=told, **edit))
+            for i, codes in zip(members, edited(model, requests, way.sampling), strict=True):
                 after = witness.look(model.bundle.video.decode(codes))
-                true.append(after.shown["ground"] == asked[i][1])
+                true.append(after.shown.get(name) == asked[i][1])
                 moved.append(_moved(before[i].character, after.character))
                 kept.append(float((codes == clips[i].codes).mean()))
-        how = f"cfg {sampling.guidance:g}, temperature {sampling.temperature:g}"
-        found[f"fresh, {how}" if strength is None else f"strength {strength}, {how}"] = {
+        found[str(way)] = {
             "true": round(float(np.mean(true)), 3),
             "moved": round(float(np.median(moved)), 2),
             "kept": round(float(np.mean(kept)), 3),
         }
-    return {"clips": GROUND_CLIPS} | found
+    return found
 
 
 def edits_chain(_: float) -> dict[str, Any]:
@@ -112,7 +147,7 @@ def edits_chain(_: float) -> dict[str, Any]:
     clips = list(_sources(model, range(CHAINS)))
     chains = [clip.codes for clip in clips]
     for link in range(LINKS):
-        prompts = [captions(_known(model, world, 1000 + CHAINS * link + i)[1]["truth"])[1] for i in range(CHAINS)]
+        prompts = [captions(_known(model, world, 1000 + CHAINS * link + i)[2]["truth"])[1] for i in range(CHAINS)]
         requests = [
             Request(prompt=prompt, edit=Source(codes, 8, clip.prompt), strength=1.0, seed=link, mask=Video(white, 8))
             for prompt, codes, clip in zip(prompts, chains, clips, strict=True)
@@ -140,24 +175,25 @@ def _sources(model: Model, numbers: Iterable[int], frames: int = 17) -> Iterator
     passed over for one of the millions behind it."""
     world = Platformer(frames=frames)
     for number in numbers:
-        clip, fields = _known(model, world, number)
+        clip, _, fields = _known(model, world, number)
         yield Source(model.bundle.video.encode(Video(clip, 8)), 8, captions(fields["truth"])[1])
 
 
-def _known(model: Model, world: Platformer, number: int) -> tuple[Frames, dict[str, Any]]:
+def _known(model: Model, world: Platformer, number: int) -> tuple[Frames, int, dict[str, Any]]:
+    """A clip, the world's number for it, and what is known of it."""
+    number += FIRST
     while True:
-        clip, fields = world.clip(FIRST + number)
+        clip, fields = world.clip(number)
         if not model.unknown(captions(fields["truth"])[1]):
-            return clip, fields
+            return clip, number, fields
         number += 10**6
 
 
-def _another_ground(model: Model, world: Platformer, number: int) -> tuple[str, str]:
-    """A clip's caption with the ground that follows its own, and that ground."""
-    truth = _known(model, world, number)[1]["truth"]
-    grounds = list(GROUNDS)
-    ground = grounds[(grounds.index(truth["ground"]) + 1) % len(grounds)]
-    return captions(truth | {"ground": ground})[1], ground
+def _told(fields: dict[str, Any], name: str) -> tuple[str, str]:
+    """A clip's caption with the ground, sky or character that follows its own, and that one."""
+    values = list(OTHERWISE[name])
+    value = values[(values.index(fields["truth"][name]) + 1) % len(values)]
+    return captions(fields["truth"] | {name: value})[1], value
 
 
 def _moved(before: Any, after: Any) -> float:

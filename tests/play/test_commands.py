@@ -46,8 +46,8 @@ def test_a_world_without_words_for_what_is_done_is_refused() -> None:
 def test_those_who_are_told_are_those_that_the_model_serves_and_they_act_the_same_again(toy: Model) -> None:
     assert list(obedient(REAL, None)) == ["random keys"]
     players = obedient(REAL, toy)
-    names = ["model, policy, told nothing", "model, policy", "model, actions of an imagined video"]
-    assert list(players) == ["random keys", *names]
+    policies = ["model, policy, told nothing", "model, policy", "model, policy, guided"]
+    assert list(players) == ["random keys", *policies, "model, actions of an imagined video"]
     for play in players.values():
         one, two = (attempt(REAL, ASKED[0], play, 0) for _ in range(2))
         assert 1 <= len(one.seen.actions) <= AHEAD

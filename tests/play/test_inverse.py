@@ -78,9 +78,10 @@ def test_what_cannot_be_read_is_told(toy: Model, toy_bundle: Path) -> None:
             refused()
 
 
-def test_the_policy_draws_actions_by_their_probability(toy: Model) -> None:
-    """Against -log p of each action in the full pass; 200 draws are off by more than 4 of their standard errors once in
-    10,000."""
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_the_policy_draws_actions_by_their_probability(toy: Model, guidance: float) -> None:
+    """Against -log p of each action in the full pass, with the prompt and without; 200 draws are off by more than 4 of
+    their standard errors once in 10,000."""
     codes = toy.bundle.video.encode(clip(3))
     seen = Seen(clip(3), np.array([2, 1]), [0.0, 1.0])
     text = np.array(toy.bundle.text.encode("a robot"), np.int32)
@@ -90,10 +91,11 @@ def test_the_policy_draws_actions_by_their_probability(toy: Model) -> None:
             text, np.concatenate([codes, codes[:1]]), 8,
             actions=np.array([[3], [2], [action + 1]], np.int32), outcomes=outcome_values([0.0, 1.0, 0.0], [False] * 3),
         )  # fmt: skip
-        nats = toy.token_nats([served(toy.bundle, sample, "policy", Given())])[0]
-        odds.append(float(np.exp(-nats[-(codes[0].size + 2)])))
+        told = served(toy.bundle, sample, "policy", Given())
+        named, bare = (-nats[-(codes[0].size + 2)] for nats in toy.token_nats([told, told.unprompted()]))
+        odds.append(float(np.exp(bare + guidance * (named - bare))))
     odds = [each / sum(odds) for each in odds]  # but for none, which leads to a first frame alone
-    policy = Policy(toy, "a robot")
+    policy = Policy(toy, "a robot", guidance)
     drawn = [int(policy.draw(seen, np.random.default_rng(seed))) for seed in range(200)]
     for action in range(6):
         share = drawn.count(action) / 200

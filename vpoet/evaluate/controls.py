@@ -106,8 +106,13 @@ def clips(model: Model, kinds: Sequence[str], count: int) -> Iterator[Clip]:
                 break
         else:
             raise ConfigError(f"this model does not know the words of the platformer's captions ({strange[0]} ...)")
-        found = {kind: MAKERS[kind](frames) if kind in MAKERS else world.control(number, kind) for kind in kinds}
+        found = {kind: signal(world, number, kind, frames) for kind in kinds}
         yield Clip(number, frames, facts, other, found, _COARSE[labels(world.control(number, "segmentation"))])
+
+
+def signal(world: Platformer, number: int, kind: str, frames: Frames) -> Frames:
+    """A control's pictures: of the clip's own, where that is how they are made, or as the world knows them."""
+    return MAKERS[kind](frames) if kind in MAKERS else world.control(number, kind)
 
 
 def sampled(model: Model, some: Sequence[Clip], condition: Condition, sampling: Sampling) -> list[Frames]:

@@ -22,6 +22,9 @@ from vpoet.worlds.world import SteppedWorld, World
 
 HOLD = 2
 """Frames on end that something is to be done for."""
+GUIDANCE = 8.0
+"""Of a policy that is told a command. On 40 starts, from clip 500,000,000 on, it carried out 25 at 1, 31 at 2, 36 at 4
+and 38 at 8."""
 
 
 def commands(clips: World, first: int = FIRST) -> Iterator[Start | None]:
@@ -79,6 +82,9 @@ def obedient(world: SteppedWorld, model: Model | None) -> dict[str, Player]:
             world, model, start, seed, start.caption, AHEAD
         )
         found["model, policy"] = lambda start, seed: by_policy(world, model, start, seed, start.text, AHEAD)
+        found["model, policy, guided"] = lambda start, seed: by_policy(
+            world, model, start, seed, start.text, AHEAD, GUIDANCE
+        )
     if model is not None and {"i2v", "inverse"} <= set(tasks):
         found["model, actions of an imagined video"] = partial(_by_video, world, model)
     return found

@@ -7,7 +7,7 @@ a pass of one token each. Videos that are longer than a document are read in pie
 that the one before it ended with.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,7 +71,7 @@ def between(model: Model, codes: Codes, prompt: str = "") -> Inferred:
     for start in range(0, len(codes) - 1, most - 1):
         part = Given(stretch=(start, min(start + most, len(codes))))
         track = Track(model.decoding, served(bundle, sample, TASK, part))
-        found = drawn(track, heads, range(len(track.predicted)))
+        found = drawn([track], heads, range(len(track.predicted)))
         values.append(found[0].reshape(-1, space.arity))
         nats.append(found[1].reshape(-1, space.arity))
     return Inferred(np.concatenate(values), np.concatenate(nats), space)
@@ -79,18 +79,19 @@ def between(model: Model, codes: Codes, prompt: str = "") -> Inferred:
 
 @torch.inference_mode()
 def drawn(
-    track: Track, heads: Heads, numbers: Iterable[int], random: np.random.Generator | None = None
+    tracks: Sequence[Track], heads: Heads, numbers: Iterable[int], random: np.random.Generator | None = None
 ) -> tuple[Ints, Floats]:
     """Action tokens, by their numbers among those that a document predicts, one after the other: values of their range
-    [N], and -log p of each [N]. The value that says that nothing led to a frame is none of them. Without ``random``
-    each is the most probable one."""
-    vocabulary, ids, nats = track.vocabulary, list[int](), list[float]()
+    [N], and -log p of each [N]. The value that says that nothing led to a frame is none of them. ``tracks`` are the
+    document and, where ``heads`` guide, its null prompt. Without ``random`` each is the most probable one."""
+    vocabulary, ids, nats = tracks[0].vocabulary, list[int](), list[float]()
     for number in numbers:
-        state_1D = track.before(number)
-        noise_1V = torch.from_numpy(heads.noise("actions", random, 1)).to(state_1D.device)
+        state_ND = torch.cat([track.before(number) for track in tracks])
+        noise_1V = torch.from_numpy(heads.noise("actions", random, 1)).to(state_ND.device)
         noise_1V[:, NONE] = -torch.inf
-        id_1, nats_1 = heads.draw("actions", state_1D, noise_1V)
-        track.sequence.ids[track.predicted[number]] = int(id_1)
+        id_1, nats_1 = heads.draw("actions", state_ND, noise_1V)
+        for track in tracks:
+            track.sequence.ids[track.predicted[number]] = int(id_1)
         ids.append(int(id_1))
         nats.append(float(nats_1))
     return vocabulary.values(np.array(ids, np.int64), "actions"), np.array(nats, np.float32)

@@ -75,9 +75,11 @@ def _by_inverse(world: SteppedWorld, model: Model, start: Start, seed: int) -> E
     return followed(world, start, on_the_way(model, start.frame, start.goal, AHEAD, prompt=start.caption, seed=seed))
 
 
-def by_policy(world: SteppedWorld, model: Model, start: Start, seed: int, prompt: str, limit: int = LIMIT) -> Episode:
+def by_policy(
+    world: SteppedWorld, model: Model, start: Start, seed: int, prompt: str, limit: int = LIMIT, guidance: float = 1.0
+) -> Episode:
     """What a model that is told ``prompt`` would do."""
-    policy, random = Policy(model, prompt), np.random.default_rng(seed)
+    policy, random = Policy(model, prompt, guidance), np.random.default_rng(seed)
     episode = Episode(start.frame, [], [])
     while len(episode.parts) < limit and not episode.ended:
         episode.parts.append(carried_out(world, policy.draw(episode.seen, random)[None]))

@@ -38,14 +38,16 @@ POLICIES = 8
 class Policy:
     """A model's task `policy`: what is done next, given all that was seen and done."""
 
-    def __init__(self, model: Model, prompt: str = "") -> None:
-        """PromptError: the model was not trained for it."""
+    def __init__(self, model: Model, prompt: str = "", guidance: float = 1.0) -> None:
+        """``guidance`` above 1 keeps closer to the prompt (classifier-free: Ho and Salimans, arXiv:2207.12598), away
+        from what is done where nothing is said. PromptError: the model was not trained for it."""
         if "policy" not in model.bundle.config.tasks or model.bundle.config.actions is None:
             trained = ", ".join(model.bundle.config.tasks)
             raise PromptError(f"this model was not trained for policy (what to do next); it was for {trained}")
         self._model, self._space = model, model.bundle.config.actions
         self._text = np.array(model.bundle.text.encode(prompt), np.int32)
-        self._heads = Heads(steady(model.bundle.transformer), Sampling())
+        self._guided = guidance != 1
+        self._heads = Heads(steady(model.bundle.transformer), Sampling(guidance=guidance))
 
     def draw(self, seen: Seen, random: np.random.Generator) -> Actions:
         """An action: an index, or a vector [D]. Of a longer past than the model's document holds, the end counts."""
@@ -66,10 +68,11 @@ class Policy:
             actions=np.concatenate([actions, np.ones((1, arity), np.int32)]),
             outcomes=np.concatenate([outcomes, outcome_values([0.0], [False])]),
         )  # fmt: skip
-        track = Track(decoding, served(bundle, sample, "policy", Given()))
-        numbers = range(len(track.predicted) - frame, len(track.predicted) - frame + arity)
+        told = served(bundle, sample, "policy", Given())
+        tracks = [Track(decoding, each) for each in ([told, told.unprompted()] if self._guided else [told])]
+        first_predicted = len(tracks[0].predicted) - frame
         with few_threads(bundle.transformer):
-            values, _ = drawn(track, self._heads, numbers, random)
+            values, _ = drawn(tracks, self._heads, range(first_predicted, first_predicted + arity), random)
         action: Actions = np.asarray(self._space.actions(values[None]))[0]
         return action
 
