@@ -194,6 +194,28 @@ def test_a_column_that_is_not_there(tmp_path: Path, kind: str) -> None:
         list(read_list(path))
 
 
+def test_a_column_that_stands_twice_is_named(tmp_path: Path) -> None:
+    twice = tmp_path / "twice.parquet"
+    columns = [pa.array(["a.mp4"]), pa.array(["left"]), pa.array(["right"])]
+    parquet.write_table(pa.table(columns, names=["path", "caption", "caption"]), twice)
+    for name, text in (("twice.csv", "path,caption,caption\na.mp4,left,right\n"), ("blank.csv", "path, path\na,b\n")):
+        (tmp_path / name).write_text(text)
+    for name, column in (("twice.parquet", "caption"), ("twice.csv", "caption"), ("blank.csv", "path")):
+        with pytest.raises(DataError, match=f"{name}: the column '{column}' stands twice"):
+            list(read_list(tmp_path / name))
+    # columns without a name, as spreadsheets leave them, and blanks behind the commas
+    (tmp_path / "sheet.csv").write_text("path, caption,,\na.mp4,left,,\n")
+    (row,) = read_list(tmp_path / "sheet.csv")
+    assert row.fields["caption"] == "left"
+
+
+def test_texts_of_a_parquet_that_are_bytes(tmp_path: Path) -> None:
+    path = rows(tmp_path / "list.parquet", path=[b"a.mp4", b"\xff.mp4"], caption=["é".encode(), b"\xff"])
+    first, second = read_list(path)
+    assert (first.name, first.fields["caption"]) == ("a.mp4", "é")
+    assert (second.name, second.fields["caption"]) == (r"b'\xff.mp4'", r"b'\xff'")
+
+
 def test_a_broken_parquet_and_one_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "list.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(DataError, match="not a readable list"):
