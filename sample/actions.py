@@ -38,9 +38,9 @@ def main(
     Videos are brought to the size and rate of the model, which was trained for `play` or `inverse` on recordings that
     say what was done (`vpoet ingest world:playground`). Each action is the most probable one, and is told with its
     probability: by play, the one under which the model finds the next frame the most probable (Bayes' rule; actions
-    that have names); by inverse, as that task reads it, given all the frames and the actions before it. The videos may
-    be real or sampled; a sampled one whose actions are carried out in the world (`vpoet plan` imagines such plans with
-    --proposals inverse) is a plan (UniPi).
+    that have names; left/none where two explain it within a bit of each other); by inverse, as that task reads it,
+    given all the frames and the actions before it. The videos may be real or sampled; a sampled one whose actions are
+    carried out in the world (`vpoet plan` imagines such plans with --proposals inverse) is a plan (UniPi).
 
     With --out the lines of the list are as `vpoet ingest` reads them: path, actions and action_space. A video that
     can't be read is reported, and the others are done.
@@ -72,6 +72,11 @@ def main(
             {"path": item.path, "fps": reader.bundle.config.fps, "nats": float(found.nats.sum()), "steps": steps}
         )
         console.print(f"{item.path}: {' '.join(_word(step) for step in steps)}")
+    if unsure := sum(bool(step.get("or")) for row in rows for step in row["steps"]):
+        count = sum(len(row["steps"]) for row in rows)
+        console.print(
+            f"{unsure} of {count} steps could as well be another action, written a/b: within one bit of the best"
+        )
     for problem in problems:
         console.print(f"skipped: {problem}")
     if not rows:
@@ -86,9 +91,9 @@ def main(
         raise DataError(f"{len(problems)} videos could not be read; they are listed above, the others are done")
 
 
-def _word(step: dict[str, object]) -> str:
-    """An action and its probability."""
-    return f"{step['action']} ({step['probability']:.2f})"
+def _word(step: dict[str, Any]) -> str:
+    """An action, those that it can hardly be told from, and its probability."""
+    return f"{'/'.join([str(step['action']), *step.get('or', [])])} ({step['probability']:.2f})"
 
 
 if __name__ == "__main__":

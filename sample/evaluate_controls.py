@@ -63,9 +63,12 @@ def main(
     wanted, sampling = controls.conditions(kinds), follows.sampling()
     shown: list[tuple[str, Any]] = []
     batch: list[controls.Clip] = []
+    numbers: list[int] = []
     with (out / "rows.jsonl").open("a") as lines:
 
         def note(clip: controls.Clip, condition: str, figures: dict[str, float]) -> None:
+            if (clip.number, condition) in rows:  # of the run before, sampled again for the sheet
+                return
             rows[clip.number, condition] = {"clip": clip.number, "condition": condition, **figures, **asked}
             lines.write(json_module.dumps(rows[clip.number, condition]) + "\n")
             lines.flush()
@@ -77,6 +80,7 @@ def main(
             again = [video.decode(video.encode(each.frames)) for each in batch]
             seen = [witness.look(frames) for frames in again]
             for each, sight, frames in zip(batch, seen, again, strict=True):
+                numbers.append(each.number)
                 note(each, CEILING, controls.judged(witness, each, sight, frames))
             for condition in wanted:
                 todo = [i for i, each in enumerate(batch) if (each.number, str(condition)) not in rows]
@@ -91,10 +95,13 @@ def main(
             shown += [(f"{each.prompt(False)}: the clip", each.frames) for each in batch if len(shown) < 200]
             batch = []
     named = [CEILING, *map(str, wanted)]
-    groups = {name: [row for (_, condition), row in rows.items() if condition == name] for name in named}
+    groups = {name: [rows[number, name] for number in numbers] for name in named}
     ceiling = controls.summary(groups[CEILING], {})
     results = {name: controls.summary(found, ceiling) for name, found in groups.items()}
-    table = [(name, *(f"{figures[column]:.3g}" for column in COLUMNS)) for name, figures in results.items()]
+    table = [
+        (name, *(f"{figures[column]:.3g}" if column in figures else "-" for column in COLUMNS))
+        for name, figures in results.items()
+    ]
     text = markdown(("control, strength", *(column.replace("_", " ") for column in COLUMNS)), table)
     with aside(out / "sheet.png") as unfinished:
         contact_sheet(shown, max_frames=9, scale=1).save(unfinished)

@@ -1,5 +1,6 @@
 """Tell whether in- and outpainting use their context: bits of hidden codes with it and without."""
 
+import hashlib
 import json as json_module
 from itertools import islice
 from pathlib import Path
@@ -52,24 +53,29 @@ def main(
     painter = load(model, device)
     if lacking := [task for task in (*PAINTED, "t2v") if task not in painter.bundle.config.tasks]:
         raise ConfigError(f"{model}: not trained for {', '.join(lacking)}; a recipe's data.tasks names what is trained")
-    samples = list(islice(read_videos(clips), count))
+    # by content, too: shards of other clips have the same keys
+    samples = {
+        f"{sample.key} {hashlib.sha256(sample.video).hexdigest()[:16]}": (sample, video)
+        for sample, video in islice(read_videos(clips), count)
+    }
     if not samples:
         raise DataError(f"{clips}: no clip can be decoded")
     cli.hold(out)
     asked = {"model": painter.bundle.hash, "seed": seed}
     rows = rows_done(out / "rows.jsonl", asked, lambda row: (str(row["clip"]), str(row["task"])))
     with (out / "rows.jsonl").open("a") as lines:
-        for number, (sample, video) in enumerate(track(samples, "clips", console=console)):
-            if all((sample.key, task) in rows for task in PAINTED):
+        for number, clip in enumerate(track(samples, "clips", console=console)):
+            if all((clip, task) in rows for task in PAINTED):
                 continue
+            sample, video = samples[clip]
             caption = sample.captions[0] if sample.captions else ""
             frames = fit(painter.bundle, video).video.frames
             for task, figures in costs(painter, frames, caption, (seed, number)):
-                rows[sample.key, task] = {"clip": sample.key, "task": task, **figures, **asked}
-                lines.write(json_module.dumps(rows[sample.key, task]) + "\n")
+                rows[clip, task] = {"clip": clip, "task": task, **figures, **asked}
+                lines.write(json_module.dumps(rows[clip, task]) + "\n")
                 lines.flush()
-    results = {task: saved([row for (_, name), row in rows.items() if name == task]) for task in PAINTED}
-    results["both"] = saved(list(rows.values()))
+    results = {task: saved([rows[clip, task] for clip in samples]) for task in PAINTED}
+    results["both"] = saved([rows[clip, task] for clip in samples for task in PAINTED])
     table = [
         (task, *(f"{found[way]:.3f}" for way in WAYS), *(f"{found[name]:.1%}" for name in ("saved", "apart")))
         for task, found in results.items()

@@ -16,14 +16,16 @@ from rich.progress import track
 from vpoet import cli, worlds
 from vpoet.arrays import Frames
 from vpoet.devices import pick
-from vpoet.errors import PromptError
+from vpoet.errors import DataError, PromptError
 from vpoet.evaluate.intervals import wilson
+from vpoet.evaluate.rows import episode_done
 from vpoet.evaluate.tables import markdown
-from vpoet.files import aside, read_json, write_atomic
+from vpoet.files import aside, write_atomic
 from vpoet.generate.model import load
 from vpoet.media.sheet import contact_sheet
 from vpoet.outputs import expect_folder
 from vpoet.play.commands import commands, obedient, obeyed
+from vpoet.play.futures import space_of
 from vpoet.play.players import players
 from vpoet.play.reaching import AHEAD, FIRST, NEAR, Start, attempt, judged, starts
 
@@ -83,6 +85,10 @@ def main(
     if player is not None:
         shape = (player.bundle.config.height, player.bundle.config.width, float(player.bundle.config.fps))
     real = worlds.stepped(world, *shape)
+    if player is not None and player.bundle.config.actions != space_of(real):
+        raise DataError(f"{model}: its actions are not those of {world}: it was trained on another world, or without")
+    if player is not None and not texts and "play" not in player.bundle.config.tasks:
+        raise PromptError(f"{model}: was not trained for play; it was for {', '.join(player.bundle.config.tasks)}")
     clips = worlds.find(world.removeprefix(worlds.WORLD))(*shape, AHEAD + 1)
 
     cli.hold(out)
@@ -100,8 +106,8 @@ def main(
         told = []
         for start in track(taken, name, console=console, disable=not console.is_terminal):
             file = out / "episodes" / f"{name.replace(', ', '-').replace(' ', '-')}-{start.seed}.json"
-            kept = read_json(file) if file.is_file() else {}
-            if kept.get("setting") != setting:
+            kept = episode_done(file, setting)
+            if kept is None:
                 begun = time.process_time()
                 episode = attempt(real, start, play, seed)
                 passed = time.process_time() - begun

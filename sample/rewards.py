@@ -15,8 +15,9 @@ from vpoet import cli, worlds
 from vpoet.devices import pick
 from vpoet.evaluate.plots import Panel, panels_figure, save
 from vpoet.evaluate.ranks import area, spearman
+from vpoet.evaluate.rows import episode_done
 from vpoet.evaluate.tables import markdown
-from vpoet.files import read_json, write_atomic
+from vpoet.files import write_atomic
 from vpoet.generate.model import load
 from vpoet.outputs import expect_folder
 from vpoet.play.mixtures import FIRST, SHARES, Told, episode, told
@@ -69,8 +70,8 @@ def main(
         found[name] = []
         for seed in track(range(first, first + count), name, console=console, disable=not console.is_terminal):
             file = out / "episodes" / f"{name.replace(' ', '-').replace('%', '')}-{seed}.json"
-            kept = read_json(file) if file.is_file() else {}
-            if kept.get("setting") != setting:
+            kept = episode_done(file, setting)
+            if kept is None:
                 kept = asdict(told(judge, episode(real, clips, seed, share, steps))) | {"setting": setting}
                 write_atomic(file, json.dumps(kept))
             found[name].append(Told(**{key: value for key, value in kept.items() if key != "setting"}))

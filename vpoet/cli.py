@@ -137,10 +137,19 @@ def hold(out: str | Path, *, replaced: bool = False) -> None:
     """Make the folder that a program writes to, and keep other processes out of it until the program ends.
 
     ``replaced``: a file or folder that is put in place whole, so that what is held lies beside it. OutputError if
-    another process is writing there; `vpoet.files.locked` says more.
+    another process is writing there; `vpoet.files.locked` says more. Where nothing came to be written, as a command was
+    refused, the folders that were made for it go again.
     """
     out = Path(out)
-    _held.enter_context(locked(out.parent, f".{out.name}{LOCK}") if replaced else locked(out))
+    folder = out.parent if replaced else out
+    for made in (each for each in (*reversed(folder.parents), folder) if not each.exists()):
+        _held.callback(_remove_if_empty, made)
+    _held.enter_context(locked(folder, f".{out.name}{LOCK}") if replaced else locked(folder))
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def finish(result: Mapping[str, object], as_json: bool) -> None:

@@ -46,6 +46,14 @@ def programs_folder() -> Path:
     return installed if installed.is_dir() else package.parent
 
 
+def cache_folder() -> Path:
+    """``vpoet/`` in the user's cache folder (XDG_CACHE_HOME, or ~/.cache). OutputError: the user has no home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vpoet"
+    except RuntimeError:  # of a number without a name, as in containers
+        raise OutputError("this user has no home folder; say in XDG_CACHE_HOME where things may be kept") from None
+
+
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
     """Whatever the disk refuses inside is an OutputError that names ``path``."""

@@ -19,7 +19,7 @@ from vpoet.data.shards import MANIFEST, Manifest, ShardWriter
 from vpoet.data.shelf import Shelf
 from vpoet.data.token_documents import Documents, Source, StreamConfig
 from vpoet.data.token_stream import PackStream
-from vpoet.errors import BackendError, CheckpointError, DataError, VpoetWarning
+from vpoet.errors import BackendError, CheckpointError, DataError, OutputError, VpoetWarning
 from vpoet.media.video import Video
 from vpoet.sequence.document import parse
 from vpoet.sequence.vocabulary import Vocabulary
@@ -170,7 +170,24 @@ def test_a_tokenizer_trains_from_a_server_and_by_a_pipe(tmp_path: Path, server: 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shelf, "CACHE", tmp_path / "home")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+
+
+def test_a_user_without_a_home_needs_none_for_a_folder_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As whoever is but a number in a container."""
+
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", nowhere)
+    write(tmp_path / "tokens", 0, 1)
+    assert Shelf(tmp_path / "tokens").manifest().samples == 1
+    with pytest.raises(OutputError, match="XDG_CACHE_HOME"):
+        Shelf("http://127.0.0.1:9/tokens")
+    assert Shelf("http://127.0.0.1:9/tokens", cache=tmp_path / "cache").folder.parent == tmp_path / "cache"
 
 
 def test_buckets(tmp_path: Path, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """What lies in other people's layouts, and elsewhere: tars, parquet, columns of any name, URLs; and what is hostile."""
 
+import gzip
 import http.server
 import io
 import json
@@ -162,6 +163,17 @@ def test_a_tar_that_is_cut_gives_what_is_before_the_cut(tmp_path: Path) -> None:
     assert "broken tar" in result.problems.counts
 
 
+def test_tars_that_are_packed_are_whole_and_what_is_behind_the_end_of_one_is_told(tmp_path: Path) -> None:
+    data = tar(tmp_path / "plain.tar", [("a.mp4", film()), ("v1.5.mp4", film())]).read_bytes()
+    (tmp_path / "packed.tar").write_bytes(gzip.compress(data))
+    (tmp_path / "joined.tar").write_bytes(2 * data)
+    for name, more in (("packed", set()), ("joined", {"broken tar"})):
+        result = run(tmp_path / name, tmp_path / f"{name}.tar")
+        assert result.clips == 1
+        assert set(result.problems.counts) == {"no video or image in it"} | more
+        assert result.problems.names["no video or image in it"] == [f"{name}.tar/v1 (5.mp4)"]
+
+
 def rows(path: Path, /, **columns: list[Any]) -> Path:
     parquet.write_table(pa.table(columns), path)
     return path
@@ -192,6 +204,28 @@ def test_a_column_that_is_not_there(tmp_path: Path, kind: str) -> None:
         list(read_list(path, {"path": "link"}))
     with pytest.raises(DataError, match="--columns path=NAME"):
         list(read_list(path))
+
+
+def test_a_column_that_stands_twice_is_named(tmp_path: Path) -> None:
+    twice = tmp_path / "twice.parquet"
+    columns = [pa.array(["a.mp4"]), pa.array(["left"]), pa.array(["right"])]
+    parquet.write_table(pa.table(columns, names=["path", "caption", "caption"]), twice)
+    for name, text in (("twice.csv", "path,caption,caption\na.mp4,left,right\n"), ("blank.csv", "path, path\na,b\n")):
+        (tmp_path / name).write_text(text)
+    for name, column in (("twice.parquet", "caption"), ("twice.csv", "caption"), ("blank.csv", "path")):
+        with pytest.raises(DataError, match=f"{name}: the column '{column}' stands twice"):
+            list(read_list(tmp_path / name))
+    # columns without a name, as spreadsheets leave them, and blanks behind the commas
+    (tmp_path / "sheet.csv").write_text("path, caption,,\na.mp4,left,,\n")
+    (row,) = read_list(tmp_path / "sheet.csv")
+    assert row.fields["caption"] == "left"
+
+
+def test_texts_of_a_parquet_that_are_bytes(tmp_path: Path) -> None:
+    path = rows(tmp_path / "list.parquet", path=[b"a.mp4", b"\xff.mp4"], caption=["é".encode(), b"\xff"])
+    first, second = read_list(path)
+    assert (first.name, first.fields["caption"]) == ("a.mp4", "é")
+    assert (second.name, second.fields["caption"]) == (r"b'\xff.mp4'", r"b'\xff'")
 
 
 def test_a_broken_parquet_and_one_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

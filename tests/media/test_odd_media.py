@@ -391,6 +391,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "empty": (lambda: b"", "the file is empty"),
     "text": (lambda: b"a list of clips\n" * 99, "not a video"),
     "half": (lambda: movie(greys(9))[:900], "moov atom not found"),
+    "three quarters": (lambda: (data := movie(greys(12)))[: len(data) * 3 // 4], "or the file is cut short"),
     "a list of addresses": (lambda: b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nother.ts\n", "not a video"),
     "a list of files": (lambda: b"ffconcat version 1.0\nfile other.mp4\n", "not a video"),
     "sound with a cover": (lambda: with_cover([], movie_too=False), "no video stream in it but a cover picture"),

@@ -1,5 +1,6 @@
 """Actions read off videos, and suggestions of plans by the tasks `inverse` and `policy`."""
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from vpoet.errors import ConfigError, PromptError, ShapeError
 from vpoet.generate.asks.table import served
 from vpoet.generate.model import Model
 from vpoet.media.video import Video
+from vpoet.play import reading
 from vpoet.play.control import Seen
 from vpoet.play.inverse import between, told
 from vpoet.play.reading import actions_of
@@ -59,6 +61,22 @@ def test_a_long_video_is_read_in_pieces_that_share_a_frame(toy: Model) -> None:
     assert np.concatenate([first, second]).tolist() == found.values.tolist()
     whole, changes = actions_of(toy, Video(frames, 8.0), "a robot", "inverse")
     assert (whole.values.tolist(), changes) == (found.values.tolist(), ())
+
+
+def test_a_film_is_read_without_holding_its_frames(
+    toy: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """These are 16 MB."""
+    monkeypatch.setattr(reading, "infer", lambda model, codes, prompt, by: len(codes))
+    Video(np.repeat(clip(20), 16, axis=1).repeat(16, axis=2), 8.0).write(tmp_path / "film.mp4")
+    wanted: Any = (20, ("from 512x512 to 32x32 pixels",))
+    assert actions_of(toy, tmp_path / "film.mp4", by="inverse") == wanted  # what is set up once is not counted
+    tracemalloc.start()
+    found = actions_of(toy, tmp_path / "film.mp4", by="inverse")
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found == wanted
+    assert most < 8e6
 
 
 def test_what_cannot_be_read_is_told(toy: Model, toy_bundle: Path) -> None:

@@ -7,9 +7,11 @@ from vpoet.arrays import Codes, Ints
 from vpoet.errors import ShapeError
 from vpoet.generate.asks.table import served
 from vpoet.generate.model import Model
+from vpoet.play.inverse import told
 from vpoet.play.likeliest import IMPROBABLE, explains, likeliest
 from vpoet.sequence.actions import START
 from vpoet.sequence.arrangements import Given, Sample
+from vpoet.worlds.playground.physics import ACTIONS
 
 STEPS = 3
 
@@ -31,12 +33,15 @@ def test_each_action_is_the_one_that_explains_the_next_frame_best(toy: Model) ->
     logs = np.full((6, 8), -np.inf)
     for action in range(6):
         for outcome in range(8):
-            told = nats(toy, codes[:2], np.array([[action + 1]], np.int32), np.array([outcome], np.int32))
-            if outcome != START and np.exp(-told[0]) > IMPROBABLE:
-                logs[action, outcome] = -sum(told)
+            costs = nats(toy, codes[:2], np.array([[action + 1]], np.int32), np.array([outcome], np.int32))
+            if outcome != START and np.exp(-costs[0]) > IMPROBABLE:
+                logs[action, outcome] = -sum(costs)
     each = np.logaddexp.reduce(logs, axis=1)
     assert found.values[0, 0] == each.argmax() + 1
     np.testing.assert_allclose(found.nats[0, 0], np.logaddexp.reduce(each) - each.max(), atol=1e-3)
+    near = [action + 1 for action in range(6) if action != each.argmax() and each[action] > each.max() - np.log(2)]
+    assert found.alike[0] == near
+    assert told(found)[0]["or"] == [ACTIONS[action - 1] for action in near]
     again = likeliest(toy, codes, "a robot")
     assert again.values.tolist() == found.values.tolist()
     assert again.nats.tolist() == found.nats.tolist()

@@ -53,3 +53,8 @@ def test_what_is_told_of_an_episode_is_the_mean_of_what_the_model_is_paid_frame_
     assert found.entropy == pytest.approx(sum(each[1] for each in nats) / tokens, rel=1e-6)
     assert found.value(1.0, 2.0) == pytest.approx(-found.nats + found.entropy + 2 * found.novelty)
     assert found.returned == sum(played.rewards)
+
+
+def test_an_episode_that_is_too_short_to_see_what_came_of_it_is_told(toy: Model) -> None:
+    with pytest.raises(DataError, match="an episode of 0 steps, and this model sees what came of them from 1 on"):
+        told(toy, episode(REAL, CLIPS, FIRST, 0.0, 0))

@@ -72,7 +72,7 @@ GOOD: dict[str, tuple[str, ...]] = {
     ),
     "actions": ("{clip.mp4}", "--model={player/bundle}"),
     "reach": ("world:playground", "--count=2", "--samples=2", "--size=32", "--out=OUT/reach"),
-    "rewards": ("{bundle}", "--count=2", "--steps=2", "--out=OUT/rewards"),
+    "rewards": ("{controlled}", "--count=2", "--steps=4", "--out=OUT/rewards"),
     "evaluate": ("--prompts={world}", "--model={bundle}", "--count=2", "--out=OUT/judged"),
     "compare": (
         *("{raw}", "{raw}", "--frames=5", "--size=16", "--bootstrap=10", "--device=cpu", "--training={raw}"),

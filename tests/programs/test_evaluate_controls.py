@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vpoet.evaluate import controls
 from vpoet.evaluate.controls import STRENGTHS, coarse, conditions, mean_iou, moved
 from vpoet.worlds.platformer.layers import LAYERS, labels
 from vpoet.worlds.platformer.sight import Witness
@@ -16,7 +17,7 @@ Program = Callable[..., tuple[int, str, str]]
 
 
 def test_samples_are_judged_and_not_judged_again(
-    tmp_path: Path, make_bundle: Callable[..., Path], program: Program
+    tmp_path: Path, make_bundle: Callable[..., Path], program: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = {"frames": 5, "height": 32, "width": 32, "length": 400}
     bundle = make_bundle(tmp_path / "model", depth=1, controls="edges", **sizes)
@@ -30,12 +31,18 @@ def test_samples_are_judged_and_not_judged_again(
         lines.write('{"clip": 1, "cut sh')
     status, printed, err = program("sample/evaluate_controls.py", *asked, "--count", 1)
     assert status == 0, err
+    assert (out / "rows.jsonl").read_text().splitlines() == rows
     results = json.loads(printed)["results"]
     assert set(results) == {"through the tokenizer", *map(str, conditions(["edges"]))}
     assert {"moved", "miou_of_ceiling", "f1_of_ceiling", "told"} <= results["edges, 0.5"].keys()
     assert results["through the tokenizer"]["f1"] > 0
     assert (out / "sheet.png").stat().st_size > 1000
     assert json.loads((out / "results.json").read_text())["model"] in (out / "results.md").read_text()
+
+    # a tokenizer that keeps no edges leaves nothing to have a share of
+    monkeypatch.setattr(controls, "judged", lambda *_: {"moved": 0.0, "miou": 1.0, "f1": 0.0, "told": 1.0})
+    status, _, err = program("sample/evaluate_controls.py", "--model", bundle, "--out", tmp_path / "no", "--count", 1)
+    assert (status, "| edges, 0.5 | 0 | 1 | 1 | 0 | - | 1 |" in err) == (0, True), err
 
     bare = make_bundle(tmp_path / "bare", depth=1, **sizes)
     status, _, err = program("sample/evaluate_controls.py", "--model", bare, "--out", tmp_path / "none")

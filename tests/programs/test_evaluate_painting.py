@@ -78,6 +78,17 @@ def test_a_table_is_written_and_clips_are_not_scored_again(
     assert json.loads(printed)["results"] == results
     assert "| outpainting |" in (out / "results.md").read_text()
 
+    # other clips have the same keys, and fewer of them are no more than they are
+    other = tmp_path / "other"
+    assert program("train/ingest.py", "world:platformer", "--clips", 2, "--seed", 1, *size, "--out", other)[0] == 0
+    found = {}
+    for folder, to in ((other, out), (other, tmp_path / "anew")):
+        asked_for = ("--model", bundle, "--clips", folder, "--count", 1, "--out", to, "--json")
+        status, printed, err = program("sample/evaluate_painting.py", *asked_for)
+        assert status == 0, err
+        found[to] = json.loads(printed)["results"]
+    assert found[out] == found[tmp_path / "anew"] != results
+
     blind = make_bundle(tmp_path / "blind", depth=1, tasks=["t2v"], **SIZES)
     status, _, err = program(
         "sample/evaluate_painting.py", "--model", blind, "--clips", world, "--out", tmp_path / "no"

@@ -56,6 +56,14 @@ def test_a_wrong_override_is_told_before_any_clip_is_encoded(
     assert not (tmp_path / "tuned-run").exists()
 
 
+def test_a_refused_command_leaves_no_run_folder(base: Path, clips: Path, tmp_path: Path, program: Program) -> None:
+    large = write_clips(tmp_path / "large", base, (2, 3, 3))
+    for model, shards in ((tmp_path / "no-bundle", clips), (base, tmp_path / "no.csv"), (base, large)):
+        status, _, err = program("train/finetune.py", model, shards, "--out", tmp_path / "new" / "tuned")
+        assert (status, "error: " in err) == (2, True)
+        assert not (tmp_path / "new").exists()
+
+
 def write_clips(
     folder: Path, base: Path, size: tuple[int, int, int] = (2, 2, 2), painted: bool = True, **json_fields: Any
 ) -> Path:

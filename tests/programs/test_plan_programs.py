@@ -144,6 +144,22 @@ def test_goals_are_reached_by_the_oracle_and_what_was_done_is_not_done_again(pro
     assert {file: file.stat().st_mtime_ns for file in kept} == kept
 
 
+def test_a_model_that_cannot_be_measured_is_told_before_anything_is_done(
+    program: Run, tmp_path: Path, make_bundle: Callable[..., Path]
+) -> None:
+    sizes = {"time_stride": 1, "length": 1000, "frames": 5, "height": 32, "width": 32}
+    other, keys = ActionSpace(names=["left", "right"]), ActionSpace(names=list(ACTIONS))
+    for settings, told, why in (
+        ({"actions": other}, (), "its actions are not those of world:playground"),
+        ({"actions": other}, ("--texts",), "its actions are not those of world:playground"),
+        ({"actions": keys, "tasks": ["inverse"]}, (), "was not trained for play; it was for inverse"),
+    ):
+        model = make_bundle(tmp_path, depth=1, **sizes, **settings)
+        status, _, err = program("sample/reach.py", "--model", model, *told, "--count", 2, "--out", tmp_path / "reach")
+        assert (status, why in err) == (2, True), err
+        assert not (tmp_path / "reach").exists()
+
+
 def test_commands_are_given_and_what_came_of_them_is_told(program: Run, tmp_path: Path) -> None:
     status, out, err = program("sample/reach.py", "--texts", "--count", 3, "--out", tmp_path / "told", "--json")
     assert status == 0, err
@@ -176,3 +192,7 @@ def test_rewards_of_players_between_an_expert_and_chance_are_measured_and_not_ma
     status, again, _ = program("sample/rewards.py", *asked)
     assert (status, result(again)) == (0, found)
     assert {file: file.stat().st_mtime_ns for file in kept} == kept
+    for file, text in zip(kept, ("", "[]", '{"steps'), strict=False):  # a disk that was full, or a copy cut short
+        file.write_text(text)
+    status, again, _ = program("sample/rewards.py", *asked)
+    assert (status, result(again)) == (0, found)

@@ -5,6 +5,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from vpoet.errors import DataError
@@ -41,8 +42,8 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def plain(value: Any, depth: int = 0) -> Any:
-    """A value of others as `parse_json` gives it; what JSON has no form for (times, bytes) as text. DataError:
-    likewise."""
+    """A value of others as `parse_json` gives it; what JSON has no form for (times, bytes) as text: bytes that are
+    UTF-8 as what they spell, which is how some write the texts of a .parquet. DataError: likewise."""
     if depth > DEEPEST:
         raise DataError("nested too deeply")
     if isinstance(value, dict):
@@ -53,6 +54,9 @@ def plain(value: Any, depth: int = 0) -> Any:
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, int) and value.bit_length() > LONGEST_NUMBER:
         raise DataError("a number that is too long")
+    if isinstance(value, bytes):
+        with suppress(UnicodeDecodeError):
+            return value.decode()
     if not isinstance(value, str | int | float | None):
         return plain(printable(str(value)))
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -44,7 +44,8 @@ def foreign_samples(path: Path, name: str, problems: Problems) -> Iterator[Forei
             try:
                 yield ForeignSample(told, *_read(group))
             except DataError as error:
-                problems.add(str(error), told)
+                # a name with dots is a key that ends at the first, as webdataset has it
+                problems.add(str(error), f"{told} ({printable(', '.join(group.parts))})")
 
 
 def _read(group: Grouped) -> tuple[bytes, dict[str, Any]]:

@@ -9,7 +9,7 @@ import csv
 import hashlib
 import io
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,7 +94,7 @@ def _text_records(path: Path, told: str) -> Iterator[object]:
             file.seek(0)
             csv.field_size_limit(max(csv.field_size_limit(), path.stat().st_size + 1))
             with io.TextIOWrapper(file, encoding, errors, newline="" if is_csv else "\n") as lines:
-                yield from _csv_records(lines) if is_csv else _json_records(lines)
+                yield from _csv_records(lines, told) if is_csv else _json_records(lines)
     except OSError as error:
         raise DataError(f"{told}: not a readable list: {error.strerror}") from None
 
@@ -106,7 +106,9 @@ def _parquet_records(path: Path, told: str) -> Iterator[object]:
         raise BackendError(f'{told}: a .parquet is read by pyarrow: pip install "vpoet[parquet]"') from None
     try:
         with path.open("rb") as file:
-            for batch in parquet.ParquetFile(file).iter_batches(4096):
+            table = parquet.ParquetFile(file)
+            _check_columns(table.schema_arrow.names, told)
+            for batch in table.iter_batches(4096):
                 for record in batch.to_pylist():
                     try:
                         yield {name: plain(value) for name, value in record.items()}
@@ -196,13 +198,22 @@ def _json_records(lines: Iterable[str]) -> Iterator[object]:
             yield error
 
 
-def _csv_records(lines: Iterable[str]) -> Iterator[object]:
+def _check_columns(names: Iterable[str], told: str) -> None:
+    """DataError: a column stands twice, and which of the two is meant cannot be known. Of spreadsheets' columns without
+    a name there may be many."""
+    twice = [name for name, count in Counter(names).items() if name and count > 1]
+    if twice:
+        raise DataError(f"{told}: the column {printable(twice[0])!r} stands twice: rename one of the two, or remove it")
+
+
+def _csv_records(lines: Iterable[str], told: str) -> Iterator[object]:
     header: list[str] | None = None
     for record in _csv_rows(iter(lines)):
         if isinstance(record, DataError):
             yield record
         elif header is None:
-            header = list(map(printable, record))
+            header = [printable(name.strip()) for name in record]  # a blank behind a comma names no other column
+            _check_columns(header, told)
         elif not all(map(is_text, record)):
             yield DataError("not UTF-8")
         else:

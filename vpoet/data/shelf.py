@@ -9,7 +9,6 @@ processes can share a cache. A server that is away is waited for, and that is to
 """
 
 import hashlib
-import os
 import time
 import warnings
 from contextlib import suppress
@@ -18,8 +17,8 @@ from pathlib import Path
 from vpoet.data.remote import address, fetch, join, shown
 from vpoet.data.shards import MANIFEST, Manifest, ShardInfo
 from vpoet.errors import DataError, VpoetWarning
+from vpoet.files import cache_folder
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vpoet" / "shards"
 GIGABYTE = 10**9
 MOST = 50.0
 """GB that the cache takes by default."""
@@ -36,7 +35,7 @@ class Shelf:
         self.name = shown(self.url) if self.url else str(folder)
         """For messages."""
         key = hashlib.sha256(self.url.encode()).hexdigest()[:16]
-        self._cache = Path(cache) if cache else CACHE
+        self._cache = cache_folder() / "shards" if self.url and not cache else Path(cache)
         self.folder = self._cache / key if self.url else Path(folder)
         """Where the shards lie that are here."""
         self._most = cache_gb * GIGABYTE

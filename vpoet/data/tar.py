@@ -13,6 +13,8 @@ from typing import BinaryIO, NamedTuple
 
 _NAME = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)", re.DOTALL)
 _META = re.compile(r"__[^/]*__($|/)")
+_PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
+"""How .tar.gz, .tar.bz2 and .tar.xz begin, whatever they are called."""
 TAR_END = 1024
 """Bytes, all zero."""
 
@@ -48,9 +50,12 @@ def read_groups(stream: BinaryIO, note: Callable[[str, str], None]) -> Iterator[
 
 
 def _files(stream: BinaryIO, note: Callable[[str, str], None]) -> Iterator[tuple[str, bytes]]:
-    # A tar ends in two blocks of zeros. Cut between two members it has no other mark of being cut.
+    # A tar ends in two blocks of zeros. Cut between two members it has no other mark of being cut; where it is packed,
+    # what unpacks it finds the cut.
     stream.seek(max(0, stream.seek(0, io.SEEK_END) - TAR_END))
-    whole = stream.read() == bytes(TAR_END)
+    end = stream.read()
+    stream.seek(0)
+    packed = stream.read(6).startswith(_PACKED)
     stream.seek(0)
     try:
         with tarfile.open(fileobj=stream, mode="r|*") as tar:
@@ -64,8 +69,12 @@ def _files(stream: BinaryIO, note: Callable[[str, str], None]) -> Iterator[tuple
                 file = tar.extractfile(member)
                 assert file is not None
                 yield member.name, file.read()
+        if packed:
+            return
+        stream.seek(tar.offset)
+        if end != bytes(TAR_END):
+            note("broken tar", "cut short")
+        elif any(block.strip(b"\0") for block in iter(lambda: stream.read(1 << 20), b"")):
+            note("broken tar", "more behind its end; tar --concatenate joins tars, cat does not")
     except Exception as error:  # whatever the damage looks like to tarfile and what unpacks for it
         note("broken tar", type(error).__name__)
-    else:
-        if not whole:
-            note("broken tar", "cut short")

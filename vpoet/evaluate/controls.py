@@ -172,7 +172,8 @@ def mean_iou(wanted: npt.NDArray[np.int64], found: npt.NDArray[np.int64]) -> flo
 
 
 def summary(rows: Sequence[dict[str, Any]], ceiling: dict[str, float]) -> dict[str, float]:
-    """Of a condition's rows: the median way, means of the others, and miou and f1 as shares of the ceiling's."""
+    """Of a condition's rows: the median way, means of the others, and miou and f1 as shares of the ceiling's, where
+    that is above 0."""
     found = {name: float(np.mean([row[name] for row in rows])) for name in ("miou", "f1", "told")}
     found |= {f"{name}_of_ceiling": found[name] / ceiling[name] for name in ("miou", "f1") if ceiling.get(name)}
     return {"moved": float(np.median([row["moved"] for row in rows])), **found}

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from vpoet.errors import ConfigError
-from vpoet.files import write_atomic
+from vpoet.files import read_json, write_atomic
 
 Key = TypeVar("Key")
 
@@ -32,3 +33,13 @@ def rows_done(
                 raise ConfigError(f"{path}: made with {name} {told[name]}, and now it is {value}; give another --out")
     write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows.values()))
     return rows
+
+
+def episode_done(path: Path, setting: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a run before has left of an episode in a file of its own, if it was made with this setting; None if there is
+    no such file, or it makes no sense."""
+    with suppress(OSError, ValueError, AttributeError):
+        kept: dict[str, Any] = read_json(path)
+        if kept.get("setting") == setting:
+            return kept
+    return None

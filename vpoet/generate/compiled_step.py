@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.export import Dim
 
 from vpoet.errors import BackendError, half_compiled
-from vpoet.files import aside
+from vpoet.files import aside, cache_folder
 from vpoet.generate import logits as logits_module
 from vpoet.generate import play_step as play_step_module
 from vpoet.generate import step as step_module
@@ -132,11 +132,6 @@ def compiled_file(model: str, step: Step | PlayStep, *shape: int) -> Path:
         assert module.__file__ is not None
         digest.update(Path(module.__file__).read_bytes())
     return cache_folder() / f"step-{digest.hexdigest()[:24]}.pt2"
-
-
-def cache_folder() -> Path:
-    """``vpoet/`` in the user's cache folder (XDG_CACHE_HOME, or ~/.cache)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vpoet"
 
 
 def _example(step: Step, counts: tuple[int, int, int], controls: bool) -> tuple[Inputs, Any]:

@@ -33,17 +33,19 @@ def fit(
     height: int | None = None,
     width: int | None = None,
     fps: int | None = None,
+    most: int | None = None,
 ) -> Fitted:
     """The first ``frames`` frames at ``fps``, scaled to cover ``height x width`` with the centre taken.
 
-    What is None is as the training data were; ``frames`` None makes do with fewer, as many as fill cells. A file is
-    read no further than needed. DataError: it can't be read, or has fewer frames than asked for.
+    What is None is as the training data were; ``frames`` None makes do with fewer, as many as fill cells, and takes up
+    to ``most`` where that is given. A file is read no further than needed, frame by frame. DataError: it can't be read,
+    or has fewer frames than asked for.
     """
     config = bundle.config
     wanted, height, width, rate = (
         default if asked is None else asked
         for asked, default in (
-            (frames, config.frames),
+            (frames, most or config.frames),
             (height, config.height),
             (width, config.width),
             (fps, config.fps),

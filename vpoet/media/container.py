@@ -128,7 +128,9 @@ def _shown(container: Any) -> Any:
     best = container.streams.best("video")
     stream = best if best in streams else streams[0]
     if stream.codec_context is None:
-        raise DataError("no decoder for its video stream: convert it to .mp4 (H.264) first")
+        raise DataError(
+            "no decoder for its video stream, or the file is cut short: convert the whole one to .mp4 (H.264) first"
+        )
     check_size(stream.width, stream.height)
     stream.codec_context.thread_count = 1  # ingest runs a process a core; threads under them only get in the way
     stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}

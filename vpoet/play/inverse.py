@@ -37,6 +37,9 @@ class Inferred:
     nats: Floats
     """[T - 1, A]: -log p of each."""
     space: ActionSpace
+    alike: Sequence[Sequence[int]] = ()
+    """Of each step the other actions that explain it within a bit of the one that is told, as keys do that change
+    nothing against a wall: values of the range. Empty if only the most probable one is known, as by `inverse`."""
 
     @property
     def actions(self) -> list[int] | Doubles:
@@ -111,8 +114,12 @@ def space_of(model: Model) -> ActionSpace:
 
 
 def told(inferred: Inferred) -> list[dict[str, Any]]:
-    """A row for each action: the frame it leads from, its name (or vector), and how sure the model is of it."""
+    """A row for each action: the frame it leads from, its name (or vector), how sure the model is of it, and, if they
+    are known, those that it can hardly be told from."""
     found = inferred.actions
     named = [inferred.space.names[action] if inferred.space.names else action.tolist() for action in found]  # type: ignore[union-attr]
     rows = zip(named, inferred.probabilities.tolist(), strict=True)
-    return [{"frame": frame, "action": action, "probability": sure} for frame, (action, sure) in enumerate(rows)]
+    steps = [{"frame": frame, "action": action, "probability": sure} for frame, (action, sure) in enumerate(rows)]
+    for step, others in zip(steps, inferred.alike, strict=False):
+        step["or"] = [inferred.space.names[other - NONE - 1] for other in others]
+    return steps

@@ -10,6 +10,7 @@ A model that was trained for play needs nothing else to read actions. A document
 token a frame, one of play teaches all that the action changes.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -28,6 +29,9 @@ from vpoet.sequence.actions import NONE, START, outcome_values
 
 IMPROBABLE = 0.02
 """An outcome that is less probable than this after an action is not what came of it."""
+
+ALIKE = math.log(2)
+"""Nats: an action that explains a frame worse than another by less can hardly be told from it."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -72,22 +76,24 @@ def likeliest(model: Model, codes: Codes, prompt: str = "") -> Inferred:
         decoder.give(_rows(first, [(NONE, START)]))
         return decoder
 
-    found, outcome = list[tuple[int, float]](), int(outcome_values([0.0], [False])[0])
+    found, outcome = list[tuple[int, float, list[int]]](), int(outcome_values([0.0], [False])[0])
     with few_threads(bundle.transformer):
         decoder = begun(flat[0])
         for before, after in pairwise(flat):
             try:
-                decoder, action, nats, outcome = _explained(model, decoder, after, outcome)
+                decoder, told, outcome = _explained(model, decoder, after, outcome)
             except ShapeError:  # the document is full
-                decoder, action, nats, outcome = _explained(model, begun(before), after, outcome)
-            found.append((action, nats))
-    values, nats_T = (np.array(column) for column in zip(*found, strict=True))
-    return Inferred(values.astype(np.int32)[:, None], nats_T.astype(np.float32)[:, None], space)
+                decoder, told, outcome = _explained(model, begun(before), after, outcome)
+            found.append(told)
+    values, nats, alike = zip(*found, strict=True)
+    return Inferred(np.array(values, np.int32)[:, None], np.array(nats, np.float32)[:, None], space, alike)
 
 
-def _explained(model: Model, decoder: PlayDecoder, frame: Ints, outcome: int) -> tuple[PlayDecoder, int, float, int]:
-    """What leads best to a frame's codes [C]: the decoder behind it, the action, its -log p, and what came of it.
-    ``outcome`` is what is tried first."""
+def _explained(
+    model: Model, decoder: PlayDecoder, frame: Ints, outcome: int
+) -> tuple[PlayDecoder, tuple[int, float, list[int]], int]:
+    """What leads best to a frame's codes [C]: the decoder behind it, the action with its -log p and those that are
+    `ALIKE`, and what came of it. ``outcome`` is what is tried first."""
     space = model.bundle.config.actions
     assert space is not None
     actions = list(range(NONE + 1, NONE + 1 + len(space.names)))
@@ -104,7 +110,8 @@ def _explained(model: Model, decoder: PlayDecoder, frame: Ints, outcome: int) ->
     best = actions[int(np.argmax(logs))]
     way = min((way for way in ways if way.action == best), key=lambda way: way.nats)
     nats = max(float(np.logaddexp.reduce(logs)) - float(max(logs)), 0.0)
-    return way.decoder.fork([way.at]), best, nats, way.outcome
+    alike = [action for action, log in zip(actions, logs, strict=True) if action != best and log > max(logs) - ALIKE]
+    return way.decoder.fork([way.at]), (best, nats, alike), way.outcome
 
 
 def _weighed(

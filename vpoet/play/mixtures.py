@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vpoet.errors import DataError
 from vpoet.generate.model import Model
 from vpoet.play.rewards import Earned, earned
 from vpoet.worlds.recording import Recording, Sticky, record
@@ -64,8 +65,14 @@ def episode(world: SteppedWorld, clips: type[World], seed: int, share: float | N
 
 
 def told(model: Model, recording: Recording[int]) -> Told:
-    """What the model says of an episode. PromptError: it makes no videos of no prompt."""
+    """What the model says of an episode. PromptError: it makes no videos of no prompt. DataError: too short an episode
+    for it to see what came of one step."""
     cells: list[Earned] = list(earned(model, iter(recording.frames)))[1:]
+    if not cells:
+        raise DataError(
+            f"an episode of {len(recording.actions)} steps, and this model sees what came of them from "
+            f"{model.bundle.video.frames(2) - 1} on: give more --steps, or another --first if it ended early"
+        )
     tokens = sum(cell.likely.tokens for cell in cells)
     return Told(
         returned=sum(recording.rewards),

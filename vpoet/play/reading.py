@@ -35,10 +35,7 @@ def actions_of(
     DataError, ShapeError: the video can't be read, or has one frame.
     """
     space(model, by)
-    clip = video if isinstance(video, Video) else Video.read(video)
-    rate = model.bundle.config.fps
-    count = len(clip) if not clip.fps or clip.fps == rate else len(clip.resample(rate))
-    fitted = fit(model.bundle, clip, frames=min(count, MOST))
+    fitted = fit(model.bundle, video, most=MOST)
     codes = model.bundle.video.encode(fitted.video)
     return infer(model, codes, prompt, by), fitted.changes
 

@@ -113,6 +113,9 @@ def test_what_cannot_be_compared_is_named(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("path\nvideos/clip-0.mp4\n\n,\n")
     with pytest.raises(DataError, match="entry 2"):
         gather(tmp_path / "list.csv")
+    (tmp_path / "list.csv").write_text("path\nnone\n")
+    with pytest.raises(DataError, match="none: a folder without a picture"):
+        gather(tmp_path / "list.csv")
 
 
 def test_prompts_are_captions_or_what_the_record_beside_a_sample_says(tmp_path: Path) -> None:

@@ -151,6 +151,8 @@ def _recorded(path: Path) -> str:
 
 def _of_frames(folder: Path, name: str, prompt: str = "") -> Clip:
     files = [file for file in folder.iterdir() if file.is_file() and file.suffix.lower() in STILL]
+    if not files:
+        raise DataError(f"{folder}: a folder without a picture in it, and a clip has one or more")
     files.sort(key=lambda file: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", file.name)])
     hashes = [str(fingerprint(file)["sha256"]) for file in files]
 
