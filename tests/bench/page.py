@@ -6,8 +6,8 @@ each the median of `ROUNDS`.
 
 `page_throughput`: ``clips_s`` are the seconds from the click until `CLIPS` clips stand on the page, ``command_s`` those
 in which `vpoet sample` makes and writes the same ones, without its start: the best of `ROUNDS` of each, in turns, and
-``share`` the former over the latter. ``share_of_work`` is the same of processor time, the server's over the command's,
-which other work on the machine changes less.
+``share`` the former over the latter. ``share_of_work`` is the same of processor time, the server's over the command's
+without its start, which other work on the machine changes less.
 
 `page_tabs`: in `TABS` tabs at once a clip each is asked for, `FLOODS` times. ``positions`` is how many of them were
 told how many stood before them, ``lost`` how many clips are missing, ``memory_mb`` what the server took before, and
@@ -131,7 +131,7 @@ def page_throughput(_: float) -> dict[str, Any]:
 
 
 def beside_the_command(browser: Any, address: str, server: int, folder: Path) -> dict[str, Any]:
-    here, there, worked, commanded = [], [], [], []
+    here, there, worked, commanded, started = [], [], [], [], []
     for number in range(ROUNDS):
         one = opened(browser, address)
         one.fill("#count", str(CLIPS))
@@ -147,11 +147,12 @@ def beside_the_command(browser: Any, address: str, server: int, folder: Path) ->
         seconds, whole = commands([*command, f"--out={folder}/command/{number}"])
         there.append(sum(took for name, took in seconds.items() if name not in ("start", "load")))
         commanded.append(whole)
-    _, start = commands([*command, f"--out={folder}/command/{number}"])  # all are there already
+        started.append(commands([*command, f"--out={folder}/command/{number}"])[1])  # all are there already
+    command_work = min(commanded) - min(started)
     return {
         "clips_s": round(min(here), 2), "command_s": round(min(there), 2), "share": round(min(here) / min(there), 3),
-        "work_s": round(min(worked), 2), "command_work_s": round(min(commanded) - start, 2),
-        "share_of_work": round(min(worked) / (min(commanded) - start), 3),
+        "work_s": round(min(worked), 2), "command_work_s": round(command_work, 2),
+        "share_of_work": round(min(worked) / command_work, 3),
     }  # fmt: skip
 
 

@@ -19,7 +19,7 @@ def own_cache(random: torch.Generator, slots: int, size: int) -> KVCache:
 @pytest.mark.parametrize("slots", [1, 2])
 def test_who_comes_and_goes_moves_nobody(slots: int) -> None:
     random, chances = torch.Generator().manual_seed(slots), np.random.default_rng(slots)
-    shared, alone = SideBySide[int](slots), dict[int, KVCache]()
+    shared, alone = SideBySide[int](slots, expected=3), dict[int, KVCache]()
     width, met = 4, set()
     for number in range(40):
         if shared.members and (len(shared.members) == 5 or chances.random() < 0.4):

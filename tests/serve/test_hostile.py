@@ -93,6 +93,9 @@ def uploads() -> Iterator[bytes]:
         b'{"codes": {"npy": "%s", "fps": 1e9}}', b'{"codes": {"npy": "%s", "fps": -1}}', b'{"codes":' * 10_000,
     ):  # fmt: skip
         yield record.replace(b"%s", base64.b64encode(codes_to_npy(np.zeros((1, 2, 3), np.int32))))
+    codes = {"npy": base64.b64encode(codes_to_npy(np.zeros((1, 2, 3), np.int32))).decode(), "fps": 8}
+    for more in ({"prompt": "a" * 2001}, {"decoder": "f" * 100_000}, {"decoder": [{}] * 10_000}):
+        yield json.dumps({"codes": codes, **more}).encode()  # would stay in memory as long as the file
     bomb = bytearray(png)
     bomb[16:24] = (60_000).to_bytes(4, "big") * 2  # says that it has 3.6 billion pixels
     yield bytes(bomb)

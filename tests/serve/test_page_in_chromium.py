@@ -75,7 +75,8 @@ def test_the_page_runs_under_its_own_policy(browser: Any, served: int) -> None:
 def test_keys_change_frames_and_the_real_world_shows_what_the_simulator_shows(page: Any) -> None:
     from vpoet.worlds import stepped
 
-    begin(page, 12)  # in which the robot that walks right for ever does not drown: with both worlds over, no frame comes
+    # in which the robot that walks right for ever does not drown: with both worlds over, no frame comes
+    begin(page, 12)
     hold(page)
     real = stepped("world:playground", 32, 32, 10)
     shown = [real.reset(12, "a robot on grass")]

@@ -85,7 +85,7 @@ class Continuous:
         self._guesses = model.guesses
         self._members: dict[Growing, _Member | None] = {}
         self._read: tuple[object, Decoder] | None = None
-        self._caches = {slots: SideBySide[_Member](slots) for slots in (1, 2)}
+        self._caches = {slots: SideBySide[_Member](slots, self.MOST) for slots in (1, 2)}
         """Of members without and with null prompts."""
 
     @classmethod

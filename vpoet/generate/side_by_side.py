@@ -24,10 +24,11 @@ T = TypeVar("T")
 class SideBySide(Generic[T]):
     """The caches of members with as many slots each."""
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, expected: int) -> None:
+        """``slots`` of each member; room for as many members as are ``expected`` at once is made at the beginning."""
         self.members: list[T] = []
         """By their lanes."""
-        self._slots = slots
+        self._slots, self._expected = slots, expected
         self._held: list[Tensor] = []
         """Of each layer its keys, and then of each its values, [N, K, S, H]."""
 
@@ -38,6 +39,7 @@ class SideBySide(Generic[T]):
         lane = self._lane(len(self.members))
         for mine, own in zip(self._held, theirs, strict=True):
             mine[lane, :, : cache.size] = own[:, :, : cache.size]
+            mine[lane, :, cache.size :] = 0  # what nobody wrote is masked, and must be a number
         self.members.append(member)
 
     def leave(self, member: T) -> None:
@@ -60,17 +62,17 @@ class SideBySide(Generic[T]):
         return slice(number * self._slots, (number + 1) * self._slots)
 
     def _make_room(self, wide: int, like: list[Tensor]) -> None:
-        """For one more lane, and for so many places: twice as many lanes as there were, so that few are copied often.
-        What nobody wrote is masked, and must be a number."""
-        lanes = len(self.members) + 1
+        """For one more member, and for so many places. What nobody wrote takes no memory yet."""
+        count, lanes = len(self.members) * self._slots, (len(self.members) + 1) * self._slots
         slots, places = (self._held[0].shape[0], self._held[0].shape[2]) if self._held else (0, 0)
-        if lanes * self._slots <= slots and wide <= places:
+        if lanes <= slots and wide <= places:
             return
-        wanted = slots if lanes * self._slots <= slots else max(2 * slots, lanes * self._slots)
+        lanes, wide = max(lanes, self._expected * self._slots), max(wide, places)
         fresh = []
         for i, own in enumerate(like):
-            made = own.new_zeros(wanted, own.shape[1], max(places, wide), own.shape[3])
-            if self._held:
-                made[:slots, :, :places] = self._held[i]
+            made = own.new_empty(lanes, own.shape[1], wide, own.shape[3])
+            if count:
+                made[:count, :, :places] = self._held[i][:count]
+                made[:count, :, places:] = 0
             fresh.append(made)
         self._held = fresh

@@ -4,19 +4,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 from vpoet.nn.transformer import Transformer
 
 SMALL = 10_000_000
-"""Parameters of a model below which threads do not pay."""
+"""Parameters of a network below which threads do not pay."""
 
 
 @contextmanager
-def few_threads(transformer: Transformer) -> Iterator[None]:
-    """One thread while a small model decodes on a CPU: its operations are too short to share, and two threads that wait
-    for each other, where something else has a core, are many times slower."""
+def few_threads(network: nn.Module) -> Iterator[None]:
+    """One thread while a small network decodes, or draws a few frames, on a CPU: its operations are too short to share,
+    and two threads that wait for each other, where something else has a core, are many times slower."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1 if _small(transformer) else threads)
+    torch.set_num_threads(1 if _small(network) else threads)
     try:
         yield
     finally:
@@ -29,5 +30,8 @@ def threads_left(transformer: Transformer) -> int:
     return torch.get_num_threads() if _small(transformer) else 1
 
 
-def _small(transformer: Transformer) -> bool:
-    return transformer.parameter_count < SMALL and transformer.language.weight.device.type == "cpu"
+def _small(network: nn.Module) -> bool:
+    if isinstance(network, Transformer):  # asked with each pass; and packed weights are no parameters
+        return network.parameter_count < SMALL and network.language.weight.device.type == "cpu"
+    weights = [*network.parameters()]
+    return sum(each.numel() for each in weights) < SMALL and all(each.device.type == "cpu" for each in weights)

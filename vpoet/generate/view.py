@@ -16,6 +16,7 @@ import torch
 
 from vpoet.arrays import Codes, Frames
 from vpoet.generate.plan import Plan
+from vpoet.generate.threads import few_threads
 from vpoet.sequence.document import Document
 from vpoet.sequence.spans import Span
 from vpoet.tokenizer.contract import CHUNK, Tokenizer
@@ -48,7 +49,8 @@ class View:
 
     def _draw(self, codes: Codes) -> tuple[int, Frames]:
         at = len(self._drawn)
-        self._drawn.append(self._tokenizer.decode_next(codes[at : at + 1], self._past))
+        with few_threads(self._tokenizer.model):
+            self._drawn.append(self._tokenizer.decode_next(codes[at : at + 1], self._past))
         return frames_before(at, self._tokenizer), self._drawn[-1]
 
     def whole(self, codes: Codes) -> Frames | None:
@@ -84,8 +86,8 @@ def _by_cells(tokenizer: Tokenizer) -> bool:
 @functools.lru_cache(64)
 @torch.no_grad()
 def same_by_cells(tokenizer: Tokenizer, grid: tuple[int, ...], threads: int) -> bool:
-    """Whether this machine, with so many threads, draws a clip of these cells (t, h, w) one after the other with the
-    bits of `Tokenizer.decode`. Kernels are chosen by sizes, so a clip of random codes is tried."""
+    """Whether this machine draws a clip of these cells (t, h, w) one after the other, with `few_threads`, with the bits
+    of `Tokenizer.decode` with so many threads. Kernels are chosen by sizes, so a clip of random codes is tried."""
     network = tokenizer.model
     if tokenizer.device.type != "cpu" or not isinstance(network, Network):
         return False
@@ -97,4 +99,6 @@ def same_by_cells(tokenizer: Tokenizer, grid: tuple[int, ...], threads: int) -> 
         pieces = codes.split(cells, 1)  # type: ignore[no-untyped-call]
         return torch.cat([network.decode(piece, past) for piece in pieces], 2)
 
-    return torch.equal(drawn(1), drawn(CHUNK))
+    with few_threads(network):
+        by_cells = drawn(1)
+    return torch.equal(by_cells, drawn(CHUNK))

@@ -150,7 +150,11 @@ class _Api:
         return JSONResponse(self._upload(request))
 
     async def preview(self, request: Request) -> Response:
-        return Response(self._studio.uploads.preview(self._upload(request)["id"]), media_type="image/webp")
+        try:
+            shown = self._studio.uploads.preview(self._upload(request)["id"])
+        except DataError as error:  # it has just been let go
+            raise _Missing(str(error)) from None
+        return Response(shown, media_type="image/webp")
 
     def _upload(self, request: Request) -> dict[str, Any]:
         about = self._studio.uploads.about(request.path_params["id"])

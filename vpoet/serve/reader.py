@@ -33,6 +33,8 @@ MOST_BYTES = 64 << 20
 """Of the frames that are read."""
 LONGEST = 20_000
 """Frames that are looked at."""
+_WORDS = 2000
+"""Characters of a record's prompt, and of the hash of its tokenizer: they are held in memory."""
 _LOOK, _SIDE = 48, 192
 """Frames and pixels of a side of what is shown of an upload."""
 _SLACK = 1e-6
@@ -102,6 +104,8 @@ def _record(data: bytes) -> tuple[dict[str, Any], Source]:
         raise DataError("neither a video or image, nor the record of a clip with its codes") from None
     if not 0 <= source.fps <= FASTEST or source.codes.nbytes > MOST_BYTES:
         raise DataError(f"codes at {source.fps} frames a second, {source.codes.shape}: those of no clip")
+    if max(len(source.prompt or ""), len(str(record.get("decoder")))) > _WORDS:
+        raise DataError(f"a record whose prompt has more than {_WORDS} characters")
     return record, source
 
 

@@ -39,7 +39,7 @@ REMEMBERED = 512
 _OURS = "an error of the server's own; its log says more"
 _QUICKLY = 1
 """Of 1 to 9: frames to look at take a tenth more bytes, and a third of the time."""
-_STEP = 0.02
+_STEP = 0.04
 """Parts of a clip that are worth telling."""
 
 
@@ -238,11 +238,16 @@ class Studio:
         self._tell()
 
     def _grown(self, job: Job) -> Growing | None:
+        told = 0.0
+
         def on_part(part: float) -> None:
+            nonlocal told
             if job.gone:
                 raise _Gone
             job.part = part
-            self._call(self._tell)
+            if part >= told + _STEP:
+                told = part
+                self._call(self._tell)
 
         try:
             given = job.given

@@ -55,8 +55,8 @@ class Uploads:
         return self._known.get(name)
 
     def preview(self, name: str) -> bytes:
-        assert name in self._known
-        return self._path(name, _PREVIEW).read_bytes()
+        """What is shown of it, a .webp. The errors are those of `read`."""
+        return self._held(name, _PREVIEW)
 
     async def add(self, pieces: AsyncIterator[bytes]) -> dict[str, Any]:
         """Keep a file. DataError: it is empty, too large, too slow, or nothing that can be read; or too many files
@@ -101,16 +101,16 @@ class Uploads:
 
     async def read(self, name: str, reading: Reading) -> Video:
         """Its frames. DataError: it has been let go, or cannot be read so."""
-        return await run_sync(reader.read, self._data(name), reading, limiter=self._readers)
+        return await run_sync(reader.read, self._held(name, _DATA), reading, limiter=self._readers)
 
     async def read_codes(self, name: str) -> Source:
         """The codes of a record. The errors are those of `read`."""
-        return await run_sync(reader.read_codes, self._data(name), limiter=self._readers)
+        return await run_sync(reader.read_codes, self._held(name, _DATA), limiter=self._readers)
 
-    def _data(self, name: str) -> bytes:
+    def _held(self, name: str, suffix: str) -> bytes:
         try:
             if name in self._known:
-                return self._path(name, _DATA).read_bytes()
+                return self._path(name, suffix).read_bytes()
         except FileNotFoundError:  # it has just been let go
             pass
         raise DataError("a file that was sent is here no more: send it again")
