@@ -1,12 +1,16 @@
 """What pixels say: motion of camera and objects that is known, pictures whose sharpness, bars and cuts are known."""
 
+import io
+from typing import Any
+
+import av
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
 from vpoet.arrays import Frames
 from vpoet.media import signals
-from vpoet.media.codec_vectors import codec_motion
+from vpoet.media.codec_vectors import Vectors, codec_motion
 from vpoet.media.video import Video
 
 FPS = 8.0
@@ -46,15 +50,42 @@ def test_a_camera_is_told_from_an_object() -> None:
     assert found.whole == pytest.approx(found.object, abs=0.05)
 
 
-@pytest.mark.parametrize(("side", "step"), [(14, 2), (14, 6), (18, 2), (18, 5)])
-def test_a_plain_thing_moves_with_its_inside_and_without_what_it_covers(side: int, step: int) -> None:
-    """Its inside looks the same before and after, and what it covers and uncovers changes without moving."""
+def plain(side: int, step: int) -> Frames:
+    """A square of nearly one colour that goes right before a sky of one."""
     frames = np.full((7, 128, 160, 3), (120, 180, 230), np.uint8)
     frames[:, 90:] = texture()[90:128, :160]  # a ground to see that the camera stands still
     for t, frame in enumerate(frames):
         frame[30 : 30 + side, 40 + step * t : 40 + step * t + side] = (200, 60, 40)
         frame[36 : 30 + side, 44 + step * t : 46 + step * t] = (250, 240, 90)
-    found = signals.motion(signals.greys(frames), FPS)
+    return frames
+
+
+@pytest.mark.parametrize(
+    ("frames", "camera", "own", "sharp", "contrast"),
+    [
+        (pan(), 18.744397, 0.019744, 33.161011, 0.157039),
+        (pan(step=1), 6.254974, 0.0, 32.752897, 0.156666),
+        (mover(), 0.0, 0.939271, 95.932262, 0.157399),
+        (plain(14, 6), 0.0, 0.424258, 115.457391, 0.119868),
+        (plain(18, 2), 0.0, 0.182320, 135.085516, 0.121008),
+    ],
+)
+def test_what_is_said_is_what_was_always_said(
+    frames: Frames, camera: float, own: float, sharp: float, contrast: float
+) -> None:
+    """Numbers of a slow version, whose camera was fitted to every second pixel, in real numbers."""
+    pictures = signals.greys(frames)
+    found = signals.motion(pictures, FPS)
+    assert found.camera == pytest.approx(camera, rel=1e-4)
+    assert found.object == pytest.approx(own, rel=1e-3)
+    assert signals.sharpness(pictures) == pytest.approx(sharp, rel=1e-6)
+    assert signals.contrast(pictures) == pytest.approx(contrast, abs=1e-6)
+
+
+@pytest.mark.parametrize(("side", "step"), [(14, 2), (14, 6), (18, 2), (18, 5)])
+def test_a_plain_thing_moves_with_its_inside_and_without_what_it_covers(side: int, step: int) -> None:
+    """Its inside looks the same before and after, and what it covers and uncovers changes without moving."""
+    found = signals.motion(signals.greys(plain(side, step)), FPS)
     wanted = step / 128 * 100 * FPS * side * side / (128 * 160)
     assert found.camera < 0.05
     assert found.object == pytest.approx(wanted, rel=0.35)
@@ -98,6 +129,25 @@ def test_codec_vectors_of_a_pan_and_none_of_an_image() -> None:
     assert codec_motion(Video(frames[:1], 0.0).encode(".png")) is None
 
 
+def test_a_clip_is_decoded_once_for_its_pixels_and_its_vectors() -> None:
+    payload = Video(pan(step=4, count=9), FPS).encode(".mp4")
+    vectors = Vectors()
+    video = Video.read(payload, look=vectors.add)
+    assert np.array_equal(video.frames, Video.read(payload).frames)
+    assert vectors.motion(video.fps) == codec_motion(payload)
+    lengths = []
+    with av.open(io.BytesIO(payload)) as container:  # the same, of a decoder that is asked for vectors alone
+        stream = container.streams.video[0]
+        stream.codec_context.options = {"flags2": "+export_mvs"}
+        for frame in container.decode(stream):
+            told: Any = frame.side_data.get("MOTION_VECTORS")
+            if told is not None:
+                each = [(np.hypot(v.motion_x, v.motion_y) / v.motion_scale, float(v.w) * v.h) for v in told]
+                whole = max(sum(area for _, area in each), 128 * 160)
+                lengths.append(sum(way * area for way, area in each) / whole / 128)
+    assert vectors.motion(video.fps) == pytest.approx(np.mean(lengths) * 100 * FPS)
+
+
 def test_sharpness_brightness_and_contrast() -> None:
     sharp = pan(count=2)
     soft = np.stack([np.asarray(Image.fromarray(frame).filter(ImageFilter.GaussianBlur(3))) for frame in sharp])
@@ -115,6 +165,23 @@ def test_bars_are_measured_and_a_dark_scene_is_none() -> None:
     frames[:, :, :40] = 0
     assert signals.letterbox(signals.greys(frames)) == pytest.approx(1 - 0.75 * 0.75, abs=0.03)
     assert signals.letterbox(signals.greys(pan() // 16)) == 0
+
+
+def test_bars_are_counted_line_by_line_as_all_at_once() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        pictures = random.integers(0, random.choice([20, 40, 256]), (3, 40, 56), np.uint8)
+        top, bottom, left, right = random.integers(0, 9, 4)
+        pictures[:, :top] = pictures[:, 40 - bottom :] = random.integers(0, 20)
+        pictures[:, :, :left] = pictures[:, :, 56 - right :] = random.integers(0, 30)
+        peak, low = pictures.max(0).astype(float), pictures.min(0).astype(float)
+        kept = 1.0
+        for axis in (1, 0):
+            level, spread = np.percentile(peak, 95, axis=axis), np.percentile(peak - low, 95, axis=axis)
+            dark = np.append((level < signals.DARK) & (spread < signals.FLAT), False)
+            first, last = (int(np.argmin(each)) for each in (dark, np.append(dark[-2::-1], False)))
+            kept *= max(len(level) - first - last, 0) / len(level)
+        assert signals.letterbox(pictures) == pytest.approx(1 - kept)
 
 
 def test_a_cut_is_counted_and_a_flash_or_a_pan_is_not() -> None:

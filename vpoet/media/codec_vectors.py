@@ -1,36 +1,38 @@
 """Motion as the encoder of a video found it: the vectors in its file, at no cost beyond decoding."""
 
-from pathlib import Path
+from typing import Any
 
-import av
 import numpy as np
 
-from vpoet.errors import DataError
-from vpoet.media.container import open_stream, reason
+from vpoet.media.video import Source, Video
 
 
-def codec_motion(source: str | Path | bytes) -> float | None:
-    """Mean length of a video's motion vectors over the picture, in percent of its height per second.
+class Vectors:
+    """The motion vectors of a video, from each `av.VideoFrame` that has them beside it."""
 
-    None where the file has none: each frame is coded by itself, as in images and ProRes, or the codec does not tell
-    (FFmpeg exports those of MPEG-1 to 4 and H.264). A vector says what was cheap to code: a plain wall may "move".
-    DataError: there is no video in it that can be read.
-    """
-    lengths: list[float] = []
-    container, stream = open_stream(source)
-    with container:
-        stream.codec_context.options = stream.codec_context.options | {"flags2": "+export_mvs"}
-        fps = float(stream.average_rate or stream.guessed_rate or 25)
-        try:
-            for frame in container.decode(stream):
-                vectors = frame.side_data.get("MOTION_VECTORS")
-                if vectors is not None:
-                    told = vectors.to_ndarray()
-                    way = np.hypot(told["motion_x"], told["motion_y"]) / np.maximum(told["motion_scale"], 1)
-                    area = told["w"].astype(np.float64) * told["h"]
-                    # a block that is predicted from both sides has two vectors; one without any counts as still
-                    whole = max(float(area.sum()), frame.width * frame.height)
-                    lengths.append(float((way * area).sum()) / whole / frame.height)
-        except av.FFmpegError as error:
-            raise DataError(f"broken while decoding: {reason(error)}") from None
-    return float(np.mean(lengths)) * 100 * fps if lengths else None
+    def __init__(self) -> None:
+        self._lengths: list[float] = []
+
+    def add(self, frame: Any) -> None:
+        vectors = frame.side_data.get("MOTION_VECTORS")
+        if vectors is not None:
+            told = vectors.to_ndarray()
+            way = np.hypot(told["motion_x"], told["motion_y"]) / np.maximum(told["motion_scale"], 1)
+            area = told["w"].astype(np.float64) * told["h"]
+            # a block that is predicted from both sides has two vectors; one without any counts as still
+            whole = max(float(area.sum()), frame.width * frame.height)
+            self._lengths.append(float((way * area).sum()) / whole / frame.height)
+
+    def motion(self, fps: float) -> float | None:
+        """Their mean length over the picture, in percent of its height per second.
+
+        None where there were none: each frame is coded by itself, as in images and ProRes, or the codec does not tell
+        (FFmpeg exports those of MPEG-1 to 4 and H.264). A vector says what was cheap to code: a plain wall may "move".
+        """
+        return float(np.mean(self._lengths)) * 100 * fps if self._lengths else None
+
+
+def codec_motion(source: Source) -> float | None:
+    """`Vectors.motion` of a whole video. DataError: there is no video or image in it that can be read."""
+    vectors = Vectors()
+    return vectors.motion(Video.read(source, look=vectors.add).fps)

@@ -54,17 +54,26 @@ Timed = Iterator[tuple[float, Any]]
 
 
 def open_video(
-    source: str | Path | bytes, start: float, behind: int, *, fps: float | None = None, size: Size | None = None
+    source: str | Path | bytes,
+    start: float,
+    behind: int,
+    *,
+    fps: float | None = None,
+    size: Size | None = None,
+    vectors: bool = False,
 ) -> tuple[float, Timed, Callable[[Any], Frames]]:
     """The frame rate, the frames from ``start`` seconds on as they are decoded, and what makes RGB of each.
 
     With ``fps``, frames that are the nearest to no time ``k / fps`` may be left out. With ``size``, height and width,
-    RGB is made in that size where it can be in one step (`vpoet.media.fitted`), and else as it is.
+    RGB is made in that size where it can be in one step (`vpoet.media.fitted`), and else as it is. With ``vectors``,
+    frames have their motion vectors beside them, where the codec tells.
     DataError: there is no video in it that can be read. The errors of this module name no file: `vpoet.media.video`
     does.
     """
     container, stream = open_stream(source)
     try:
+        if vectors:
+            stream.codec_context.options = stream.codec_context.options | {"flags2": "+export_mvs"}
         rate = float(stream.average_rate or stream.guessed_rate or 25)
         if not SLOWEST <= rate <= FASTEST:
             rate = _counted_rate(container, stream) or rate

@@ -6,13 +6,15 @@ clips of different sizes can be compared; what moves is told in percent of the p
 Shapes: T frames, h and w sides of a picture at `HEIGHT`; flow [T - 1, h, w, 2] in its pixels a step, x before y.
 """
 
-from itertools import product
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import pairwise, takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from vpoet.arrays import Doubles, Floats, Frames, Mask
+from vpoet.arrays import Floats, Frames, Mask
 from vpoet.errors import BackendError
 
 Greys = npt.NDArray[np.uint8]
@@ -43,7 +45,10 @@ STAYS, BY, ALONE = 0.3, 10.0, 2.5
 so many levels, a step is a cut only if it is so many times the largest other one."""
 DARK, FLAT = 24.0, 6.0
 """Levels: bars are darker than the first, and vary less than the second."""
-_ROUNDS = 6
+_ROUNDS, _FITTED, _SETTLED = 6, 1024, 1e-3
+"""The last in pixels."""
+_NO_WAY = 1 / 64
+"""Pixels: OpenCV's interpolation rounds to 1/32 of one."""
 
 
 class Motion(NamedTuple):
@@ -80,50 +85,59 @@ def optical_flow(pictures: Greys) -> Floats:
     """Where each pixel goes from a picture to the next: dense inverse search (Kroeger et al., ECCV 2016), each step
     begun from the one before it, as what moves goes on moving; without that, leaps and falls are lost. Where nothing
     changes it is not begun, as that has not moved, whatever moves beside it."""
+    steps = [flow for _, _, _, flow in _steps(pictures)]
+    return np.stack(steps) if steps else np.zeros((0, *pictures.shape[1:], 2), np.float32)
+
+
+def _steps(pictures: Greys) -> Iterator[tuple[Greys, Greys, Floats, Floats]]:
+    """Of each step the two pictures, their `difference`, and the flow; no flow where nothing changes at all."""
     cv2 = opencv()
     search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     search.setVariationalRefinementIterations(0)
-    flow = np.zeros((max(len(pictures) - 1, 0), *pictures.shape[1:], 2), np.float32)
+    nowhere = np.zeros((*pictures.shape[1:], 2), np.float32)
     before: Any = None
-    for step, found in enumerate(flow):
-        a, b = pictures[step], pictures[step + 1]
-        found[:] = search.calc(a, b, before)
-        before = found * (difference(a, b) > CHANGED)[..., None]
-    return flow
+    for a, b in pairwise(pictures):
+        change = difference(a, b)
+        if change.max() <= CHANGED:
+            before = nowhere
+            yield a, b, change, nowhere
+            continue
+        flow = search.calc(a, b, before)
+        yield a, b, change, flow
+        before = flow * (change > CHANGED)[..., None]
 
 
 def camera_flow(flow_hw2: Floats, seen_hw: Mask) -> Floats:
-    """The motion of the picture as a whole [h, w, 2], fitted to the pixels where flow can be ``seen``: pan, zoom, roll.
+    """The motion of the picture as a whole [h, w, 2], fitted to pixels where flow can be ``seen``: pan, zoom, roll.
 
-    No shear: with it, ground that stands still and somebody who walks on it are one affine motion. Least squares,
-    weighted again ``_ROUNDS`` times by Geman and McClure's function: what moves against most of the picture ends up
-    without a weight. Zeros if hardly anything is seen.
+    No shear: with it, ground that stands still and somebody who walks on it are one affine motion. Least squares of
+    about ``_FITTED`` pixels, weighted again ``_ROUNDS`` times by Geman and McClure's function: what moves against most
+    of the picture ends up without a weight. Zeros if hardly anything is seen.
     """
-    h, w = seen_hw.shape
-    if seen_hw.sum() < 64:
+    seen = np.flatnonzero(seen_hw)
+    if len(seen) < 64:
         return np.zeros_like(flow_hw2)
-    y, x = np.mgrid[:h, :w] / h - np.array([0.5, w / h / 2])[:, None, None]
-    x_N, y_N = x[seen_hw][::2], y[seen_hw][::2]
-    u_N, v_N = flow_hw2[seen_hw][::2].astype(np.float64).T.copy()
-    square_N, zoom_N, roll_N = x_N * x_N + y_N * y_N, x_N * u_N + y_N * v_N, x_N * v_N - y_N * u_N
-    weights, across, down, zoom, roll = np.ones(len(x_N)), 0.0, 0.0, 0.0, 0.0
+    # A place and a way are a complex number each: of a pan, a zoom and a roll, a way is pan + turn * place.
+    place_hw = _place(*seen_hw.shape)
+    some = seen[:: max(1, len(seen) // _FITTED) | 1]  # every odd one, which runs along no column
+    place_N = place_hw.ravel()[some]
+    way_N = np.ascontiguousarray(flow_hw2).view(np.complex64).ravel()[some].astype(np.complex128)
+    terms_5N = np.stack([np.ones_like(place_N), place_N, way_N, np.abs(place_N) ** 2, place_N.conj() * way_N])
+    weight_N = np.ones(len(some))
+    pan = turn = 0j
     for _ in range(_ROUNDS):
-        # The normal equations, written out: of most of their terms the sums are the same.
-        count, sum_x, sum_y, squares = weights.sum(), weights @ x_N, weights @ y_N, weights @ square_N
-        left = np.array(
-            [
-                [count, 0, sum_x, -sum_y],
-                [0, count, sum_y, sum_x],
-                [sum_x, sum_y, squares, 0],
-                [-sum_y, sum_x, 0, squares],
-            ]
-        )
-        right = np.array([weights @ u_N, weights @ v_N, weights @ zoom_N, weights @ roll_N])
-        across, down, zoom, roll = np.linalg.solve(left + 1e-6 * np.eye(4), right).tolist()
-        off = np.square(u_N - (across + zoom * x_N - roll * y_N)) + np.square(v_N - (down + zoom * y_N + roll * x_N))
-        scale = max(float(np.median(off)), 0.02)
-        weights = np.square(scale / (scale + off))
-    return np.stack([across + zoom * x - roll * y, down + zoom * y + roll * x], -1).astype(np.float32)
+        weight, place, way, square, product = (terms_5N @ weight_N).tolist()
+        place, way = place / weight, way / weight
+        before, turn = turn, (product / weight - place.conjugate() * way) / (square / weight - abs(place) ** 2 + 1e-6)
+        pan, moved = way - turn * place, abs(way - turn * place - pan)
+        if moved + abs(turn - before) < _SETTLED:
+            break
+        rest_N = way_N - (pan + turn * place_N)
+        off_N = np.square(rest_N.real) + np.square(rest_N.imag)
+        scale = max(_median(off_N), 0.02)
+        weight_N = np.square(scale / (scale + off_N))
+    whole: Floats = (pan + turn * place_hw).astype(np.complex64).view(np.float32).reshape(flow_hw2.shape)
+    return whole
 
 
 def motion(pictures: Greys, fps: float) -> Motion:
@@ -133,24 +147,24 @@ def motion(pictures: Greys, fps: float) -> Motion:
     their own flow. All the rest moves with the camera: a plain wall shows no flow and is taken along.
     """
     cv2 = opencv()
-    flow = optical_flow(pictures)
     h, w = pictures.shape[1:]
-    y, x = np.mgrid[:h, :w].astype(np.float32)
+    x, y = _places(h, w)
     sums = np.zeros(3)
-    for a, b, flow_hw2 in zip(pictures, pictures[1:], flow, strict=False):
-        still = difference(a, b)
+    for a, b, still, flow_hw2 in _steps(pictures):
         if still.max() <= CHANGED:
             continue
         seen = _textured(a)
         camera = camera_flow(flow_hw2, seen)
-        moved = cv2.remap(b, x + camera[..., 0], y + camera[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        left = difference(a, moved)
-        if not _moves(seen, still, left):
-            camera, left = np.zeros_like(flow_hw2), still
-        own = things(flow_hw2 - camera, left)
-        parts = (camera + own, camera, own)
-        sums += [float(np.linalg.norm(part, axis=-1).mean()) for part in parts]
-    steps = max(len(flow), 1)
+        if np.abs(camera[:: h - 1, :: w - 1]).max() >= _NO_WAY:
+            there = x + camera[..., 0], y + camera[..., 1]
+            left = difference(a, cv2.remap(b, *there, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
+            if _moves(seen, still, left):
+                own = things(flow_hw2 - camera, left)
+                sums += [_mean_length(part) for part in (camera + own, camera, own)]
+                continue
+        alone = _mean_length(things(flow_hw2, still))
+        sums += [alone, 0, alone]
+    steps = max(len(pictures) - 1, 1)
     return Motion(*(float(value) for value in sums / steps / h * 100 * fps))
 
 
@@ -164,33 +178,41 @@ def things(flow_hw2: Floats, change_hw: Floats) -> Floats:
     where the thing is after the step; the others are what it covers.
     """
     cv2 = opencv()
-    nearby = cv2.dilate(change_hw, np.ones((2 * REACH + 1, 2 * REACH + 1), np.uint8))
-    changed = change_hw > np.maximum(OUTLINE, FAINT * nearby)
+    h, w = change_hw.shape
+    moving: Floats = np.zeros_like(flow_hw2)
+    left, top, width, height = cv2.boundingRect((change_hw > OUTLINE).view(np.uint8))
+    if not width:
+        return moving
+    # Nothing farther from a change than this belongs to a thing.
+    around = np.s_[max(top - WIDE, 0) : top + height + WIDE, max(left - WIDE, 0) : left + width + WIDE]
+    nearby = cv2.dilate(change_hw[around], np.ones((2 * REACH + 1, 2 * REACH + 1), np.uint8))
+    changed = change_hw[around] > np.maximum(OUTLINE, FAINT * nearby)
     shape = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (WIDE, WIDE))
-    whole = cv2.morphologyEx(changed.astype(np.uint8), cv2.MORPH_CLOSE, shape)
-    count, label_hw, boxes, _ = cv2.connectedComponentsWithStats(whole)
-    found = np.zeros_like(flow_hw2)
-    for thing in range(1, count):
-        left, top, width, height, area = boxes[thing].tolist()
-        if area < SMALLEST:
+    whole = np.zeros((h, w), np.uint8)
+    whole[around] = cv2.morphologyEx(changed.view(np.uint8), cv2.MORPH_CLOSE, shape)
+    _, label_hw, boxes, _ = cv2.connectedComponentsWithStats(whole[around])
+    flow_hw2, found = flow_hw2[around], moving[around]
+    for thing, (left, top, width, height, area) in enumerate(boxes.tolist()):
+        if not thing or area < SMALLEST:
             continue
         box = np.s_[top : top + height, left : left + width]
         mine = label_hw[box] == thing
         ways_N2 = flow_hw2[box][mine & changed[box]]
-        lengths = np.linalg.norm(ways_N2, axis=1)
-        found[box][mine] = np.median(ways_N2[lengths >= np.median(lengths)], axis=0)
-    h, w = change_hw.shape
-    y, x = np.mgrid[:h, :w].astype(np.float32)
-    there = x + found[..., 0], y + found[..., 1]
+        if not len(ways_N2):  # enclosed by changes of others
+            continue
+        lengths = np.hypot(*ways_N2.T)
+        found[box][mine] = [_median(way) for way in ways_N2[lengths >= _median(lengths)].T]
+    x, y = _places(h, w)
+    there = x[around] + found[..., 0], y[around] + found[..., 1]
     stays = cv2.remap(whole.astype(np.float32), *there, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) > 0.5
-    moving: Floats = found * stays[..., None]
+    found *= stays[..., None]
     return moving
 
 
 def sharpness(pictures: Greys) -> float:
     """Variance of the Laplacian, the mean over pictures: 10 is blurred, 100 and more is sharp (Pech-Pacheco, 2000)."""
     cv2 = opencv()
-    return float(np.mean([cv2.Laplacian(picture, cv2.CV_64F).var() for picture in pictures]))
+    return float(np.mean([_spread(cv2.Laplacian(picture, cv2.CV_16S)) ** 2 for picture in pictures]))
 
 
 def brightness(pictures: Greys) -> float:
@@ -200,24 +222,24 @@ def brightness(pictures: Greys) -> float:
 
 def contrast(pictures: Greys) -> float:
     """Standard deviation of grey within a picture, the mean over pictures: 0 to 0.5."""
-    return float(np.mean([picture.std() for picture in pictures]) / 255)
+    return float(np.mean([_spread(picture) for picture in pictures]) / 255)
 
 
 def letterbox(pictures: Greys) -> float:
     """Share of the picture that is black bars at its edges throughout the clip: above, below, left and right."""
-    peak, low = pictures.max(0).astype(np.float64), pictures.min(0).astype(np.float64)
+    peak, low = pictures.max(0), pictures.min(0)
+    spread = peak - low
 
-    def bars(lines_N: Doubles, spread_N: Doubles) -> int:
+    def bars(order: slice) -> int:
         """Lines from the first on that are dark and even."""
-        dark = (lines_N < DARK) & (spread_N < FLAT)
-        return int(len(dark) if dark.all() else np.argmin(dark))
+        lines = zip(peak[order], spread[order], strict=True)
+        return sum(1 for _ in takewhile(lambda line: _most(line[0]) < DARK and _most(line[1]) < FLAT, lines))
 
     kept = 1.0
-    for axis in (1, 0):
-        level, spread = np.percentile(peak, 95, axis=axis), np.percentile(peak - low, 95, axis=axis)
-        size = len(level)
-        cut = bars(level, spread) + bars(level[::-1], spread[::-1])
-        kept *= max(size - cut, 0) / size
+    for _ in ("above and below", "left and right"):
+        size = len(peak)
+        kept *= max(size - bars(np.s_[:]) - bars(np.s_[::-1]), 0) / size
+        peak, spread = peak.T, spread.T
     return 1 - kept
 
 
@@ -229,35 +251,78 @@ def cuts(frames: Frames) -> int:
     """
     cv2 = opencv()
     small = np.stack([cv2.resize(frame, (32, 32), interpolation=cv2.INTER_AREA) for frame in frames]).astype(np.float32)
-    if len(small) < 2:
-        return 0
-    change = np.abs(np.diff(small, axis=0)).mean(3)
-    step = change.mean((1, 2))
     last = len(small) - 1
-    lasting = [np.abs(small[min(i + 2, last)] - small[max(i - 1, 0)]).mean() for i in range(last)]
-    least = max(
-        CUT, STANDS_OUT * max(float(np.median(step)), 1.0)
-    )  # between those that lasting compares lie three steps
-    lit = np.maximum(small[:-1], small[1:]).max(3) >= DARK
+    if not last:
+        return 0
+    change = np.abs(np.diff(small, axis=0))
+    change = (change[..., 0] + change[..., 1] + change[..., 2]) / 3
+    step = change.mean((1, 2))
+    at = np.arange(last)
+    # Between those that this compares lie three steps.
+    lasting = np.abs(small[np.minimum(at + 2, last)] - small[np.maximum(at - 1, 0)]).reshape(last, -1).mean(1)
+    least = max(CUT, STANDS_OUT * max(float(np.median(step)), 1.0))
+    brighter = np.maximum(small[:-1], small[1:])
+    lit = np.maximum(np.maximum(brighter[..., 0], brighter[..., 1]), brighter[..., 2]) >= DARK
     stays = ((change < BY) & lit).sum((1, 2)) / np.maximum(lit.sum((1, 2)), 1)
-    others = np.array([np.delete(step, i).max(initial=0.0) for i in range(last)])
-    return int(((step > least) & (np.array(lasting) > least) & ((stays < STAYS) | (step > ALONE * others))).sum())
+    second, largest = np.sort(np.append(step, 0.0))[-2:]
+    others = np.where(at == step.argmax(), second, largest)
+    return int(((step > least) & (lasting > least) & ((stays < STAYS) | (step > ALONE * others))).sum())
 
 
 def _moves(seen_hw: Mask, still_hw: Floats, left_hw: Floats) -> bool:
     """Whether the camera moves: how much changes, ``still`` without its motion and ``left`` with it."""
-    rows, columns = (np.array_split(np.arange(side), GRID) for side in seen_hw.shape)
-    better = worse = 0
-    for down, across in product(range(GRID), repeat=2):
-        if {down, across}.isdisjoint((0, GRID - 1)):
-            continue
-        part = np.ix_(rows[down], columns[across])
-        seen = seen_hw[part]
-        told = seen if seen.mean() >= LOOKED_AT else np.ones_like(seen)
-        still, left = still_hw[part][told].sum(), left_hw[part][told].sum()
-        better += bool(told is seen and left < EXPLAINED * still)
-        worse += bool(left > still)  # of a road, its grain stands still; a wall of one colour tells nothing
-    return better >= PARTS and better > 2 * worse
+    down, across = (_parts(side) for side in seen_hw.shape)
+    shown_hw = seen_hw.astype(np.float32)
+    maps = (shown_hw, still_hw, left_hw, still_hw * shown_hw, left_hw * shown_hw)
+    seen, still, left, still_seen, left_seen = (down @ each @ across.T for each in maps)
+    told = seen >= LOOKED_AT * np.outer(down.sum(1), across.sum(1))
+    better = told & (left_seen < EXPLAINED * still_seen)
+    worse = np.where(told, left_seen > still_seen, left > still)  # of a road, its grain stands still; a wall of one
+    better[1:-1, 1:-1] = worse[1:-1, 1:-1] = False  # colour tells nothing
+    return bool(better.sum() >= PARTS and better.sum() > 2 * worse.sum())
+
+
+@lru_cache(8)
+def _parts(side: int) -> Floats:
+    """Which pixels of a side lie in which part of the grid: ones and zeros [`GRID`, side]."""
+    parts = np.zeros((GRID, side), np.float32)
+    for part, pixels in zip(parts, np.array_split(np.arange(side), GRID), strict=True):
+        part[pixels] = 1
+    return parts
+
+
+@lru_cache(8)
+def _place(height: int, width: int) -> npt.NDArray[np.complex128]:
+    """Where each pixel lies from the middle of the picture, in its heights: x + iy, [h, w]."""
+    x, y = _places(height, width)
+    return ((x / height - width / height / 2) + 1j * (y / height - 0.5)).astype(np.complex128)
+
+
+@lru_cache(8)
+def _places(height: int, width: int) -> tuple[Floats, Floats]:
+    """x and y of each pixel [h, w]."""
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    return x, y
+
+
+def _spread(picture: npt.NDArray[Any]) -> float:
+    """Standard deviation."""
+    return float(opencv().meanStdDev(picture)[1].item())
+
+
+def _most(line_N: Greys) -> float:
+    """What 95% of it are at most."""
+    return float(np.interp(0.95 * (len(line_N) - 1), np.arange(len(line_N)), np.sort(line_N)))
+
+
+def _mean_length(ways_hw2: Floats) -> float:
+    return float(np.sqrt(np.square(ways_hw2[..., 0]) + np.square(ways_hw2[..., 1])).mean())
+
+
+def _median(values_N: npt.NDArray[np.floating[Any]]) -> float:
+    """As numpy's, without what that costs for a few values."""
+    ordered = np.sort(values_N)
+    return float((ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2)
 
 
 def difference(a: Greys, b: Greys) -> Floats:
@@ -270,6 +335,6 @@ def difference(a: Greys, b: Greys) -> Floats:
 def _textured(picture: Greys) -> Mask:
     """Where something can be seen to move."""
     cv2 = opencv()
-    smooth = cv2.GaussianBlur(picture, (0, 0), 1.5).astype(np.float32)
-    slope = np.abs(cv2.Sobel(smooth, cv2.CV_32F, 1, 0)) + np.abs(cv2.Sobel(smooth, cv2.CV_32F, 0, 1))
-    return np.asarray(cv2.dilate((slope > 16).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0)
+    smooth = cv2.GaussianBlur(picture, (0, 0), 1.5)
+    slope = np.abs(cv2.Sobel(smooth, cv2.CV_16S, 1, 0)) + np.abs(cv2.Sobel(smooth, cv2.CV_16S, 0, 1))
+    return np.asarray(cv2.dilate((slope > 16).view(np.uint8), np.ones((5, 5), np.uint8)) > 0)

@@ -13,6 +13,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -72,14 +73,21 @@ class Video:
 
     @classmethod
     def read(
-        cls, source: Source, *, fps: float | None = None, start: float = 0.0, max_frames: int | None = None
+        cls,
+        source: Source,
+        *,
+        fps: float | None = None,
+        start: float = 0.0,
+        max_frames: int | None = None,
+        look: Callable[[Any], None] | None = None,
     ) -> "Video":
         """Read a video or image file, or its bytes, from ``start`` seconds on; ``fps`` None keeps the file's own rate.
 
+        ``look`` is shown every frame of a video as it is decoded, an `av.VideoFrame` with its motion vectors.
         Raises DataError, naming the file, if it cannot be decoded or holds no frame there.
         """
-        rate, frames = stream_frames(source, fps=fps, start=start)
-        taken = [frame for _, frame in zip(range(max_frames), frames)] if max_frames else list(frames)  # noqa: B905
+        rate, numbered = stream_numbered(source, fps=fps, start=start, look=look)
+        taken = [frame for _, frame in islice(numbered, max_frames or None)]
         if not taken:
             raise DataError(f"{_name(source)}: no frames{f' after {start} s' if start else ''}")
         return cls(np.stack(taken), rate)
@@ -213,13 +221,15 @@ def stream_numbered(
     start: float = 0.0,
     behind: int = 255,
     watch: Callable[[Frames], None] | None = None,
+    look: Callable[[Any], None] | None = None,
     size: Size | None = None,
 ) -> tuple[float, Iterator[tuple[int, Frames]]]:
     """As `stream_frames`, each frame with its number among those that were decoded, from 0 on: one that is shown again
     has the same number, and where the rate is lowered some are left out.
 
-    ``watch`` is shown every frame of the video as a thumbnail `THUMB`, no later than the frame comes. Without it, those
-    that will not be shown need not be decoded (`vpoet.media.sparing`), and are not counted.
+    ``watch`` is shown every frame of the video as a thumbnail `THUMB`, no later than the frame comes, and ``look`` as
+    `Video.read` says. Without either, those that will not be shown need not be decoded (`vpoet.media.sparing`), and are
+    not counted.
     """
     if fps is not None and not 0 < fps <= FASTEST:
         raise DataError(f"a frame rate to read at is above 0 and at most {FASTEST}, not {fps}")
@@ -230,8 +240,10 @@ def stream_numbered(
         check_file(source)
     with _named(name, "not readable"):
         if (picture := open_image(source)) is None:
-            rate, timed, finish = open_video(source, start, behind, fps=None if watch else fps, size=size)
+            spared = None if watch or look else fps
+            rate, timed, finish = open_video(source, start, behind, fps=spared, size=size, vectors=look is not None)
             found = fps or rate
+            timed = timed if look is None else _looked_at(timed, look)
             seen = _seen(timed, None if watch is None else thumbnails(), watch)
             chosen = nearest_in_time(seen, found, 1 / rate, start or None)
             return found, _guard(map(_last_kept(finish), chosen), name, size)
@@ -244,6 +256,12 @@ def stream_numbered(
     times = np.cumsum([0.0, *shown[:-1]]).tolist()
     seen = _seen(zip(times, pictures, strict=True), small_picture, watch)
     return found, _guard(nearest_in_time(seen, found, shown[-1], start), name, size)
+
+
+def _looked_at(timed: Iterable[tuple[float, Any]], look: Callable[[Any], None]) -> Iterator[tuple[float, Any]]:
+    for time, frame in timed:
+        look(frame)
+        yield time, frame
 
 
 def _seen(

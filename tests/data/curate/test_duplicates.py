@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from vpoet.arrays import Frames
-from vpoet.data.curate.clip_measures import hashes, thumbnails
+from vpoet.data.curate.clip_measures import hashes, spread, thumbnails
 from vpoet.data.curate.duplicates import likeness, originals
 from vpoet.media.video import Video
 
@@ -89,3 +89,11 @@ def test_a_copy_begun_later_is_found_by_the_frames_that_both_have() -> None:
     still = np.stack([frames[0]] * 17)
     assert likeness(thumbnails(still), thumbnails(frames[:17])) < 0.8
     assert likeness(thumbnails(still), thumbnails(still[:1])) == pytest.approx(1)
+
+
+def test_hashes_are_those_of_imagehash() -> None:
+    imagehash = pytest.importorskip("imagehash")
+    odd = np.random.default_rng(0).integers(0, 256, (4, 90, 61, 3), np.uint8)
+    for frames in (recording(0, 0), recording(1, 1, side=40), odd, np.full_like(odd, 130)):
+        wanted = [str(imagehash.phash(Image.fromarray(frame))) for frame in spread(frames, 4)]
+        assert hashes(frames) == wanted

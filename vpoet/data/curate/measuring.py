@@ -27,6 +27,7 @@ from vpoet.data.shards import Manifest, Problems, Sample, ShardInfo, read_shard
 from vpoet.data.workers import Progress, Workers, share_out
 from vpoet.errors import DataError
 from vpoet.files import open_file, read_json, write_atomic
+from vpoet.media.codec_vectors import Vectors
 from vpoet.media.video import Video
 
 FOLDER = "measures"
@@ -152,12 +153,12 @@ def _measure_shard(job: _Job, progress: Progress) -> _Done:
 
 def _measured(sample: Sample, groups: set[str], judges: Mapping[str, Judge]) -> tuple[dict[str, Any], Arrays]:
     """Numbers and arrays of a clip, of some groups."""
-    payload = sample.video
-    video = Video.read(payload)
+    vectors = Vectors()
+    video = Video.read(sample.video, look=vectors.add)
     numbers: dict[str, Any] = {}
     arrays: Arrays = {}
     if "pixels" in groups:
-        numbers |= clip_measures.pixels(video, payload)
+        numbers |= clip_measures.pixels(video, vectors)
     if "hashes" in groups:
         numbers["phash"] = clip_measures.hashes(video.frames)
         arrays["thumbnails"] = clip_measures.thumbnails(video.frames)
