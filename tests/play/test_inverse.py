@@ -63,9 +63,7 @@ def test_a_long_video_is_read_in_pieces_that_share_a_frame(toy: Model) -> None:
     assert (whole.values.tolist(), changes) == (found.values.tolist(), ())
 
 
-def test_a_film_is_read_without_holding_its_frames(
-    toy: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_film_is_read_without_holding_its_frames(toy: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """These are 16 MB."""
     monkeypatch.setattr(reading, "infer", lambda model, codes, prompt, by: len(codes))
     Video(np.repeat(clip(20), 16, axis=1).repeat(16, axis=2), 8.0).write(tmp_path / "film.mp4")
