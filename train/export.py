@@ -61,7 +61,7 @@ def main(
     if adapter is not None or decoder is not None:
         run = hub.local(run, bundle.FILES)
         whole = bundle.load(run, adapter=adapter)
-        about = (run / bundle.CARD).read_text()
+        about = (run / bundle.CARD).read_text("utf-8")
         if adapter is not None:
             about += f"\nThe adapter {adapter.name} is added to its weights.\n"
         tokenizer, described = whole.video, whole.config
@@ -175,7 +175,7 @@ def first_use(out: Path, tasks: list[str]) -> str:
 
 def card(run: Path, folder: Path, transformer: Transformer) -> str:
     """The bundle's card: where it comes from."""
-    recipe = (run / RESOLVED).read_text()
+    recipe = (run / RESOLVED).read_text("utf-8")
     return (
         f"# {run.name}\n\nA vpoet bundle of {transformer.parameter_count / 1e6:.2f}M parameters, "
         f"from checkpoint {folder.name}.\n\nTrained with this recipe (`vpoet pretrain`):\n\n```yaml\n{recipe}```\n"

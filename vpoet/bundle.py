@@ -145,7 +145,7 @@ def save(
             raise OSError(number, os.strerror(number) if number else str(error)) from None
         text.save(fresh / TEXT)
         video.save(fresh / VIDEO)
-        (fresh / CARD).write_text(card)
+        (fresh / CARD).write_text(card, "utf-8")
 
 
 def check_vacant(folder: Path) -> None:

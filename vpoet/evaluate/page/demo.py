@@ -38,7 +38,7 @@ def demo_sections(folder: Path, scratch: Path) -> list[Section]:
 
 def _stages(path: Path) -> Section:
     try:
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
         lines = [[str(row["stage"]), f"{row['seconds']} s", str(row["command"]), str(row["result"])] for row in rows]
         minutes = sum(row["seconds"] for row in rows) / 60
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -53,7 +53,7 @@ def _samples(folder: Path, scratch: Path) -> list[Section]:
     path, samples = folder / PROMPTS, folder / "samples"
     if not path.exists():
         return []
-    prompts = [prompt_of(line) for line in path.read_text().splitlines()]
+    prompts = [prompt_of(line) for line in path.read_text("utf-8").splitlines()]
     real = _nearest(folder, prompts)
     rows: list[list[Picture]] = []
     for index, prompt in enumerate(prompts):

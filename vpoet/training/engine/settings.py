@@ -40,7 +40,7 @@ def settings(config: EngineConfig, optimizer: OptimizerConfig, micro_batches: in
     further: Any = {}
     if config.deepspeed:
         try:
-            further = json.loads(Path(config.deepspeed).read_text())
+            further = json.loads(Path(config.deepspeed).read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise ConfigError(f"engine.deepspeed = {config.deepspeed}: not readable as JSON: {error}") from None
     sharing = further.get("zero_optimization", {}) if isinstance(further, dict) else None
