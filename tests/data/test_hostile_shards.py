@@ -115,11 +115,14 @@ def test_what_json_has_not_is_read_as_what_it_has(tmp_path: Path) -> None:
     assert not counts
 
 
-@pytest.mark.parametrize(("kind", "cut"), [("w", 12_000), ("w:gz", 0), ("w:gz", 100), ("w:xz", 300)])
-def test_a_tar_that_is_cut_or_packed_is_told(tmp_path: Path, kind: str, cut: int) -> None:
+@pytest.mark.parametrize(
+    ("kind", "cut"),
+    [("w", 0), ("w", 12_000), ("w:gz", 0), ("w:gz", 100), ("w:bz2", 0), ("w:bz2", 300), ("w:xz", 0), ("w:xz", 300)],
+)
+def test_a_tar_that_is_cut_is_told_packed_or_not(tmp_path: Path, kind: str, cut: int) -> None:
     members = [member for number in range(20) for member in pair(f"k{number}")]
     samples, counts = found(tar(tmp_path / "a.tar", members, kind, cut))
-    assert counts["broken tar"] == 1
+    assert counts.get("broken tar", 0) == (cut > 0)
     assert (sum("mp4" in sample.parts for sample in samples) == 20) == (not cut)
 
 

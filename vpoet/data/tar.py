@@ -50,8 +50,7 @@ def read_groups(stream: BinaryIO, note: Callable[[str, str], None]) -> Iterator[
 
 
 def _files(stream: BinaryIO, note: Callable[[str, str], None]) -> Iterator[tuple[str, bytes]]:
-    # A tar ends in two blocks of zeros. Cut between two members it has no other mark of being cut; where it is packed,
-    # what unpacks it finds the cut.
+    # A tar ends in two blocks of zeros. Cut between two members it has no other mark of being cut.
     stream.seek(max(0, stream.seek(0, io.SEEK_END) - TAR_END))
     end = stream.read()
     stream.seek(0)
@@ -70,6 +69,10 @@ def _files(stream: BinaryIO, note: Callable[[str, str], None]) -> Iterator[tuple
                 assert file is not None
                 yield member.name, file.read()
         if packed:
+            # a block of zeros stands behind the last member; where the end is missing, less than a block is read there
+            assert tar.fileobj is not None
+            if tar.fileobj.tell() < tar.offset + tarfile.BLOCKSIZE:
+                note("broken tar", "cut short")
             return
         stream.seek(tar.offset)
         if end != bytes(TAR_END):
