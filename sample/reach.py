@@ -27,7 +27,7 @@ from vpoet.outputs import expect_folder
 from vpoet.play.commands import commands, obedient, obeyed
 from vpoet.play.futures import space_of
 from vpoet.play.players import players
-from vpoet.play.reaching import AHEAD, FIRST, NEAR, Start, attempt, judged, starts
+from vpoet.play.reaching import AHEAD, FIRST, Start, attempt, judged, nearness, starts
 
 MOST = 1_000_000
 """Plans at a time."""
@@ -44,6 +44,7 @@ def main(
     count: Annotated[int, typer.Option(help="Starts.", min=2, max=1_000_000)] = 200,
     samples: Annotated[str, typer.Option(help="Plans that are tried each time, a row for each.")] = "64,256",
     every: Annotated[int, typer.Option(help="Plan again after so many actions.", min=1)] = 8,
+    ahead: Annotated[int, typer.Option(help="Steps from a start to its goal; one has twice as many.", min=1)] = AHEAD,
     texts: Annotated[bool, typer.Option("--texts", help="Commands instead of goals: 'a robot walks left'.")] = False,
     seed: Annotated[int, typer.Option(help="Of whoever acts, with the number of the start.", min=0)] = 0,
     first: Annotated[int, typer.Option(help="Number of the first clip.", min=0)] = FIRST,
@@ -54,9 +55,11 @@ def main(
     """Measure planning: the share of goal pictures reached by the world itself, a model, and chance.
 
     A start is the first frame of a recording of the world, and its goal the picture that the recording comes to 16
-    steps later, played half of the time by random keys and half by a player who seeks coins. It is reached if
-    the figure comes within 3 pixels (of 64) of its place there, in any of twice as many steps. Recordings that end
-    early, or where they began, are left out.
+    steps later (--ahead), played half of the time by random keys and half by a player who seeks coins. It is reached
+    if the figure comes within 3 pixels (of 64) of its place there, in any of twice as many steps. Recordings that end
+    early, or where they began, are left out. In env:gym_pusht/PushT-v0 half of the recordings are of a script that
+    pushes, and there is where disc and block together are within 20 units of 512, and the block's angle is within 20
+    degrees.
 
     Rows: random keys; random shooting and the cross-entropy method in the world itself (the oracle); with --model the
     same in the learned world, with and without plans that the model suggests, the actions that it reads off an imagined
@@ -74,6 +77,7 @@ def main(
         vpoet reach --out runs/reach
         vpoet reach --model runs/play/bundle --count 200 --samples 64,256,1024 --out runs/reach-learned
         vpoet reach --texts --model runs/play/bundle --out runs/commands
+        vpoet reach env:gym_pusht/PushT-v0 --ahead 25 --every 25 --count 50 --out runs/reach-pusht
     """
     expect_folder(out)
     pick(device)
@@ -89,20 +93,31 @@ def main(
         raise DataError(f"{model}: its actions are not those of {world}: it was trained on another world, or without")
     if player is not None and not texts and "play" not in player.bundle.config.tasks:
         raise PromptError(f"{model}: was not trained for play; it was for {', '.join(player.bundle.config.tasks)}")
-    clips = worlds.find(world.removeprefix(worlds.WORLD))(*shape, AHEAD + 1)
+    if texts:
+        if world.startswith(worlds.ENV):
+            raise PromptError(f"{world}: its recordings have no words for what is done; world:playground's have")
+        if ahead != AHEAD:
+            raise PromptError(f"--ahead is of goals' pictures; commands (--texts) are carried out within {AHEAD} steps")
+        clips = worlds.find(world.removeprefix(worlds.WORLD))(*shape, AHEAD + 1)
+        candidates, who = commands(clips, first), obedient(real, player)
+        told_by = partial(obeyed, real, clips.doing)
+    else:
+        near = nearness(real)
+        clip = worlds.maker(world, *shape[:2], real.fps, ahead + 1)
+        candidates, who = starts(clip, near, ahead + 1, first), players(real, player, sizes, every, near, ahead)
+        told_by = partial(judged, real, near)
 
     cli.hold(out)
 
     looked: list[Start | None] = []
-    for each in (commands if texts else starts)(clips, first):
+    for each in candidates:
         looked.append(each)
         if len(taken := [each for each in looked if each]) == count:
             break
-    setting = {"world": world, "shape": list(shape), "every": every, "seed": seed, "near": NEAR, "texts": texts}
+    setting = {"world": world, "shape": list(shape), "every": every, "seed": seed, "ahead": ahead, "texts": texts}
     setting["model"] = None if player is None else player.bundle.hash
     lines, sheet = [], list[tuple[str, Frames]]()
-    told_by = partial(obeyed, real, clips.doing) if texts else partial(judged, real)
-    for name, play in (obedient(real, player) if texts else players(real, player, sizes, every)).items():
+    for name, play in who.items():
         told = []
         for start in track(taken, name, console=console, disable=not console.is_terminal):
             file = out / "episodes" / f"{name.replace(', ', '-').replace(' ', '-')}-{start.seed}.json"

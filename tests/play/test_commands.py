@@ -8,10 +8,10 @@ import pytest
 from vpoet import worlds
 from vpoet.errors import DataError
 from vpoet.generate.model import Model
-from vpoet.play.commands import HOLD, commands, obedient, obeyed, truths
+from vpoet.play.commands import HOLD, commands, obedient, obeyed
 from vpoet.play.control import Episode
 from vpoet.play.futures import carried_out
-from vpoet.play.reaching import AHEAD, Start, attempt
+from vpoet.play.reaching import AHEAD, Start, attempt, told_at
 
 WORLD = worlds.find("playground")
 CLIPS, REAL = WORLD(32, 32, 8.0, AHEAD + 1), worlds.stepped("world:playground", 32, 32, 8.0)
@@ -29,7 +29,7 @@ def test_the_recordings_player_carries_every_command_out_and_one_who_does_someth
         frames, told = CLIPS.clip(start.seed)
         found = obeyed(REAL, CLIPS.doing, start, act(start, told["actions"]))
         assert found["reached"], start.text
-        doings = [CLIPS.doing(truth) for truth in truths(told["truth"], len(frames))]
+        doings = [CLIPS.doing(told_at(told["truth"], at)) for at in range(len(frames))]
         assert doings[found["steps"]] == doings[found["steps"] - HOLD + 1] == start.text != doings[0]
         short = told["actions"][: found["steps"] - 1]
         assert not obeyed(REAL, CLIPS.doing, start, act(start, short) if short else Episode(start.frame, [], []))[

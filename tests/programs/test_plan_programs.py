@@ -160,6 +160,12 @@ def test_a_model_that_cannot_be_measured_is_told_before_anything_is_done(
         assert not (tmp_path / "reach").exists()
 
 
+def test_commands_have_sixteen_steps_whatever_is_asked_of_goals(program: Run, tmp_path: Path) -> None:
+    status, _, err = program("sample/reach.py", "--texts", "--ahead", 25, "--out", tmp_path / "told")
+    assert (status, "--ahead is of goals' pictures" in err) == (2, True), err
+    assert not (tmp_path / "told").exists()
+
+
 def test_commands_are_given_and_what_came_of_them_is_told(program: Run, tmp_path: Path) -> None:
     status, out, err = program("sample/reach.py", "--texts", "--count", 3, "--out", tmp_path / "told", "--json")
     assert status == 0, err

@@ -16,7 +16,7 @@ from vpoet.media.video import Video
 from vpoet.play.control import Episode
 from vpoet.play.futures import carried_out
 from vpoet.play.players import Player, by_chance, by_policy, followed
-from vpoet.play.reaching import AHEAD, FIRST, Start, clip_start
+from vpoet.play.reaching import AHEAD, FIRST, Start, clip_start, told_at
 from vpoet.play.reading import infer, space
 from vpoet.worlds.world import SteppedWorld, World
 
@@ -35,7 +35,7 @@ def commands(clips: World, first: int = FIRST) -> Iterator[Start | None]:
     seed = first
     while True:
         frames, told = clips.clip(seed)
-        doings = [clips.doing(truth) for truth in truths(told["truth"], len(frames))]
+        doings = [clips.doing(told_at(told["truth"], at)) for at in range(len(frames))]
         held = [at for at in range(1, len(doings) - HOLD + 1) if len(set(doings[at : at + HOLD])) == 1]
         other = [at for at in held if doings[at] != doings[0] and not doings[at].endswith(" falls")]
         if other:
@@ -44,13 +44,6 @@ def commands(clips: World, first: int = FIRST) -> Iterator[Start | None]:
         else:
             yield None
         seed += 1
-
-
-def truths(told: dict[str, Any], frames: int) -> list[dict[str, Any]]:
-    """Of each frame, from what a clip's json says of all: lists of what changes, and what stays."""
-    return [
-        {name: value[at] if isinstance(value, list) else value for name, value in told.items()} for at in range(frames)
-    ]
 
 
 def obeyed(

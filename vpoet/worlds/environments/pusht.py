@@ -56,6 +56,10 @@ class PushT(Environment):
         Measure("block", ("block_x", "block_y"), "units of a board of 512"),
         Measure("angle", ("angle",), "degrees", turn=360),
     )
+    near = (
+        (Measure("places", ("agent_x", "agent_y", "block_x", "block_y"), "units of a board of 512"), 20),
+        (Measure("angle", ("angle",), "degrees", turn=360), 20),
+    )  # DINO-WM's, arXiv:2411.04983: the two places are one vector
     left_out = (
         "jumps and walls, as nobody jumps; keys read off frames, as vectors are not keys; rewards, as PushT's is the "
         "share of the goal that is covered, and so above 0 nearly everywhere"
