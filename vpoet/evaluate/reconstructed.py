@@ -16,7 +16,7 @@ import numpy as np
 
 from vpoet.arrays import Doubles, Frames
 from vpoet.errors import ConfigError, DataError
-from vpoet.evaluate.compare.clips import Clip
+from vpoet.evaluate.compare.clips import Clip, frame_by_frame
 from vpoet.evaluate.compare.features import Features
 from vpoet.evaluate.compare.measures import LEAST
 from vpoet.evaluate.compare.networks import ClipNetwork
@@ -91,8 +91,5 @@ class ReconstructionDistances:
 
 
 def _clip(name: str, video: Video) -> Clip:
-    def read(fps: float) -> Video:
-        return video.resample(fps) if fps and video.fps and fps != video.fps else video
-
     told = f"{video.frames.shape} {video.fps:g}".encode() + video.frames.tobytes()
-    return Clip(name, hashlib.sha256(told).hexdigest(), read)
+    return Clip(name, hashlib.sha256(told).hexdigest(), lambda fps: frame_by_frame(video, fps))

@@ -5,7 +5,7 @@ several processes each computes the features of its share, and the first one com
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from vpoet.arrays import Codes
+from vpoet.arrays import Codes, Frames
 from vpoet.bundle import Bundle
 from vpoet.data.folder import read_samples
 from vpoet.errors import ConfigError
-from vpoet.evaluate.compare.clips import Clip, drawn, gather, prepared
+from vpoet.evaluate.compare.clips import Clip, drawn, frame_by_frame, gather, prepared
 from vpoet.evaluate.compare.compared import Compared, compared
 from vpoet.evaluate.compare.features import Features, Watch
 from vpoet.evaluate.compare.measures import distances
@@ -101,31 +101,30 @@ class SampledSets:
         """Samples, each under the name of the clip that it was asked by."""
         coder, rate = self._bundle.video, float(self._bundle.config.fps)
 
-        def read(made: Codes, fps: float) -> Video:
-            video = Video(coder.decode(made), rate)
-            return video.resample(fps) if fps and fps != rate else video
+        def stream(made: Codes, fps: float) -> tuple[float, Iterator[Frames]]:
+            return frame_by_frame(Video(coder.decode(made), rate), fps)
 
         def content(made: Codes) -> str:
             told = f"{coder.hash} {rate:g} {made.shape}".encode() + np.ascontiguousarray(made).tobytes()
             return hashlib.sha256(told).hexdigest()
 
-        return [Clip(one.key, content(made), partial(read, made)) for one, made in zip(asked, codes, strict=True)]
+        return [Clip(one.key, content(made), partial(stream, made)) for one, made in zip(asked, codes, strict=True)]
 
     def reconstructed(self, asked: Sequence[Asked]) -> list[Clip]:
         """The real clips that samples were asked by, brought to the model's size and through its tokenizer: what no
         sampler of these codes can be nearer than."""
         bundle, config = self._bundle, self._bundle.config
 
-        def read(one: Asked, fps: float) -> Video:
+        def stream(one: Asked, fps: float) -> tuple[float, Iterator[Frames]]:
             clip = fit(bundle, Video(one.real, one.fps)).video
             video = Video(bundle.video.decode(bundle.video.encode(clip)), float(config.fps))
-            return video.resample(fps) if fps and fps != config.fps else video
+            return frame_by_frame(video, fps)
 
         def content(one: Asked) -> str:
             told = f"{bundle.video.hash} {config.frames} {config.height} {config.width} {config.fps}".encode()
             return hashlib.sha256(told + one.real.tobytes()).hexdigest()
 
-        return [Clip(one.key, content(one), partial(read, one)) for one in asked]
+        return [Clip(one.key, content(one), partial(stream, one)) for one in asked]
 
     def markdown(self) -> str:
         """A table for each set: its measures, under each setting."""

@@ -92,6 +92,21 @@ def test_clips_are_read_at_the_rate_that_is_asked_for_and_else_frame_by_frame(tm
     assert len(clip.read(4)) == 4
 
 
+def test_a_film_that_is_too_long_to_be_held_gives_the_same_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, *_ = kept(tmp_path, made(3, frames=40))
+    anywhere = replace(PLAIN, real_start="random")
+    held = [prepared(clip, anywhere, real=True).frames for clip in gather(source)]
+    monkeypatch.setattr("vpoet.evaluate.compare.clips.HELD", 10 * 16 * 24 * 3)
+    streamed = [prepared(clip, anywhere, real=True).frames for clip in gather(source)]
+    firsts = [prepared(clip, anywhere, real=False).frames for clip in gather(source)]
+    assert all(map(np.array_equal, held, streamed))
+    assert not all(map(np.array_equal, held, firsts))
+    with pytest.raises(DataError, match="clip-0: 40 frames, and the protocol takes 41"):
+        prepared(gather(source)[0], replace(anywhere, frames=41), real=True)
+
+
 def test_what_cannot_be_compared_is_named(tmp_path: Path) -> None:
     source, frames, *_ = kept(tmp_path, made(2))
     (clip, _) = gather(source)

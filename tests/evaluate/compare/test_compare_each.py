@@ -11,7 +11,7 @@ import torch
 
 import vpoet
 from vpoet.errors import BackendError, CheckpointError, DataError
-from vpoet.evaluate.compare.clips import Clip
+from vpoet.evaluate.compare.clips import Clip, frame_by_frame
 from vpoet.evaluate.compare.each import CLIPScore, of_bits, of_flicker, of_prompts
 from vpoet.evaluate.compare.features import Found
 from vpoet.evaluate.compare.kept import Kept
@@ -26,7 +26,7 @@ RULES = Protocol(frames=3, fit="none", size=0)
 
 def clip(seed: int, prompt: str, frames: int = 5, fps: float = 8.0) -> Clip:
     video = Video(np.random.default_rng(seed).integers(0, 256, (frames, 16, 16, 3), np.uint8), fps)
-    return Clip(f"c{seed}", str(seed), lambda fps: video, prompt)
+    return Clip(f"c{seed}", str(seed), lambda fps: frame_by_frame(video, 0), prompt)
 
 
 def test_what_was_computed_is_kept_by_content_and_what_is_damaged_computed_again(tmp_path: Path) -> None:

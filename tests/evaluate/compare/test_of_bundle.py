@@ -8,7 +8,7 @@ import pytest
 
 import vpoet
 from vpoet.errors import PromptError
-from vpoet.evaluate.compare.clips import Clip, is_bundle
+from vpoet.evaluate.compare.clips import Clip, frame_by_frame, is_bundle
 from vpoet.evaluate.compare.of_bundle import asked_by, make
 from vpoet.evaluate.compare.protocol import Protocol
 from vpoet.generate.jobs import Job
@@ -32,7 +32,7 @@ def model(bundle: Path) -> Model:
 
 def real(count: int = 3) -> list[Clip]:
     video = Video(np.zeros((5, 16, 16, 3), np.uint8), 8.0)
-    return [Clip(f"a/{i}", str(i), lambda fps: video, f"a robot {i}") for i in range(count)]
+    return [Clip(f"a/{i}", str(i), lambda fps: frame_by_frame(video, 0), f"a robot {i}") for i in range(count)]
 
 
 def test_each_real_clips_prompt_makes_a_sample_under_its_name(bundle: Path, model: Model, tmp_path: Path) -> None:

@@ -25,13 +25,15 @@ from vpoet.errors import DataError
 from vpoet.evaluate.compare.protocol import Protocol
 from vpoet.files import CONFIG, WEIGHTS, fingerprint, open_file
 from vpoet.generate.kept_codes import beside
-from vpoet.media.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Video, first_frame
+from vpoet.media.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Video, first_frame, stream_frames
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 MOVING = VIDEO_SUFFIXES | {".gif"}
 STILL = IMAGE_SUFFIXES - {".gif"}
+HELD = 2**28
+"""Bytes of frames of a clip that may lie in memory."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +43,22 @@ class Clip:
     name: str
     content: str
     """SHA-256 of the bytes that it is decoded from."""
-    read: Callable[[float], Video]
-    """Its frames at a rate (0: every one); DataError, naming the file, if it cannot be decoded."""
+    stream: Callable[[float], tuple[float, Iterator[Frames]]]
+    """The rate, and its frames one by one, at a rate that is asked for (0: every one); DataError, naming the file, if
+    it cannot be decoded."""
     prompt: str = ""
     """What it shall show, as a list's or a shard's caption or the record beside a sample says; "" where none does."""
 
-    def start(self, protocol: Protocol, real: bool, length: int) -> int:
-        """The first frame that is taken of ``length``."""
-        if not real or protocol.real_start == "first":
-            return 0
+    def read(self, fps: float, most: int | None = None) -> Video:
+        """The first ``most`` frames, or all. DataError: as `stream`, or there is none."""
+        rate, frames = self.stream(fps)
+        taken = list(itertools.islice(frames, most))
+        if not taken:
+            raise DataError(f"{self.name}: no frame in it")
+        return Video(np.stack(taken), rate)
+
+    def start(self, protocol: Protocol, length: int) -> int:
+        """The first frame that is taken of a real clip of ``length``, where it is left to chance."""
         return _chance(protocol.seed, "start", self.name) % (length - protocol.span + 1)
 
 
@@ -92,14 +101,34 @@ def drawn(clips: Sequence[Clip], seed: int) -> list[Clip]:
 def prepared(clip: Clip, protocol: Protocol, real: bool) -> Video:
     """Its frames as the protocol has them, and the rate that they were read at (0 of pictures, whose rate nobody
     knows). DataError: the clip is too short."""
-    video = clip.read(protocol.fps)
-    if len(video) < protocol.span:
+    rate, frames = clip.stream(protocol.fps)
+    if real and protocol.real_start != "first":
+        held, length = _held(frames)
+        first = clip.start(protocol, length) if length >= protocol.span else 0
+        # of a film that is too long to be held, all is decoded once more
+        frames = iter(held[first:]) if held else itertools.islice(clip.stream(protocol.fps)[1], first, None)
+    taken = list(itertools.islice(frames, protocol.span))
+    if len(taken) < protocol.span:
         raise DataError(
-            f"{clip.name}: {len(video)} frames{f' at {protocol.fps:g} fps' if protocol.fps else ''}, and the protocol "
+            f"{clip.name}: {len(taken)} frames{f' at {protocol.fps:g} fps' if protocol.fps else ''}, and the protocol "
             f"takes {protocol.span}; leave the clip out, or ask for fewer frames"
         )
-    first = clip.start(protocol, real, len(video))
-    return Video(fitted(video.frames[first : first + protocol.span : protocol.step], protocol), video.fps)
+    return Video(fitted(np.stack(taken[:: protocol.step]), protocol), rate)
+
+
+def _held(frames: Iterator[Frames]) -> tuple[list[Frames], int]:
+    """All frames, or none where they would take more memory than `HELD`, and how many there are."""
+    held, length = list[Frames](), 0
+    for length, frame in enumerate(frames, start=1):
+        if length * frame.nbytes <= HELD:
+            held.append(frame)
+    return (held if len(held) == length else []), length
+
+
+def frame_by_frame(video: Video, fps: float) -> tuple[float, Iterator[Frames]]:
+    """What `Clip.stream` gives of a video that is in memory."""
+    video = video.resample(fps) if fps and video.fps and fps != video.fps else video
+    return video.fps, iter(video.frames)
 
 
 def fitted(frames: Frames, protocol: Protocol) -> Frames:
@@ -136,7 +165,7 @@ def _of_file(path: Path, name: str, prompt: str | None = None) -> Clip:
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     text = _recorded(path) if prompt is None else prompt
-    return Clip(name, content, lambda fps: Video.read(path, fps=fps or None), text)
+    return Clip(name, content, lambda fps: stream_frames(path, fps=fps or None), text)
 
 
 def _recorded(path: Path) -> str:
@@ -156,14 +185,20 @@ def _of_frames(folder: Path, name: str, prompt: str = "") -> Clip:
     files.sort(key=lambda file: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", file.name)])
     hashes = [str(fingerprint(file)["sha256"]) for file in files]
 
-    def read(fps: float) -> Video:
+    def stream(fps: float) -> tuple[float, Iterator[Frames]]:
         # no rate is known of pictures: they are taken to have the one that is asked for
-        frames = [first_frame(file) for file in files]
-        if len({frame.shape for frame in frames}) > 1:
-            raise DataError(f"{folder}: its frames are of several sizes; a clip has one")
-        return Video(np.stack(frames), fps)
+        return fps, _alike(folder, map(first_frame, files))
 
-    return Clip(name, hashlib.sha256("".join(hashes).encode()).hexdigest(), read, prompt)
+    return Clip(name, hashlib.sha256("".join(hashes).encode()).hexdigest(), stream, prompt)
+
+
+def _alike(folder: Path, frames: Iterator[Frames]) -> Iterator[Frames]:
+    first = None
+    for frame in frames:
+        first = first or frame.shape
+        if frame.shape != first:
+            raise DataError(f"{folder}: its frames are of several sizes; a clip has one")
+        yield frame
 
 
 def _of_list(path: Path) -> Iterator[Clip]:
@@ -181,14 +216,14 @@ def _of_shards(folder: Path) -> Iterator[Clip]:
     problems = Problems()
     for sample in read_samples(folder, problems=problems):
         yield Clip(
-            sample.key, hashlib.sha256(sample.video).hexdigest(), _reader(sample.video), next(iter(sample.captions), "")
+            sample.key, hashlib.sha256(sample.video).hexdigest(), _stream(sample.video), next(iter(sample.captions), "")
         )
     if problems.total:
         raise DataError(f"{folder}: damaged samples: {problems}; make the shards again, as scores of the rest mislead")
 
 
-def _reader(data: bytes) -> Callable[[float], Video]:
-    return lambda fps: Video.read(data, fps=fps or None)
+def _stream(data: bytes) -> Callable[[float], tuple[float, Iterator[Frames]]]:
+    return lambda fps: stream_frames(data, fps=fps or None)
 
 
 def _inside(folder: Path, suffixes: frozenset[str]) -> list[Path]:

@@ -126,12 +126,15 @@ def of_bits(model: "Model", protocol: Protocol, sets: Sets, kept: Kept, watched:
     """Bits per token of clips under a bundle, given their prompts where they have one, of each set by its label: at the
     bundle's own size, rate and length, whatever the protocol says. DataError: a clip cannot be scored."""
     bundle, rows = model.bundle, []
+    config = bundle.config
     for label, clips in sets.items():
 
         def one(i: int, clips: Sequence[Clip] = clips) -> list[float]:
-            video = clips[i].read(protocol.fps)
+            rate = clips[i].stream(protocol.fps)[0] or config.fps
+            # no more than is scored, and two to be sure of what is nearest in time to the last
+            video = clips[i].read(protocol.fps, math.ceil(config.frames * rate / config.fps) + 2)
             # of pictures no rate is known: they are taken to have the model's
-            rated = video if video.fps or len(video) < 2 else Video(video.frames, bundle.config.fps)
+            rated = video if video.fps or len(video) < 2 else Video(video.frames, config.fps)
             return [model.score(rated, clips[i].prompt).per_token.bits]
 
         name = f"bits per token under bundle {bundle.hash[:8]}, {label}"

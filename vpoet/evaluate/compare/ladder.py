@@ -8,14 +8,14 @@ notice, and by more than chance (the interval of rung 0) at an early one.
 import functools
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vpoet.arrays import Doubles, Frames
-from vpoet.evaluate.compare.clips import Clip, prepared
+from vpoet.evaluate.compare.clips import Clip, frame_by_frame, prepared
 from vpoet.evaluate.compare.corruptions import CORRUPTIONS, Corruption
 from vpoet.evaluate.compare.features import Features
 from vpoet.evaluate.compare.measures import bootstrap, diversity, mmd, mmd_bootstrap
@@ -126,20 +126,19 @@ def damaged(clip: Clip, protocol: Protocol) -> tuple[Clip, dict[Place, Clip]]:
 
     @functools.cache
     def frames(fps: float) -> Video:
-        video = clip.read(fps)
-        return Video(video.frames[: protocol.span].copy(), video.fps)
+        return clip.read(fps, protocol.span)
 
     seed = int(hashlib.sha256(f"{protocol.seed} {clip.name}".encode()).hexdigest()[:15], 16)
 
     def version(each: Corruption, level: float) -> Clip:
-        def read(fps: float) -> Video:
+        def stream(fps: float) -> tuple[float, Iterator[Frames]]:
             video = frames(fps)
-            return Video(each.damaged(video.frames, level, seed), video.fps)
+            return frame_by_frame(Video(each.damaged(video.frames, level, seed), video.fps), fps)
 
         told = f"{clip.content} {each.name} {level:g} {seed}"
-        return Clip(clip.name, hashlib.sha256(told.encode()).hexdigest(), read)
+        return Clip(clip.name, hashlib.sha256(told.encode()).hexdigest(), stream)
 
-    opened = Clip(clip.name, clip.content, frames)
+    opened = Clip(clip.name, clip.content, lambda fps: frame_by_frame(frames(fps), fps))
     variants = {
         (each.name, rung): version(each, each.levels[rung - 1]) for each in CORRUPTIONS for rung in _rungs(each)
     }
