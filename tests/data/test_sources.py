@@ -166,12 +166,15 @@ def test_a_tar_that_is_cut_gives_what_is_before_the_cut(tmp_path: Path) -> None:
 def test_tars_that_are_packed_are_whole_and_what_is_behind_the_end_of_one_is_told(tmp_path: Path) -> None:
     data = tar(tmp_path / "plain.tar", [("a.mp4", film()), ("v1.5.mp4", film())]).read_bytes()
     (tmp_path / "packed.tar").write_bytes(gzip.compress(data))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "packed.tar.GZ").write_bytes(gzip.compress(data))
     (tmp_path / "joined.tar").write_bytes(2 * data)
-    for name, more in (("packed", set()), ("joined", {"broken tar"})):
-        result = run(tmp_path / name, tmp_path / f"{name}.tar")
+    for given, more in (("packed.tar", set()), ("folder", set()), ("joined.tar", {"broken tar"})):
+        name = "packed.tar.GZ" if given == "folder" else given
+        result = run(tmp_path / "out" / given, tmp_path / given)
         assert result.clips == 1
         assert set(result.problems.counts) == {"no video or image in it"} | more
-        assert result.problems.names["no video or image in it"] == [f"{name}.tar/v1 (5.mp4)"]
+        assert result.problems.names["no video or image in it"] == [f"{name}/v1 (5.mp4)"]
 
 
 def rows(path: Path, /, **columns: list[Any]) -> Path:

@@ -14,6 +14,7 @@ from vpoet.data.fields import printable
 from vpoet.data.lists import LISTS, Row, read_list
 from vpoet.data.remote import PIPE, address, fetched, shown
 from vpoet.data.spool import Some, Spool
+from vpoet.data.tar import TARS
 from vpoet.errors import DataError
 from vpoet.media.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
@@ -40,7 +41,7 @@ class Item:
     @property
     def is_tar(self) -> bool:
         """Whether it is a tar of samples, as webdataset has them."""
-        return bool(self.path) and (self.name.endswith(".tar") or self.path.startswith(PIPE))
+        return bool(self.path) and (self.name.lower().endswith(TARS) or self.path.startswith(PIPE))
 
     @property
     def files(self) -> list[str]:
@@ -75,7 +76,7 @@ def gather(
             known = VIDEO_SUFFIXES | IMAGE_SUFFIXES
             files = sorted(file for file in path.rglob("*") if file.is_file())
             inside = [file for file in files if file.suffix.lower() in known]
-            inside = inside or [file for file in files if file.suffix == ".tar"]
+            inside = inside or [file for file in files if file.name.lower().endswith(TARS)]
             if not inside:
                 raise DataError(f"{source}: no video, image or .tar in this folder")
             items.extend(Item(printable(file.relative_to(path).as_posix()), _file(file)) for file in inside)

@@ -15,6 +15,8 @@ _NAME = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)", re.DOTALL)
 _META = re.compile(r"__[^/]*__($|/)")
 _PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
 """How .tar.gz, .tar.bz2 and .tar.xz begin, whatever they are called."""
+TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+"""What tars of samples are called."""
 TAR_END = 1024
 """Bytes, all zero."""
 
