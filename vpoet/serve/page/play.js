@@ -40,6 +40,7 @@ function heard(told) {
   else if (told.say === "begun") {
     element("seed").value = told.seed;
     element("prompt").value = told.prompt;
+    element("prompt").placeholder = told.told || ""; // what it is told where nothing is asked for
     coins = hello.shows.map(() => 0);
     say(told.told ? `“${told.told}”, seed ${told.seed}` : `seed ${told.seed}`);
   } else if (told.say === "paused") {
@@ -151,7 +152,7 @@ function measure(now, number, at, nats) {
   const sorted = [...latencies].sort((a, b) => a - b);
   const wait = sorted.length ? ` · key to pixel ${sorted[Math.floor(0.95 * (sorted.length - 1))].toFixed(0)} ms (95%)` : "";
   element("measures").textContent =
-    `frame ${number} · ${rate.toFixed(1)} a second · ${(nats / Math.LN2).toFixed(1)} bits${wait}`;
+    `frame ${number} · ${rate.toFixed(1)} a second · surprise ${(nats / Math.LN2).toFixed(1)} bits${wait}`;
   document.body.dataset.frame = number;
 }
 
