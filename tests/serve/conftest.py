@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from vpoet.serve.worlds import Worlds, side_worlds
 from vpoet.worlds.playground.physics import ACTIONS
 
 PLAYGROUND = "world:playground"
+WAIT = 300_000
+"""Milliseconds for what is sure to come: a busy machine is no fault."""
 
 
 @pytest.fixture(scope="session")
@@ -148,3 +151,29 @@ def browser() -> Iterator[Any]:
         one = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"], timeout=300_000)
         yield one
         one.close()
+
+
+@contextmanager
+def _opened(browser: Any, port: int, fine: str = "", **how: Any) -> Iterator[Any]:
+    """The page of everything, ready; until the end it must not say that anything is wrong with it, but for what is
+    ``fine``."""
+    # what the tests evaluate is no part of the page, whose policy allows its own files alone
+    how = {"viewport": {"width": 1000, "height": 900}, **how}
+    context = browser.new_context(accept_downloads=True, bypass_csp=True, **how)
+    context.set_default_timeout(WAIT)
+    one = context.new_page()
+    faults: list[str] = []
+    one.on("pageerror", lambda error: faults.append(str(error)))
+    one.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
+    one.goto(f"http://127.0.0.1:{port}/")
+    one.wait_for_function("document.body.dataset.ready === 'all'")
+    yield one
+    assert [fault for fault in faults if not fine or fine not in fault] == []
+    context.close()
+
+
+@pytest.fixture
+def opened(browser: Any) -> Callable[..., Any]:
+    """``with opened(port) as page``: the page of everything in a browser; ``fine`` is what it may complain of, other
+    names are those of a context of playwright."""
+    return partial(_opened, browser)

@@ -111,8 +111,11 @@ function curve(about, clip) {
   const svgNames = "http://www.w3.org/2000/svg";
   const bits = about.surprise.filter(([, , , tokens]) => tokens).map(([first, frames, nats, tokens]) =>
     ({ first, frames, bits: nats / tokens / Math.LN2 }));
-  const box = make("figure", { className: "curve", tabIndex: 0 });
+  const box = make("figure", { className: "curve" });
   if (!bits.length) return box;
+  box.tabIndex = 0;
+  box.title = "How much each part surprised the model, in bits a token: the taller, the less sure it was. " +
+    "Point at a frame to hold it.";
   const most = Math.max(...bits.map((each) => each.bits)), total = about.frames;
   const svg = document.createElementNS(svgNames, "svg");
   svg.setAttribute("viewBox", `0 0 ${total} 30`);
@@ -138,15 +141,15 @@ function curve(about, clip) {
     const stop = which + 1 < prompts.length ? prompts[which + 1][0] : total;
     const sum = about.surprise.filter(([first, frames]) => at < first + frames && first + frames <= stop)
       .reduce(([nats, tokens], [, , more, and]) => [nats + more, tokens + and], [0, 0]);
-    return sum[1] ? ` · “${text}”: ${(sum[0] / sum[1] / Math.LN2).toFixed(2)}` : "";
+    return sum[1] ? `${(sum[0] / sum[1] / Math.LN2).toFixed(2)} in all of “${text}”` : "";
   };
   const mark = add("rect", { x: 0, width: 1, y: 0, height: 30, class: "mark" });
-  const words = make("figcaption");
+  const words = make("span"), whole = make("span"); // of a frame, and of its prompt
   const tell = (index) => {
     const here = bits.find((each) => each.first <= index && index < each.first + each.frames);
     mark.setAttribute("x", index);
-    words.textContent = `frame ${index}` + (here ? ` · ${here.bits.toFixed(2)} bits a token` : " · given") +
-      (prompts.length > 1 ? under(index) : "");
+    words.textContent = `frame ${index} · ` + (here ? `surprise ${here.bits.toFixed(2)} bits` : "given");
+    if (prompts.length > 1) whole.textContent = under(index) || "\u00a0"; // its line stays: nothing jumps
   };
   const look = (index) => {
     hold = { clip, frame: Math.max(0, Math.min(total - 1, index)) };
@@ -169,7 +172,7 @@ function curve(about, clip) {
   };
   box.setAttribute("role", "img");
   box.setAttribute("aria-label", "Surprise in bits a token by frame; arrow keys go along it");
-  box.append(svg, words);
+  box.append(svg, make("figcaption", {}, words, whole));
   tell(0);
   box.tell = tell;
   return box;

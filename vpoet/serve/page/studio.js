@@ -31,7 +31,8 @@ const GIVEN = ["image", "last", "video", "edit"];
 const MADE = ["restyle", "edit", "edit-part"]; // from what is given here, controls can be made
 const PAGE = 24; // clips of the history that are shown at once
 
-let models = [], uploads = {}, cards = new Map(), socket, older = [], sides = { a: null, b: null };
+let models = [], makers = [], uploads = {}, cards = new Map(), socket, older = [], sides = { a: null, b: null };
+const narrow = matchMedia("(max-width: 52rem)"); // as in page.css
 const brush = new Brush($("brush"), $("easel-image"));
 const border = new Border($("stage"), Object.fromEntries(SIDES.map((side) => [side, $(side)])),
   () => ["height", "width"].map((name) => Number($(name).value) || (model() || {})[name] || 64));
@@ -45,30 +46,34 @@ const say = (text, wrong = false) => {
 };
 
 async function call(method, path, body) {
-  const answer = await fetch(path, { method, body });
+  const answer = await fetch(path, { method, body }).catch(() => { throw new Error("The server does not answer."); });
   const told = await answer.json().catch(() => ({ error: answer.statusText }));
   if (!answer.ok) throw new Error(told.error || answer.statusText);
   return told;
 }
 
-const model = () => models.find((each) => each.name === $("model").value) || models[0];
+const model = () => models.find((each) => each.name === $("model").value) || makers[0];
 const task = () => TASKS.find(([name]) => name === $("task").value) || TASKS[0];
 
 // What is asked for
 
+const tasksOf = (one) => TASKS.filter(([name, , needs]) =>
+  needs.some((each) => one.tasks.includes(each)) && (name !== "restyle" || one.makes.length));
+
 function showModel() {
   const one = model(), kept = $("task").value;
   $("about").textContent = `${one.height}×${one.width}, ${one.frames} frames at ${one.fps} a second`;
-  const served = TASKS.filter(([name, , needs]) =>
-    needs.some((each) => one.tasks.includes(each)) && (name !== "restyle" || one.makes.length));
-  $("task").replaceChildren(...served.map(([name, words]) => new Option(words, name, false, name === kept)));
+  $("task").replaceChildren(...tasksOf(one).map(([name, words]) => new Option(words, name, false, name === kept)));
   for (const name of ["frames", "height", "width", "fps", "guidance", "temperature"]) $(name).placeholder = one[name];
   $("frames").step = $("given_frames").step = one.stride[0];
   $("height").step = $("width").step = one.stride[1];
   $("height").min = $("width").min = one.stride[1];
-  const others = models.filter((each) => each !== one);
-  $("second").replaceChildren(new Option("no other", ""), ...others.map((each) => new Option(each.name, each.name)));
-  $("model-row").hidden = models.length < 2;
+  const others = makers.filter((each) => each !== one);
+  $("second").replaceChildren(new Option("no other model", ""),
+    ...others.map((each) => new Option(each.name, each.name)));
+  $("model-row").hidden = makers.length < 2;
+  $("known").hidden = !one.words.length || one.words.length > 500;
+  $("known").querySelector("p").textContent = [...one.words].sort().join(" ");
   conditions.show(one);
   showTask();
   markWords();
@@ -76,10 +81,12 @@ function showModel() {
 
 function showTask() {
   const [name, , , given, fields] = task();
-  for (const each of document.querySelectorAll("[data-field]"))
+  for (const each of document.querySelectorAll("[data-field]")) {
     each.hidden = ![...given, ...fields].includes(each.dataset.field);
-  $("mask-box").hidden = !fields.includes("mask");
-  $("border-box").hidden = !fields.includes("outpaint");
+    for (const field of each.querySelectorAll("input, textarea")) field.disabled = each.hidden; // nor is it checked
+  }
+  $("mask-box").hidden = $("mask-box").disabled = !fields.includes("mask");
+  $("border-box").hidden = $("border-box").disabled = !fields.includes("outpaint");
   controls.show(model(), MADE.includes(name));
   showEasel();
   border.show();
@@ -87,14 +94,18 @@ function showTask() {
 
 function markWords() {
   const known = model().words, text = $("prompt").value;
-  if (!known.length) return $("words").replaceChildren();
+  if (!known.length) { $("marks").replaceChildren(); return note(""); }
   const parts = text.toLowerCase().match(/[\p{L}\p{N}_]+/gu) || [];
   const unknown = [...new Set(parts.filter((word) => !known.includes(word)))];
-  $("words").replaceChildren(...parts.flatMap((word) => {
+  $("marks").replaceChildren(...parts.flatMap((word) => {
     const mark = make("mark", { textContent: word, className: known.includes(word) ? "known" : "unknown" });
     return [mark, " "];
   }));
-  if (unknown.length) $("words").append("— the model never met what is underlined.");
+  note(unknown.length ? `— the model never met: ${unknown.join(", ")}.` : parts.length ? "— all known." : "");
+}
+
+function note(text) { // is read out where it has changed, and not at each letter
+  if ($("met").textContent !== text) $("met").textContent = text;
 }
 
 function asked() {
@@ -130,12 +141,16 @@ async function submit() {
   }
   const wanted = [{ ...body, count }];
   if ($("second").value) wanted.push({ ...body, count, model: $("second").value });
-  const answers = await Promise.all(wanted.map((each) => call("POST", "/api/jobs", JSON.stringify(each))));
-  const jobs = answers.flatMap((answer) => answer.jobs);
-  for (const job of jobs) begin(job);
-  watch(jobs.map((job) => job.id));
-  if (answers.length > 1 && count === 1) [sides.a, sides.b] = jobs.map((job) => job.id);
+  const jobs = [];
+  for (const each of wanted) { // what one model takes is shown, whatever the other says
+    const answer = await call("POST", "/api/jobs", JSON.stringify(each));
+    for (const job of answer.jobs) begin(job);
+    watch(answer.jobs.map((job) => job.id));
+    jobs.push(...answer.jobs);
+  }
+  if (wanted.length > 1 && count === 1) [sides.a, sides.b] = jobs.map((job) => job.id);
   compare();
+  if (narrow.matches) cards.get(jobs[0].id)?.article.scrollIntoView({ block: "nearest" }); // it is below all fields
   say(`${jobs.length === 1 ? "One clip" : `${jobs.length} clips`} asked for.`);
 }
 
@@ -147,14 +162,16 @@ const guarded = (does) => async (...given) => {
 
 async function send(file) {
   say(`Sending ${file.name} …`);
-  const about = await call("POST", "/api/uploads", file);
+  const about = await call("POST", "/api/uploads", file).catch((error) => {
+    throw new Error(`${file.name}: ${error.message}`);
+  });
   say(`${file.name}: ${about.width}×${about.height}` + (about.fps ? `, ${about.frames} frames` : ""));
   return about;
 }
 
 async function upload(field, file) {
   const about = await send(file);
-  setUpload(field, about);
+  setUpload(field, about, true);
   if (field === "edit") { // what it was made from, if its file tells
     try { $("was").value = JSON.parse(about.comment).vpoet.prompt || ""; } catch { /* a file of others */ }
   }
@@ -163,8 +180,10 @@ async function upload(field, file) {
 // What there is to see of a file that was sent, or of a clip that was made here
 const preview = (about) => about.made ? `/api/clips/${about.id}.webp` : `/api/uploads/${about.id}/preview`;
 
-function setUpload(field, about) {
+function setUpload(field, about, chosen = false) { // chosen: by its field, which shows its name
   uploads[field] = about;
+  if (!chosen) $(field).value = "";
+  $(field).parentElement.classList.toggle("elsewhere", Boolean(about) && !chosen);
   const shown = document.querySelector(`[data-field="${field}"] .preview`);
   shown.src = about ? preview(about) : "";
   shown.alt = about ? `what was sent as ${field}` : "";
@@ -173,14 +192,17 @@ function setUpload(field, about) {
 
 function showEasel() {
   const about = uploads[task()[3][0]];
-  if (!$("border-box").hidden) $("stage-image").src = about ? preview(about) : "icon.svg";
+  $("easel").hidden = !about;
+  $("easel-hint").hidden = Boolean(about);
+  $("stage").classList.toggle("empty", !about);
+  $("stage-image").src = about ? preview(about) : "icon.svg";
   if ($("mask-box").hidden || !about) return;
   brush.begin(preview(about), about.width, about.height);
 }
 
 // Its settings are back: of a clip's file, or its record
 async function settings(told) {
-  const one = models.find((each) => each.hash === told.hash || each.hash === told.model || each.name === told.model);
+  const one = makers.find((each) => each.hash === told.hash || each.hash === told.model || each.name === told.model);
   if (one) $("model").value = one.name;
   showModel();
   const given = GIVEN.filter((field) => told[field]), way = told.task === "continuation" ? "" : told.task || "";
@@ -194,6 +216,7 @@ async function settings(told) {
   if (found && [...$("task").options].some((option) => option.value === found[0])) $("task").value = found[0];
   $("prompt").value = told.prompt || "";
   for (const field of NUMBERS) $(field).value = typeof told[field] === "number" ? told[field] : "";
+  if ([...$("more").querySelectorAll("input")].some((field) => field.value)) $("more").open = true;
   $("story").value = (told.story || []).map((line) => (Array.isArray(line) ? line.join(": ") : line)).join("\n");
   $("via_image").checked = Boolean(told.via_image);
   $("count").value = 1;
@@ -240,8 +263,7 @@ async function drawMask(id) {
 
 async function dropped(file) {
   if (file.name.endsWith(".json")) return settings(JSON.parse(await file.text()));
-  say(`Sending ${file.name} …`);
-  const about = await call("POST", "/api/uploads", file);
+  const about = await send(file);
   let told = null;
   try { told = JSON.parse(about.comment).vpoet; } catch { /* a file of others */ }
   if (told) return settings(told);
@@ -263,10 +285,11 @@ function card(id, asked) {
   const canvas = make("canvas", size), words = make("p", { className: "words" });
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", asked.prompt || "a clip");
-  const bar = make("progress", { max: 1, value: 0 }), tools = make("div", { className: "tools" });
-  const label = `${asked.prompt || "no prompt"} (${asked.seed})`;
-  const head = make("p", { className: "label", textContent: models.length > 1 ? `${asked.model}: ${label}` : label });
-  const article = make("article", {}, canvas, head, bar, words, tools);
+  const bar = make("progress", { max: 1, value: 0, ariaLabel: "How much of it is made" });
+  const tools = make("div", { className: "tools" });
+  const label = (makers.length > 1 ? `${asked.model}: ` : "") + `${asked.prompt || "no prompt"} · seed ${asked.seed}`;
+  const head = make("p", { className: "label", textContent: label, title: label });
+  const article = make("article", { ariaLabel: label }, canvas, head, bar, words, tools);
   article.dataset.id = id;
   const found = { id, asked, clip, canvas, words, bar, tools, article, label, view: { clip, canvas } };
   play(found.view);
@@ -287,7 +310,7 @@ function begin(job) {
 async function heard(told) {
   const one = cards.get(told.job);
   if (!one) return;
-  if (told.event === "waiting") one.words.textContent = told.position ? `${told.position} before it` : "next";
+  if (told.event === "waiting") one.words.textContent = told.position ? `waiting: ${told.position} before it` : "next";
   else if (told.event === "warning") one.words.before(warned(told.warning));
   else if (told.event === "part") { one.bar.value = told.part; one.words.textContent = ""; }
   else if (told.event === "seen") {
@@ -298,6 +321,7 @@ async function heard(told) {
     cards.delete(told.job);
     await show(told.clip, (fresh) => one.article.replaceWith(fresh));
     compare();
+    if (!$("status").classList.contains("wrong")) say("A clip is done.");
   } else {
     cards.delete(told.job);
     if (told.event === "cancelled") one.article.remove();
@@ -339,14 +363,19 @@ async function show(about, place) {
     found.onclick = guarded(does);
     return found;
   };
+  const side = (name, text, where, other) => button(text, `Show it on the ${where}, beside another clip`, () => {
+    sides[name] = about.id;
+    compare();
+    if ($("compare").hidden) say(`It is ${text}. Press ${other} of another clip to see both.`);
+  });
+  const other = make("div", { className: "tools" }, "Compare as", side("a", "A", "left", "B"), side("b", "B", "right", "A"));
+  one.tools.after(other);
+  one.tools.before(make("div", { className: "tools" }, "Save as", ...links));
   one.tools.append(
-    ...links,
-    button("Settings", "Ask for this again", () => settings(about.asked)),
-    button("A", "Show it on the left", () => { sides.a = about.id; compare(); }),
-    button("B", "Show it on the right", () => { sides.b = about.id; compare(); }),
+    button("Settings", "Ask for this again", async () => { await settings(about.asked); $("prompt").focus(); }),
     button("Go on", "Begin with its end", () => goOn(about)),
     button("Edit", "Draw it again under another prompt", () => edit(about)),
-    button("Forget", "Remove it here and on the server", async () => {
+    button("Delete", "Remove it here and on the server", async () => {
       await call("DELETE", `/api/clips/${about.id}`);
       cards.delete(about.id);
       one.article.remove();
@@ -354,7 +383,7 @@ async function show(about, place) {
     }),
   );
   const source = GIVEN.find((field) => about.asked[field]);
-  if (source) one.tools.append(button("A | source", "Beside what was given", () => besideSource(about, source)));
+  if (source) other.append(button("A | source", "Beside what was given", () => besideSource(about, source)));
   one.article.dataset.done = "true";
   place(one.article);
   play(one.view); // it was none that plays as long as it was nowhere
@@ -367,7 +396,8 @@ async function goOn(about) {
   $("task").value = name;
   showTask();
   setUpload(about.fps ? "video" : "image", await call("POST", "/api/uploads", file));
-  say("It goes on from its end.");
+  $("prompt").focus();
+  say("It goes on from its end: say what is next, and press Make.");
 }
 
 function edit(about) {
@@ -380,7 +410,7 @@ function edit(about) {
   setUpload("edit", about);
   markWords();
   $("prompt").focus();
-  say("Tell by the prompt what it shall show.");
+  say("Write what it shall show now, and press Make.");
 }
 
 // Two beside each other
@@ -418,6 +448,7 @@ function compare() {
   if (!a || !b) return;
   for (const [name, one] of [["a", a], ["b", b]]) {
     $(`name-${name}`).textContent = one.label;
+    $(`name-${name}`).title = one.label;
     const canvas = $(`canvas-${name}`);
     for (const view of playing) if (view.canvas === canvas) stop(view);
     play({ clip: one.clip, canvas });
@@ -485,6 +516,9 @@ function connect() {
 // What is pressed
 
 $("ask").onsubmit = (event) => { event.preventDefault(); guarded(submit)(); };
+$("ask").addEventListener("invalid", ({ target }) => { // what is wrong is seen
+  if ($("more").contains(target)) $("more").open = true;
+}, true);
 $("next-seed").onclick = () => { $("seed").value = Number($("seed").value) + 1; guarded(submit)(); };
 $("prompt").oninput = markWords;
 $("prompt").onkeydown = (event) => {
@@ -495,7 +529,10 @@ $("task").onchange = showTask;
 $("height").oninput = $("width").oninput = () => border.show();
 $("strength").oninput = () => { $("strength-told").textContent = $("strength").value; };
 for (const field of GIVEN)
-  $(field).onchange = guarded(async ({ target }) => { if (target.files.length) await upload(field, target.files[0]); });
+  $(field).onchange = guarded(async ({ target }) => {
+    if (!target.files.length) return;
+    try { await upload(field, target.files[0]); } catch (error) { setUpload(field, uploads[field]); throw error; }
+  });
 $("brush-size").oninput = () => { brush.radius = Number($("brush-size").value); };
 $("brush-clear").onclick = () => brush.clear();
 $("box-add").onclick = guarded(async () => {
@@ -503,7 +540,10 @@ $("box-add").onclick = guarded(async () => {
   if (sides.length !== 4 || sides.some(Number.isNaN)) throw new Error("A box is four numbers: x, y, width, height in %.");
   brush.box(...sides);
 });
-$("split").oninput = () => { $("canvas-a").style.clipPath = `inset(0 ${100 - $("split").value}% 0 0)`; };
+$("split").oninput = () => {
+  $("canvas-a").style.clipPath = `inset(0 ${100 - $("split").value}% 0 0)`;
+  $("slider").style.setProperty("--split", `${$("split").value}%`);
+};
 $("split").oninput();
 $("compare-close").onclick = () => { sides = { a: null, b: null }; compare(); };
 $("older").onclick = more;
@@ -516,8 +556,13 @@ addEventListener("drop", (event) => {
 guarded(async () => {
   const told = await call("GET", "/api/models");
   models = told.models;
-  $("model").replaceChildren(...models.map((each) => new Option(each.name, each.name)));
+  makers = models.filter((each) => tasksOf(each).length);
+  $("model").replaceChildren(...makers.map((each) => new Option(each.name, each.name)));
   $("to-play").hidden = !told.plays;
-  showModel();
+  if (makers.length) showModel();
+  else {
+    $("ask").hidden = true;
+    $("nothing").textContent = "The models here make no clips" + (told.plays ? "; they are for Play, above." : ".");
+  }
   connect();
 })();

@@ -1,6 +1,11 @@
 "use strict";
 // What a clip follows beside words and pictures: controls, and how much moves; of models that have learnt it.
 
+const PICTURES = { // what controls are pictures of
+  edges: "outlines", depth: "how far away things are", segmentation: "which thing is where",
+  flow: "what moves where to", pose: "how a figure stands", grey: "how bright it is", sketch: "a drawing in lines",
+};
+
 class Controls { // a row of each kind that the model reads: nothing, made of the clip that is given, or a file
   constructor(box, send) {
     this.box = box;
@@ -29,9 +34,9 @@ class Controls { // a row of each kind that the model reads: nothing, made of th
     const preview = make("img", { className: "preview", alt: "" });
     const told = make("output"), strength = make("input", { id: id("strength"), type: "range", min: 0, max: 1,
       step: 0.05, value: 1 });
-    const how = make("label", {}, "How closely, ", told, strength);
+    const how = make("label", {}, "How closely: ", told, strength);
     const all = make("div", { className: "control" }, make("div", { className: "row" },
-      make("label", { htmlFor: from.id, textContent: kind }), from), file, preview, how);
+      make("label", { htmlFor: from.id, textContent: kind, title: PICTURES[kind] || "" }), from), file, preview, how);
     const row = { all, from, strength, id: null };
     row.look = () => {
       file.hidden = from.value !== "file";
