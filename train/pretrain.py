@@ -126,7 +126,7 @@ def main(
             [share.piece(whole) for whole in batch], lambda nats: nats.sum() / divisor, lr,  # noqa: B023
             seeds=share.seeds(cfg.seed, step, cfg.batch),
             accept=lambda sums, norm: guard.accept(
-                float(sums.sum()) / float(tally.targets.sum()), norm, trainer.loss_scale.scale  # noqa: B023
+                float(sums.sum()) / tally.predicted, norm, trainer.loss_scale.scale, tally.kind  # noqa: B023
             ),
         )  # fmt: skip
         last = losses("train", sums.cpu(), tally.targets)

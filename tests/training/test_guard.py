@@ -48,6 +48,22 @@ def test_nothing_is_a_spike_before_it_is_known_what_is_usual() -> None:
     assert not Guard(GuardConfig()).accept(math.nan, 1.0)
 
 
+def test_a_step_is_compared_with_those_that_predict_the_same() -> None:
+    guard = Guard(GuardConfig(window=10))
+    assert all(guard.accept(0.5, 1.0, kind="play") for _ in range(20))
+    assert all(guard.accept(6.0, 1.0, kind="action") for _ in range(10))  # a player's moves, which nobody can foretell
+    assert guard.accept(6.0, 1.0, kind="action")
+    assert not guard.accept(6.0, 1.0, kind="play")
+    assert not guard.accept(8.1, 1.0, kind="action")
+
+
+def test_the_state_of_a_checkpoint_that_told_no_kinds_apart_is_read() -> None:
+    guard = Guard(GuardConfig(window=10), {"losses": [3.0] * 10, "norms": [1.0] * 10, "skipped": 4, "row": 1})
+    assert (guard.skipped, guard.row) == (4, 1)
+    assert all(guard.accept(0.5, 1.0) for _ in range(5))
+    assert not guard.accept(3.0, 1.0)
+
+
 def test_zero_switches_spikes_off_but_not_what_is_not_finite() -> None:
     guard = seasoned(norm=0, loss=0)
     assert guard.accept(30.0, 1e9)

@@ -37,6 +37,7 @@ def test_everybodys_numbers_are_added_up() -> None:
     assert found.divisor.dtype == torch.float32
     assert float(found.divisor) == 16
     assert found.targets.tolist() == [16.0 if kind == VIDEO else 0.0 for kind in range(len(KINDS))]
+    assert (found.predicted, found.kind) == (16, "video")
     numbers = {part: found[part] for part in ("tokens", "padding", "flops", "waited", "signal")}
     assert numbers == {"tokens": 64, "padding": 16, "flops": 14, "waited": 1, "signal": 4}
 

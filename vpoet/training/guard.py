@@ -1,8 +1,13 @@
-"""Which steps are taken: one whose loss or gradient norm is not finite, or far above the last steps', is left out."""
+"""Which steps are taken: one whose loss or gradient norm is not finite, or far above the last steps', is left out.
+
+A step is compared with those that predicted the same kind of token for the most part: a pack of nothing but a player's
+next moves, which nobody can foretell, costs many times what a pack of frames does, and is no spike.
+"""
 
 import math
 import statistics
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +23,7 @@ class GuardConfig:
     loss: float = 2.0
     """The same for the loss, but of its distance in nats: a spike lies this far above the median; 0: never."""
     window: int = 100
-    """Steps that the medians are taken over; until half of them are there, nothing is a spike."""
+    """Steps of a kind that the medians are taken over; until half of them are there, nothing is a spike."""
     patience: int = 10
     """Steps left out in a row that end the run."""
 
@@ -32,10 +37,14 @@ class Guard:
     an unbroken one."""
 
     def __init__(self, config: GuardConfig, state: dict[str, Any] | None = None) -> None:
-        state = state or {"losses": [], "norms": [], "skipped": 0, "row": 0}
+        state = state or {"steps": {}, "skipped": 0, "row": 0}
         self.config = config
-        self.losses: deque[float] = deque(state["losses"], config.window)
-        self.norms: deque[float] = deque(state["norms"], config.window)
+        # checkpoints that did not tell kinds apart have no `steps`: what is usual is learned anew
+        kept = state.get("steps", {}).items()
+        self.steps: dict[str, deque[tuple[float, float]]] = {
+            kind: deque(((loss, norm) for loss, norm in steps), config.window) for kind, steps in kept
+        }
+        """Losses and gradient norms of the last steps of each kind."""
         self.skipped: int = state["skipped"]
         """Steps left out since the run began."""
         self.row: int = state["row"]
@@ -45,24 +54,26 @@ class Guard:
 
     def state(self) -> dict[str, Any]:
         """Fit for JSON."""
-        return {"losses": [*self.losses], "norms": [*self.norms], "skipped": self.skipped, "row": self.row}
+        steps = {kind: [*steps] for kind, steps in self.steps.items()}
+        return {"steps": steps, "skipped": self.skipped, "row": self.row}
 
-    def accept(self, loss: float, norm: float, scale: float = 1.0) -> bool:
-        """Whether the step with this loss (nats per token) and gradient norm is taken; call it once a step.
+    def accept(self, loss: float, norm: float, scale: float = 1.0, kind: str = "") -> bool:
+        """Whether the step with this loss (nats per token) and gradient norm is taken; call it once a step. ``kind`` is
+        what most of the tokens are that it predicted.
 
         Gradients that overflow fp16 while the loss ``scale`` can be lowered are left out too, and say nothing of a run.
         """
+        last = self.steps.setdefault(kind, deque(maxlen=self.config.window))
         if overflow := math.isfinite(loss) and not math.isfinite(norm) and scale > 1:
             self.reason = f"gradients overflow fp16 at a loss scale of {scale:g}, which is halved"
         else:
-            self.reason = self._fault(loss, norm)
+            self.reason = self._fault(loss, norm, last)
         if self.reason:
             self.skipped += 1
             self.row += not overflow
         else:
             self.row = 0
-            self.losses.append(loss)
-            self.norms.append(norm)
+            last.append((loss, norm))
         return not self.reason
 
     @property
@@ -80,13 +91,13 @@ class Guard:
                 "guard.patience"
             )
 
-    def _fault(self, loss: float, norm: float) -> str:
+    def _fault(self, loss: float, norm: float, last: Sequence[tuple[float, float]]) -> str:
         for name, value in (("loss", loss), ("gradient norm", norm)):
             if not math.isfinite(value):
                 return f"{name} is not finite"
-        if len(self.losses) * 2 < self.config.window:
+        if len(last) * 2 < self.config.window:
             return ""
-        usual_loss, usual_norm = statistics.median(self.losses), statistics.median(self.norms)
+        usual_loss, usual_norm = map(statistics.median, zip(*last, strict=True))
         if self.config.loss and loss > usual_loss + self.config.loss:
             return f"loss {loss:.4g} lies {self.config.loss:g} nats above the last steps' {usual_loss:.4g}"
         if self.config.norm and norm > usual_norm * self.config.norm:

@@ -46,6 +46,16 @@ class Tally:
         """Predicted tokens of the global batch by kind: fp64 [4] on the CPU. DataError as `Share.check`."""
         return self._read[: len(KINDS)]
 
+    @property
+    def predicted(self) -> float:
+        """Predicted tokens of the global batch."""
+        return float(self.targets.sum())
+
+    @property
+    def kind(self) -> str:
+        """What most of them are."""
+        return KINDS[int(self.targets.argmax())]
+
     def __getitem__(self, part: str) -> float:
         """The sum of one of `PARTS`."""
         return float(self._read[len(KINDS) + PARTS.index(part)])
