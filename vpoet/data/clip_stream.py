@@ -164,11 +164,14 @@ class ClipStream:
         """Every sample of this rank from ``place`` on, epoch after epoch."""
         epoch, first_group, first = place
         while True:
-            shards = self._generator(epoch).permutation(len(self._shards)).tolist()
-            groups = [shards[at : at + SHARDS_MIXED] for at in range(0, len(shards), SHARDS_MIXED)]
+            groups = self._groups(epoch)
             for group in range(first_group, len(groups)):
                 problems = Problems()
                 samples = [sample for shard in groups[group] for sample in _places(self._shards[shard], problems)]
+                last = group + 1 == len(groups)
+                for shard in self._groups(epoch + 1)[0] if last else groups[group + 1]:
+                    shelf, info = self._shards[shard]
+                    shelf.ahead(info)
                 order = self._generator(epoch, group).permutation(len(samples)).tolist()
                 mine = order if self._by_shard else order[self._rank :: self._world]
                 for index in range(first, len(mine)):
@@ -176,9 +179,13 @@ class ClipStream:
                     yield _Step(samples[mine[index]], chance, _Place(epoch, group, index + 1), problems)
                     problems = Problems()
                 first = 0
-                last = group + 1 == len(groups)
                 yield _Step(None, None, _Place(epoch + 1, 0, 0) if last else _Place(epoch, group + 1, 0), problems)
             epoch, first_group = epoch + 1, 0
+
+    def _groups(self, epoch: int) -> list[list[int]]:
+        """The shards, in the order of this epoch: those of a group are mixed."""
+        shards = self._generator(epoch).permutation(len(self._shards)).tolist()
+        return [shards[at : at + SHARDS_MIXED] for at in range(0, len(shards), SHARDS_MIXED)]
 
     def _clip(self, step: _Step) -> Frames | None:
         """The step's clips [C, T, H, W, 3]; None, with the reason among its problems, if it has none to give."""

@@ -75,10 +75,14 @@ class Walk:
 
     def _units(self, epoch: int) -> list[int]:
         if self._dealt[0] != epoch:
-            count = self._shards(epoch) * self._parts(epoch)
-            units = self._documents.random(UNITS, self.at.source, epoch).permutation(count)
-            self._dealt = epoch, units[self._lane :: self._lanes].tolist()
+            self._dealt = epoch, self._deal(epoch)
         return self._dealt[1]
+
+    def _deal(self, epoch: int) -> list[int]:
+        count = self._shards(epoch) * self._parts(epoch)
+        units = self._documents.random(UNITS, self.at.source, epoch).permutation(count)
+        dealt: list[int] = units[self._lane :: self._lanes].tolist()
+        return dealt
 
     def _unit(self, epoch: int, turn: int) -> tuple[Shard, list[int]]:
         """A shard, held while the walk is in it, and the numbers of the unit's samples in this epoch's order: of all
@@ -89,7 +93,16 @@ class Walk:
             order = np.arange(unit % parts, shard.size, parts)
             order = self._documents.random(ORDER, self.at.source, epoch, unit).permutation(order)
             self._open = epoch, turn, shard, order.tolist()
+            self._bring_next(epoch, turn + 1)
         return self._open[2:]
+
+    def _bring_next(self, epoch: int, turn: int) -> None:
+        """Have the shard of the next unit fetched while this one is read, if it lies on a server."""
+        if turn < len(self._units(epoch)):
+            shard = self._units(epoch)[turn] // self._parts(epoch)
+        else:
+            shard = self._deal(epoch + 1)[0] // self._parts(epoch + 1)
+        self._dataset.shelf.ahead(self._dataset.manifest.shards[shard])
 
 
 class Lane:

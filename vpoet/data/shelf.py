@@ -5,7 +5,8 @@
         raw-00000-00000.tar   ------>         raw-00000-00000.tar     if it is the very file that the manifest lists
 
 The oldest shards go when there are more than `MOST` bytes; those used in the last `GRACE` seconds stay, so that
-processes can share a cache. A server that is away is waited for, and that is told.
+processes can share a cache. A server that is away is waited for, and that is told. What will be read next may be
+brought in the background.
 """
 
 import hashlib
@@ -14,7 +15,8 @@ import warnings
 from contextlib import suppress
 from pathlib import Path
 
-from vpoet.data.remote import address, fetch, join, shown
+from vpoet.data.errands import Errands
+from vpoet.data.remote import Retry, Unreached, address, fetch, join, shown
 from vpoet.data.shards import MANIFEST, Manifest, ShardInfo
 from vpoet.errors import DataError, VpoetWarning
 from vpoet.files import cache_folder
@@ -23,6 +25,8 @@ GIGABYTE = 10**9
 MOST = 50.0
 """GB that the cache takes by default."""
 GRACE = 60.0
+AHEAD = 0.01
+"""Share of the cache above which a shard isn't brought ahead: all lanes of all processes have one that waits there."""
 TOLD = 5.0
 """Seconds after which it is told that a server is waited for; again after twice as long."""
 
@@ -41,6 +45,7 @@ class Shelf:
         self._most = cache_gb * GIGABYTE
         self.waiting = ""
         """What it is waiting for right now."""
+        self._errands = Errands()
 
     def manifest(self) -> Manifest:
         """DataError: there is none, or it cannot be had."""
@@ -57,7 +62,8 @@ class Shelf:
         path = self.folder / shard.name
         if not self.url:
             return path
-        if path.is_file() and path.stat().st_size == shard.bytes:
+        self._errands.take(shard.name)
+        if self._has(shard):
             with suppress(OSError):
                 path.touch()
             return path
@@ -70,12 +76,24 @@ class Shelf:
                 told = 2 * seconds
                 warnings.warn(f"waiting for {self.waiting} for {seconds:.0f} s", VpoetWarning, stacklevel=4)
 
-        self._make_room(shard.bytes)
         try:
-            fetch(join(self.url, shard.name), path, sha256=shard.sha256, retry=retry)
+            self._bring(shard, retry)
         finally:
             self.waiting = ""
         return path
+
+    def ahead(self, shard: ShardInfo) -> None:
+        """Bring a shard here in the background, if it is small against the cache: `path` will be asked for it soon."""
+        if self.url and shard.bytes <= AHEAD * self._most and not self._has(shard):
+            self._errands.add(shard.name, lambda: self._bring(shard, _not_again))
+
+    def _has(self, shard: ShardInfo) -> bool:
+        path = self.folder / shard.name
+        return path.is_file() and path.stat().st_size == shard.bytes
+
+    def _bring(self, shard: ShardInfo, retry: Retry) -> None:
+        self._make_room(shard.bytes)
+        fetch(join(self.url, shard.name), self.folder / shard.name, sha256=shard.sha256, retry=retry)
 
     def _make_room(self, size: int) -> None:
         """Remove the shards that were not used for longest, of all folders in the cache."""
@@ -92,3 +110,7 @@ class Shelf:
                 break
             path.unlink(missing_ok=True)
             held -= each
+
+
+def _not_again(why: str, seconds: float) -> None:
+    raise Unreached(why)

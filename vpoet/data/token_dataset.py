@@ -100,7 +100,7 @@ class TokenDataset:
         if manifest.samples == 0:
             raise DataError(f"{self.folder}: its manifest lists no samples; encode raw shards that have some")
         self._names = [shard.name for shard in manifest.shards]
-        self._manifest = manifest
+        self.manifest = manifest
         self._alive: weakref.WeakValueDictionary[int, Shard] = weakref.WeakValueDictionary()
         self._recent: deque[Shard] = deque(maxlen=4)
         self._reported: set[int] = set()
@@ -133,7 +133,7 @@ class TokenDataset:
     @property
     def samples(self) -> int:
         """Number of samples by the manifest, sound or not."""
-        return self._manifest.samples
+        return self.manifest.samples
 
     @property
     def identity(self) -> str:
@@ -143,7 +143,7 @@ class TokenDataset:
     def identity_of(self, shards: int) -> str:
         """`identity` of the first so many shards: that of the folder before it grew."""
         if shards not in self._identities:
-            content = [(shard.name, shard.sha256) for shard in self._manifest.shards[:shards]]
+            content = [(shard.name, shard.sha256) for shard in self.manifest.shards[:shards]]
             self._identities[shards] = hashlib.sha256(repr(content).encode()).hexdigest()[:16]
         return self._identities[shards]
 
@@ -162,9 +162,9 @@ class TokenDataset:
 
     def _read(self, index: int) -> Shard:
         path = self.reading = self.path(index)
-        self.shelf.path(self._manifest.shards[index])
+        self.shelf.path(self.manifest.shards[index])
         problems = Problems()
-        shard = Shard(self._manifest.shards[index].samples)
+        shard = Shard(self.manifest.shards[index].samples)
         for sample in read_shard(path, problems=problems, samples=shard.size):
             name = f"{path}: {sample.key}"
             shard.size = max(shard.size, sample.number + 1)
