@@ -242,6 +242,22 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         yield running
 
 
+@pytest.fixture
+def google(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Google Cloud Storage on this machine (`Storage` of tests/gcs_server.py), which gcsfs takes for Google's; nobody
+    has credentials."""
+    for name, text in {
+        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # it asks by gRPC what kind of bucket it is
+        "CLOUDSDK_CONFIG": str(tmp_path / "gcloud"), "NO_GCE_CHECK": "true",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, text)
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    pytest.importorskip("gcsfs")
+    with runpy.run_path(str(ROOT / "tests" / "gcs_server.py"))["Storage"]() as running:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", running.url)
+        yield running
+
+
 COLOURS = ("red", "green", "blue", "white", "black")
 
 

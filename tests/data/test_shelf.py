@@ -1,11 +1,13 @@
 """Shards that lie on a server: the same packs as from a folder, in a bounded cache; servers that are away or say no."""
 
 import http.server
+import os
 import shutil
 import sys
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 
 from vpoet.data import remote, shelf
 from vpoet.data.clip_stream import ClipShape, ClipStream
-from vpoet.data.lanes import Lane
+from vpoet.data.lanes import Lane, Walk
 from vpoet.data.shards import MANIFEST, Manifest, ShardWriter
 from vpoet.data.shelf import Shelf
 from vpoet.data.token_documents import Documents, Source, StreamConfig
@@ -54,6 +56,13 @@ def documents(cfg: StreamConfig) -> Documents:
 def packs(cfg: StreamConfig, count: int) -> list[list[int]]:
     with PackStream(documents(cfg), lanes=2, prefetch=0) as stream:
         return [row.ids.tolist() for _ in range(count) for row in next(stream)]
+
+
+def until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < end
+        threading.Event().wait(0.01)
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
@@ -134,6 +143,45 @@ def test_a_server_that_is_away_is_waited_for(tmp_path: Path, server: Any, monkey
     assert not made.sources[0].shelf.waiting
 
 
+def test_the_next_shard_comes_while_one_is_read(tmp_path: Path, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two shards are there when the server goes away, though one was asked for; what could not be had is, later."""
+    write(tmp_path / "there/tokens", 0, 20)
+
+    def waiting(seconds: float) -> None:
+        raise AssertionError("a shard was not there when it was needed")
+
+    monkeypatch.setattr(remote.time, "sleep", waiting)
+    local = Walk(documents(config(tmp_path / "there/tokens")), 0, lane=0, lanes=1)
+    away = Walk(documents(config(f"{server.url}/tokens", cache=str(tmp_path / "cache"))), 0, lane=0, lanes=1)
+    wanted = [local.next() for _ in range(40)]
+    found = [away.next()]
+    until(lambda: len(list((tmp_path / "cache").glob("*/*.tar"))) == 2)
+    server.away = True
+    found += [away.next() for _ in range(7)]
+    until(lambda: len(server.asked) == 4)
+    server.away = False
+    found += [away.next() for _ in range(32)]
+    assert [at for at, _ in found] == [at for at, _ in wanted]
+    assert [sequence.ids.tolist() for _, sequence in found] == [sequence.ids.tolist() for _, sequence in wanted]
+
+
+def test_what_takes_much_of_the_cache_is_not_brought_ahead(
+    tmp_path: Path, server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "there/tokens", 0, 4)
+    (info,) = Manifest.load(tmp_path / "there/tokens").shards
+    added: list[str] = []
+    monkeypatch.setattr(shelf.Errands, "add", lambda self, name, bring: added.append(name))
+    for share in (50, 200):
+        there = Shelf(f"{server.url}/tokens", cache=tmp_path / str(share), cache_gb=share * info.bytes / 1e9)
+        there.ahead(info)
+        assert added == ([info.name] if share == 200 else [])
+    there.path(info)
+    there.ahead(info)
+    Shelf(tmp_path / "there/tokens").ahead(info)
+    assert len(added) == 1, "neither is what is here"
+
+
 def test_another_file_than_the_manifest_lists(tmp_path: Path, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote.time, "sleep", lambda seconds: None)
     write(tmp_path / "there/tokens", 0, 4)
@@ -210,8 +258,16 @@ def test_buckets(tmp_path: Path, server: Any, monkeypatch: pytest.MonkeyPatch) -
         for path in (tmp_path / "tokens").iterdir():
             bucket.upload_file(str(path), f"set/tokens/{path.name}")
         cfg = config("s3://clips/set/tokens", cache=str(tmp_path / "cache"))
+        made: list[str] = []
+        make = remote._client
+        monkeypatch.setattr(remote, "_client", lambda scheme: (made.append(scheme), make(scheme))[1])
+        monkeypatch.setattr(remote, "_clients", {})
         assert packs(cfg, 10) == packs(config(tmp_path / "tokens"), 10)
-        with pytest.raises(DataError, match="no such file"):
+        assert made == ["s3"], "one client opens all files"
+        remote._clients[os.getpid(), "s3"] = _Expired()
+        assert Shelf("s3://clips/set/tokens").manifest().samples == 8
+        assert made == ["s3", "s3"], "a new one takes the place of one whose credentials ran out"
+        with pytest.raises(DataError, match=r"s3://nowhere/tokens/manifest.json: no such file.*aws s3 ls"):
             Shelf("s3://nowhere/tokens").manifest()
     finally:
         there.stop()
@@ -219,8 +275,46 @@ def test_buckets(tmp_path: Path, server: Any, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(_Handler, "do_GET", lambda self: self.send_error(403))
     monkeypatch.setattr(_Handler, "do_HEAD", lambda self: self.send_error(403))
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
-    with pytest.raises(DataError, match="no right to read it"):
+    with pytest.raises(DataError, match=r"s3://closed/tokens/manifest.json: no right to read it.*AWS_PROFILE"):
         Shelf("s3://closed/tokens").manifest()
+
+
+def test_buckets_of_google(tmp_path: Path, google: Any) -> None:
+    """Packs from a bucket, one that is not there, and two that say no."""
+    write(tmp_path / "tokens", 0, 8)
+    files = {f"set/tokens/{path.name}": path.read_bytes() for path in (tmp_path / "tokens").iterdir()}
+    google.buckets["clips"] = files
+    cfg = config("gs://clips/set/tokens", cache=str(tmp_path / "cache"))
+    assert packs(cfg, 10) == packs(config(tmp_path / "tokens"), 10)
+    (cached,) = (tmp_path / "cache").iterdir()
+    assert {f"set/tokens/{path.name}": path.read_bytes() for path in cached.iterdir()} == files
+    assert Counter(name for name, _ in google.asked) == dict.fromkeys(files, 1)
+    google.refused |= {"closed": 403, "unknown": 401}
+    for bucket, wrong in (
+        ("nowhere", "no such file, or no such bucket; `gcloud storage ls`"),
+        ("clips", "no such file"),
+        ("closed", r"no right to read it.*storage.objects.get access.*GOOGLE_APPLICATION_CREDENTIALS"),
+        ("unknown", r"no right to read it.*storage.objects.get access.*GOOGLE_APPLICATION_CREDENTIALS"),
+    ):
+        with pytest.raises(DataError, match=f"gs://{bucket}/other/manifest.json: {wrong}"):
+            Shelf(f"gs://{bucket}/other").manifest()
+
+
+def test_a_large_file_of_google_comes_in_pieces(tmp_path: Path, google: Any) -> None:
+    data = np.random.default_rng(0).bytes(9 * remote.PIECE)
+    google.buckets["clips"] = {"a folder/large.tar": data, "empty": b""}
+    remote.fetch("gs://clips/a folder/large.tar", tmp_path / "here")
+    assert (tmp_path / "here").read_bytes() == data
+    assert len(google.asked) > 1
+    remote.fetch("gs://clips/empty", tmp_path / "here")
+    assert (tmp_path / "here").read_bytes() == b""
+
+
+class _Expired:
+    """A client that may no more."""
+
+    def open(self, *_: object, **__: object) -> None:
+        raise PermissionError("ExpiredToken")
 
 
 def test_a_bucket_without_its_package_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -279,6 +279,25 @@ def test_a_pipe(tmp_path: Path) -> None:
     assert [caption for _, caption in told(tmp_path / "out")] == ["by a pipe"]
 
 
+def test_a_bucket_of_google(tmp_path: Path, google: Any) -> None:
+    """Its tar gives the shard that the same tar gives in a folder, and its list names files beside it."""
+    path = tar(tmp_path / "in/x.tar", [("a.mp4", film()), ("a.txt", "of a bucket"), ("b.png", picture())])
+    google.buckets["clips"] = {
+        "in/x.tar": path.read_bytes(), "list.jsonl": b'{"path": "in/c.mp4", "caption": "listed"}',
+        "in/c.mp4": film(30),
+    }  # fmt: skip
+    run(tmp_path / "local", path)
+    run(tmp_path / "away", "gs://clips/in/x.tar")
+
+    def held(out: Path) -> list[Any]:
+        return [(sample.parts, sample.captions) for sample in read_samples(out)]
+
+    assert len(held(tmp_path / "local")) == 2
+    assert held(tmp_path / "away") == held(tmp_path / "local")
+    run(tmp_path / "list", "gs://clips/list.jsonl")
+    assert told(tmp_path / "list") == [("in/c.mp4", "listed")]
+
+
 @pytest.mark.usefixtures("soon")
 def test_what_does_not_come(tmp_path: Path, server: tuple[str, Path]) -> None:
     url, folder = server
