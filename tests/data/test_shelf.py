@@ -318,7 +318,11 @@ class _Expired:
 
 
 def test_a_bucket_without_its_package_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fsspec.registry import _registry
+
     monkeypatch.setitem(sys.modules, "gcsfs", None)
+    monkeypatch.delitem(_registry, "gs", raising=False)  # where another test has used it
+    monkeypatch.setattr(remote, "_clients", {})
     with pytest.raises(BackendError, match=r'pip install "vpoet\[remote\]"'):
         Shelf("gs://bucket/tokens").manifest()
 
