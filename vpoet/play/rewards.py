@@ -31,8 +31,9 @@ class Terms:
     entropy: float = 1.0
     """Weight of the nats per token that were expected: with 1 a reward is about 0 on average for who does as the data
     do, and below for who does not."""
-    novelty: float = 1.0
-    """Nats per token that a frame is worth that is new all over."""
+    novelty: float = 5.0
+    """Nats per token that a frame is worth that is new all over: enough that to stand still pays less than to walk,
+    even where the model expects more to happen than does."""
     memory: int = 32
     """Frames that are remembered: what they showed is not new."""
 
