@@ -119,7 +119,7 @@ def main(
     setting["model"] = None if player is None else player.bundle.hash
     lines, sheet = [], list[tuple[str, Frames]]()
     for name, play in who.items():
-        told = []
+        told = list[dict[str, Any]]()
         made: dict[int, Episode] = {}  # the first of either outcome, for the pictures
         for start in track(taken, name, console=console, disable=not console.is_terminal):
             file = out / "episodes" / f"{name.replace(', ', '-').replace(' ', '-')}-{start.seed}.json"

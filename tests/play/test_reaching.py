@@ -48,6 +48,31 @@ def test_an_environment_of_which_nobody_says_what_is_near_is_refused() -> None:
     assert nearness(worlds.stepped("world:playground", 32, 32)) is PLACE
 
 
+class Line:
+    """A place on a line, moved by vectors."""
+
+    actions: tuple[str, ...] = ()
+    bounds = ([-1.0, 0.0], [1.0, 4.0])
+    fps = 8.0
+
+    def step(self, action: list[float]) -> tuple[np.ndarray, float, bool]:
+        assert len(action) == 2
+        return np.zeros((4, 4, 3), np.uint8), 0.0, False
+
+
+def test_chance_draws_vectors_within_their_bounds_and_holds_them() -> None:
+    start = Start(0, "random", "", b"", np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4, 3), np.uint8), {})
+    one, again, other = (by_chance(Line(), start, seed, 60).seen.actions for seed in (1, 1, 2))  # type: ignore[arg-type]
+    assert np.array_equal(one, again)
+    assert not np.array_equal(one, other)
+    assert one.shape == (60, 2)
+    low, high = Line.bounds
+    assert (low <= one.min(0)).all()
+    assert (one.max(0) <= high).all()
+    assert one[:, 1].max() > 2
+    assert 5 <= len(np.unique(one, axis=0)) <= 40
+
+
 def test_the_goal_of_a_recording_of_pusht_is_reached_by_its_own_actions_and_by_plans() -> None:
     pytest.importorskip("gym_pusht")
     source, ahead = "env:gym_pusht/PushT-v0", 4

@@ -76,7 +76,7 @@ def description() -> dict[str, Any]:
                         answer("Server-sent events, each JSON", "text/event-stream"), "id"),
         },
         "/api/clips": {"get": call("What was made here, the latest first", answer("{clips}"))},
-        "/api/clips/{id}": {"delete": call("Forget a clip", answer("Nothing"), "id")},
+        "/api/clips/{id}": {"delete": call("Delete a clip", answer("Nothing"), "id")},
         "/api/clips/{id}.{kind}": {
             "get": call("A clip; npz holds frames and codes", answer("It", "application/octet-stream"), "id", "kind"),
         },

@@ -1,7 +1,7 @@
 """Which steps are taken: one whose loss or gradient norm is not finite, or far above the last steps', is left out.
 
-A step is compared with those that predicted the same kind of token for the most part: a pack of nothing but a player's
-next moves, which nobody can foretell, costs many times what a pack of frames does, and is no spike.
+A step is compared with those that predicted the same kind of token for the most part: a pack of nothing but actions,
+which the tasks policy and inverse predict, can cost many times what a pack of frames does, and is no spike.
 """
 
 import math

@@ -9,7 +9,7 @@ where they begin: so the same clips get the same scores, however they are kept.
 import hashlib
 import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,7 +52,11 @@ class Clip:
     def read(self, fps: float, most: int | None = None) -> Video:
         """The first ``most`` frames, or all. DataError: as `stream`, or there is none."""
         rate, frames = self.stream(fps)
-        taken = list(itertools.islice(frames, most))
+        return self.video(rate, itertools.islice(frames, most))
+
+    def video(self, rate: float, frames: Iterable[Frames]) -> Video:
+        """Those of its frames, all at once. DataError: there is none."""
+        taken = list(frames)
         if not taken:
             raise DataError(f"{self.name}: no frame in it")
         return Video(np.stack(taken), rate)

@@ -6,6 +6,7 @@ Each figure is the mean over clips, with a 95% interval by Student's t.
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,9 +131,10 @@ def of_bits(model: "Model", protocol: Protocol, sets: Sets, kept: Kept, watched:
     for label, clips in sets.items():
 
         def one(i: int, clips: Sequence[Clip] = clips) -> list[float]:
-            rate = clips[i].stream(protocol.fps)[0] or config.fps
+            rate, frames = clips[i].stream(protocol.fps)
             # no more than is scored, and two to be sure of what is nearest in time to the last
-            video = clips[i].read(protocol.fps, math.ceil(config.frames * rate / config.fps) + 2)
+            most = math.ceil(config.frames * (rate or config.fps) / config.fps) + 2
+            video = clips[i].video(rate, islice(frames, most))
             # of pictures no rate is known: they are taken to have the model's
             rated = video if video.fps or len(video) < 2 else Video(video.frames, config.fps)
             return [model.score(rated, clips[i].prompt).per_token.bits]

@@ -53,7 +53,7 @@ class Environment(ABC):
     left_out: ClassVar[str]
     """Which rows of a learned world's table have no meaning here, and why."""
     near: ClassVar[tuple[tuple[Measure, float], ...]] = ()
-    """How far from a goal a frame may be to count as there, of each of these less; empty: one cannot say."""
+    """How far from a goal a frame may be, at most, to count as there: in all of these; empty: nobody says it."""
     scores: ClassVar[bool]
     """Whether a reward above 0 is something that happens, as a brick that is hit, and no height that one is at."""
 
