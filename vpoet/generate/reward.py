@@ -3,7 +3,7 @@ arXiv:2305.14343, section 3.2).
 
 Frames are the cells of a clip that is scored (`vpoet.generate.likelihood`): a cell goes through the cache in one pass,
 and what comes out is what `Model.score` says of the whole clip. A stream has no end, but a document has: when it is
-full, its last half begins the next one, read again and not told twice.
+full, its last half begins the next one, read again in one pass and not told twice.
 
 Shapes: C codes of a cell, D width of the model, V logits.
 """
@@ -60,12 +60,10 @@ class Rewards:
         if frame.shape != (*self._size, 3) or frame.dtype != np.uint8:
             high, wide = self._size
             raise ShapeError(f"frames of this model are uint8 [{high}, {wide}, 3], not {frame.dtype} {frame.shape}")
-        if self._done == self._cells and self._cells > 1:
+        if self._done == self._cells:
             self._begin()
-            for known in self._recent:
-                self._take(known)
-        elif self._done == self._cells:
-            self._begin()
+            if self._cells > 1:
+                self._go_on()
         told = self._take(frame)
         self._recent.append(frame)
         return told
@@ -74,6 +72,16 @@ class Rewards:
         self._track = Track(self._decoding, self._document)
         self._waiting, self._done = deque[Frames](), 0
         self._codes = self._bundle.video.encode_stream(self._given(), chunk_cells=1)
+
+    def _go_on(self) -> None:
+        """The last frames begin the document; they are read in one pass with the cell that comes next."""
+        self._waiting.extend(self._recent)
+        with few_threads(self._bundle.transformer):
+            known = np.concatenate([next(self._codes) for _ in range(self._cells // 2)])
+            self._track.before(0)
+        ids = self._decoding.transformer.vocabulary.ids(known.reshape(-1), "codes")
+        self._track.sequence.ids[self._track.predicted[: known.size]] = ids
+        self._done = len(known)
 
     def _given(self) -> Iterator[Frames]:
         while True:
