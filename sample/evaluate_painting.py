@@ -2,9 +2,10 @@
 
 import hashlib
 import json as json_module
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,7 +15,7 @@ from vpoet import cli
 from vpoet.bundle import SHIPPED
 from vpoet.data.folder import read_videos
 from vpoet.errors import ConfigError, DataError
-from vpoet.evaluate.painting import WAYS, costs, saved
+from vpoet.evaluate.painting import FIRST, WAYS, costs, later, saved
 from vpoet.evaluate.rows import rows_done
 from vpoet.evaluate.tables import markdown
 from vpoet.files import write_atomic
@@ -40,7 +41,8 @@ def main(
     A part of each clip is hidden, as training does it. The hidden codes are scored by what training shows of the clip,
     by what `vpoet sample --mask` and `--outpaint` show, and as text to video: each given the prompt and all codes
     before it. Reported are bits a code, by which share the context makes it cheaper than text to video (saved), and by
-    which share sampling and training differ (apart). Clips are brought to the size, rate and length of the model.
+    which share sampling and training differ (apart); of both tasks once more for the clip's first cell of time, before
+    which text to video knows nothing, and for the later ones. Clips are brought to the model's size, rate and length.
 
     In OUT, rows.jsonl has a line for each clip and task as it is done; the same command again goes on behind the last.
 
@@ -62,7 +64,7 @@ def main(
         raise DataError(f"{clips}: no clip can be decoded")
     cli.hold(out)
     asked = {"model": painter.bundle.hash, "seed": seed}
-    rows = rows_done(out / "rows.jsonl", asked, lambda row: (str(row["clip"]), str(row["task"])))
+    rows = rows_done(out / "rows.jsonl", asked, _clip_and_task)
     with (out / "rows.jsonl").open("a") as lines:
         for number, clip in enumerate(track(samples, "clips", console=console)):
             if all((clip, task) in rows for task in PAINTED):
@@ -75,7 +77,13 @@ def main(
                 lines.write(json_module.dumps(rows[clip, task]) + "\n")
                 lines.flush()
     results = {task: saved([rows[clip, task] for clip in samples]) for task in PAINTED}
-    results["both"] = saved([rows[clip, task] for clip in samples for task in PAINTED])
+    both = [rows[clip, task] for clip in samples for task in PAINTED]
+    parts = {
+        "both": both,
+        "both, the first cell of time": [row[FIRST] for row in both],
+        "both, the later ones": list(map(later, both)),
+    }
+    results |= {name: saved(some) for name, some in parts.items() if any(row["cells"] for row in some)}
     table = [
         (task, *(f"{found[way]:.3f}" for way in WAYS), *(f"{found[name]:.1%}" for name in ("saved", "apart")))
         for task, found in results.items()
@@ -85,6 +93,11 @@ def main(
     write_atomic(out / "results.json", json_module.dumps(results | asked, indent=2).encode())
     console.print(text)
     cli.finish({"results": results, "clips": len(samples), "out": out, **asked}, json)
+
+
+def _clip_and_task(row: Mapping[str, Any]) -> tuple[str, str]:
+    row[FIRST]  # without it, a row is of an earlier revision: a KeyError, and it is made again
+    return str(row["clip"]), str(row["task"])
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from vpoet.evaluate.intervals import wilson
 from vpoet.generate.model import Model, load
 from vpoet.generate.request import Request
 from vpoet.media.video import Video
+from vpoet.training.precision import fastest
 from vpoet.worlds.platformer.captions import captions, stated
 from vpoet.worlds.platformer.scenery import CHARACTERS, Scenery
 from vpoet.worlds.platformer.sight import Witness
@@ -86,7 +87,7 @@ def subject(_: float) -> dict[str, Any]:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         began = time.process_time()
-        tune(Path(folder), "engine.dtype=bf16")
+        tune(Path(folder), f"engine.dtype={fastest(torch.device('cpu'))}")
         seconds = time.process_time() - began
         return {"seconds": round(seconds), **measured(Path(folder) / "tuned", ASKED, OTHERS)}
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vpoet.data.painting import draw_mask, scaled, shown_codes
-from vpoet.evaluate.painting import asked, costs, filled, saved
+from vpoet.evaluate.painting import asked, costs, filled, later, saved
 from vpoet.generate.model import Model, load
 from vpoet.media.video import Video
 from vpoet.sequence.arrangements import Given, Sample
@@ -45,6 +45,8 @@ def test_bits_are_those_of_the_hidden_cells_alone(model: Model) -> None:
         assert row["training"] == pytest.approx(row["sampling"], rel=1e-6)
         assert 0 < row["cells"] < whole.tokens
         assert 0 < row["t2v"] < whole.total.bits
+        assert row["t2v"] == pytest.approx(row["first"]["t2v"] + later(row)["t2v"])
+        assert 0 < row["first"]["cells"] < row["cells"]
     assert dict(costs(model, frames, "a robot", (0, 1))) == found
     assert dict(costs(model, frames, "a robot", (0, 2))) != found
 
@@ -69,7 +71,12 @@ def test_a_table_is_written_and_clips_are_not_scored_again(
     status, printed, err = program("sample/evaluate_painting.py", *asked_for)
     assert status == 0, err
     results = json.loads(printed)["results"]
-    assert set(results) == {*PAINTED, "both"}
+    assert set(results) == {*PAINTED, "both", "both, the first cell of time", "both, the later ones"}
+    *tasks, both, first, rest = results.values()
+    assert both["cells"] == sum(each["cells"] for each in tasks) == first["cells"] + rest["cells"]
+    assert both["t2v"] * both["cells"] == pytest.approx(
+        first["t2v"] * first["cells"] + rest["t2v"] * rest["cells"], rel=1e-6
+    )
     lines = (out / "rows.jsonl").read_text().splitlines()
     assert len(lines) == 2 * len(PAINTED)
     (out / "rows.jsonl").write_text("\n".join(lines[:-1]) + '\n{"clip": "cut sh')

@@ -7,14 +7,16 @@ The hidden cells of a clip are scored three times, each given those of the cells
     t2v         in text to video, with the same text: the cells before are known, what comes behind is not
 
 A context that helps makes the first two cheaper than the third. They are alike if training shows what sampling gives.
+Where it can help most is the first cell of time, before which text to video knows nothing.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from vpoet.arrays import Frames, Ints, Mask
+from vpoet.arrays import Floats, Frames, Ints, Mask
 from vpoet.data.painting import draw_mask, from_npz, scaled, shown_codes, to_npz
 from vpoet.generate.model import Model
 from vpoet.generate.request import Request
@@ -24,11 +26,13 @@ from vpoet.sequence.document import Document
 from vpoet.sequence.tasks import PAINTED, TABLE
 
 WAYS = ("training", "sampling", "t2v")
+FIRST = "first"
 
 
-def costs(model: Model, frames: Frames, caption: str, seed: Sequence[int]) -> Iterator[tuple[str, dict[str, float]]]:
+def costs(model: Model, frames: Frames, caption: str, seed: Sequence[int]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Of each of `PAINTED`, with a part of frames uint8 [T, H, W, 3] hidden: the number of hidden ``cells``, and the
-    bits of all of them together in each of `WAYS`. What is hidden is a function of ``seed`` and the task."""
+    bits of all of them together in each of `WAYS`; under `FIRST` the same of the first cell of time alone. What is
+    hidden is a function of ``seed`` and the task."""
     coder, config = model.bundle.video, model.bundle.config
     whole = coder.encode(frames)
     sample = Sample(np.array(model.bundle.text.encode(caption), np.int32), whole, config.fps)
@@ -41,8 +45,12 @@ def costs(model: Model, frames: Frames, caption: str, seed: Sequence[int]) -> It
             filled(model.document(asked(task, frames, mask, caption, config.fps)), whole),
             TABLE["t2v"].document(sample),
         ]
-        found = [float(one.cells[hidden].sum() / np.log(2)) for one in model.likelihoods(documents)]
-        yield task, {"cells": int(hidden.sum()), **dict(zip(WAYS, found, strict=True))}
+        found = [np.where(hidden, one.cells, 0) / np.log(2) for one in model.likelihoods(documents)]
+        yield task, _row(hidden, found) | {FIRST: _row(hidden[:1], [bits[:1] for bits in found])}
+
+
+def _row(hidden: Mask, found: Sequence[Floats]) -> dict[str, float]:
+    return {"cells": int(hidden.sum()), **{way: float(bits.sum()) for way, bits in zip(WAYS, found, strict=True)}}
 
 
 def asked(task: str, frames: Frames, mask: Mask, caption: str, fps: int) -> Request:
@@ -67,7 +75,12 @@ def filled(blank: Document, whole: Ints) -> Document:
     return replace(blank, spans=(*before, replace(target, values=np.where(hidden, whole, target.values))))
 
 
-def saved(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+def later(row: dict[str, Any]) -> dict[str, float]:
+    """A row of `costs` without the first cell of time."""
+    return {name: row[name] - row[FIRST][name] for name in ("cells", *WAYS)}
+
+
+def saved(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Bits of a hidden cell in each of `WAYS`; by what share the context of sampling makes it cheaper than t2v, and by
     what share of its own cost it differs from that of training."""
     cells = sum(row["cells"] for row in rows)
