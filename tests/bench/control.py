@@ -43,9 +43,10 @@ def control_decoding(_: float) -> dict[str, Any]:
 
 
 def reading(model: Model, guesses: int | None) -> Model:
-    """The model with maps for controls, which add nothing: so both decode the same codes."""
+    """The model with maps for controls that are new and add nothing: so both decode the same codes."""
     plain = model.bundle.transformer
     transformer = Transformer(replace(plain.config, controls=list(KINDS)), plain.vocabulary)
-    transformer.load_state_dict({**transformer.state_dict(), **plain.state_dict()})
+    learnt = {name: each for name, each in plain.state_dict().items() if not name.startswith("controls.")}
+    transformer.load_state_dict({**transformer.state_dict(), **learnt})
     bundle = replace(model.bundle, transformer=transformer.eval().requires_grad_(False))
     return Model(bundle, guesses=guesses)
